@@ -1,0 +1,263 @@
+"""How weights start: each initializer is called with a shape and a dtype and returns a new array.
+
+Weights that are too large make the signal grow from layer to layer, too small ones let it die out. Glorot
+and He choose the variance from the number of inputs (fan_in) and outputs (fan_out) of a unit, so that it
+neither grows nor shrinks on the way up or down. Names, defaults and formulas are those of Keras.
+"""
+
+import math
+
+import numpy as np
+
+from cnnlite.arguments import integer, number, one_of
+from cnnlite.identifiers import from_identifier, to_config
+from cnnlite.random import RandomStream, new_seed
+
+
+def compute_fans(shape):
+    """Return (fan_in, fan_out) of weights of `shape`: (inputs, outputs) or (KH, KW, inputs, outputs)."""
+    if len(shape) < 2:
+        size = shape[0] if shape else 1
+        return size, size
+    receptive_field = math.prod(shape[:-2])
+    return shape[-2] * receptive_field, shape[-1] * receptive_field
+
+
+class Initializer:
+    """The base of all initializers; one of your own defines `__call__(shape, dtype)`."""
+
+    def __call__(self, shape, dtype="float32"):
+        """Return a new array."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(shape, dtype).")
+
+    def get_config(self):
+        """Return the arguments that make this initializer again."""
+        return {}
+
+
+class Constant(Initializer):
+    """All weights equal to `value` (default 0)."""
+
+    def __init__(self, value=0.0):
+        self.value = number(value, "value", type(self).__name__)
+
+    def __call__(self, shape, dtype="float32"):
+        return np.full(shape, self.value, dtype)
+
+    def get_config(self):
+        return {"value": self.value}
+
+
+class Zeros(Initializer):
+    """All weights 0."""
+
+    def __call__(self, shape, dtype="float32"):
+        return np.zeros(shape, dtype)
+
+
+class Ones(Initializer):
+    """All weights 1."""
+
+    def __call__(self, shape, dtype="float32"):
+        return np.ones(shape, dtype)
+
+
+class _Random(Initializer):
+    """An initializer that draws numbers. With a `seed` each call draws the same ones, as in Keras."""
+
+    def __init__(self, seed=None):
+        self.seed = None if seed is None else integer(seed, "seed", type(self).__name__, minimum=0)
+
+    def __call__(self, shape, dtype="float32"):
+        generator = RandomStream(new_seed() if self.seed is None else self.seed).generator()
+        # Drawn in float64 and rounded, so that a seed gives the same weights in either precision.
+        return self.draw(generator, tuple(shape)).astype(dtype)
+
+    def draw(self, generator, shape):
+        raise NotImplementedError
+
+    def get_config(self):
+        return {"seed": self.seed}
+
+
+class RandomNormal(_Random):
+    """Normal with `mean` (default 0) and `stddev` (default 0.05)."""
+
+    def __init__(self, mean=0.0, stddev=0.05, seed=None):
+        super().__init__(seed)
+        self.mean = number(mean, "mean", type(self).__name__)
+        self.stddev = number(stddev, "stddev", type(self).__name__, minimum=0)
+
+    def draw(self, generator, shape):
+        return generator.normal(self.mean, self.stddev, shape)
+
+    def get_config(self):
+        return {"mean": self.mean, "stddev": self.stddev, "seed": self.seed}
+
+
+class TruncatedNormal(RandomNormal):
+    """Normal, drawn again wherever a value is more than two standard deviations from the mean."""
+
+    def draw(self, generator, shape):
+        return self.mean + self.stddev * truncated_normal(generator, shape)
+
+
+class RandomUniform(_Random):
+    """Uniform between `minval` (default -0.05) and `maxval` (default 0.05)."""
+
+    def __init__(self, minval=-0.05, maxval=0.05, seed=None):
+        super().__init__(seed)
+        self.minval = number(minval, "minval", type(self).__name__)
+        self.maxval = number(maxval, "maxval", type(self).__name__, minimum=self.minval)
+
+    def draw(self, generator, shape):
+        return generator.uniform(self.minval, self.maxval, shape)
+
+    def get_config(self):
+        return {"minval": self.minval, "maxval": self.maxval, "seed": self.seed}
+
+
+class VarianceScaling(_Random):
+    """Draw with the variance scale / n, where n is fan_in, fan_out or their mean.
+
+    Args:
+        scale: a factor above 0 (default 1).
+        mode: "fan_in" (default), "fan_out" or "fan_avg".
+        distribution: "truncated_normal" (default), "untruncated_normal" or "uniform".
+        seed: an integer for the same values at each call.
+    """
+
+    def __init__(self, scale=1.0, mode="fan_in", distribution="truncated_normal", seed=None):
+        super().__init__(seed)
+        owner = type(self).__name__
+        self.scale = number(scale, "scale", owner, above=0)
+        self.mode = one_of(mode, ("fan_in", "fan_out", "fan_avg"), "mode", owner)
+        if distribution == "normal":
+            distribution = "truncated_normal"
+        self.distribution = one_of(
+            distribution, ("truncated_normal", "untruncated_normal", "uniform"), "distribution", owner
+        )
+
+    def draw(self, generator, shape):
+        fan_in, fan_out = compute_fans(shape)
+        fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
+        stddev = math.sqrt(self.scale / max(1.0, fan))
+        if self.distribution == "uniform":
+            limit = math.sqrt(3.0) * stddev
+            return generator.uniform(-limit, limit, shape)
+        if self.distribution == "untruncated_normal":
+            return generator.normal(0.0, stddev, shape)
+        # Cutting the tails off at two deviations leaves 0.8796 of the deviation.
+        return stddev / 0.87962566103423978 * truncated_normal(generator, shape)
+
+    def get_config(self):
+        return {"scale": self.scale, "mode": self.mode, "distribution": self.distribution, "seed": self.seed}
+
+
+class _NamedScaling(VarianceScaling):
+    """A `VarianceScaling` with its arguments fixed, and only the seed left to choose."""
+
+    arguments = (1.0, "fan_in", "truncated_normal")
+
+    def __init__(self, seed=None):
+        super().__init__(*self.arguments, seed=seed)
+
+    def get_config(self):
+        return {"seed": self.seed}
+
+
+class GlorotUniform(_NamedScaling):
+    """Uniform with variance 2 / (fan_in + fan_out): the default of Keras (Glorot and Bengio, 2010)."""
+
+    arguments = (1.0, "fan_avg", "uniform")
+
+
+class GlorotNormal(_NamedScaling):
+    """Truncated normal with variance 2 / (fan_in + fan_out) (Glorot and Bengio, 2010)."""
+
+    arguments = (1.0, "fan_avg", "truncated_normal")
+
+
+class HeUniform(_NamedScaling):
+    """Uniform with variance 2 / fan_in, for ReLU (He et al., 2015)."""
+
+    arguments = (2.0, "fan_in", "uniform")
+
+
+class HeNormal(_NamedScaling):
+    """Truncated normal with variance 2 / fan_in, for ReLU (He et al., 2015)."""
+
+    arguments = (2.0, "fan_in", "truncated_normal")
+
+
+class LecunUniform(_NamedScaling):
+    """Uniform with variance 1 / fan_in (LeCun et al., 1998)."""
+
+    arguments = (1.0, "fan_in", "uniform")
+
+
+class LecunNormal(_NamedScaling):
+    """Truncated normal with variance 1 / fan_in (LeCun et al., 1998)."""
+
+    arguments = (1.0, "fan_in", "truncated_normal")
+
+
+class Orthogonal(_Random):
+    """A matrix with orthonormal rows or columns, whichever are fewer, times `gain` (Saxe et al., 2014).
+
+    All axes but the last are taken as the rows of the matrix.
+    """
+
+    def __init__(self, gain=1.0, seed=None):
+        super().__init__(seed)
+        self.gain = number(gain, "gain", type(self).__name__)
+
+    def draw(self, generator, shape):
+        if len(shape) < 2:
+            raise ValueError(f"Orthogonal: the shape must have at least 2 axes. Received: shape={shape}.")
+        rows, columns = math.prod(shape[:-1]), shape[-1]
+        q, r = np.linalg.qr(generator.normal(size=(max(rows, columns), min(rows, columns))))
+        # QR is unique only up to the signs of R's diagonal; fixing them makes Q uniformly distributed.
+        q *= np.where(np.diag(r) < 0, -1.0, 1.0)
+        return self.gain * (q if rows >= columns else q.T).reshape(shape)
+
+    def get_config(self):
+        return {"gain": self.gain, "seed": self.seed}
+
+
+def truncated_normal(generator, shape):
+    """Draw standard normal values of which none is larger than 2 in size."""
+    values = generator.normal(size=shape)
+    outside = np.abs(values) > 2
+    while outside.any():
+        values[outside] = generator.normal(size=int(outside.sum()))
+        outside = np.abs(values) > 2
+    return values
+
+
+INITIALIZERS = {
+    "zeros": Zeros,
+    "ones": Ones,
+    "constant": Constant,
+    "random_normal": RandomNormal,
+    "random_uniform": RandomUniform,
+    "truncated_normal": TruncatedNormal,
+    "variance_scaling": VarianceScaling,
+    "glorot_uniform": GlorotUniform,
+    "glorot_normal": GlorotNormal,
+    "he_uniform": HeUniform,
+    "he_normal": HeNormal,
+    "lecun_uniform": LecunUniform,
+    "lecun_normal": LecunNormal,
+    "orthogonal": Orthogonal,
+}
+
+
+def get(identifier):
+    """Return the initializer that a name ("he_normal", "HeNormal"), a config, or an initializer stands for."""
+    return from_identifier(identifier, INITIALIZERS, Initializer, "initializer")
+
+
+def serialize(initializer):
+    """Return {"class_name", "config"} for an initializer, or None for None."""
+    return to_config(initializer)

@@ -1,0 +1,74 @@
+"""How the kernels are compiled: once, in parallel where asked, and kept on disk between runs."""
+
+import contextlib
+import hashlib
+import os
+from pathlib import Path
+
+import numba
+from numba.core import caching
+
+# "contract" lets a*b + c become one fused instruction and "nsz" ignores the sign of zero. The rest of
+# fastmath is left out on purpose: it assumes that there is no NaN and no infinity.
+FASTMATH = {"contract", "nsz"}
+
+
+def _fingerprint():
+    """Return a hash of every kernel file and of what compiles them."""
+    digest = hashlib.sha256(f"{numba.__version__} {FASTMATH}".encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_FINGERPRINT = _fingerprint()
+
+
+def _stamped(locator_class):
+    """Return the locator class with the fingerprint of all kernels as the age of the source."""
+
+    # numba looks at the file of the function alone, and would keep a compiled kernel whose helper in
+    # another file has changed since.
+    class Stamped(locator_class):
+        def get_source_stamp(self):
+            return _FINGERPRINT
+
+    return Stamped
+
+
+class _KernelCacheImpl(caching.CompileResultCacheImpl):
+    _locator_classes = [_stamped(locator) for locator in caching.CompileResultCacheImpl._locator_classes]
+
+
+class _KernelCache(caching.FunctionCache):
+    _impl_class = _KernelCacheImpl
+
+    @contextlib.contextmanager
+    def _guard_against_spurious_io_errors(self):
+        # A disk that is full or a folder that has vanished costs the next process a compilation, never
+        # this one its result.
+        try:
+            yield
+        except OSError:
+            pass
+
+
+def kernel(function=None, *, parallel=False, inline=False):
+    """Compile a function with numba on its first call with each dtype.
+
+    Args:
+        parallel: run its `prange` loops in numba's pool of threads.
+        inline: ask LLVM to inline it into the kernel that calls it.
+    """
+    if function is None:
+        return lambda function: kernel(function, parallel=parallel, inline=inline)
+    options = {"forceinline": True} if inline else {}
+    compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, **options)(function)
+    if not inline and os.environ.get("NUMBA_DISABLE_JIT", "0") in ("", "0"):
+        try:
+            compiled._cache = _KernelCache(function)
+        except RuntimeError:
+            # No folder can be written to. The kernel is then compiled in every process, which is slow
+            # and not wrong.
+            pass
+    return compiled

@@ -1,0 +1,5 @@
+"""The layers, one file each."""
+
+from cnnlite.layers.base import Layer
+
+__all__ = ["Layer"]

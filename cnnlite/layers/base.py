@@ -1,0 +1,254 @@
+"""What every layer shares: named arrays, checked input, buffers, and the memory between forward and backward."""
+
+import re
+
+import numpy as np
+
+from cnnlite import config, initializers, regularizers
+from cnnlite.arguments import boolean, float_array, one_of, shape_tuple
+
+
+class ArrayDict(dict):
+    """Named arrays that stay where they are: `d[name] = values` copies into the array of that name.
+
+    A model keeps all its parameters in one flat vector and its layers hold views into it. Copying on
+    assignment is what lets a layer write `self.grads["kernel"] = ...` without leaving that vector.
+    """
+
+    def __setitem__(self, name, values):
+        if name not in self:
+            raise KeyError(f"{name!r} is not the name of a weight. Known: {', '.join(self) or 'none'}.")
+        if np.shape(values) != self[name].shape:
+            raise ValueError(
+                f"{name} has shape {self[name].shape} and can't take values of shape {np.shape(values)}."
+            )
+        self[name][...] = values
+
+    def bind(self, name, array):
+        """Make `array` itself the one of that name."""
+        super().__setitem__(name, array)
+
+
+class Layer:
+    """The base of all layers, and of yours.
+
+    A layer of your own defines `forward` and `backward`, and `build` if it has weights:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> class Scale(cnnlite.layers.Layer):
+    ...     '''y = x * scale'''
+    ...     def build(self, input_shape):
+    ...         self.add_weight("scale", (input_shape[-1],), "ones")
+    ...     def forward(self, x, training=False):
+    ...         if training:
+    ...             self.remember(x)
+    ...         return x * self.params["scale"]
+    ...     def backward(self, dy):
+    ...         (x,) = self.recall()
+    ...         self.grads["scale"] = (dy * x).sum(axis=0)
+    ...         return dy * self.params["scale"]
+    >>> cnnlite.check_gradients(Scale(), np.random.default_rng(0).normal(size=(4, 3))).ok
+    True
+
+    Args:
+        name: how summaries, files and errors call it; made from the class's name by default.
+        dtype: "float32" or "float64"; by default `cnnlite.config.floatx()`, which is "float32".
+        trainable: False keeps the weights as they are while a model trains.
+        input_shape: the shape of one sample, without the batch axis; for the first layer of a `Sequential`.
+
+    Attributes:
+        params: the trainable arrays by name ("kernel", "bias", "gamma", "beta").
+        grads: the gradient of the loss by each of them, filled by `backward`.
+        state: arrays that training changes without a gradient ("moving_mean").
+    """
+
+    rank = None  # how many axes an input must have, batch included; None accepts any number
+    channel_axis = None  # the axis whose size the weights depend on; None where there is none
+
+    def __init__(self, *, name=None, dtype=None, trainable=True, input_shape=None):
+        owner = type(self).__name__
+        if name is not None and (not isinstance(name, str) or not name or "/" in name):
+            raise ValueError(f"{owner}: name must be a text without '/'. Received: name={name!r}.")
+        self.name_is_given = name is not None
+        self.name = name or snake_case(owner)
+        dtype = config.floatx() if dtype is None else dtype
+        self.dtype = np.dtype(one_of(getattr(dtype, "name", getattr(dtype, "__name__", dtype)),
+                                     ("float32", "float64"), "dtype", owner))
+        self.trainable = boolean(trainable, "trainable", owner)
+        self.given_input_shape = None if input_shape is None else shape_tuple(input_shape, "input_shape", owner)
+        self.built = False
+        self.input_shape = None
+        self.params, self.grads, self.state = ArrayDict(), ArrayDict(), ArrayDict()
+        self.regularizers = {}
+        self.reuse_buffers = False
+        self._buffers = {}
+        self._memory = None
+
+    # What a layer defines.
+
+    def build(self, input_shape):
+        """Create the weights for inputs of `input_shape`, whose first entry, the batch, may be None."""
+        input_shape = (None, *input_shape[1:])
+        if self.rank is not None and len(input_shape) != self.rank:
+            raise ValueError(
+                f"{self.name}: the input must have {self.rank} axes, the batch included. "
+                f"Received: shape={input_shape}, which has {len(input_shape)}."
+            )
+        axis = self.channel_axis
+        if axis is not None and input_shape[axis] is None:
+            raise ValueError(
+                f"{self.name}: the size of axis {axis} of the input must be known. Received: shape={input_shape}."
+            )
+        self.input_shape = input_shape
+        self.built = True
+
+    def forward(self, x, training=False):
+        """Return y; with `training=True` also remember what `backward` needs."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(x, training=False).")
+
+    def backward(self, dy):
+        """Take d loss / dy of the last training forward, fill `grads` and return d loss / dx."""
+        raise NotImplementedError(f"{type(self).__name__} must define backward(dy).")
+
+    def backward_weights(self, dy):
+        """Fill `grads` and nothing else: what a model calls where nobody needs the gradient of the input."""
+        self.backward(dy)
+
+    def compute_output_shape(self, input_shape):
+        """Return the shape of the output for an input of that shape; None stays None."""
+        return tuple(input_shape)
+
+    def get_config(self):
+        """Return the arguments that make this layer again, as plain values that JSON can hold."""
+        config = {"name": self.name, "dtype": self.dtype.name, "trainable": self.trainable}
+        if self.given_input_shape is not None:
+            config["input_shape"] = list(self.given_input_shape)
+        return config
+
+    @classmethod
+    def from_config(cls, config):
+        """Make a layer from what `get_config` returned."""
+        return cls(**config)
+
+    # What a layer uses.
+
+    def __call__(self, x, training=False):
+        """Build the layer for `x` if that has not happened, and return `forward(x, training)`."""
+        if not self.built:
+            self.build(np.shape(x))
+            self.built = True
+        return self.forward(x, training=training)
+
+    def add_weight(self, name, shape, initializer="glorot_uniform", *, trainable=True, regularizer=None):
+        """Create an array of `shape`: one of `params`, with its gradient, or of `state` if not trainable."""
+        array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
+        if trainable:
+            self.params.bind(name, array)
+            self.grads.bind(name, np.zeros_like(array))
+        else:
+            self.state.bind(name, array)
+        if regularizer is not None:
+            self.regularizers[name] = regularizers.get(regularizer)
+        self.built = True
+        return array
+
+    def prepare(self, x):
+        """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for."""
+        x = float_array(x, self.dtype, "x", self.name)
+        if not self.built:
+            self.build(x.shape)
+        if x.ndim != len(self.input_shape):
+            raise ValueError(
+                f"{self.name}: the input must have {len(self.input_shape)} axes, the batch included, as the layer "
+                f"was built for {self.input_shape}. Received: shape={x.shape}."
+            )
+        axis = self.channel_axis
+        if axis is not None and x.shape[axis] != self.input_shape[axis]:
+            raise ValueError(
+                f"{self.name}: axis {axis} of the input must have size {self.input_shape[axis]}, as the layer was "
+                f"built for {self.input_shape}. Received: shape={x.shape}."
+            )
+        return x
+
+    def prepare_gradient(self, dy, shape):
+        """Return dy as a C-contiguous array of the layer's dtype, checked to have the shape of the output."""
+        dy = float_array(dy, self.dtype, "dy", self.name)
+        if dy.shape != tuple(shape):
+            raise ValueError(
+                f"{self.name}: dy must have the shape of the output, {tuple(shape)}. Received: shape={dy.shape}."
+            )
+        return dy
+
+    def remember(self, *values):
+        """Keep what `backward` will need."""
+        self._memory = values
+
+    def recall(self):
+        """Return what the last training forward kept; the same again until the next one."""
+        if self._memory is None:
+            raise ValueError(
+                f"{self.name}: backward needs a forward pass in training mode before it. "
+                "Call forward(x, training=True) first."
+            )
+        return self._memory
+
+    def allocate(self, key, shape, training=True, dtype=None):
+        """Return an uninitialised array of `shape`.
+
+        It is a fresh one that the caller may hand out, unless a training loop has set `reuse_buffers`: then a
+        training step gets the memory of the step before, because the first touch of fresh pages costs more
+        than many a kernel (11 MB cost about 1 ms).
+        """
+        dtype = self.dtype if dtype is None else np.dtype(dtype)
+        if not (training and self.reuse_buffers):
+            return np.empty(shape, dtype)
+        size = int(np.prod(shape))
+        buffer = self._buffers.get(key)
+        if buffer is None or buffer.size < size or buffer.dtype != dtype:
+            buffer = self._buffers[key] = np.empty(size, dtype)
+        return buffer[:size].reshape(shape)
+
+    # What users ask a layer.
+
+    @property
+    def output_shape(self):
+        """The shape of the output, None for the batch; None before the layer is built."""
+        return None if self.input_shape is None else self.compute_output_shape(self.input_shape)
+
+    @property
+    def weights(self):
+        """All arrays, the trainable ones first, in Keras's order."""
+        return [*self.params.values(), *self.state.values()]
+
+    def get_weights(self):
+        """Return copies of `weights`."""
+        return [array.copy() for array in self.weights]
+
+    def set_weights(self, weights):
+        """Copy a list of arrays, in the order of `get_weights`, into the weights; all of them or none."""
+        weights = [np.asarray(array) for array in weights]
+        shapes = [array.shape for array in weights]
+        expected = [array.shape for array in self.weights]
+        if not self.built:
+            raise ValueError(f"{self.name}: set_weights needs weights to set. Call build(input_shape) first.")
+        if shapes != expected:
+            raise ValueError(
+                f"{self.name}: set_weights must get arrays of the shapes {expected}. Received: shapes={shapes}."
+            )
+        for mine, array in zip(self.weights, weights):
+            mine[...] = array
+
+    def count_params(self):
+        """Return how many numbers the weights hold, the non-trainable ones included."""
+        if not self.built:
+            raise ValueError(f"{self.name}: count_params needs weights to count. Call build(input_shape) first.")
+        return sum(array.size for array in self.weights)
+
+    def __repr__(self):
+        return f"<{type(self).__name__} name={self.name}, built={self.built}>"
+
+
+def snake_case(name):
+    """Return "conv2d" for "Conv2D", "max_pool" for "MaxPool": the default name of a layer."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
