@@ -9,7 +9,7 @@ The file is a safetensors file: a header in JSON, then the bytes of the arrays. 
                format_version    "1"
                cnnlite_version   which version wrote it
                model             JSON: the layers, each with its class's name and its config, and the input's shape
-               training          JSON: what compile was given, the optimizer's numbers, the random states, the epochs
+               training          JSON: what compile was given, the optimizer's numbers, the random states
                checksum          SHA-256 of everything above
 
 A file of `save_weights` has neither `model` nor `training`, and no tensors of an optimizer.
@@ -21,6 +21,7 @@ import json
 import numpy as np
 
 from cnnlite.model_files import check_path_to_write, read, write
+from cnnlite.random import RandomStream
 
 
 # What users call.
@@ -46,16 +47,13 @@ def save_model(model, path, overwrite=True, include_optimizer=True):
     """
     path = check_path_to_write(path, "save", overwrite)
     tensors = _weights(model, "save")
-    training = {
-        "random": {name: list(layer.random.state) for name, layer in _random_layers(model).items()},
-        **_training_config(model),
-    }
+    training = _training_state(model)
     if include_optimizer and model.optimizer is not None:
-        training["optimizer_state"], slots = _optimizer_state(model)
-        clash = sorted(set(slots) & set(tensors))
+        training["optimizer_state"], vectors = _optimizer_state(model)
+        clash = sorted(set(vectors) & set(tensors))
         if clash:
             raise ValueError(f"save: a layer and the optimizer both have {clash[0]!r}. Give the layer another name.")
-        tensors = {**tensors, **slots}
+        tensors = {**tensors, **vectors}
     metadata = {"model": _to_json(model_config(model), "save"), "training": _to_json(training, "save")}
     write(path, tensors, metadata)
 
@@ -87,15 +85,14 @@ def load_model(path, custom_objects=None, compile=True):
     training = _from_json(metadata.get("training", "{}"), "training", path)
     with _blaming(path, "the model in it can't be made"):
         model = model_from_config(_from_json(metadata["model"], "model", path), custom_objects)
-    slots = _take_slots(tensors, training, path)
+    vectors = _take_optimizer_vectors(tensors, training, path)
     _assign_weights(model, tensors, path, "load_model")
     with _blaming(path, "its random states don't fit its layers"):
-        layers = _random_layers(model)
-        for name, state in training.get("random", {}).items():
-            layers[name].random.state = state
-    if compile:
+        _restore_random(model, training)
+    if compile and training.get("compile") is not None:
         with _blaming(path, "the model in it can't be compiled (compile=False loads it for prediction)"):
-            _restore_training(model, training, slots, custom_objects)
+            model.compile_from_config(_revive(training["compile"], custom_objects))
+            _restore_optimizer(model, training, vectors)
     return model
 
 
@@ -118,7 +115,7 @@ def load_weights(model, path):
         ValueError: it is damaged, or of another architecture; the message says which name or shape differs first.
     """
     tensors, metadata = read(path, "load_weights")
-    _take_slots(tensors, _from_json(metadata.get("training", "{}"), "training", path), path)
+    _take_optimizer_vectors(tensors, _from_json(metadata.get("training", "{}"), "training", path), path)
     _assign_weights(model, tensors, path, "load_weights")
 
 
@@ -263,6 +260,36 @@ def _assign_weights(model, tensors, path, owner):
 # What training goes on from.
 
 
+def _training_state(model):
+    """Return what `compile` was given and the random states, as plain values."""
+    shuffle = model.shuffle_random
+    return {
+        "compile": model.get_compile_config(),
+        "random": {path: list(layer.random.state) for path, layer in _random_layers(model).items()},
+        "shuffle_random": None if shuffle is None else list(shuffle.state),
+    }
+
+
+def _restore_random(model, training):
+    layers = _random_layers(model)
+    for path, state in training.get("random", {}).items():
+        layers[path].random.state = state
+    if training.get("shuffle_random") is not None:
+        model.shuffle_random = RandomStream(0)
+        model.shuffle_random.state = training["shuffle_random"]
+
+
+def _restore_optimizer(model, training, vectors):
+    state = training.get("optimizer_state")
+    if state is None:
+        return
+    if state["parameters"] != list(model.params):
+        raise ValueError("the optimizer's vectors belong to other weights")
+    if vectors:
+        model.optimizer.build(model.parameters())
+    model.optimizer.load_state({**state["numbers"], **vectors})
+
+
 def _optimizer_state(model):
     """Return the optimizer's numbers, in plain values, and its vectors as tensors."""
     state = model.optimizer.state()
@@ -272,7 +299,7 @@ def _optimizer_state(model):
     return table, {f"optimizer/{name}": vector for name, vector in vectors.items()}
 
 
-def _take_slots(tensors, training, path):
+def _take_optimizer_vectors(tensors, training, path):
     """Take the optimizer's vectors from among the tensors and return them."""
     with _blaming(path, "its optimizer's state is not whole"):
         names = training.get("optimizer_state", {}).get("vectors", [])

@@ -45,8 +45,6 @@ def main():
     draw = find_report()
     options.out.mkdir(parents=True, exist_ok=True)
     model_file, history_file = options.out / "model.safetensors", options.out / "history.csv"
-    for stale in (model_file, history_file, options.out / "report.png"):
-        stale.unlink(missing_ok=True)
 
     cnnlite.utils.set_random_seed(options.seed)
     (x_train, y_train), (x_test, y_test) = cnnlite.datasets.mnist.load_data()
@@ -62,18 +60,19 @@ def main():
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    history = Curves(history_file)
+    history = callbacks.History()
+    best = callbacks.ModelCheckpoint(model_file, monitor="loss", save_best_only=True)
     try:
         model.fit(
             x_train[..., np.newaxis], y_train, batch_size=options.batch_size, epochs=options.epochs,
             # The test images are looked at after each epoch for the curves alone. Nothing is chosen by them: the
             # best model is the one with the lowest loss in training.
             validation_data=(x_test[..., np.newaxis], y_test),
-            callbacks=[history, callbacks.ModelCheckpoint(model_file, monitor="loss", save_best_only=True)],
+            callbacks=[best, callbacks.CSVLogger(history_file), history],
         )
-        model.save(model_file)
+        model.save(model_file)  # the last one, which is the best one nearly always
     except KeyboardInterrupt:
-        model = keep_best(model, model_file, history.epochs)
+        model = keep_best(model, model_file, history.history.get("loss"))
 
     probabilities = model.predict(x_test[..., np.newaxis], batch_size=1000, verbose=0)
     accuracy = float((probabilities.argmax(axis=1) == y_test).mean())
@@ -84,35 +83,17 @@ def main():
     if draw is not None:
         picture = options.out / "report.png"
         title = f"cnnlite on MNIST: {accuracy:.2%} of {len(y_test):,} test images right"
-        draw(history.columns(), x_test, y_test, probabilities, picture, title)
+        draw(history.history, x_test, y_test, probabilities, picture, title)
         print(f"picture  {picture}")
 
 
-class Curves(callbacks.Callback):
-    """Keep the figures of each completed epoch, in memory and in a CSV file, for a training that may be interrupted."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.path, self.epochs = path, []
-        self.path.write_text("epoch,loss,accuracy,val_loss,val_accuracy\n")
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.epochs.append(dict(logs))
-        with self.path.open("a") as file:
-            file.write(f"{epoch + 1},{logs['loss']},{logs['accuracy']},{logs['val_loss']},{logs['val_accuracy']}\n")
-
-    def columns(self):
-        return {name: [logs[name] for logs in self.epochs] for name in (self.epochs[0] if self.epochs else ())}
-
-
-def keep_best(model, model_file, epochs):
-    """Say what an interrupted training leaves, and return that model."""
-    if not model_file.exists():
+def keep_best(model, model_file, losses):
+    """Say what a training leaves that was interrupted after these losses, and return the best model of it."""
+    if not losses:
         model.save(model_file)
-        print(f"\nInterrupted before the first epoch was complete. The model as it is now is kept in {model_file}.\n")
+        print(f"\n\nInterrupted in the first epoch. The model as it was then is kept in {model_file}.")
         return model
-    best = min(range(len(epochs)), key=lambda i: epochs[i]["loss"]) if epochs else 0
-    print(f"\nInterrupted. The best model so far, that of epoch {best + 1}, is kept in {model_file}.\n")
+    print(f"\n\nInterrupted. The best model so far, that of epoch {1 + int(np.argmin(losses))}, is kept in {model_file}.")
     return cnnlite.load_model(model_file)
 
 
