@@ -16,6 +16,7 @@ A file of `save_weights` has neither `model` nor `training`, and no tensors of a
 """
 
 import contextlib
+import inspect
 import json
 
 import numpy as np
@@ -201,14 +202,12 @@ def _find_class(entry, custom_objects):
         return custom_objects[name]
     known = _known_classes()
     if entry.get("custom", False) or name not in known:
-        raise ValueError(
-            f"the class {name!r} is not one of cnnlite. Pass it: load_model(path, custom_objects={{{name!r}: ...}})"
-        )
+        raise ValueError(_unknown("class", name))
     return known[name]
 
 
 def _revive(value, custom_objects):
-    """Return a config in which each {"class_name", "config"} of a custom class has become an object of it."""
+    """Return a config in which what stands for an object of a custom class, or for a function, has become that."""
     if isinstance(value, list):
         return [_revive(item, custom_objects) for item in value]
     if not isinstance(value, dict):
@@ -216,7 +215,18 @@ def _revive(value, custom_objects):
     value = {key: _revive(item, custom_objects) for key, item in value.items()}
     if set(value) == {"class_name", "config"} and value["class_name"] in custom_objects:
         return custom_objects[value["class_name"]](**value["config"])
+    if set(value) == {"function"}:
+        if value["function"] not in custom_objects:
+            raise ValueError(_unknown("function", value["function"]))
+        return custom_objects[value["function"]]
     return value
+
+
+def _unknown(kind, name):
+    return (
+        f"the {kind} {name!r} is not one of cnnlite. "
+        f"Pass it: load_model(path, custom_objects={{{name!r}: ...}})"
+    )
 
 
 def _check_custom_objects(custom_objects):
@@ -313,6 +323,8 @@ def _to_json(value, owner):
     def plain(thing):
         if isinstance(thing, np.generic):
             return thing.item()
+        if inspect.isfunction(thing):
+            return {"function": thing.__name__}
         raise TypeError(f"{thing!r} of type {type(thing).__name__}")
 
     try:
