@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 
-import numpy as np
 import safetensors
 import safetensors.numpy
 

@@ -24,7 +24,6 @@ import numpy as np
 from cnnlite.model_files import check_path_to_write, read, write
 from cnnlite.random import RandomStream
 
-
 # What users call.
 
 
@@ -131,18 +130,20 @@ def model_config(model):
         "trainable": model.trainable,
         "given_input_shape": None if given is None else list(given),
         "input_shape": list(model.input_shape),
-        "layers": [model_config(layer) if _is_model(layer) else _layer_config(layer) for layer in model.layers],
+        "layers": [_layer_config(layer) for layer in model.layers],
     }
     return {"class_name": type(model).__name__, "config": config}
 
 
-def _is_model(layer):
+def _sequential():
     from cnnlite.sequential import Sequential  # which imports this file
 
-    return isinstance(layer, Sequential)
+    return Sequential
 
 
 def _layer_config(layer):
+    if isinstance(layer, _sequential()):
+        return model_config(layer)
     name = type(layer).__name__
     config = {"class_name": name, "config": layer.get_config()}
     if _known_classes().get(name) is not type(layer):
@@ -160,7 +161,7 @@ def model_from_config(config, custom_objects):
 
 def _stack(entry, custom_objects):
     cls, config = _find_class(entry, custom_objects), entry["config"]
-    if "layers" not in config:
+    if not issubclass(cls, _sequential()):
         return cls.from_config(_revive(config, custom_objects))
     model = cls(name=config["name"])
     if config["given_input_shape"] is not None:
@@ -173,7 +174,7 @@ def _stack(entry, custom_objects):
 def _restore_trainable(model, config):
     model.trainable = config["trainable"]  # for all layers inside; theirs come after
     for layer, entry in zip(model.layers, config["layers"]):
-        if "layers" in entry["config"]:
+        if isinstance(layer, _sequential()):
             _restore_trainable(layer, entry["config"])
         else:
             layer.trainable = entry["config"].get("trainable", True)
@@ -190,10 +191,10 @@ def _random_layers(layer, path=""):
 
 
 def _known_classes():
-    from cnnlite import layers, sequential  # these two import this file
+    from cnnlite import layers
 
-    classes = {name: getattr(layers, name) for name in layers.__all__ if isinstance(getattr(layers, name), type)}
-    return {cls.__name__: cls for cls in classes.values()} | {"Sequential": sequential.Sequential}
+    classes = [getattr(layers, name) for name in layers.__all__] + [_sequential()]
+    return {cls.__name__: cls for cls in classes if isinstance(cls, type)}
 
 
 def _find_class(entry, custom_objects):

@@ -93,7 +93,8 @@ def keep_best(model, model_file, losses):
         model.save(model_file)
         print(f"\n\nInterrupted in the first epoch. The model as it was then is kept in {model_file}.")
         return model
-    print(f"\n\nInterrupted. The best model so far, that of epoch {1 + int(np.argmin(losses))}, is kept in {model_file}.")
+    best = 1 + int(np.argmin(losses))
+    print(f"\n\nInterrupted. The best model so far, that of epoch {best}, is kept in {model_file}.")
     return cnnlite.load_model(model_file)
 
 
@@ -124,7 +125,7 @@ def read_options():
     parser.add_argument("--batch-size", type=at_least(int, 1), default=128, help="images a step (default: 128)")
     parser.add_argument("--learning-rate", type=at_least(float, 0), default=3e-3, help="the highest (default: 0.003)")
     parser.add_argument("--seed", type=at_least(int, 0), default=0, help="the same seed, the same result (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for what it leaves (default: results)")
+    parser.add_argument("--out", type=Path, default=Path("results"), help="folder for the results (default: results)")
     parser.add_argument("--quick", action="store_true", help="train on 4,000 images and test on 1,000")
     options = parser.parse_args()
     if options.epochs is None:
