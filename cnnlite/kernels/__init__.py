@@ -3,3 +3,31 @@
 The layers call them as `kernels.name(...)`. Each is defined again in `cnnlite/reference.py`, and setting
 the environment variable CNNLITE_KERNELS=reference puts those definitions in their place.
 """
+
+from cnnlite.kernels.batchnorm import (
+    batchnorm_backward,
+    batchnorm_inference_backward,
+    batchnorm_normalize,
+    batchnorm_statistics,
+)
+from cnnlite.kernels.pooling import (
+    argmax_dtype,
+    average_pool,
+    average_pool_backward,
+    max_pool,
+    max_pool_backward,
+    pooled_shape,
+)
+
+__all__ = [
+    "argmax_dtype",
+    "average_pool",
+    "average_pool_backward",
+    "batchnorm_backward",
+    "batchnorm_inference_backward",
+    "batchnorm_normalize",
+    "batchnorm_statistics",
+    "max_pool",
+    "max_pool_backward",
+    "pooled_shape",
+]
