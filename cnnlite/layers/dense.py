@@ -71,15 +71,16 @@ class Dense(Layer):
 
     def backward_preactivation(self, dz):
         """dkernel = x.T @ dz,  dbias = sum of dz over the rows,  dx = dz @ kernel.T"""
-        dz = self._backward_weights(dz)
+        dz = self.weight_gradients(dz)
         rows, x_shape = self.recall()
         dx = self.allocate("dx", rows.shape)
         return kernels.matmul(dz, self.params["kernel"], transpose_b=True, out=dx).reshape(x_shape)
 
     def backward_weights(self, dy):
-        self._backward_weights(self.activation.backward(dy))
+        self.weight_gradients(self.activation.backward(dy))
 
-    def _backward_weights(self, dz):
+    def weight_gradients(self, dz):
+        """Fill `grads`, and return dz as a matrix."""
         rows, x_shape = self.recall()
         dz = self.prepare_gradient(dz, (*x_shape[:-1], self.units)).reshape(-1, self.units)
         if self.trainable:
