@@ -132,12 +132,12 @@ def weights_for(shape, sample_weight, owner):
 
     Args:
         shape: that of the values, (N, ...).
-        sample_weight: a number, or an array whose shape is the beginning of `shape`, or that with a last 1 added.
+        sample_weight: a number, or an array whose shape is the beginning of `shape`; last axes of 1 don't count.
         owner: who asks.
     """
     weight = number_array(sample_weight, "sample_weight", owner)
     given = weight.shape
-    if weight.ndim == len(shape) + 1 and weight.shape[-1] == 1:
+    while weight.ndim > 1 and weight.shape[-1] == 1:
         weight = weight[..., 0]
     if weight.shape != shape[: weight.ndim]:
         values = "" if len(shape) == 1 else f", or one per value, shape {shape}"
