@@ -75,14 +75,14 @@ class Stream:
         self.steps = len(source) if self.indexed else None
         self.reads_once = not self.indexed and iter(source) is source
         if self.steps == 0:
-            raise ValueError(f"{owner}: the data must hold at least one batch. Received: a {_type(source)} of length 0.")
+            raise ValueError(f"{owner}: x must yield at least one batch. Received: a {_type(source)} of length 0.")
         # The first batch is looked at before anything happens; what a generator gave is kept for its turn.
         self._ahead = []
         try:
             first = source[0] if self.indexed else next(iter(source))
         except StopIteration:
             raise ValueError(
-                f"{owner}: the data must hold at least one batch. Received: a {_type(source)} that yields nothing."
+                f"{owner}: x must yield at least one batch. Received: a {_type(source)} that yields nothing."
             ) from None
         batch = self._unpack(first)
         self.shape = batch[0].shape
