@@ -48,6 +48,12 @@ from cnnlite.kernels.depthwise import (
 )
 from cnnlite.kernels.im2col import col2im, im2col
 from cnnlite.kernels.matmul import column_sums, matmul
+from cnnlite.kernels.optimizers import (
+    adagrad_step,
+    adam_step,
+    rmsprop_step,
+    sgd_step,
+)
 from cnnlite.kernels.pooling import (
     average_pool,
     average_pool_backward,
@@ -56,6 +62,8 @@ from cnnlite.kernels.pooling import (
 )
 
 __all__ = [
+    "adagrad_step",
+    "adam_step",
     "average_pool",
     "average_pool_backward",
     "batchnorm_backward",
@@ -86,6 +94,8 @@ __all__ = [
     "max_pool_backward",
     "relu",
     "relu_backward",
+    "rmsprop_step",
+    "sgd_step",
     "sigmoid",
     "sigmoid_backward",
     "silu",
