@@ -98,8 +98,6 @@ def test_interrupted_training_keeps_the_best_model(tmp_path, line, kept):
 
 def wait_for_training(folder, seconds=60):
     """Wait for history.csv, which is made when training begins."""
-    import time
-
     for _ in range(seconds * 20):
         if (folder / "history.csv").exists():
             return
