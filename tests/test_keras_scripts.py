@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Sample counts and epochs are the least with which each of them learns reliably.
 @pytest.mark.parametrize(
     ("script", "samples", "epochs"),
-    [("simple_convnet", 4000, 2), ("image_classification", 3000, 2), ("batch_normalization", 3000, 2)],
+    [("simple_convnet", 4000, 4), ("image_classification", 3000, 2), ("batch_normalization", 3000, 2)],
 )
 def test_keras_script_learns(script, samples, epochs):
     environment = {

@@ -98,8 +98,8 @@ def get(identifier, loss=None):
     """
     if isinstance(identifier, Loss):
         return LossMetric(identifier)
-    # A LossMetric can be read from a file, but not asked for by name: it needs its loss.
-    table = {**METRICS, "loss_metric": LossMetric} if isinstance(identifier, dict) else METRICS
+    # These two can be read from a file, but not asked for by name: they need their loss or function.
+    table = {**METRICS, "loss_metric": LossMetric, "mean_metric_wrapper": MeanMetricWrapper} if isinstance(identifier, dict) else METRICS
     metric = from_identifier(identifier, table, Metric, "metric")
     if isinstance(identifier, str):
         if isinstance(metric, _KNOW_LOGITS) and getattr(loss, "from_logits", False):

@@ -131,10 +131,8 @@ class MeanMetricWrapper(Average):
         return values if values.ndim else np.broadcast_to(values, np.shape(y_pred)[:1])
 
     def get_config(self):
-        raise ValueError(
-            f"{self.name}: a metric made of a function can't be written to a file. "
-            "Subclass cnnlite.metrics.Metric, or give the function to compile again after loading."
-        )
+        """As for every metric; `fn` itself stands in it, which a file then holds by name."""
+        return {**super().get_config(), "fn": self.fn, **self.arguments}
 
 
 class ByForm(Metric):
