@@ -68,7 +68,7 @@ def main():
             # The test images are looked at after each epoch for the curves alone. Nothing is chosen by them: the
             # best model is the one with the lowest loss in training.
             validation_data=(x_test[..., np.newaxis], y_test),
-            callbacks=[best, callbacks.CSVLogger(history_file), history],
+            callbacks=[best, history, callbacks.CSVLogger(history_file)],
         )
         model.save(model_file)  # the last one, which is the best one nearly always
     except KeyboardInterrupt:
