@@ -34,7 +34,7 @@ def test_pair_makes_a_tuple_of_two(value):
 
 @pytest.mark.parametrize("value", [(2,), (2, 2, 2), None, 2.5, ()])
 def test_pair_refuses_what_is_no_pair(value):
-    with pytest.raises(ValueError, match=r"Conv2D: strides must be an integer or a pair of integers. Received: strides"):
+    with pytest.raises(ValueError, match=r"Conv2D: strides must be an integer or a pair of integers. Received: str"):
         arguments.pair(value, "strides", "Conv2D")
 
 
@@ -66,7 +66,7 @@ def test_number_refuses_other_types(value):
         (0, {"above": 0}, "greater than 0 and finite. Received: rate=0"),
         (np.nan, {}, "finite. Received: rate=nan"),
         (np.inf, {"minimum": 0}, "at least 0 and finite. Received: rate=inf"),
-        (10**400, {}, "finite. Received: rate=1000"),
+        pytest.param(10**400, {}, "finite. Received: rate=1000", id="huge"),
     ],
 )
 def test_number_names_the_rule_that_is_broken(value, limits, rule):
@@ -110,8 +110,9 @@ def test_shape_tuple_takes_one_size_several_and_unknown_ones():
 @pytest.mark.parametrize(
     "x",
     [
-        np.arange(12.0).reshape(3, 4), np.arange(12, dtype=np.uint8).reshape(3, 4), np.arange(12).reshape(3, 4).tolist(),
-        np.asfortranarray(np.arange(12.0).reshape(3, 4)), np.arange(12.0).reshape(4, 3).T.copy().T.T,
+        np.arange(12.0).reshape(3, 4), np.arange(12, dtype=np.uint8).reshape(3, 4),
+        np.arange(12).reshape(3, 4).tolist(),
+        np.asfortranarray(np.arange(12.0).reshape(3, 4)), np.arange(12.0).reshape(4, 3).T,
         np.arange(24.0).reshape(3, 8)[:, ::2] / 2, np.arange(12, dtype=">f4").reshape(3, 4),
     ],
     ids=["float64", "uint8", "list", "fortran", "transposed", "strided", "big-endian"],

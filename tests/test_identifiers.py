@@ -51,7 +51,7 @@ def test_a_function_is_returned_itself():
 
 @pytest.mark.parametrize("identifier", ["bg_thing", "BigThin"])
 def test_an_unknown_name_is_answered_with_the_known_ones_and_a_guess(identifier):
-    with pytest.raises(ValueError, match=rf"Unknown thing: '{identifier}'\. Known: base, big, big_thing\. Did you mean"):
+    with pytest.raises(ValueError, match=rf"Unknown thing: '{identifier}'\. Known: base, big, big_thing\. Did you"):
         get(identifier)
 
 
