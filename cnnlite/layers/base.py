@@ -61,6 +61,7 @@ class Layer:
         params: the trainable arrays by name ("kernel", "bias", "gamma", "beta").
         grads: the gradient of the loss by each of them, filled by `backward`.
         state: arrays that training changes without a gradient ("moving_mean").
+        inner_layers: the layers inside this one, such as the activation of a `Dense`.
     """
 
     rank = None  # how many axes an input must have, batch included; None accepts any number
@@ -79,8 +80,9 @@ class Layer:
         self.given_input_shape = None if input_shape is None else shape_tuple(input_shape, "input_shape", owner)
         self.built = False
         self.input_shape = None
-        self.params, self.grads, self.state = ArrayDict(), ArrayDict(), ArrayDict()
+        self._params, self._grads, self._state = ArrayDict(), ArrayDict(), ArrayDict()
         self.regularizers = {}
+        self.inner_layers = []
         self.reuse_buffers = False
         self._buffers = {}
         self._memory = None
@@ -144,10 +146,10 @@ class Layer:
         """Create an array of `shape`: one of `params`, with its gradient, or of `state` if not trainable."""
         array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
         if trainable:
-            self.params.bind(name, array)
-            self.grads.bind(name, np.zeros_like(array))
+            self._params.bind(name, array)
+            self._grads.bind(name, np.zeros_like(array))
         else:
-            self.state.bind(name, array)
+            self._state.bind(name, array)
         if regularizer is not None:
             self.regularizers[name] = regularizers.get(regularizer)
         self.built = True
@@ -210,6 +212,35 @@ class Layer:
         return buffer[:size].reshape(shape)
 
     # What users ask a layer.
+
+    @property
+    def params(self):
+        """The trainable arrays by name; assigning to a name copies into its array."""
+        return self._params
+
+    @property
+    def grads(self):
+        """d loss / d param by the same names, as the last `backward` left them."""
+        return self._grads
+
+    @property
+    def state(self):
+        """The arrays that training changes without a gradient."""
+        return self._state
+
+    def walk(self):
+        """Yield this layer and every layer inside it."""
+        yield self
+        for layer in self.inner_layers:
+            yield from layer.walk()
+
+    def named_layers(self, prefix=""):
+        """Return [(path, layer), ...] of this layer and all inside it that hold weights of their own."""
+        path = prefix + self.name
+        pairs = [(path, self)]
+        for layer in self.inner_layers:
+            pairs += layer.named_layers(path + "/")
+        return [(name, layer) for name, layer in pairs if layer._params or layer._state]
 
     @property
     def output_shape(self):

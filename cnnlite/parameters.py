@@ -1,0 +1,73 @@
+"""All trainable weights of a model in one flat vector, and all gradients in another.
+
+    vector    [ conv2d/kernel | conv2d/bias | batch_norm/gamma | ... | dense/bias ]
+    gradient  [ ...............the same places, d loss / d each...................]
+
+The layers' `params` and `grads` are shaped views into the two. So an optimizer step, gradient clipping, an
+average of weights or an exchange between processes is one pass over one array, whatever the layers are.
+"""
+
+import numpy as np
+
+
+class FlatParameters:
+    """Move the weights of some layers into one vector, and keep the layers' names as views into it.
+
+    Args:
+        named_layers: pairs of a path ("conv2d", "block/conv2d") and a layer without layers inside.
+
+    Attributes:
+        vector, gradient: one-dimensional arrays of the same length.
+        names: "conv2d/kernel", ... in the order of the vector.
+        slices: where each of them lies.
+    """
+
+    def __init__(self, named_layers):
+        self._places = []
+        self.names, self.slices = [], []
+        stop = 0
+        for path, layer in named_layers:
+            for key, array in layer.params.items():
+                self._places.append((layer, key))
+                self.names.append(f"{path}/{key}")
+                self.slices.append(slice(stop, stop + array.size))
+                stop += array.size
+        dtypes = {layer.params[key].dtype for layer, key in self._places}
+        if len(dtypes) > 1:
+            raise TypeError(
+                "The layers of a model that is trained must all have one dtype. "
+                f"Received: {', '.join(sorted(dtype.name for dtype in dtypes))}. Give each layer the same dtype=."
+            )
+        dtype = dtypes.pop() if dtypes else np.float32
+        self.vector = np.empty(stop, dtype)
+        self.gradient = np.zeros(stop, dtype)
+        for (layer, key), place in zip(self._places, self.slices):
+            shape = layer.params[key].shape
+            for arrays, flat in ((layer.params, self.vector), (layer.grads, self.gradient)):
+                view = flat[place].reshape(shape)
+                view[...] = arrays[key]
+                arrays.bind(key, view)
+
+    def holds(self, named_layers):
+        """Return whether this vector still is where the weights of these layers live.
+
+        A layer that is shared moves into the vector of the model that was trained last.
+        """
+        places = [(layer, key) for _, layer in named_layers for key in layer.params]
+        return len(places) == len(self._places) and all(
+            mine is layer and key == my_key
+            and layer.params[key].base is self.vector and layer.grads[key].base is self.gradient
+            for (layer, key), (mine, my_key) in zip(places, self._places)
+        )
+
+    def trainable_segments(self):
+        """Return [(start, stop), ...], the fewest runs of the vector that cover what is trainable now."""
+        segments = []
+        for (layer, _), place in zip(self._places, self.slices):
+            if not layer.trainable or place.start == place.stop:
+                continue
+            if segments and segments[-1][1] == place.start:
+                segments[-1] = (segments[-1][0], place.stop)
+            else:
+                segments.append((place.start, place.stop))
+        return segments

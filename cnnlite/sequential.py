@@ -1,0 +1,370 @@
+"""Sequential: a stack of layers. A batch goes up the stack, and its gradient comes down the same stack."""
+
+from cnnlite import saving
+from cnnlite.arguments import float_array
+from cnnlite.identifiers import to_config
+from cnnlite.layers.activation import ActivationLayer
+from cnnlite.layers.base import ArrayDict, Layer
+from cnnlite.layers.input import InputLayer
+from cnnlite.parameters import FlatParameters
+from cnnlite.summary import summary_table
+from cnnlite.training import Trainer
+
+
+class Sequential(Trainer, Layer):
+    """A plain stack of layers, each with one input and one output. It is a layer itself, and can be in a stack.
+
+    Args:
+        layers: a list of layers; the first may be an `Input`, or have `input_shape=`. Without either the
+            model is built by the first data that it sees.
+        trainable: False keeps all weights as they are while a model trains.
+        name: "sequential" by default.
+
+    Raises:
+        ValueError: two layers were given the same name, or a layer can't take what the one below it gives.
+        TypeError: something in the list is not a layer.
+
+    Example:
+
+    >>> import cnnlite
+    >>> from cnnlite import layers
+    >>> model = cnnlite.Sequential([
+    ...     cnnlite.Input(shape=(28, 28, 1)),
+    ...     layers.Conv2D(8, 3, activation="relu"),
+    ...     layers.MaxPool(),
+    ...     layers.Flatten(),
+    ...     layers.Dense(10, activation="softmax"),
+    ... ])
+    >>> model.output_shape
+    (None, 10)
+    >>> model.count_params()
+    13610
+    """
+
+    def __init__(self, layers=None, trainable=True, name=None):
+        super().__init__(name=name)
+        self._flat = None
+        for layer in layers or []:
+            self.add(layer)
+        if not trainable:
+            self.trainable = False
+
+    # The stack.
+
+    @property
+    def layers(self):
+        """The layers from the bottom to the top, in a new list."""
+        return list(self.inner_layers)
+
+    def add(self, layer):
+        """Put a layer on top of the stack, and build it as soon as the shape of its input is known."""
+        if isinstance(layer, InputLayer):
+            if self.inner_layers or self.given_input_shape is not None:
+                raise ValueError(f"{self.name}: an Input must come first and once. Received: a second input, {layer!r}.")
+            self.given_input_shape = layer.shape
+            return
+        if not isinstance(layer, Layer):
+            raise TypeError(f"{self.name}: add takes a layer. Received: {layer!r}, a {type(layer).__name__}.")
+        if any(layer is other for other in self.inner_layers):
+            raise ValueError(
+                f"{self.name}: a layer can be in a stack only once. Received: {layer.name!r} a second time. "
+                "Make another one of the same kind."
+            )
+        name = self._free_name(layer)
+        given = self.given_input_shape
+        if not self.inner_layers and given is None:
+            given = layer.given_input_shape
+        if self.built:
+            _build(layer, self.output_shape)
+        elif not self.inner_layers and given is not None:
+            _build(layer, (None, *given))
+            self.input_shape = (None, *given)
+            self.built = True
+        self.given_input_shape = given
+        # From now on the name stands in files and paths, and must not change in another stack.
+        layer.name, layer.name_is_given = name, True
+        self.inner_layers.append(layer)
+
+    def pop(self):
+        """Take the top layer off the stack and return it."""
+        if not self.inner_layers:
+            raise ValueError(f"{self.name}: pop needs a layer to take. The model has none.")
+        if len(self.inner_layers) == 1:
+            self.built, self.input_shape = False, None
+        return self.inner_layers.pop()
+
+    def get_layer(self, name=None, index=None):
+        """Return the layer of that name, or at that place in the stack."""
+        if (name is None) == (index is None):
+            raise ValueError(
+                f"{self.name}: get_layer takes either a name or an index. Received: name={name!r}, index={index!r}."
+            )
+        if index is not None:
+            if not -len(self.inner_layers) <= index < len(self.inner_layers):
+                raise ValueError(f"{self.name}: the model has {len(self.inner_layers)} layers. Received: index={index}.")
+            return self.inner_layers[index]
+        found = {layer.name: layer for layer in self.inner_layers}
+        if name not in found:
+            raise ValueError(f"{self.name}: no layer is called {name!r}. The layers are: {', '.join(found)}.")
+        return found[name]
+
+    def build(self, input_shape=None):
+        """Create the weights of all layers for inputs of `input_shape`, the batch axis included."""
+        if not self.inner_layers:
+            raise ValueError(f"{self.name}: a model needs layers before it can be built. Use add(layer).")
+        given = self.given_input_shape
+        if input_shape is None and given is None:
+            raise ValueError(
+                f"{self.name}: the shape of the input must be known. Start the stack with Input(shape=...), or call "
+                "build((None, height, width, channels))."
+            )
+        input_shape = shape = (None, *(given if input_shape is None else input_shape[1:]))
+        if given is not None and not _fits(shape[1:], given):
+            raise ValueError(
+                f"{self.name}: the model takes samples of shape {given}. Received: an input of shape {input_shape}."
+            )
+        for layer in self.inner_layers:
+            if not layer.built:
+                _build(layer, shape)
+            shape = layer.compute_output_shape(shape)
+        self.input_shape = input_shape
+        self.built = True
+
+    # Up and down the stack.
+
+    def forward(self, x, training=False):
+        """Return the output for a batch x; with `training=True` the layers remember what backward needs."""
+        x = self.prepare(x)
+        for layer in self.inner_layers:
+            x = layer.forward(x, training=training)
+        return x
+
+    def backward(self, dy):
+        """Take d loss / d output, fill the gradients of all layers and return d loss / d input."""
+        for layer in reversed(self.inner_layers):
+            dy = layer.backward(dy)
+        return dy
+
+    def backward_weights(self, dy, from_logits=False):
+        """Fill the gradients of all trainable weights, and compute nothing that only the input would need.
+
+        Args:
+            dy: d loss / d output; or, with `from_logits=True`, d loss / d logits (see `forward_logits`).
+        """
+        trainable = [i for i, layer in enumerate(self.inner_layers) if has_trainable_weights(layer)]
+        if not trainable:
+            return
+        lowest, top = trainable[0], len(self.inner_layers) - 1
+        for i in range(top, lowest - 1, -1):
+            layer = self.inner_layers[i]
+            if from_logits and i == top:
+                dy = layer.backward_preactivation(dy)
+            elif i > lowest:
+                dy = layer.backward(dy)
+            else:
+                layer.backward_weights(dy)
+
+    @property
+    def activation(self):
+        """The activation layer that the model ends with, or None."""
+        top = self.inner_layers[-1] if self.inner_layers else None
+        return top if isinstance(top, ActivationLayer) else getattr(top, "activation", None)
+
+    @property
+    def output_activation(self):
+        """The name of the activation that the model ends with ("softmax"), or None."""
+        return getattr(self.activation, "activation_name", None)
+
+    def forward_logits(self, x, training=False):
+        """Return what goes into the activation of the top layer.
+
+        From the logits a cross-entropy is exact where the probabilities have already been rounded to 0 or 1.
+        """
+        x = self.prepare(x)
+        *below, top = self.inner_layers
+        for layer in below:
+            x = layer.forward(x, training=training)
+        return top.preactivation(x, training=training)
+
+    def activate_logits(self, logits):
+        """Return the output of the model for what `forward_logits` returned."""
+        return self.activation.forward(logits)
+
+    # What the two are called where this model is the top layer of another one.
+    preactivation = forward_logits
+
+    def backward_preactivation(self, dz):
+        """Take d loss / d logits, fill the gradients of all layers and return d loss / d input."""
+        *below, top = self.inner_layers
+        dy = top.backward_preactivation(dz)
+        for layer in reversed(below):
+            dy = layer.backward(dy)
+        return dy
+
+    def compute_output_shape(self, input_shape):
+        shape = tuple(input_shape)
+        for layer in self.inner_layers:
+            shape = layer.compute_output_shape(shape)
+        return shape
+
+    def prepare(self, x):
+        """Return x as an array of the model's dtype, checked against the shape of a sample."""
+        x = float_array(x, self.dtype, "x", self.name)
+        if not self.built:
+            self.build(x.shape)
+        if not _fits(x.shape[1:], self.input_shape[1:]) or x.ndim == 0:
+            hint = ""
+            if _fits((*x.shape[1:], 1), self.input_shape[1:]):
+                hint = " Add the axis of channels: x[..., np.newaxis]."
+            elif _fits(x.shape, self.input_shape[1:]):
+                hint = " Add the axis of samples: x[np.newaxis]."
+            raise ValueError(
+                f"{self.name}: the input must have the shape {self.input_shape}. Received: shape={x.shape}.{hint}"
+            )
+        return x
+
+    # The weights.
+
+    @property
+    def dtype(self):
+        """The dtype of the bottom layer, to which inputs are converted."""
+        return self.inner_layers[0].dtype if self.inner_layers else self._dtype
+
+    @dtype.setter
+    def dtype(self, dtype):
+        self._dtype = dtype
+
+    @property
+    def trainable(self):
+        """Whether the model's weights train; setting it sets it for every layer inside, as in Keras."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        self._trainable = value
+        for layer in getattr(self, "inner_layers", []):
+            layer.trainable = value
+
+    def _named_arrays(self, kind):
+        arrays = ArrayDict()
+        for path, layer in self.named_layers():
+            for key, array in getattr(layer, kind).items():
+                arrays.bind(f"{path}/{key}", array)
+        return arrays
+
+    @property
+    def params(self):
+        """The trainable arrays of all layers by their paths ("conv2d/kernel")."""
+        return self._named_arrays("params")
+
+    @property
+    def grads(self):
+        """d loss / d param by the same paths, as the last `backward` left them."""
+        return self._named_arrays("grads")
+
+    @property
+    def state(self):
+        """The arrays of all layers that training changes without a gradient, by their paths."""
+        return self._named_arrays("state")
+
+    @property
+    def weights(self):
+        """All arrays, layer by layer, in Keras's order."""
+        return [array for layer in self.inner_layers for array in layer.weights]
+
+    def named_layers(self, prefix=None):
+        """Return [(path, layer), ...] of all layers inside that hold weights of their own."""
+        prefix = "" if prefix is None else f"{prefix}{self.name}/"
+        return [pair for layer in self.inner_layers for pair in layer.named_layers(prefix)]
+
+    def parameters(self):
+        """Return the `FlatParameters` that all the model's trainable weights and their gradients live in."""
+        named_layers = self.named_layers()
+        if self._flat is None or not self._flat.holds(named_layers):
+            self._flat = FlatParameters(named_layers)
+        return self._flat
+
+    def regularization_loss(self):
+        """Return the sum of the penalties of all trainable layers' regularizers."""
+        return float(sum(
+            penalty(layer.params[key])
+            for _, layer in self.named_layers() if layer.trainable
+            for key, penalty in layer.regularizers.items()
+        ))
+
+    def add_regularization_gradients(self):
+        """Add the derivative of `regularization_loss` to the gradients."""
+        for _, layer in self.named_layers():
+            if layer.trainable:
+                for key, penalty in layer.regularizers.items():
+                    layer.grads[key] += penalty.gradient(layer.params[key])
+
+    # Description and files.
+
+    def summary(self, line_length=None, print_fn=None):
+        """Print a table of the layers with the shapes of their outputs and the numbers of their weights."""
+        (print_fn or print)(summary_table(self, line_length))
+
+    def get_config(self):
+        return {
+            "name": self.name,
+            "input_shape": None if self.given_input_shape is None else list(self.given_input_shape),
+            "layers": [to_config(layer) for layer in self.inner_layers],
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Make a model with new weights from what `get_config` returned."""
+        from cnnlite.layers import deserialize  # the table of all layers, this one among them
+
+        model = cls(name=config["name"])
+        if config["input_shape"] is not None:
+            model.given_input_shape = tuple(config["input_shape"])
+        for layer in config["layers"]:
+            model.add(deserialize(layer, custom_objects))
+        return model
+
+    def save(self, filepath, overwrite=True, include_optimizer=True):
+        """Write weights, architecture and optimizer state to one file; see `cnnlite.saving.save_model`."""
+        saving.save_model(self, filepath, overwrite=overwrite, include_optimizer=include_optimizer)
+
+    def save_weights(self, filepath, overwrite=True):
+        """Write the weights alone; see `cnnlite.saving.save_weights`."""
+        saving.save_weights(self, filepath, overwrite=overwrite)
+
+    def load_weights(self, filepath):
+        """Read the weights from a file of a model of the same architecture; see `cnnlite.saving.load_weights`."""
+        saving.load_weights(self, filepath)
+
+    def _free_name(self, layer):
+        """Return the layer's name, numbered if the name was not given and is taken."""
+        taken = {other.name for other in self.inner_layers}
+        name, number = layer.name, 0
+        while name in taken:
+            if layer.name_is_given:
+                raise ValueError(
+                    f"{self.name}: the names of layers must differ. Received: a second layer called {name!r}. "
+                    "Give one of them another name=."
+                )
+            number += 1
+            name = f"{layer.name}_{number}"
+        return name
+
+
+def _build(layer, shape):
+    """Build a layer for inputs of that shape, or check that one that was built before can take them."""
+    if not layer.built:
+        layer.build(shape)
+        layer.built = True
+    layer.compute_output_shape(shape)
+
+
+def has_trainable_weights(layer):
+    return any(inner.trainable and inner._params for inner in layer.walk())
+
+
+def _fits(shape, wanted):
+    """Return whether a shape has the sizes of `wanted`, where None on either side stands for any size."""
+    return len(shape) == len(wanted) and all(
+        a == b or a is None or b is None for a, b in zip(shape, wanted)
+    )

@@ -1,0 +1,59 @@
+"""The table that `model.summary()` prints, in the form that Keras users know."""
+
+import math
+
+
+def summary_table(model, line_length=None):
+    """Return a table of the layers with their output shapes and numbers of weights, and the totals."""
+    rows = []
+    for layer in model.layers:
+        built = layer.built
+        rows.append((
+            f"{layer.name} ({type(layer).__name__})",
+            _shape(layer.output_shape) if built else "?",
+            f"{layer.count_params():,}" if built else "0 (unbuilt)",
+        ))
+    header = ("Layer (type)", "Output Shape", "Param #")
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(3)]
+    widths = [max(width, least) for width, least in zip(widths, (30, 22, 13))]
+    if line_length is not None:
+        widths[0] = max(widths[0], line_length - widths[1] - widths[2] - 10)
+
+    lines = [f'Model: "{model.name}"', _rule("┏━┳━┓", widths), _cells(header, widths, "┃"), _rule("┡━╇━┩", widths)]
+    for i, row in enumerate(rows):
+        if i:
+            lines.append(_rule("├─┼─┤", widths))
+        lines.append(_cells(row, widths, "│"))
+    lines.append(_rule("└─┴─┘", widths))
+    return "\n".join(lines + _totals(model))
+
+
+def _totals(model):
+    named = model.named_layers()
+    trainable = sum(array.size for _, layer in named if layer.trainable for array in layer.params.values())
+    frozen = sum(array.size for _, layer in named for array in layer.weights) - trainable
+    itemsize = model.dtype.itemsize
+    totals = [("Total params", trainable + frozen), ("Trainable params", trainable), ("Non-trainable params", frozen)]
+    return [f" {text}: {count:,} ({_memory(count * itemsize)})" for text, count in totals]
+
+
+def _shape(shape):
+    return "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def _memory(size):
+    """Return a number of bytes in the unit that leaves one to three digits before the point."""
+    units = ("B", "KB", "MB", "GB")
+    power = min(int(math.log(size, 1024)), len(units) - 1) if size else 0
+    return f"{size / 1024**power:.2f} {units[power]}"
+
+
+def _rule(corners, widths):
+    left, line, cross, _, right = corners
+    return left + cross.join(line * (width + 2) for width in widths) + right
+
+
+def _cells(texts, widths, bar):
+    name, shape, count = texts
+    cells = (name.ljust(widths[0]), shape.ljust(widths[1]), count.rjust(widths[2]))
+    return bar + bar.join(f" {cell} " for cell in cells) + bar
