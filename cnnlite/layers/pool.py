@@ -7,7 +7,6 @@ from cnnlite.arguments import one_of, padding_mode, pair
 from cnnlite.kernels.geometry import Pads, window_output_size, window_pads
 from cnnlite.layers.base import Layer
 
-
 Window = tuple[tuple[int, int], tuple[int, int], Pads]
 
 
@@ -69,7 +68,7 @@ class Pool(ImageLayer):
 
     def window(self, shape) -> Window:
         """Return (window, strides, pads), the arguments of the kernels, for images of shape (N, H, W, C)."""
-        return self.pool_size, self.strides, window_pads(*shape[1:3], self.pool_size, self.strides, self.padding)
+        return self.pool_size, self.strides, window_pads(shape[1], shape[2], self.pool_size, self.strides, self.padding)
 
     def prepare_gradient(self, dy, shape):
         """Return dy checked, and as contiguous (N, OH, OW, C), which is `shape`."""
