@@ -1,11 +1,15 @@
 """Central differences in float64: what backward is held to."""
 
+import numba
 import numpy as np
 
 
 def numeric_gradient(f, array, dy, step=1e-6):
     """Return d Σ f() dy / d array; f reads `array`, which is changed and put back one element at a time."""
     gradient = np.empty_like(array)
+    # Waking a second thread costs more than a small layer, hundreds of times over.
+    threads = numba.get_num_threads()
+    numba.set_num_threads(1)
     for index in np.ndindex(array.shape):
         value = array[index]
         array[index] = value + step
@@ -14,6 +18,7 @@ def numeric_gradient(f, array, dy, step=1e-6):
         below = f()
         array[index] = value
         gradient[index] = ((above - below) * dy).sum() / (2 * step)
+    numba.set_num_threads(threads)
     return gradient
 
 

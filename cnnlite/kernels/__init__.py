@@ -10,17 +10,9 @@ from cnnlite.kernels.batchnorm import (
     batchnorm_normalize,
     batchnorm_statistics,
 )
-from cnnlite.kernels.pooling import (
-    argmax_dtype,
-    average_pool,
-    average_pool_backward,
-    max_pool,
-    max_pool_backward,
-    pooled_shape,
-)
+from cnnlite.kernels.pooling import average_pool, average_pool_backward, max_pool, max_pool_backward
 
 __all__ = [
-    "argmax_dtype",
     "average_pool",
     "average_pool_backward",
     "batchnorm_backward",
@@ -29,5 +21,4 @@ __all__ = [
     "batchnorm_statistics",
     "max_pool",
     "max_pool_backward",
-    "pooled_shape",
 ]

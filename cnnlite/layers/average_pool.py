@@ -1,6 +1,7 @@
 """Average pooling: an image made smaller by taking the mean of each window."""
 
 from cnnlite import kernels
+from cnnlite.kernels.pooling import pooled_shape
 from cnnlite.layers.pool import Pool
 
 
@@ -39,7 +40,7 @@ class AveragePool(Pool):
     def forward(self, x, training=False):
         x = self.prepare(x)
         window = self.window(x.shape)
-        y = self.allocate("y", kernels.pooled_shape(x.shape, *window), training)
+        y = self.allocate("y", pooled_shape(x.shape, *window), training)
         kernels.average_pool(x, *window, out=y)
         if training:
             self.remember(x.shape, y.shape)

@@ -2,6 +2,7 @@
 
 from cnnlite import kernels
 from cnnlite.arguments import boolean
+from cnnlite.kernels.pooling import argmax_dtype
 from cnnlite.layers.pool import ImageLayer, Window
 
 
@@ -56,7 +57,7 @@ class GlobalMaxPool(GlobalPool):
         x = self.prepare(x)
         shape = (x.shape[0], 1, 1, x.shape[3])
         y = self.allocate("y", shape, training)
-        argmax = self.allocate("argmax", shape, training, kernels.argmax_dtype(x.shape[1:3]))
+        argmax = self.allocate("argmax", shape, training, argmax_dtype(x.shape[1:3]))
         kernels.max_pool(x, *self.window(x.shape), out=(y, argmax))
         if training:
             self.remember(argmax, x.shape)

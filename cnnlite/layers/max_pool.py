@@ -1,6 +1,7 @@
 """Max pooling: an image made smaller by keeping the largest value of each window."""
 
 from cnnlite import kernels
+from cnnlite.kernels.pooling import argmax_dtype, pooled_shape
 from cnnlite.layers.pool import Pool
 
 
@@ -40,9 +41,9 @@ class MaxPool(Pool):
     def forward(self, x, training=False):
         x = self.prepare(x)
         window = self.window(x.shape)
-        shape = kernels.pooled_shape(x.shape, *window)
+        shape = pooled_shape(x.shape, *window)
         y = self.allocate("y", shape, training)
-        argmax = self.allocate("argmax", shape, training, kernels.argmax_dtype(self.pool_size))
+        argmax = self.allocate("argmax", shape, training, argmax_dtype(self.pool_size))
         kernels.max_pool(x, *window, out=(y, argmax))
         if training:
             self.remember(argmax, x.shape)

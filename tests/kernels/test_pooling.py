@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlite import kernels, reference
+from cnnlite.kernels.pooling import pooled_shape
 
 THREADS = range(1, min(3, numba.config.NUMBA_NUM_THREADS) + 1)
 NO_PADS = ((0, 0), (0, 0))
@@ -144,7 +145,7 @@ def test_any_number_of_threads_gives_the_same_bytes():
     generator = np.random.default_rng(0)
     x = generator.normal(size=(5, 9, 8, 3)).astype("float32")
     window = (3, 3), (1, 2), ((1, 1), (0, 1))
-    dy = generator.normal(size=kernels.pooled_shape(x.shape, *window)).astype("float32")
+    dy = generator.normal(size=pooled_shape(x.shape, *window)).astype("float32")
     results = set()
     before = numba.get_num_threads()
     try:
