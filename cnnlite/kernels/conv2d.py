@@ -235,7 +235,8 @@ def _kernel_gradient_chunk(block, x, dy, sums, kw, strides, before, dilation, gr
                     vectors = 1 if group_filters - column <= width // 2 else 2
                     sums_address = sums.ctypes.data + (target + column) * itemsize
                     call_block(block, run if together else channels, vectors,
-                               sums_address, padded, sums_address, padded, source.ctypes.data + place * itemsize, 1, line, strides[1] * c,
+                               sums_address, padded, sums_address, padded,
+                               source.ctypes.data + place * itemsize, 1, line, strides[1] * c,
                                b.ctypes.data + b_place * itemsize, ow * b_k0, b_k0, oh, ow)
 
 
