@@ -8,6 +8,8 @@ Shapes: N images, H rows, W columns, C channels; OH and OW are the size of the o
 kernel is (KH, KW, C, F). `pads` is ((top, bottom), (left, right)).
 """
 
+import math
+
 import numpy as np
 
 from cnnlite.kernels.geometry import padded_output_size
@@ -128,10 +130,217 @@ def write(result, out):
 # ---------------------------------------------------------------- pooling
 
 
+def _windows(x_shape, window, strides, pads):
+    """Yield (tap, rows, columns, real) for each pixel of the window: which pixel of x each output pixel sees there.
+
+    `rows` is (OH, 1) and `columns` (1, OW), for x[:, rows, columns]; `real` (OH, OW, 1) is False in the padding.
+    """
+    (_, height, width, _), (kh, kw) = x_shape, window
+    (top, bottom), (left, right) = pads
+    first_rows = np.arange(0, height + top + bottom - kh + 1, strides[0])[:, None] - top
+    first_columns = np.arange(0, width + left + right - kw + 1, strides[1])[None, :] - left
+    for tap in range(kh * kw):
+        rows, columns = first_rows + tap // kw, first_columns + tap % kw
+        real = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        yield tap, rows.clip(0, height - 1), columns.clip(0, width - 1), real[..., None]
+
+
+def _write(out, values):
+    if out is None:
+        return values
+    out[...] = values
+    return out
+
+
+def max_pool(x, window, strides, pads, out=None):
+    """Return (y, argmax): the largest value of each window, and a·KW + b of the pixel (a, b) that it stands at."""
+    y = argmax = None
+    for tap, rows, columns, real in _windows(x.shape, window, strides, pads):
+        pixel = x[:, rows, columns]
+        if y is None:
+            y = np.full_like(pixel, -np.inf)
+            argmax = np.full(pixel.shape, -1, np.int32)
+        wins = real & ((argmax < 0) | (pixel > y) | (np.isnan(pixel) & ~np.isnan(y)))
+        y, argmax = np.where(wins, pixel, y), np.where(wins, tap, argmax)
+    argmax = argmax.astype(np.uint8 if window[0] * window[1] <= 256 else np.int32)
+    return (y, argmax) if out is None else (_write(out[0], y), _write(out[1], argmax))
+
+
+def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
+    """Return dx: each element of dy is added to the pixel that won its window."""
+    dx = np.zeros(x_shape, dy.dtype)
+    for tap, rows, columns, _ in _windows(x_shape, window, strides, pads):
+        np.add.at(dx, (slice(None), rows, columns), np.where(argmax == tap, dy, 0))
+    return _write(out, dx)
+
+
+def _real_pixels(x_shape, window, strides, pads):
+    """Return how many pixels of each window are not padding, (OH, OW, 1)."""
+    return sum(real.astype(int) for *_, real in _windows(x_shape, window, strides, pads))
+
+
+def average_pool(x, window, strides, pads, out=None):
+    """Return the mean of the real pixels of each window."""
+    total = sum(np.where(real, x[:, rows, columns], 0) for _, rows, columns, real
+                in _windows(x.shape, window, strides, pads))
+    return _write(out, (total / _real_pixels(x.shape, window, strides, pads)).astype(x.dtype))
+
+
+def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
+    """Return dx: each element of dy is shared equally by the real pixels of its window."""
+    dx = np.zeros(x_shape, dy.dtype)
+    share = (dy / _real_pixels(x_shape, window, strides, pads)).astype(dy.dtype)
+    for _, rows, columns, real in _windows(x_shape, window, strides, pads):
+        np.add.at(dx, (slice(None), rows, columns), np.where(real, share, 0))
+    return _write(out, dx)
+
+
 # ---------------------------------------------------------------- batch normalisation
 
 
+def batchnorm_statistics(x):
+    """Return the mean and the biased variance of each column of x (M, C).
+
+    Both are 0 without rows, and NaN where a column holds NaN or an infinity.
+    """
+    if x.shape[0] == 0:
+        return np.zeros(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
+    with np.errstate(invalid="ignore"):  # inf − inf is NaN, as in the kernel, and no reason to warn
+        mean = x.mean(axis=0, dtype=np.float64)
+        mean = np.where(np.isfinite(mean), mean, np.nan)
+        return mean.astype(x.dtype), np.square(x - mean).mean(axis=0).astype(x.dtype)
+
+
+def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
+    """Return gamma (x − mean) inv_std + beta."""
+    return _write(out, (x - mean) * (inv_std * gamma) + beta)
+
+
+def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
+    """Return (dx, dgamma, dbeta) where mean and inv_std were computed from x."""
+    normalized = (x - mean) * inv_std
+    dbeta = dy.sum(axis=0)
+    dgamma = (dy * normalized).sum(axis=0)
+    samples = x.dtype.type(max(x.shape[0], 1))
+    dx = gamma * inv_std * (dy - dbeta / samples - normalized * dgamma / samples)
+    return _write(out, dx), dgamma, dbeta
+
+
+def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
+    """Return dx where mean and inv_std are constants."""
+    return _write(out, gamma * inv_std * dy)
+
+
 # ---------------------------------------------------------------- activations
+
+
+def _into(out, values):
+    """Return `values`, or `out` with the values copied into it."""
+    if out is None:
+        return values
+    out[...] = values
+    return out
+
+
+def relu(x, out=None):
+    return _into(out, np.where(x <= 0, 0, x).astype(x.dtype))
+
+
+def relu_backward(dy, y, out=None):
+    return _into(out, np.where(y <= 0, 0, dy).astype(dy.dtype))
+
+
+def leaky_relu(x, negative_slope=0.2, out=None):
+    return _into(out, np.where(x <= 0, negative_slope * x, x))
+
+
+def leaky_relu_backward(dy, y, negative_slope=0.2, out=None):
+    return _into(out, np.where(y <= 0, negative_slope * dy, dy))
+
+
+def clipped_relu(x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
+    below = negative_slope * (x - threshold) if negative_slope else np.zeros_like(x)
+    return _into(out, np.where(x <= threshold, below, x if max_value is None else np.minimum(x, max_value)))
+
+
+def clipped_relu_backward(dy, x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
+    above = dy if max_value is None else np.where(x >= max_value, 0, dy)
+    return _into(out, np.where(x <= threshold, negative_slope * dy, above).astype(dy.dtype))
+
+
+def elu(x, alpha=1.0, out=None):
+    return _into(out, np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))))
+
+
+def elu_backward(dy, x, alpha=1.0, out=None):
+    return _into(out, np.where(x > 0, dy, alpha * np.exp(np.minimum(x, 0)) * dy))
+
+
+def _erfc(x):
+    return np.array([math.erfc(value) for value in x.ravel()], x.dtype).reshape(x.shape)
+
+
+def gelu(x, approximate=False, out=None):
+    if approximate:
+        return _into(out, x / (1 + np.exp(-np.sqrt(8 / np.pi).astype(x.dtype) * (x + 0.044715 * x**3))))
+    return _into(out, x * _erfc(-math.sqrt(0.5) * x) / 2)
+
+
+def gelu_backward(dy, x, approximate=False, out=None):
+    if approximate:
+        scale = math.sqrt(8 / math.pi)
+        s = 1 / (1 + np.exp(-scale * (x + 0.044715 * x**3)))
+        return _into(out, dy * (s + x * s * (1 - s) * scale * (1 + 0.134145 * x**2)))
+    return _into(out, dy * (_erfc(-math.sqrt(0.5) * x) / 2 + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)))
+
+
+def sigmoid(x, out=None):
+    return _into(out, np.exp(-np.logaddexp(0, -x)).astype(x.dtype))
+
+
+def sigmoid_backward(dy, y, out=None):
+    return _into(out, dy * y * (1 - y))
+
+
+def silu(x, out=None):
+    return _into(out, x * sigmoid(x))
+
+
+def silu_backward(dy, x, out=None):
+    return _into(out, dy * (sigmoid(x) + x * sigmoid(x) * sigmoid(-x)))
+
+
+def tanh(x, out=None):
+    return _into(out, 2 * sigmoid(2 * x) - 1)
+
+
+def tanh_backward(dy, y, out=None):
+    return _into(out, dy * (1 - y) * (1 + y))
+
+
+def softplus(x, out=None):
+    return _into(out, np.logaddexp(x, 0).astype(x.dtype))
+
+
+def softplus_backward(dy, y, out=None):
+    return _into(out, dy - dy * np.exp(-y))
+
+
+def softmax(x, axis=-1, out=None):
+    return _into(out, np.exp(log_softmax(x, axis)))
+
+
+def softmax_backward(dy, y, axis=-1, out=None):
+    return _into(out, y * (dy - (dy * y).sum(axis, keepdims=True)))
+
+
+def log_softmax(x, axis=-1, out=None):
+    x = x - x.max(axis, keepdims=True)
+    return _into(out, x - np.log(np.exp(x).sum(axis, keepdims=True)))
+
+
+def log_softmax_backward(dy, y, axis=-1, out=None):
+    return _into(out, dy - np.exp(y) * dy.sum(axis, keepdims=True))
 
 
 # ---------------------------------------------------------------- optimizer steps

@@ -1,28 +1,358 @@
-"""Activation functions in NumPy: it has vectors of exp, which numba has not."""
+"""Activations, element by element, and softmax along an axis.
+
+The shape is free; y and dx have the shape and the dtype of x. Where a derivative is cheaper from y than
+from x, backward takes y. `out` is where the result goes; it must not overlap the arguments.
+
+exp and tanh are left to NumPy, whose loops are vectorised where numba's call a scalar function. erfc is
+not in NumPy. What only compares and multiplies is numba's: one pass over memory, on all threads.
+"""
+
+import math
 
 import numpy as np
+from numba import prange
+
+from cnnlite.kernels._jit import kernel
+
+CHUNK = 1 << 15  # elements a thread takes at a time; an array of one chunk isn't worth waking other threads
 
 
-def softmax(x, out=None):
-    """exp(x) / sum(exp(x)) over the last axis, of any logits, however large."""
-    y = np.exp(x - x.max(axis=-1, keepdims=True), out=out)
-    y /= y.sum(axis=-1, keepdims=True)
-    return y
+def _quiet():
+    """Return a context without NumPy's warnings: exp may overflow on the way to a right result, NaN passes."""
+    return np.errstate(over="ignore", under="ignore", invalid="ignore")
 
 
-def log_softmax(x, out=None):
-    """x - log(sum(exp(x))) over the last axis, of any logits, however large."""
-    y = np.subtract(x, x.max(axis=-1, keepdims=True), out=out)
-    y -= np.log(np.exp(y).sum(axis=-1, keepdims=True))
-    return y
+def _like(x, out):
+    return np.empty(x.shape, x.dtype) if out is None else out
+
+
+def _run(serial, chunked, inputs, out, *numbers):
+    """Call one of two compiled kernels with flat arrays, and with the numbers in the dtype of the result."""
+    out = _like(inputs[0], out)
+    run = serial if out.size <= CHUNK else chunked
+    run(*(x.reshape(-1) for x in inputs), out.reshape(-1), *(out.dtype.type(value) for value in numbers))
+    return out
+
+
+# relu: y = max(x, 0)
+
+
+def relu(x, out=None):
+    """Return max(x, 0)."""
+    return _run(_relu, _relu_chunks, (x,), out)
+
+
+@kernel
+def _relu(x, y):
+    for i in range(x.size):
+        # "not <=" instead of ">", so that NaN passes.
+        y[i] = x[i] if not x[i] <= 0 else 0
+
+
+@kernel(parallel=True)
+def _relu_chunks(x, y):
+    for chunk in prange(-(-x.size // CHUNK)):
+        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
+        _relu(x[start:stop], y[start:stop])
+
+
+def relu_backward(dy, y, out=None):
+    """Return dy where y > 0, else 0; at x = 0 the derivative is 0, as in Keras and PyTorch."""
+    return _run(_relu_backward, _relu_backward_chunks, (dy, y), out)
+
+
+@kernel
+def _relu_backward(dy, y, dx):
+    for i in range(y.size):
+        dx[i] = dy[i] if not y[i] <= 0 else 0
+
+
+@kernel(parallel=True)
+def _relu_backward_chunks(dy, y, dx):
+    for chunk in prange(-(-y.size // CHUNK)):
+        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
+        _relu_backward(dy[start:stop], y[start:stop], dx[start:stop])
+
+
+# leaky_relu: y = x where x > 0, else negative_slope x
+
+
+def leaky_relu(x, negative_slope=0.2, out=None):
+    """Return x where x > 0, else negative_slope * x; negative_slope must not be negative."""
+    return _run(_leaky_relu, _leaky_relu_chunks, (x,), out, negative_slope)
+
+
+@kernel
+def _leaky_relu(x, y, negative_slope):
+    for i in range(x.size):
+        y[i] = x[i] if not x[i] <= 0 else negative_slope * x[i]
+
+
+@kernel(parallel=True)
+def _leaky_relu_chunks(x, y, negative_slope):
+    for chunk in prange(-(-x.size // CHUNK)):
+        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
+        _leaky_relu(x[start:stop], y[start:stop], negative_slope)
+
+
+def leaky_relu_backward(dy, y, negative_slope=0.2, out=None):
+    """Return dy where y > 0, else negative_slope * dy: y has the sign of x."""
+    return _run(_leaky_relu_backward, _leaky_relu_backward_chunks, (dy, y), out, negative_slope)
+
+
+@kernel
+def _leaky_relu_backward(dy, y, dx, negative_slope):
+    for i in range(y.size):
+        dx[i] = dy[i] if not y[i] <= 0 else negative_slope * dy[i]
+
+
+@kernel(parallel=True)
+def _leaky_relu_backward_chunks(dy, y, dx, negative_slope):
+    for chunk in prange(-(-y.size // CHUNK)):
+        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
+        _leaky_relu_backward(dy[start:stop], y[start:stop], dx[start:stop], negative_slope)
+
+
+# clipped_relu: relu with a ceiling, a slope and a threshold
+
+
+def clipped_relu(x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
+    """Return min(x, max_value) where x > threshold, else negative_slope * (x - threshold)."""
+    out = _like(x, out)
+    with _quiet():
+        if negative_slope:
+            np.subtract(x, threshold, out=out)
+            out *= negative_slope
+        else:
+            out.fill(0)
+        np.copyto(out, x if max_value is None else np.minimum(x, max_value), where=~(x <= threshold))
+    return out
+
+
+def clipped_relu_backward(dy, x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
+    """Return dy where threshold < x < max_value, 0 above that and negative_slope * dy below."""
+    out = _like(x, out)
+    with _quiet():
+        np.multiply(dy, negative_slope, out=out)
+        np.copyto(out, dy, where=~(x <= threshold))
+        if max_value is not None:
+            np.copyto(out, 0, where=(x >= max_value) & (x > threshold))
+    return out
+
+
+# elu: y = x where x > 0, else alpha (exp(x) - 1)
+
+
+def elu(x, alpha=1.0, out=None):
+    """Return x where x > 0, else alpha * (exp(x) - 1)."""
+    out = np.minimum(x, 0, out=_like(x, out))
+    with _quiet():
+        np.expm1(out, out=out)
+        out *= alpha
+    np.copyto(out, x, where=x > 0)
+    return out
+
+
+def elu_backward(dy, x, alpha=1.0, out=None):
+    """Return dy where x > 0, else alpha * exp(x) * dy."""
+    out = np.minimum(x, 0, out=_like(x, out))
+    with _quiet():
+        np.exp(out, out=out)
+        out *= alpha
+        out *= dy
+    np.copyto(out, dy, where=x > 0)
+    return out
+
+
+# gelu: y = x Φ(x), with Φ the distribution function of the standard normal and φ its density
+
+
+def gelu(x, approximate=False, out=None):
+    """Return x * Φ(x), Φ(x) = erfc(-x / √2) / 2.
+
+    `approximate=True` takes (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2 for Φ(x) (Hendrycks and Gimpel, 2016).
+    """
+    if not approximate:
+        return _run(_gelu, _gelu_chunks, (x,), out)
+    out = _like(x, out)
+    with _quiet():
+        np.multiply(0.5 * x, 1 + np.tanh(_GELU_SCALE * (x + 0.044715 * x * x * x)), out=out)
+    return out
+
+
+_GELU_SCALE = math.sqrt(2 / math.pi)
+
+
+@kernel
+def _gelu(x, y):
+    half, scale = x.dtype.type(0.5), x.dtype.type(-math.sqrt(0.5))
+    for i in range(x.size):
+        # erfc(-x / √2) and not 1 + erf(x / √2), which for x below -5 is nothing but rounding errors.
+        y[i] = x[i] * (half * math.erfc(scale * x[i]))
+
+
+@kernel(parallel=True)
+def _gelu_chunks(x, y):
+    for chunk in prange(-(-x.size // CHUNK)):
+        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
+        _gelu(x[start:stop], y[start:stop])
+
+
+def gelu_backward(dy, x, approximate=False, out=None):
+    """Return dy * (Φ(x) + x φ(x)), φ(x) = exp(-x²/2) / √(2π), or the derivative of the approximation."""
+    if not approximate:
+        return _run(_gelu_backward, _gelu_backward_chunks, (dy, x), out)
+    out = _like(x, out)
+    with _quiet():
+        t = np.tanh(_GELU_SCALE * (x + 0.044715 * x * x * x))
+        slope = _GELU_SCALE * (1 + 3 * 0.044715 * x * x) * (1 - t * t)
+        np.multiply(dy, 0.5 * (1 + t + x * slope), out=out)
+    return out
+
+
+@kernel
+def _gelu_backward(dy, x, dx):
+    half, scale = x.dtype.type(0.5), x.dtype.type(-math.sqrt(0.5))
+    density = x.dtype.type(1 / math.sqrt(2 * math.pi))
+    for i in range(x.size):
+        normal = density * math.exp(-half * x[i] * x[i])
+        dx[i] = dy[i] * (half * math.erfc(scale * x[i]) + x[i] * normal)
+
+
+@kernel(parallel=True)
+def _gelu_backward_chunks(dy, x, dx):
+    for chunk in prange(-(-x.size // CHUNK)):
+        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
+        _gelu_backward(dy[start:stop], x[start:stop], dx[start:stop])
+
+
+# sigmoid: y = 1 / (1 + exp(-x))
 
 
 def sigmoid(x, out=None):
-    """1 / (1 + exp(-x)), without overflow at either end."""
-    e = np.exp(-np.abs(x))
-    return np.divide(np.where(x < 0, e, 1), 1 + e, out=out, dtype=e.dtype)
+    """Return 1 / (1 + exp(-x)). Where exp overflows to infinity, the result is the right one, 0."""
+    out = np.negative(x, out=_like(x, out))
+    with _quiet():
+        np.exp(out, out=out)
+        out += 1
+        return np.divide(1, out, out=out)
+
+
+def sigmoid_backward(dy, y, out=None):
+    """Return dy * y * (1 - y)."""
+    out = np.subtract(1, y, out=_like(y, out))
+    with _quiet():
+        out *= y
+        out *= dy
+    return out
+
+
+# silu (swish): y = x sigmoid(x)
+
+
+def silu(x, out=None):
+    """Return x * sigmoid(x)."""
+    out = sigmoid(x, out)
+    with _quiet():
+        out *= x
+    return out
+
+
+def silu_backward(dy, x, out=None):
+    """Return dy * s * (1 + x * (1 - s)) with s = sigmoid(x)."""
+    s = sigmoid(x)
+    out = np.subtract(1, s, out=_like(x, out))
+    with _quiet():
+        out *= x
+        out += 1
+        out *= s
+        out *= dy
+    return out
+
+
+# tanh
+
+
+def tanh(x, out=None):
+    """Return tanh(x)."""
+    return np.tanh(x, out=_like(x, out))
+
+
+def tanh_backward(dy, y, out=None):
+    """Return dy * (1 - y²)."""
+    out = np.multiply(y, y, out=_like(y, out))
+    with _quiet():
+        np.subtract(1, out, out=out)
+        out *= dy
+    return out
+
+
+# softplus: y = log(1 + exp(x))
 
 
 def softplus(x, out=None):
-    """log(1 + exp(x)), without overflow."""
-    return np.add(np.maximum(x, 0), np.log1p(np.exp(-np.abs(x))), out=out)
+    """Return log(1 + exp(x)), as max(x, 0) + log(1 + exp(-|x|)), in which nothing overflows."""
+    out = np.abs(x, out=_like(x, out))
+    with _quiet():
+        np.negative(out, out=out)
+        np.exp(out, out=out)
+        np.log1p(out, out=out)
+        out += np.maximum(x, 0)
+    return out
+
+
+def softplus_backward(dy, y, out=None):
+    """Return dy * (1 - exp(-y)), which is dy * sigmoid(x)."""
+    out = np.negative(y, out=_like(y, out))
+    with _quiet():
+        np.expm1(out, out=out)
+        np.negative(out, out=out)
+        out *= dy
+    return out
+
+
+# softmax: y_i = exp(x_i) / sum_j exp(x_j)
+
+
+def softmax(x, axis=-1, out=None):
+    """Return exp(x) / sum(exp(x)) along `axis` (an integer or several).
+
+    The largest x is subtracted first: that changes no quotient, and the largest exp is 1. NaN anywhere in a
+    row, or an infinite maximum, makes the row NaN.
+    """
+    out = _like(x, out)
+    with _quiet():
+        np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
+        np.exp(out, out=out)
+        out /= out.sum(axis=axis, keepdims=True)
+    return out
+
+
+def softmax_backward(dy, y, axis=-1, out=None):
+    """Return y * (dy - sum(dy * y))."""
+    with _quiet():
+        out = np.multiply(dy, y, out=_like(y, out))
+        np.subtract(dy, out.sum(axis=axis, keepdims=True), out=out)
+        out *= y
+    return out
+
+
+# log_softmax: y_i = x_i - log(sum_j exp(x_j))
+
+
+def log_softmax(x, axis=-1, out=None):
+    """Return x - log(sum(exp(x))) along `axis`, with the largest x subtracted first."""
+    out = _like(x, out)
+    with _quiet():
+        np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
+        out -= np.log(np.exp(out).sum(axis=axis, keepdims=True))
+    return out
+
+
+def log_softmax_backward(dy, y, axis=-1, out=None):
+    """Return dy - exp(y) * sum(dy)."""
+    with _quiet():
+        out = np.exp(y, out=_like(y, out))
+        out *= -dy.sum(axis=axis, keepdims=True)
+        out += dy
+    return out

@@ -8,14 +8,15 @@ import numpy as np
 
 from cnnlite import labels
 from cnnlite.arguments import float_array, integer, number
-from cnnlite.metrics.base import ByForm, Mean
+from cnnlite.metrics.base import Average, ByForm
 
 
-class _Accuracy(Mean):
+class _Accuracy(Average):
     """The mean of `matches`, which a subclass defines: whether each prediction is right, (N, ...)."""
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        super().update_state(self.matches(y_true, _predictions(y_pred, self.name)), sample_weight)
+    def values(self, y_true, y_pred):
+        y_pred = float_array(y_pred, None, "y_pred", self.name)
+        return self.matches(y_true, y_pred[:, np.newaxis] if y_pred.ndim == 1 else y_pred)
 
     def matches(self, y_true, y_pred):
         raise NotImplementedError
@@ -37,7 +38,7 @@ class BinaryAccuracy(_Accuracy):
     """
 
     def __init__(self, name="binary_accuracy", dtype=None, threshold=0.5):
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
         self.threshold = number(threshold, "threshold", type(self).__name__)
 
     def matches(self, y_true, y_pred):
@@ -61,7 +62,7 @@ class CategoricalAccuracy(_Accuracy):
     """
 
     def __init__(self, name="categorical_accuracy", dtype=None):
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
 
     def matches(self, y_true, y_pred):
         return _is_largest(labels.one_hot_labels(y_true, y_pred.shape, self.name).argmax(axis=-1), y_pred)
@@ -80,7 +81,7 @@ class SparseCategoricalAccuracy(_Accuracy):
     """
 
     def __init__(self, name="sparse_categorical_accuracy", dtype=None):
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
 
     def matches(self, y_true, y_pred):
         return _is_largest(labels.integer_labels(y_true, y_pred.shape, self.name), y_pred)
@@ -101,7 +102,7 @@ class TopKCategoricalAccuracy(_Accuracy):
     """
 
     def __init__(self, k=5, name="top_k_categorical_accuracy", dtype=None):
-        super().__init__(name, dtype)
+        super().__init__(dtype, name)
         self.k = integer(k, "k", type(self).__name__)
 
     def matches(self, y_true, y_pred):
@@ -154,11 +155,6 @@ class AccuracyByForm(ByForm):
 
     def get_config(self):
         return {**super().get_config(), "from_logits": self.from_logits}
-
-
-def _predictions(y_pred, owner):
-    y_pred = float_array(y_pred, None, "y_pred", owner)
-    return y_pred[:, np.newaxis] if y_pred.ndim == 1 else y_pred
 
 
 def _is_largest(classes, y_pred):

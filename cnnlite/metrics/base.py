@@ -34,9 +34,9 @@ class Metric:
         """Forget all batches."""
         raise NotImplementedError(f"{type(self).__name__} must define reset_state().")
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
-        """Take a batch into account and return the value so far."""
-        self.update_state(y_true, y_pred, sample_weight)
+    def __call__(self, *args, **kwargs):
+        """Take a batch into account, as `update_state` does, and return the value so far."""
+        self.update_state(*args, **kwargs)
         return self.result()
 
     def get_config(self):
@@ -49,10 +49,44 @@ class Metric:
         return cls(**config)
 
 
-class Mean(Metric):
-    """sum(weight * value) / sum(weight) over all values since the last reset; 0.0 if there were none.
+class Average(Metric):
+    """sum(weight * value) / sum(weight) over the samples; 0.0 before the first. A subclass defines `values`.
 
-    A short last batch therefore counts as what it is. Unlike in a loss, the weights are in the divisor too.
+    Unlike in a loss, the weights are in the divisor too, as in Keras. NaN in, NaN out.
+    """
+
+    def __init__(self, dtype=None, name=None):
+        super().__init__(dtype, name)
+        self.reset_state()
+
+    def values(self, y_true, y_pred):
+        """Return the values (N, ...) of a batch."""
+        raise NotImplementedError(f"{type(self).__name__} must define values(y_true, y_pred).")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        # A diverging model says so by the result, and not by NumPy's warnings.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.add(self.values(y_true, y_pred), sample_weight)
+
+    def add(self, values, sample_weight=None):
+        """Add values (N, ...), weighted by one number for each sample (N,) or for each value (N, ...)."""
+        values = labels.number_array(values, "values", self.name)
+        weights = np.ones((1,) * values.ndim)
+        if sample_weight is not None:
+            weights = labels.weights_for(values.shape, sample_weight, self.name)
+        self.total += float((values * weights).sum(dtype=np.float64))
+        self.count += float(np.broadcast_to(weights, values.shape).sum(dtype=np.float64))
+
+    def result(self):
+        return self.total / self.count if self.count else 0.0
+
+    def reset_state(self):
+        self.total = 0.0
+        self.count = 0.0
+
+
+class Mean(Average):
+    """The mean of numbers that are given as they are, not as labels and predictions.
 
     >>> mean = Mean()
     >>> mean.update_state([1.0, 3.0, 5.0, 7.0])
@@ -63,28 +97,12 @@ class Mean(Metric):
 
     def __init__(self, name="mean", dtype=None):
         super().__init__(dtype, name)
-        self.reset_state()
 
-    def update_state(self, values, sample_weight=None):
-        """Add values (N, ...), weighted by one number for each sample (N,) or for each value (N, ...)."""
-        values = labels.number_array(values, "values", self.name)
-        if sample_weight is None:
-            self.total += float(values.sum(dtype=np.float64))
-            self.count += float(values.size)
-            return
-        weights = labels.weights_for(values.shape, sample_weight, self.name)
-        self.total += float((values * weights).sum(dtype=np.float64))
-        self.count += float(weights.sum(dtype=np.float64)) * (values.size / weights.size if weights.size else 0.0)
-
-    def result(self):
-        return self.total / self.count if self.count else 0.0
-
-    def reset_state(self):
-        self.total = 0.0
-        self.count = 0.0
+    def update_state(self, values, sample_weight=None):  # type: ignore[override]
+        self.add(values, sample_weight)
 
 
-class MeanMetricWrapper(Mean):
+class MeanMetricWrapper(Average):
     """The mean of what a function returns for each sample.
 
     Args:
@@ -104,15 +122,13 @@ class MeanMetricWrapper(Mean):
     """
 
     def __init__(self, fn, name=None, dtype=None, **kwargs):
-        super().__init__(getattr(fn, "__name__", type(fn).__name__) if name is None else name, dtype)
-        self._fn = fn
-        self._kwargs = kwargs
+        super().__init__(dtype, getattr(fn, "__name__", type(fn).__name__) if name is None else name)
+        self.fn = fn
+        self.arguments = kwargs
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        values = np.asarray(self._fn(y_true, y_pred, **self._kwargs))
-        if values.ndim == 0:
-            values = np.broadcast_to(values, np.shape(y_pred)[:1])
-        super().update_state(values, sample_weight)
+    def values(self, y_true, y_pred):
+        values = np.asarray(self.fn(y_true, y_pred, **self.arguments))
+        return values if values.ndim else np.broadcast_to(values, np.shape(y_pred)[:1])
 
     def get_config(self):
         raise ValueError(

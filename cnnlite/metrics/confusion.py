@@ -39,7 +39,7 @@ class _Confusion(Metric):
         selected = ~np.isnan(y_pred)
         if self.top_k is not None:
             selected &= _top_k_mask(y_pred, self.top_k)
-        weight = np.float64(1)
+        weight = np.ones((1,) * y_pred.ndim)
         if sample_weight is not None:
             weight = labels.weights_for(y_pred.shape, sample_weight, self.name)
         weight = np.broadcast_to(weight, y_pred.shape)

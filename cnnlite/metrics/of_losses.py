@@ -1,10 +1,10 @@
 """The losses as metrics: means over the samples, weighted by `sample_weight`, without regularization."""
 
 from cnnlite import losses
-from cnnlite.metrics.base import ByForm, Mean
+from cnnlite.metrics.base import Average, ByForm
 
 
-class LossMetric(Mean):
+class LossMetric(Average):
     """The mean of a loss over the samples.
 
     Unlike the loss itself it divides by the sum of the weights, not by the number of samples, as in Keras.
@@ -23,10 +23,10 @@ class LossMetric(Mean):
 
     def __init__(self, loss, name=None, dtype=None):
         self.loss = losses.get(loss)
-        super().__init__(self.loss.name if name is None else name, dtype)
+        super().__init__(dtype, self.loss.name if name is None else name)
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
-        super().update_state(self.loss.forward(y_true, y_pred), sample_weight)
+    def values(self, y_true, y_pred):
+        return self.loss.forward(y_true, y_pred)
 
     def get_config(self):
         return {**super().get_config(), "loss": losses.serialize(self.loss)}

@@ -1,0 +1,164 @@
+"""The activations as functions, and from a name to the layer that has the derivative.
+
+`cnnlite.activations.relu(x)` computes; `activation="relu"` and `activation=cnnlite.activations.relu` both
+give a layer that activation. Names and defaults are Keras's.
+"""
+
+import copy
+
+import numpy as np
+
+from cnnlite import config
+from cnnlite.identifiers import from_identifier, to_config
+from cnnlite.layers.activation import (
+    ELU,
+    GELU,
+    ActivationLayer,
+    LeakyReLU,
+    Linear,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    SiLU,
+    Softmax,
+    Softplus,
+    Tanh,
+)
+
+
+def linear(x):
+    """Return x."""
+    return x
+
+
+def relu(x, negative_slope=0.0, max_value=None, threshold=0.0):
+    """Return max(x, 0), or min(x, max_value) where x > threshold, else negative_slope (x - threshold)."""
+    return _apply(ReLU, x, max_value, negative_slope, threshold)
+
+
+def leaky_relu(x, negative_slope=0.2):
+    """Return x where x > 0, else negative_slope x."""
+    return _apply(LeakyReLU, x, negative_slope)
+
+
+def elu(x, alpha=1.0):
+    """Return x where x > 0, else alpha (exp(x) - 1)."""
+    return _apply(ELU, x, alpha)
+
+
+def gelu(x, approximate=False):
+    """Return x Φ(x), with Φ the distribution function of the standard normal."""
+    return _apply(GELU, x, approximate)
+
+
+def silu(x):
+    """Return x sigmoid(x)."""
+    return _apply(SiLU, x)
+
+
+def sigmoid(x):
+    """Return 1 / (1 + exp(-x))."""
+    return _apply(Sigmoid, x)
+
+
+def tanh(x):
+    """Return tanh(x)."""
+    return _apply(Tanh, x)
+
+
+def softplus(x):
+    """Return log(1 + exp(x))."""
+    return _apply(Softplus, x)
+
+
+def softmax(x, axis=-1):
+    """Return exp(x) / sum(exp(x)) along `axis`.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> cnnlite.activations.softmax(np.array([[1000.0, 1000.0]]))
+    array([[0.5, 0.5]])
+    """
+    return _apply(Softmax, x, axis)
+
+
+def log_softmax(x, axis=-1):
+    """Return x - log(sum(exp(x))) along `axis`."""
+    return _apply(LogSoftmax, x, axis)
+
+
+def _apply(layer_class, x, *arguments):
+    """Return what the layer computes, in the precision of x where x is an array of floats."""
+    dtype = getattr(x, "dtype", None)
+    dtype = dtype if dtype in (np.float32, np.float64) else config.floatx()
+    return layer_class(*arguments, dtype=dtype).forward(x)
+
+
+ACTIVATIONS = {
+    "linear": Linear,
+    "relu": ReLU,
+    "leaky_relu": LeakyReLU,
+    "elu": ELU,
+    "gelu": GELU,
+    "silu": SiLU,
+    "swish": SiLU,
+    "sigmoid": Sigmoid,
+    "tanh": Tanh,
+    "softplus": Softplus,
+    "softmax": Softmax,
+    "log_softmax": LogSoftmax,
+}
+_FUNCTIONS = (linear, relu, leaky_relu, elu, gelu, silu, sigmoid, tanh, softplus, softmax, log_softmax)
+
+
+def get(identifier, dtype=None):
+    """Return a new activation layer for what a user wrote after `activation=`.
+
+    Args:
+        identifier: None for "linear"; a name; a function of this module; an activation layer, of which a copy
+            is returned, because each layer keeps what its own backward needs; or a config from `serialize`.
+        dtype: the precision of the layer that the activation belongs to, by default `cnnlite.config.floatx()`.
+
+    Raises:
+        ValueError: the name is not known (the message lists those that are), or it is a function without a
+            derivative.
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.activations.get("leaky_relu").negative_slope
+    0.2
+    """
+    if identifier is None:
+        identifier = "linear"
+    if isinstance(identifier, ActivationLayer):
+        identifier = getattr(identifier, "activation", identifier)  # what an Activation("relu") holds
+    if identifier in _FUNCTIONS:
+        identifier = identifier.__name__
+    if identifier == "leaky_relu":
+        layer = LeakyReLU(negative_slope=0.2)  # Keras: 0.2 by name, 0.3 as a layer
+    else:
+        layer = from_identifier(identifier, ACTIVATIONS, ActivationLayer, "activation")
+    if not isinstance(layer, ActivationLayer):
+        raise ValueError(
+            f"activation must be one that has a derivative. Received: {layer!r}. Known: "
+            f"{', '.join(sorted(ACTIVATIONS))}. For one of your own write a cnnlite.layers.ActivationLayer."
+        )
+    if layer is identifier:
+        layer = copy.copy(layer)
+        layer._memory, layer._buffers = None, {}
+        layer.built, layer.input_shape = False, None
+    if dtype is not None:
+        layer.dtype = np.dtype(dtype)
+    layer.name = layer.activation_name or layer.name
+    return layer
+
+
+def serialize(activation):
+    """Return the name of an activation layer, or {"class_name", "config"} where its arguments aren't the name's."""
+    name = activation.activation_name
+    if name in ACTIVATIONS and get(name, activation.dtype).get_config() == activation.get_config():
+        return name
+    return to_config(activation)

@@ -1,0 +1,287 @@
+"""The activations, each a layer without weights: y = f(x).
+
+They stand alone in a model, or inside a layer that was given `activation="relu"`.
+"""
+
+import numbers
+
+from cnnlite import kernels
+from cnnlite.arguments import boolean, integer, number
+from cnnlite.layers.base import Layer
+
+
+class ActivationLayer(Layer):
+    """The base of all activations, and of yours.
+
+    One of your own defines `function` and `gradient`:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> class Square(cnnlite.layers.ActivationLayer):
+    ...     '''y = x², so dy/dx = 2x.'''
+    ...     activation_name = "square"
+    ...     def function(self, x, out):
+    ...         return np.multiply(x, x, out=out)
+    ...     def gradient(self, dy, x, y, out):
+    ...         return np.multiply(dy, 2 * x, out=out)
+    >>> cnnlite.layers.Activation(Square())(np.array([[3.0, -2.0]]))
+    array([[9., 4.]], dtype=float32)
+
+    Attributes:
+        activation_name: the name that `activation=` takes.
+    """
+
+    activation_name = ""
+
+    def function(self, x, out):
+        """Write y into `out` and return it."""
+        raise NotImplementedError(f"{type(self).__name__} must define function(x, out).")
+
+    def gradient(self, dy, x, y, out):
+        """Write dx, which is dy times the derivative of y by x, into `out` and return it."""
+        raise NotImplementedError(f"{type(self).__name__} must define gradient(dy, x, y, out).")
+
+    def forward(self, x, training=False):
+        x = self.prepare(x)
+        y = self.function(x, self.allocate("y", x.shape, training))
+        if training:
+            self.remember(x, y)
+        return y
+
+    def preactivation(self, x, training=False):
+        """Return what goes into the activation, which for this layer is x; see `Sequential.forward_logits`."""
+        return self.prepare(x)
+
+    def backward(self, dy):
+        x, y = self.recall()
+        dy = self.prepare_gradient(dy, y.shape)
+        return self.gradient(dy, x, y, self.allocate("dx", y.shape))
+
+    def backward_preactivation(self, dz):
+        return dz
+
+
+class Linear(ActivationLayer):
+    """y = x, so dy/dx = 1: what `activation=None` stands for."""
+
+    activation_name = "linear"
+
+    # Both hand on what they got: nothing is written into `out`, so its memory is never touched.
+
+    def function(self, x, out):
+        return x
+
+    def gradient(self, dy, x, y, out):
+        return dy
+
+
+class ReLU(ActivationLayer):
+    """Rectified linear unit: y = max(x, 0), so dy/dx = 1 where x > 0, else 0.
+
+    With all three arguments, y = min(x, max_value) where x > threshold, else negative_slope (x - threshold).
+
+    Args:
+        max_value: the largest y, or None (default) for no limit; not negative.
+        negative_slope: the slope below the threshold (default 0); not negative.
+        threshold: where the unit becomes active (default 0); not negative.
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.layers.ReLU(max_value=4, negative_slope=0.5)([[-2.0, 3.0, 9.0]])
+    array([[-1.,  3.,  4.]], dtype=float32)
+    """
+
+    activation_name = "relu"
+
+    def __init__(self, max_value=None, negative_slope=0.0, threshold=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.max_value = None if max_value is None else number(max_value, "max_value", "ReLU", minimum=0)
+        self.negative_slope = number(negative_slope, "negative_slope", "ReLU", minimum=0)
+        self.threshold = number(threshold, "threshold", "ReLU", minimum=0)
+        self.limits = (self.max_value, self.negative_slope, self.threshold)
+
+    def function(self, x, out):
+        if self.limits == (None, 0, 0):
+            return kernels.relu(x, out)
+        return kernels.clipped_relu(x, *self.limits, out=out)
+
+    def gradient(self, dy, x, y, out):
+        if self.limits == (None, 0, 0):
+            return kernels.relu_backward(dy, y, out)
+        return kernels.clipped_relu_backward(dy, x, *self.limits, out=out)
+
+    def get_config(self):
+        arguments = {
+            "max_value": self.max_value, "negative_slope": self.negative_slope, "threshold": self.threshold
+        }
+        return {**super().get_config(), **arguments}
+
+
+class LeakyReLU(ActivationLayer):
+    """y = x where x > 0, else negative_slope x (Maas et al., 2013); dy/dx = 1 or negative_slope.
+
+    Args:
+        negative_slope: not negative; by default 0.3 for this layer and 0.2 for the name "leaky_relu", as in Keras.
+    """
+
+    activation_name = "leaky_relu"
+
+    def __init__(self, negative_slope=0.3, **kwargs):
+        super().__init__(**kwargs)
+        self.negative_slope = number(negative_slope, "negative_slope", "LeakyReLU", minimum=0)
+
+    def function(self, x, out):
+        return kernels.leaky_relu(x, self.negative_slope, out)
+
+    def gradient(self, dy, x, y, out):
+        return kernels.leaky_relu_backward(dy, y, self.negative_slope, out)
+
+    def get_config(self):
+        return {**super().get_config(), "negative_slope": self.negative_slope}
+
+
+class ELU(ActivationLayer):
+    """y = x where x > 0, else alpha (exp(x) - 1) (Clevert et al., 2015); dy/dx = 1 or alpha exp(x).
+
+    Args:
+        alpha: minus the value that y tends to for x far below 0 (default 1).
+    """
+
+    activation_name = "elu"
+
+    def __init__(self, alpha=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.alpha = number(alpha, "alpha", "ELU")
+
+    def function(self, x, out):
+        return kernels.elu(x, self.alpha, out)
+
+    def gradient(self, dy, x, y, out):
+        return kernels.elu_backward(dy, x, self.alpha, out)
+
+    def get_config(self):
+        return {**super().get_config(), "alpha": self.alpha}
+
+
+class GELU(ActivationLayer):
+    """y = x Φ(x), with Φ the distribution function of the standard normal (Hendrycks and Gimpel, 2016).
+
+    dy/dx = Φ(x) + x φ(x), with φ its density.
+
+    Args:
+        approximate: True takes Φ(x) ≈ (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2; False (default) is exact.
+    """
+
+    activation_name = "gelu"
+
+    def __init__(self, approximate=False, **kwargs):
+        super().__init__(**kwargs)
+        self.approximate = boolean(approximate, "approximate", "GELU")
+
+    def function(self, x, out):
+        return kernels.gelu(x, self.approximate, out)
+
+    def gradient(self, dy, x, y, out):
+        return kernels.gelu_backward(dy, x, self.approximate, out)
+
+    def get_config(self):
+        return {**super().get_config(), "approximate": self.approximate}
+
+
+class SiLU(ActivationLayer):
+    """y = x s with s = 1 / (1 + exp(-x)), also called swish; dy/dx = s (1 + x (1 - s))."""
+
+    activation_name = "silu"
+
+    def function(self, x, out):
+        return kernels.silu(x, out)
+
+    def gradient(self, dy, x, y, out):
+        return kernels.silu_backward(dy, x, out)
+
+
+class Sigmoid(ActivationLayer):
+    """y = 1 / (1 + exp(-x)), so dy/dx = y (1 - y)."""
+
+    activation_name = "sigmoid"
+
+    def function(self, x, out):
+        return kernels.sigmoid(x, out)
+
+    def gradient(self, dy, x, y, out):
+        return kernels.sigmoid_backward(dy, y, out)
+
+
+class Tanh(ActivationLayer):
+    """y = tanh(x), so dy/dx = 1 - y²."""
+
+    activation_name = "tanh"
+
+    def function(self, x, out):
+        return kernels.tanh(x, out)
+
+    def gradient(self, dy, x, y, out):
+        return kernels.tanh_backward(dy, y, out)
+
+
+class Softplus(ActivationLayer):
+    """y = log(1 + exp(x)), so dy/dx = 1 / (1 + exp(-x)) = 1 - exp(-y)."""
+
+    activation_name = "softplus"
+
+    def function(self, x, out):
+        return kernels.softplus(x, out)
+
+    def gradient(self, dy, x, y, out):
+        return kernels.softplus_backward(dy, y, out)
+
+
+class Softmax(ActivationLayer):
+    """y_i = exp(x_i) / Σ_j exp(x_j), so dx_i = y_i (dy_i - Σ_j dy_j y_j).
+
+    Args:
+        axis: the axis that the sum runs over (default the last), or several.
+    """
+
+    activation_name = "softmax"
+
+    def __init__(self, axis=-1, **kwargs):
+        super().__init__(**kwargs)
+        owner = type(self).__name__
+        axes = (axis,) if isinstance(axis, numbers.Integral) else tuple(axis)
+        self.axis = tuple(integer(item, "axis", owner, minimum=-32) for item in axes)
+        if self.axis != (-1,):
+            # A loss may be fused with what is called "softmax", and takes it to run along the last axis.
+            self.activation_name = ""
+
+    def build(self, input_shape):
+        axes = len(input_shape)
+        if not all(-axes <= axis < axes for axis in self.axis):
+            raise ValueError(
+                f"{self.name}: axis must be one of the {axes} axes of the input. Received: axis={self.axis}, "
+                f"shape={tuple(input_shape)}."
+            )
+        super().build(input_shape)
+
+    def function(self, x, out):
+        return kernels.softmax(x, self.axis, out)
+
+    def gradient(self, dy, x, y, out):
+        return kernels.softmax_backward(dy, y, self.axis, out)
+
+    def get_config(self):
+        axis = self.axis[0] if len(self.axis) == 1 else list(self.axis)
+        return {**super().get_config(), "axis": axis}
+
+
+class LogSoftmax(Softmax):
+    """y_i = x_i - log Σ_j exp(x_j), so dx_i = dy_i - exp(y_i) Σ_j dy_j. `axis` as for `Softmax`."""
+
+    activation_name = "log_softmax"
+
+    def function(self, x, out):
+        return kernels.log_softmax(x, self.axis, out)
+
+    def gradient(self, dy, x, y, out):
+        return kernels.log_softmax_backward(dy, y, self.axis, out)

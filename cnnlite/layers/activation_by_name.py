@@ -1,0 +1,37 @@
+"""The layer that applies an activation given by its name."""
+
+from cnnlite import activations
+from cnnlite.layers.activation import ActivationLayer
+
+
+class Activation(ActivationLayer):
+    """Apply an activation: `Activation("tanh")`.
+
+    Args:
+        activation: a name, a function of `cnnlite.activations`, or an activation layer.
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.layers.Activation("relu")([[-1.0, 2.0]])
+    array([[0., 2.]], dtype=float32)
+    """
+
+    def __init__(self, activation, **kwargs):
+        super().__init__(**kwargs)
+        self.activation = activations.get(activation, dtype=self.dtype)
+        self.inner_layers.append(self.activation)
+        self.activation_name = self.activation.activation_name
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.activation.build(input_shape)
+
+    def function(self, x, out):
+        return self.activation.function(x, out)
+
+    def gradient(self, dy, x, y, out):
+        return self.activation.gradient(dy, x, y, out)
+
+    def get_config(self):
+        return {**super().get_config(), "activation": activations.serialize(self.activation)}

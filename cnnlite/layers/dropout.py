@@ -1,0 +1,97 @@
+"""Dropout: a random part of the inputs is set to 0 while the model trains."""
+
+import numpy as np
+
+from cnnlite.arguments import integer, number
+from cnnlite.layers.base import Layer
+from cnnlite.random import RandomStream
+
+
+class Dropout(Layer):
+    """y = x * mask in training, y = x otherwise (Srivastava et al., 2014).
+
+    Each element of the mask is 0 with probability `rate`, else 1 / (1 - rate), which keeps the mean of y that of
+    x ("inverted" dropout). Each training pass draws a new mask. dx = dy * mask.
+
+    Args:
+        rate: the share of inputs to drop, from 0 to 1.
+        noise_shape: the shape of the mask, which is broadcast over x; None in it stands for the size of x
+            there. (None, 1, 1, None) drops whole channels. By default the shape of x.
+        seed: an integer for the same masks in every run; by default drawn from the library's stream, which
+            `cnnlite.utils.set_random_seed` sets.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> layer = cnnlite.layers.Dropout(0.5, seed=1)
+    >>> np.unique(layer(np.ones((20, 20)), training=True))
+    array([0., 2.], dtype=float32)
+    >>> np.unique(layer(np.ones((20, 20))))
+    array([1.], dtype=float32)
+    """
+
+    def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        owner = type(self).__name__
+        self.rate = number(rate, "rate", owner, minimum=0)
+        if self.rate > 1:
+            raise ValueError(f"{owner}: rate must be at most 1. Received: rate={rate}.")
+        self.noise_shape = noise_shape
+        if noise_shape is not None:
+            if isinstance(noise_shape, str) or not hasattr(noise_shape, "__iter__"):
+                raise ValueError(
+                    f"{owner}: noise_shape must be a tuple of integers and None. Received: noise_shape={noise_shape!r}."
+                )
+            self.noise_shape = tuple(
+                None if size is None else integer(size, "noise_shape", owner) for size in noise_shape
+            )
+        self.seed = seed
+        self.random = RandomStream(seed)
+
+    def forward(self, x, training=False):
+        x = self.prepare(x)
+        if not training:
+            return x
+        if self.rate == 0:
+            self.remember(x.shape, None)
+            return x
+        mask = self.draw_mask(x)
+        self.remember(x.shape, mask)
+        return self._multiply(x, mask, "y")
+
+    def backward(self, dy):
+        shape, mask = self.recall()
+        dy = self.prepare_gradient(dy, shape)
+        return dy if mask is None else self._multiply(dy, mask, "dx")
+
+    def draw_mask(self, x):
+        """Return a new mask, which broadcasts against x."""
+        shape = self.mask_shape(x.shape)
+        # In float32 whatever the dtype of the layer, so that a seed gives the same mask in either precision.
+        draws = self.allocate("draws", shape, dtype=np.float32)
+        self.random.generator().random(dtype=np.float32, out=draws)
+        mask = np.greater_equal(draws, np.float32(self.rate), out=self.allocate("mask", shape))
+        if self.rate < 1:
+            mask *= 1 / (1 - self.rate)
+        return mask
+
+    def mask_shape(self, shape):
+        """Return the shape of the mask for an input of that shape."""
+        if self.noise_shape is None:
+            return shape
+        mask = tuple(have if size is None else size for have, size in zip(shape, self.noise_shape))
+        if len(self.noise_shape) != len(shape) or any(size not in (1, have) for have, size in zip(shape, mask)):
+            raise ValueError(
+                f"{self.name}: noise_shape must have 1, None or the size of the input for each axis. "
+                f"Received: noise_shape={self.noise_shape}, an input of shape {shape}."
+            )
+        return mask
+
+    def get_config(self):
+        noise_shape = None if self.noise_shape is None else list(self.noise_shape)
+        return {**super().get_config(), "rate": self.rate, "noise_shape": noise_shape, "seed": self.seed}
+
+    def _multiply(self, x, mask, key):
+        with np.errstate(invalid="ignore"):  # infinity times 0: NaN goes on, without a warning
+            return np.multiply(x, mask, out=self.allocate(key, x.shape))

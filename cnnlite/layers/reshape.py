@@ -1,0 +1,68 @@
+"""Reshape: the same values in another shape."""
+
+import math
+
+from cnnlite.arguments import integer
+from cnnlite.layers.base import Layer
+
+
+class Reshape(Layer):
+    """Give each sample the shape `target_shape`, its values in the same order.
+
+    Args:
+        target_shape: integers, without the batch axis; one may be -1 and is computed from the others.
+
+    Raises:
+        ValueError: the shape doesn't hold as many values as a sample has.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> cnnlite.layers.Reshape((-1, 2, 2))(np.zeros((5, 12))).shape
+    (5, 3, 2, 2)
+    """
+
+    def __init__(self, target_shape, **kwargs):
+        super().__init__(**kwargs)
+        try:
+            target_shape = tuple(target_shape)
+        except TypeError:
+            raise TypeError(
+                f"Reshape: target_shape must be a tuple of integers. Received: target_shape={target_shape!r}."
+            ) from None
+        self.target_shape = tuple(integer(size, "target_shape", "Reshape", minimum=-1) for size in target_shape)
+        if self.target_shape.count(-1) > 1 or 0 in self.target_shape:
+            raise ValueError(
+                "Reshape: target_shape must hold positive integers, and -1 at most once. "
+                f"Received: target_shape={self.target_shape}."
+            )
+
+    def build(self, input_shape):
+        self.compute_output_shape(input_shape)
+        super().build(input_shape)
+
+    def forward(self, x, training=False):
+        x = self.prepare(x)
+        if training:
+            self.remember(x.shape)
+        return x.reshape(self.compute_output_shape(x.shape))
+
+    def backward(self, dy):
+        (shape,) = self.recall()
+        return self.prepare_gradient(dy, self.compute_output_shape(shape)).reshape(shape)
+
+    def compute_output_shape(self, input_shape):
+        batch, *sample = input_shape
+        if None in sample:
+            return (batch, *(None if size == -1 else size for size in self.target_shape))
+        size, known = math.prod(sample), math.prod(size for size in self.target_shape if size != -1)
+        if size % known or (-1 not in self.target_shape and size != known):
+            raise ValueError(
+                f"{self.name}: target_shape must hold as many values as a sample, {size}. Received: "
+                f"target_shape={self.target_shape}, a sample of shape {tuple(sample)}."
+            )
+        return (batch, *(size // known if target == -1 else target for target in self.target_shape))
+
+    def get_config(self):
+        return {**super().get_config(), "target_shape": list(self.target_shape)}

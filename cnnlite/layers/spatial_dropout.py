@@ -1,0 +1,35 @@
+"""SpatialDropout2D: dropout of whole channels."""
+
+from cnnlite import config
+from cnnlite.arguments import one_of
+from cnnlite.layers.dropout import Dropout
+
+
+class SpatialDropout2D(Dropout):
+    """Drop whole channels of images while the model trains (Tompson et al., 2015).
+
+    Neighbouring pixels are alike, so that dropping single ones hides little from a convolution. The mask is
+    (N, 1, 1, C), or (N, C, 1, 1) with channels first; the rest is as in `Dropout`.
+
+    Args:
+        rate: the share of channels to drop, from 0 to 1.
+        data_format: "channels_last" or "channels_first"; by default `cnnlite.config.image_data_format()`.
+        seed: an integer for the same masks in every run.
+    """
+
+    rank = 4
+
+    def __init__(self, rate, data_format=None, seed=None, **kwargs):
+        super().__init__(rate, seed=seed, **kwargs)
+        data_format = config.image_data_format() if data_format is None else data_format
+        self.data_format = one_of(data_format, ("channels_last", "channels_first"), "data_format", "SpatialDropout2D")
+
+    def mask_shape(self, shape):
+        if self.data_format == "channels_first":
+            return (*shape[:2], 1, 1)
+        return (shape[0], 1, 1, shape[3])
+
+    def get_config(self):
+        arguments = super().get_config()
+        del arguments["noise_shape"]
+        return {**arguments, "data_format": self.data_format}
