@@ -97,7 +97,7 @@ class Evaluator(Compiled):
         self._require_loss("test_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, owner="test_on_batch")
         running = RunningLoss(self.metrics)
-        loss, z = self.test_step(np.array(x, self.dtype, order="C"), y, sample_weight)
+        loss, z = self.test_step(np.array(x, dtype=self.dtype, order="C"), y, sample_weight)
         running.add(loss, len(x))
         self._update_metrics(y, z, sample_weight)
         return self._values(running.logs(), return_dict)

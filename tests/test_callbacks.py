@@ -124,7 +124,8 @@ def test_the_older_names_of_the_batch_hooks_work():
 
     seen = []
     every = CallbackList([Old()])
-    assert every.listens("on_train_batch_end") and not every.listens("on_train_batch_begin")
+    assert every.listens("on_train_batch_end")
+    assert not every.listens("on_train_batch_begin")
     every.on_train_batch_end(3, {})
     assert seen == [3]
 
@@ -133,7 +134,8 @@ def test_a_list_within_a_list_passes_on_its_hooks():
     seen = []
     inner = CallbackList(LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append(epoch)))
     outer = CallbackList([inner])
-    assert outer.listens("on_epoch_end") and not outer.listens("on_train_batch_end")
+    assert outer.listens("on_epoch_end")
+    assert not outer.listens("on_train_batch_end")
     outer.on_epoch_end(1, {})
     assert seen == [1]
 
@@ -142,7 +144,7 @@ def test_only_callbacks_are_taken():
     for wrong in ("history", [History], [print]):
         with pytest.raises(TypeError, match="callbacks must be a list of Callback"):
             CallbackList(wrong)
-    with pytest.raises(TypeError, match="no hook 'on_epoch'.*on_epoch_end"):
+    with pytest.raises(TypeError, match=r"no hook 'on_epoch'.*on_epoch_end"):
         LambdaCallback(on_epoch=print)
     with pytest.raises(TypeError, match="on_epoch_end must be a function"):
         LambdaCallback(on_epoch_end=3)
@@ -211,7 +213,7 @@ def test_the_direction_goes_by_what_the_value_is():
         return y_true
 
     unknown = Model([cnnlite.metrics.get(own)])
-    with pytest.raises(ValueError, match="more or less of 'val_own' is better. Pass mode="):
+    with pytest.raises(ValueError, match=r"more or less of 'val_own' is better. Pass mode="):
         EarlyStopping("val_own").set_model(unknown)
     EarlyStopping("val_own", mode="max").set_model(unknown)
 
@@ -224,7 +226,7 @@ def test_checkpoints_are_named_after_the_epoch_and_the_values(tmp_path):
     model, _ = run(ModelCheckpoint(path), [0.5, 0.251])
     assert [os.path.basename(file) for file in model.saved] == ["m-01-0.50.safetensors", "m-02-0.25.safetensors"]
     assert os.path.isdir(tmp_path / "new")
-    with pytest.raises(ValueError, match="filepath may name.*Available: epoch, val_loss"):
+    with pytest.raises(ValueError, match=r"filepath may name.*Available: epoch, val_loss"):
         run(ModelCheckpoint(str(tmp_path / "{accuracy}")), [1])
 
 
@@ -306,7 +308,7 @@ def test_the_learning_rate_is_reduced_on_a_plateau(arguments, values, rates):
 def test_a_schedule_and_a_callback_do_not_both_rule_the_learning_rate():
     model = Model(learning_rate=optimizers.schedules.ExponentialDecay(0.1, 10, 0.9))
     for callback in (ReduceLROnPlateau(), LearningRateScheduler(lambda epoch: 0.1)):
-        with pytest.raises(ValueError, match="fixed learning rate.*Use either"):
+        with pytest.raises(ValueError, match=r"fixed learning rate.*Use either"):
             run(callback, [1], model=model)
     with pytest.raises(ValueError, match="factor"):
         ReduceLROnPlateau(factor=1.0)
@@ -343,7 +345,8 @@ def test_training_ends_when_the_loss_is_no_longer_a_number(data, capsys, recwarn
         return model
 
     history = diverging().fit(x, y, epochs=9, batch_size=5, verbose=0, callbacks=[TerminateOnNaN()])
-    assert len(history.epoch) == 1 and "training stops" in capsys.readouterr().out
+    assert len(history.epoch) == 1
+    assert "training stops" in capsys.readouterr().out
     assert not recwarn.list
-    with pytest.raises(RuntimeError, match="the loss is (inf|nan) after batch"):
+    with pytest.raises(RuntimeError, match=r"the loss is (inf|nan) after batch"):
         diverging().fit(x, y, batch_size=5, verbose=0, callbacks=[TerminateOnNaN(raise_error=True)])

@@ -53,7 +53,8 @@ def test_training_learns(data):
     history = fit(model, *data, epochs=30, batch_size=10)
     assert history.history["loss"][-1] < 0.4 * history.history["loss"][0]
     assert history.history["accuracy"][-1] > 0.85
-    assert history.epoch == list(range(30)) and model.history is history
+    assert history.epoch == list(range(30))
+    assert model.history is history
     assert history.params == {"verbose": 0, "epochs": 30, "steps": 5}
 
 
@@ -131,7 +132,8 @@ def test_logits_of_a_thousand_stay_finite(data):
         warnings.simplefilter("error")
         fit(model, x, y)
         loss, _ = model.evaluate(x, y, verbose=0)
-    assert 100 < loss < 3000 and np.isfinite(weights_of(model)).all()
+    assert 100 < loss < 3000
+    assert np.isfinite(weights_of(model)).all()
 
 
 def test_weights_of_samples_and_of_classes_multiply(data):
@@ -243,7 +245,8 @@ def test_validation_weights_steps_and_frequency(data):
     model = make_model()
     weights = np.linspace(0, 1, N)
     history = fit(model, x, y, epochs=5, validation_data=(x, y, weights), validation_freq=2).history
-    assert len(history["val_loss"]) == 2 and len(history["loss"]) == 5
+    assert len(history["val_loss"]) == 2
+    assert len(history["loss"]) == 5
     history = fit(model, x, y, epochs=5, validation_data=(x, y), validation_freq=[1, 5], validation_steps=1,
                   validation_batch_size=10).history
     assert len(history["val_loss"]) == 2
@@ -352,7 +355,8 @@ def test_an_interrupted_fit_leaves_the_model_in_order(data, where, error):
     with pytest.raises(error):
         fit(model, x, y, batch_size=25, epochs=9, callbacks=callbacks)
     model.layers[1].preactivation = forward
-    assert len(model.history.history["loss"]) == 2 and model.optimizer.iterations == 7
+    assert len(model.history.history["loss"]) == 2
+    assert model.optimizer.iterations == 7
     assert not any(layer.reuse_buffers for layer in model.walk())
     fit(model, x, y)
 
@@ -426,7 +430,8 @@ def test_a_resumed_run_goes_on_with_the_same_bits(data):
 def test_initial_epoch_at_the_end_trains_nothing(data):
     model = make_model()
     history = fit(model, *data, initial_epoch=3, epochs=3)
-    assert history.history == {} and model.optimizer.iterations == 0
+    assert history.history == {}
+    assert model.optimizer.iterations == 0
 
 
 # The other calls.
@@ -440,7 +445,9 @@ def test_predict_keeps_the_order_and_gives_away_its_arrays(data):
     np.testing.assert_array_equal(model.predict(x[::-1], batch_size=N, verbose=0), whole[::-1])
     np.testing.assert_allclose(model.predict((x[i : i + 20] for i in range(0, N, 20)), verbose=0), whole, rtol=1e-6)
     np.testing.assert_allclose(model.predict(x.tolist(), verbose=0), whole, rtol=1e-6)
-    assert whole.dtype == np.float32 and whole.flags.owndata and whole.flags.writeable
+    assert whole.dtype == np.float32
+    assert whole.flags.owndata
+    assert whole.flags.writeable
     copy = whole.copy()
     model.predict(x + 1, batch_size=N, verbose=0)
     np.testing.assert_array_equal(whole, copy)
@@ -452,7 +459,8 @@ def test_predict_needs_no_compile_and_lets_nan_pass(data):
     model = cnnlite.Sequential([layers.Dense(2)])
     x[3, 1] = np.nan
     y = model.predict(x, verbose=0)
-    assert np.isnan(y[3]).all() and np.isfinite(np.delete(y, 3, axis=0)).all()
+    assert np.isnan(y[3]).all()
+    assert np.isfinite(np.delete(y, 3, axis=0)).all()
     with pytest.raises(ValueError, match=r"predict: x must hold at least one sample. Received: shape=\(0, 6\)"):
         model.predict(x[:0])
     with pytest.raises(ValueError, match=r"predict: x must have the shape \(None, 6\).*\(50, 5\)"):
@@ -467,7 +475,8 @@ def test_the_calls_on_a_batch(data):
     # The loss before the step, which the next one then sees smaller; each is that of its batch alone.
     assert model.train_on_batch(x, y) == [loss, accuracy]
     second = model.train_on_batch(x, y, return_dict=True)
-    assert second["loss"] < loss and list(second) == ["loss", "accuracy"]
+    assert second["loss"] < loss
+    assert list(second) == ["loss", "accuracy"]
     assert model.optimizer.iterations == 2
     weighted = model.test_on_batch(x, y, sample_weight=np.full(N, 2.0), return_dict=True)
     assert weighted["loss"] == pytest.approx(2 * model.test_on_batch(x, y)[0])
@@ -487,7 +496,8 @@ def test_compiling_from_a_config_gives_the_same_training(data):
     fit(model, *data)
     fit(copy, *data)
     np.testing.assert_array_equal(weights_of(copy), weights_of(model))
-    assert copy.metrics_names == model.metrics_names and copy.optimizer.momentum == 0.9
+    assert copy.metrics_names == model.metrics_names
+    assert copy.optimizer.momentum == 0.9
     assert cnnlite.Sequential().get_compile_config() is None
 
 
@@ -495,7 +505,8 @@ def test_compiling_anew_starts_a_new_optimizer(data):
     model = make_model(optimizer="adam")
     fit(model, *data)
     model.compile("adam", "sparse_categorical_crossentropy")
-    assert model.optimizer.iterations == 0 and model.metrics_names == ["loss"]
+    assert model.optimizer.iterations == 0
+    assert model.metrics_names == ["loss"]
     fit(model, *data)
 
 
@@ -573,7 +584,8 @@ def test_bad_data_is_refused_before_anything_is_changed(data, case):
         model.fit(**{"verbose": 0, **make(*data)})
     assert "\n" not in str(raised.value)
     np.testing.assert_array_equal(weights_of(model), before)
-    assert model.optimizer.iterations == 0 and model.history is None
+    assert model.optimizer.iterations == 0
+    assert model.history is None
     assert cnnlite.random._library.state == library
 
 
@@ -609,7 +621,7 @@ def test_fit_and_evaluate_need_compile_and_a_loss(data):
 def test_a_loss_that_is_no_longer_a_number_is_told_once(data):
     x, y = data
     model = make_model(optimizer=SGD(1e30), loss="mse", activation=None, metrics=())
-    with pytest.warns(UserWarning, match=r"the loss is (inf|nan) in epoch \d at step \d.*smaller learning rate") as seen:
+    with pytest.warns(UserWarning, match=r"is (inf|nan) in epoch \d at step \d.*smaller learning rate") as seen:
         fit(model, x * 1e4, np.eye(K)[y], epochs=3, batch_size=10)
     assert len([w for w in seen if "the loss is" in str(w.message)]) == 1
 
@@ -619,7 +631,8 @@ def test_running_out_of_data_ends_training_with_a_warning(data):
     model = make_model()
     with pytest.warns(UserWarning, match="ran out"):
         history = model.fit(iter([(x, y)] * 3), steps_per_epoch=2, epochs=5, verbose=0)
-    assert len(history.history["loss"]) == 2 and model.optimizer.iterations == 3
+    assert len(history.history["loss"]) == 2
+    assert model.optimizer.iterations == 3
 
 
 @pytest.mark.parametrize("verbose", ["auto", 1, 2])
@@ -627,12 +640,15 @@ def test_a_log_gets_a_line_for_each_epoch(data, verbose, capsys):
     model = make_model()
     model.fit(*data, epochs=2, validation_split=0.2, verbose=verbose)
     first, second = capsys.readouterr().out.splitlines()
-    assert first.startswith("Epoch 1/2  ") and "img/s  loss " in first and "val_accuracy" in first
+    assert first.startswith("Epoch 1/2  ")
+    assert "img/s  loss " in first
+    assert "val_accuracy" in first
     assert second.startswith("Epoch 2/2  ")
     model.evaluate(*data, verbose=verbose)
     model.predict(data[0], verbose=verbose)
     (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("Evaluate  ") and "accuracy" in line
+    assert line.startswith("Evaluate  ")
+    assert "accuracy" in line
     assert capsys.readouterr().err == ""
 
 

@@ -39,7 +39,8 @@ def test_the_hooks():
     hooks = [name for name in dir(keras.callbacks.Callback) if name.startswith("on_")]
     assert sorted(cnnlite.callbacks.base.HOOKS) == sorted(hooks)
     for hook in hooks:
-        assert arguments(getattr(cnnlite.callbacks.Callback, hook)) == arguments(getattr(keras.callbacks.Callback, hook))
+        mine, theirs = (getattr(library.callbacks.Callback, hook) for library in (cnnlite, keras))
+        assert arguments(mine) == arguments(theirs)
 
 
 @pytest.mark.parametrize("weighting", ["none", "samples", "classes"])
