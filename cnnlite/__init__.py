@@ -1,7 +1,51 @@
-"""cnnlite: convolutional networks from scratch on NumPy and numba."""
+"""cnnlite: convolutional networks from scratch on NumPy and numba, with the vocabulary of Keras.
 
-from cnnlite import activations, config, initializers, layers, regularizers
+>>> import cnnlite
+>>> from cnnlite import layers
+>>> model = cnnlite.Sequential([layers.Flatten(input_shape=(28, 28)), layers.Dense(10, activation="softmax")])
+>>> model.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
+>>> model.count_params()
+7850
+"""
+
+from cnnlite import (
+    activations,
+    callbacks,
+    config,
+    datasets,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    regularizers,
+    schedules,
+    utils,
+)
 from cnnlite._version import __version__
 from cnnlite.gradcheck import check_gradients
+from cnnlite.layers.input import Input
+from cnnlite.saving import load_model
+from cnnlite.sequential import Sequential
 
-__all__ = ["__version__", "activations", "check_gradients", "config", "initializers", "layers", "regularizers"]
+__all__ = [
+    "Input",
+    "Sequential",
+    "__version__",
+    "activations",
+    "callbacks",
+    "check_gradients",
+    "config",
+    "datasets",
+    "initializers",
+    "layers",
+    "load_model",
+    "losses",
+    "metrics",
+    "models",
+    "optimizers",
+    "regularizers",
+    "schedules",
+    "utils",
+]

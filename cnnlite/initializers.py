@@ -71,7 +71,7 @@ class _Random(Initializer):
     def __call__(self, shape, dtype="float32"):
         generator = RandomStream(new_seed() if self.seed is None else self.seed).generator()
         # Drawn in float64 and rounded, so that a seed gives the same weights in either precision.
-        return self.draw(generator, tuple(shape)).astype(dtype)
+        return self.draw(generator, tuple(shape)).astype(dtype, order="C")
 
     def draw(self, generator, shape):
         raise NotImplementedError

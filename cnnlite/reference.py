@@ -12,13 +12,223 @@ import math
 
 import numpy as np
 
+from cnnlite.kernels.geometry import padded_output_size
+
+NO_PADS = ((0, 0), (0, 0))
+
 # ---------------------------------------------------------------- matrix products and convolution
+
+
+def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
+    """c = a @ b + bias"""
+    c = (a.T if transpose_a else a) @ (b.T if transpose_b else b)
+    return write(c if bias is None else c + bias, out)
+
+
+def column_sums(x, out=None):
+    """out[j] = sum over i of x[i, j]"""
+    return write(x.sum(axis=0), out)
+
+
+def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
+    """One row (KH * KW * C) an output pixel: the window that it sees."""
+    padded = np.pad(x, ((0, 0), *pads, (0, 0)))
+    n, _, _, c = x.shape
+    oh, ow = output_shape(x.shape, window, strides, pads, dilation)
+    cols = np.empty((n, oh, ow, *window, c), x.dtype)
+    for ky, kx, seen in taps(padded, window, strides, dilation, (oh, ow)):
+        cols[:, :, :, ky, kx] = seen
+    return write(cols.reshape(n * oh * ow, window[0] * window[1] * c), out)
+
+
+def col2im(cols, x_shape, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
+    """Every number of the rows goes back to the pixel that it came from, and is added there."""
+    padded = np.pad(np.zeros(x_shape, cols.dtype), ((0, 0), *pads, (0, 0)))
+    n, h, w, c = x_shape
+    oh, ow = output_shape(x_shape, window, strides, pads, dilation)
+    cols = cols.reshape(n, oh, ow, *window, c)
+    for ky, kx, seen in taps(padded, window, strides, dilation, (oh, ow)):
+        seen += cols[:, :, :, ky, kx]
+    (top, _), (left, _) = pads
+    return write(padded[:, top : top + h, left : left + w], out)
+
+
+def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
+    """y = im2col(x) @ kernel + bias, for each group of channels and filters on its own"""
+    kh, kw, channels, f = kernel.shape
+    y = [
+        im2col(xg, (kh, kw), strides, pads, dilation) @ kg.reshape(kh * kw * channels, f // groups)
+        for xg, kg in zip(np.split(x, groups, axis=3), np.split(kernel, groups, axis=3))
+    ]
+    y = np.concatenate(y, axis=1).reshape(len(x), *output_shape(x.shape, (kh, kw), strides, pads, dilation), f)
+    return write(y if bias is None else y + bias, out)
+
+
+def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
+    """dx = col2im(dy @ kernel.T)"""
+    kh, kw, channels, f = kernel.shape
+    dx = []
+    for dyg, kg in zip(np.split(dy, groups, axis=3), np.split(kernel, groups, axis=3)):
+        dcols = dyg.reshape(-1, f // groups) @ kg.reshape(kh * kw * channels, f // groups).T
+        dx.append(col2im(dcols, (*x_shape[:3], channels), (kh, kw), strides, pads, dilation))
+    return write(np.concatenate(dx, axis=3), out)
+
+
+def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
+    """dkernel = im2col(x).T @ dy"""
+    kh, kw, channels, f = kernel_shape
+    dkernel = [
+        (im2col(xg, (kh, kw), strides, pads, dilation).T @ dyg.reshape(-1, f // groups)).reshape(kh, kw, channels, f // groups)
+        for xg, dyg in zip(np.split(x, groups, axis=3), np.split(dy, groups, axis=3))
+    ]
+    return write(np.concatenate(dkernel, axis=3), out)
+
+
+def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
+    """y[..., c * M + m] = x[..., c] * kernel[..., c, m] + bias: a convolution with one group a channel"""
+    kh, kw, c, m = kernel.shape
+    return conv2d(x, kernel.reshape(kh, kw, 1, c * m), bias, strides, pads, dilation, c, out)
+
+
+def depthwise_conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
+    """dx of `depthwise_conv2d`"""
+    kh, kw, c, m = kernel.shape
+    return conv2d_input_gradient(dy, kernel.reshape(kh, kw, 1, c * m), x_shape, strides, pads, dilation, c, out)
+
+
+def depthwise_conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
+    """dkernel of `depthwise_conv2d`"""
+    kh, kw, c, m = kernel_shape
+    dkernel = conv2d_kernel_gradient(x, dy, (kh, kw, 1, c * m), strides, pads, dilation, c)
+    return write(dkernel.reshape(kernel_shape), out)
+
+
+def output_shape(x_shape, window, strides, pads, dilation):
+    """Return (OH, OW)."""
+    return tuple(
+        max(0, padded_output_size(*axis)) for axis in zip(x_shape[1:3], window, strides, pads, dilation)
+    )
+
+
+def taps(padded, window, strides, dilation, output):
+    """Yield (ky, kx, seen) for each tap of the window; `seen` is a view of what it sees from each output pixel."""
+    for ky in range(window[0]):
+        for kx in range(window[1]):
+            y, x = ky * dilation[0], kx * dilation[1]
+            seen = padded[:, y : y + output[0] * strides[0] : strides[0], x : x + output[1] * strides[1] : strides[1]]
+            yield ky, kx, seen
+
+
+def write(result, out):
+    """Return the result, in `out` if there is one."""
+    if out is None:
+        return np.ascontiguousarray(result)
+    out[...] = result
+    return out
 
 
 # ---------------------------------------------------------------- pooling
 
 
+def _windows(x_shape, window, strides, pads):
+    """Yield (tap, rows, columns, real) for each pixel of the window: which pixel of x each output pixel sees there.
+
+    `rows` is (OH, 1) and `columns` (1, OW), for x[:, rows, columns]; `real` (OH, OW, 1) is False in the padding.
+    """
+    (_, height, width, _), (kh, kw) = x_shape, window
+    (top, bottom), (left, right) = pads
+    first_rows = np.arange(0, height + top + bottom - kh + 1, strides[0])[:, None] - top
+    first_columns = np.arange(0, width + left + right - kw + 1, strides[1])[None, :] - left
+    for tap in range(kh * kw):
+        rows, columns = first_rows + tap // kw, first_columns + tap % kw
+        real = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        yield tap, rows.clip(0, height - 1), columns.clip(0, width - 1), real[..., None]
+
+
+def _write(out, values):
+    if out is None:
+        return values
+    out[...] = values
+    return out
+
+
+def max_pool(x, window, strides, pads, out=None):
+    """Return (y, argmax): the largest value of each window, and a·KW + b of the pixel (a, b) that it stands at."""
+    y = argmax = None
+    for tap, rows, columns, real in _windows(x.shape, window, strides, pads):
+        pixel = x[:, rows, columns]
+        if y is None:
+            y = np.full_like(pixel, -np.inf)
+            argmax = np.full(pixel.shape, -1, np.int32)
+        wins = real & ((argmax < 0) | (pixel > y) | (np.isnan(pixel) & ~np.isnan(y)))
+        y, argmax = np.where(wins, pixel, y), np.where(wins, tap, argmax)
+    argmax = argmax.astype(np.uint8 if window[0] * window[1] <= 256 else np.int32)
+    return (y, argmax) if out is None else (_write(out[0], y), _write(out[1], argmax))
+
+
+def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
+    """Return dx: each element of dy is added to the pixel that won its window."""
+    dx = np.zeros(x_shape, dy.dtype)
+    for tap, rows, columns, _ in _windows(x_shape, window, strides, pads):
+        np.add.at(dx, (slice(None), rows, columns), np.where(argmax == tap, dy, 0))
+    return _write(out, dx)
+
+
+def _real_pixels(x_shape, window, strides, pads):
+    """Return how many pixels of each window are not padding, (OH, OW, 1)."""
+    return sum(real.astype(int) for *_, real in _windows(x_shape, window, strides, pads))
+
+
+def average_pool(x, window, strides, pads, out=None):
+    """Return the mean of the real pixels of each window."""
+    total = sum(np.where(real, x[:, rows, columns], 0) for _, rows, columns, real
+                in _windows(x.shape, window, strides, pads))
+    return _write(out, (total / _real_pixels(x.shape, window, strides, pads)).astype(x.dtype))
+
+
+def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
+    """Return dx: each element of dy is shared equally by the real pixels of its window."""
+    dx = np.zeros(x_shape, dy.dtype)
+    share = (dy / _real_pixels(x_shape, window, strides, pads)).astype(dy.dtype)
+    for _, rows, columns, real in _windows(x_shape, window, strides, pads):
+        np.add.at(dx, (slice(None), rows, columns), np.where(real, share, 0))
+    return _write(out, dx)
+
+
 # ---------------------------------------------------------------- batch normalisation
+
+
+def batchnorm_statistics(x):
+    """Return the mean and the biased variance of each column of x (M, C).
+
+    Both are 0 without rows, and NaN where a column holds NaN or an infinity.
+    """
+    if x.shape[0] == 0:
+        return np.zeros(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
+    with np.errstate(invalid="ignore"):  # inf − inf is NaN, as in the kernel, and no reason to warn
+        mean = x.mean(axis=0, dtype=np.float64)
+        mean = np.where(np.isfinite(mean), mean, np.nan)
+        return mean.astype(x.dtype), np.square(x - mean).mean(axis=0).astype(x.dtype)
+
+
+def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
+    """Return gamma (x − mean) inv_std + beta."""
+    return _write(out, (x - mean) * (inv_std * gamma) + beta)
+
+
+def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
+    """Return (dx, dgamma, dbeta) where mean and inv_std were computed from x."""
+    normalized = (x - mean) * inv_std
+    dbeta = dy.sum(axis=0)
+    dgamma = (dy * normalized).sum(axis=0)
+    samples = x.dtype.type(max(x.shape[0], 1))
+    dx = gamma * inv_std * (dy - dbeta / samples - normalized * dgamma / samples)
+    return _write(out, dx), dgamma, dbeta
+
+
+def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
+    """Return dx where mean and inv_std are constants."""
+    return _write(out, gamma * inv_std * dy)
 
 
 # ---------------------------------------------------------------- activations
@@ -134,3 +344,43 @@ def log_softmax_backward(dy, y, axis=-1, out=None):
 
 
 # ---------------------------------------------------------------- optimizer steps
+
+# p and the slots are changed in place; a slot that is not in use has length 0 (see kernels/optimizers.py).
+
+
+def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
+    p -= p.dtype.type(decay) * p
+    learning_rate, beta = p.dtype.type(learning_rate), p.dtype.type(beta)
+    if momentum.size == 0:
+        p -= learning_rate * g
+        return
+    momentum[...] = beta * momentum - learning_rate * g
+    p += beta * momentum - learning_rate * g if nesterov else momentum
+
+
+def rmsprop_step(p, g, velocity, average_gradient, momentum, learning_rate, rho, beta, epsilon, decay):
+    p -= p.dtype.type(decay) * p
+    velocity[...] = p.dtype.type(rho) * velocity + p.dtype.type(1 - rho) * g**2
+    variance = velocity
+    if average_gradient.size:
+        average_gradient[...] = p.dtype.type(rho) * average_gradient + p.dtype.type(1 - rho) * g
+        variance = velocity - average_gradient**2
+    change = p.dtype.type(learning_rate) * g / np.sqrt(variance + p.dtype.type(epsilon))
+    if momentum.size:
+        momentum[...] = change = p.dtype.type(beta) * momentum + change
+    p -= change
+
+
+def adam_step(p, g, momentum, velocity, velocity_hat, alpha, beta_1, beta_2, epsilon, decay):
+    p -= p.dtype.type(decay) * p
+    momentum += p.dtype.type(1 - beta_1) * (g - momentum)
+    velocity += p.dtype.type(1 - beta_2) * (g**2 - velocity)
+    if velocity_hat.size:
+        velocity = np.maximum(velocity_hat, velocity, out=velocity_hat)
+    p -= p.dtype.type(alpha) * momentum / (np.sqrt(velocity) + p.dtype.type(epsilon))
+
+
+def adagrad_step(p, g, accumulator, learning_rate, epsilon, decay):
+    p -= p.dtype.type(decay) * p
+    accumulator += g**2
+    p -= p.dtype.type(learning_rate) * g / np.sqrt(accumulator + p.dtype.type(epsilon))

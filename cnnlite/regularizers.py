@@ -57,6 +57,9 @@ class L2(L1L2):
         return {"l2": self.l2}
 
 
+# Keras's other spelling, as in `kernel_regularizer=regularizers.l2(0.01)`.
+l1, l2, l1_l2 = L1, L2, L1L2
+
 REGULARIZERS = {"l1": L1, "l2": L2, "l1_l2": L1L2}
 
 

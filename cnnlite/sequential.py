@@ -3,6 +3,7 @@
 from cnnlite import saving
 from cnnlite.arguments import float_array
 from cnnlite.identifiers import to_config
+from cnnlite.layers.activation import ActivationLayer
 from cnnlite.layers.base import ArrayDict, Layer
 from cnnlite.layers.input import InputLayer
 from cnnlite.parameters import FlatParameters
@@ -164,10 +165,15 @@ class Sequential(Trainer, Layer):
                 layer.backward_weights(dy)
 
     @property
+    def activation(self):
+        """The activation layer that the model ends with, or None."""
+        top = self.inner_layers[-1] if self.inner_layers else None
+        return top if isinstance(top, ActivationLayer) else getattr(top, "activation", None)
+
+    @property
     def output_activation(self):
         """The name of the activation that the model ends with ("softmax"), or None."""
-        top = self.inner_layers[-1] if self.inner_layers else None
-        return getattr(getattr(top, "activation", None), "activation_name", None)
+        return getattr(self.activation, "activation_name", None)
 
     def forward_logits(self, x, training=False):
         """Return what goes into the activation of the top layer.
@@ -182,7 +188,18 @@ class Sequential(Trainer, Layer):
 
     def activate_logits(self, logits):
         """Return the output of the model for what `forward_logits` returned."""
-        return self.inner_layers[-1].activation.forward(logits)
+        return self.activation.forward(logits)
+
+    # What the two are called where this model is the top layer of another one.
+    preactivation = forward_logits
+
+    def backward_preactivation(self, dz):
+        """Take d loss / d logits, fill the gradients of all layers and return d loss / d input."""
+        *below, top = self.inner_layers
+        dy = top.backward_preactivation(dz)
+        for layer in reversed(below):
+            dy = layer.backward(dy)
+        return dy
 
     def compute_output_shape(self, input_shape):
         shape = tuple(input_shape)

@@ -1,0 +1,5 @@
+"""Data sets: MNIST, which comes with the package, and files of your own in the same form."""
+
+from cnnlite.datasets import mnist
+
+__all__ = ["mnist"]

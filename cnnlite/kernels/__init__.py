@@ -1,8 +1,10 @@
 """The kernels: arrays in, arrays out, forward and backward side by side; no classes and no state.
 
-The layers call them as `kernels.name(...)`. Each is defined again in `cnnlite/reference.py`, and setting
-the environment variable CNNLITE_KERNELS=reference puts those definitions in their place.
+The layers call them as `kernels.name(...)`. Each is defined again in `cnnlite/reference.py`, and the
+environment variable CNNLITE_KERNELS=reference puts those definitions in their place.
 """
+
+import os
 
 from cnnlite.kernels.activations import (
     clipped_relu,
@@ -28,20 +30,72 @@ from cnnlite.kernels.activations import (
     tanh,
     tanh_backward,
 )
+from cnnlite.kernels.batchnorm import (
+    batchnorm_backward,
+    batchnorm_inference_backward,
+    batchnorm_normalize,
+    batchnorm_statistics,
+)
+from cnnlite.kernels.conv2d import (
+    conv2d,
+    conv2d_input_gradient,
+    conv2d_kernel_gradient,
+)
+from cnnlite.kernels.depthwise import (
+    depthwise_conv2d,
+    depthwise_conv2d_input_gradient,
+    depthwise_conv2d_kernel_gradient,
+)
+from cnnlite.kernels.im2col import col2im, im2col
+from cnnlite.kernels.matmul import column_sums, matmul
+from cnnlite.kernels.optimizers import (
+    adagrad_step,
+    adam_step,
+    rmsprop_step,
+    sgd_step,
+)
+from cnnlite.kernels.pooling import (
+    average_pool,
+    average_pool_backward,
+    max_pool,
+    max_pool_backward,
+)
 
 __all__ = [
+    "adagrad_step",
+    "adam_step",
+    "average_pool",
+    "average_pool_backward",
+    "batchnorm_backward",
+    "batchnorm_inference_backward",
+    "batchnorm_normalize",
+    "batchnorm_statistics",
     "clipped_relu",
     "clipped_relu_backward",
+    "col2im",
+    "column_sums",
+    "conv2d",
+    "conv2d_input_gradient",
+    "conv2d_kernel_gradient",
+    "depthwise_conv2d",
+    "depthwise_conv2d_input_gradient",
+    "depthwise_conv2d_kernel_gradient",
     "elu",
     "elu_backward",
     "gelu",
     "gelu_backward",
+    "im2col",
     "leaky_relu",
     "leaky_relu_backward",
     "log_softmax",
     "log_softmax_backward",
+    "matmul",
+    "max_pool",
+    "max_pool_backward",
     "relu",
     "relu_backward",
+    "rmsprop_step",
+    "sgd_step",
     "sigmoid",
     "sigmoid_backward",
     "silu",
@@ -53,3 +107,8 @@ __all__ = [
     "tanh",
     "tanh_backward",
 ]
+
+if os.environ.get("CNNLITE_KERNELS") == "reference":
+    from cnnlite import reference
+
+    globals().update({name: getattr(reference, name) for name in __all__})

@@ -48,10 +48,17 @@ class ActivationLayer(Layer):
             self.remember(x, y)
         return y
 
+    def preactivation(self, x, training=False):
+        """Return what goes into the activation, which for this layer is x; see `Sequential.forward_logits`."""
+        return self.prepare(x)
+
     def backward(self, dy):
         x, y = self.recall()
         dy = self.prepare_gradient(dy, y.shape)
         return self.gradient(dy, x, y, self.allocate("dx", y.shape))
+
+    def backward_preactivation(self, dz):
+        return dz
 
 
 class Linear(ActivationLayer):

@@ -1,0 +1,232 @@
+"""From what users pass to `fit` (arrays, lists, generators) to batches that a model can take.
+
+A source yields batches (x, y, sample_weight): `Arrays` cuts them out of arrays in memory, `Stream` passes on
+those of a generator. `Epochs` says where one epoch ends. What is legal is decided in `samples.py`.
+"""
+
+import warnings
+
+import numpy as np
+
+from cnnlite.samples import check_same_length, checked_samples, number_array, output_shape_for
+
+
+class Arrays:
+    """Batches of arrays in memory. The last one is as short as it is; nothing is dropped or repeated.
+
+    Only one batch at a time is converted to the model's dtype, into a buffer that the next one reuses: images
+    in uint8 stay in uint8, and the arrays themselves are only read.
+
+    Attributes:
+        steps: how many batches a pass has.
+        samples: how many samples a pass has.
+        shape: that of x.
+        reads_once: whether there is only one pass.
+    """
+
+    reads_once = False
+
+    def __init__(self, x, y, sample_weight, batch_size, dtype):
+        self.x, self.y, self.sample_weight = x, y, sample_weight
+        self.batch_size, self.dtype = batch_size, np.dtype(dtype)
+        self.shape, self.samples = x.shape, len(x)
+        self.steps = -(-self.samples // batch_size)
+
+    def batches(self, random=None):
+        """Yield (x, y, sample_weight) in order, or in a new order drawn from a `RandomStream`."""
+        order = None if random is None else random.generator().permutation(self.samples)
+        shape = (min(self.batch_size, self.samples), *self.x.shape[1:])
+        buffer = np.empty(shape, self.dtype)
+        raw = buffer if self.x.dtype == self.dtype else np.empty(shape, self.x.dtype)
+        for start in range(0, self.samples, self.batch_size):
+            stop = min(start + self.batch_size, self.samples)
+            rows = slice(start, stop) if order is None else order[start:stop]
+            x = buffer[: stop - start]
+            if order is not None and self.x.flags.c_contiguous:
+                # mode="clip" is what lets take write straight into its target.
+                np.take(self.x, rows, axis=0, out=raw[: stop - start], mode="clip")
+                if raw is not buffer:
+                    x[...] = raw[: stop - start]
+            else:
+                x[...] = self.x[rows]  # np.take would copy all of an array that isn't contiguous
+            yield x, _rows(self.y, rows), _rows(self.sample_weight, rows)
+
+
+def _rows(array, rows):
+    # A copy, so that nothing a user's own loss or metric does reaches the array.
+    return None if array is None else np.array(array[rows])
+
+
+class Stream:
+    """Batches that a generator, another iterable, or an object with `__len__` and `__getitem__` yields.
+
+    Args:
+        source: yields (x, y) or (x, y, sample_weight), or x alone where no y is needed.
+        check: called with x, y and sample_weight of each batch; returns the three as arrays or raises.
+        dtype: what x is converted to.
+        owner: how errors call the caller ("fit").
+    """
+
+    samples = None
+
+    def __init__(self, source, check, dtype, owner):
+        self.source, self.check, self.dtype, self.owner = source, check, dtype, owner
+        self.indexed = hasattr(source, "__len__") and hasattr(source, "__getitem__")
+        self.steps = len(source) if self.indexed else None
+        self.reads_once = not self.indexed and iter(source) is source
+        if self.steps == 0:
+            raise ValueError(f"{owner}: x must yield at least one batch. Received: a {_type(source)} of length 0.")
+        # The first batch is looked at before anything happens; what a generator gave is kept for its turn.
+        self._ahead = []
+        try:
+            first = source[0] if self.indexed else next(iter(source))
+        except StopIteration:
+            raise ValueError(
+                f"{owner}: x must yield at least one batch. Received: a {_type(source)} that yields nothing."
+            ) from None
+        batch = self._unpack(first)
+        self.shape = batch[0].shape
+        if self.reads_once:
+            self._ahead.append(batch)
+
+    def batches(self, random=None):
+        """Yield (x, y, sample_weight); with `random`, batches that have an index come in a new order."""
+        while self._ahead:
+            yield self._ahead.pop()
+        if not self.indexed:
+            yield from map(self._unpack, self.source)
+            return
+        order = range(self.steps) if random is None else random.generator().permutation(self.steps)
+        for index in order:
+            yield self._unpack(self.source[int(index)])
+
+    def _unpack(self, batch):
+        parts = batch if isinstance(batch, (tuple, list)) else (batch,)
+        if not 1 <= len(parts) <= 3:
+            raise ValueError(
+                f"{self.owner}: a batch must be (x, y) or (x, y, sample_weight). "
+                f"Received: a {_type(batch)} of {len(parts)}."
+            )
+        x, y, sample_weight = self.check(*parts, *[None] * (3 - len(parts)))
+        return np.array(x, self.dtype, order="C"), y, sample_weight
+
+
+class Epochs:
+    """The batches of a source, epoch by epoch.
+
+    Args:
+        source: an `Arrays` or a `Stream`.
+        steps: how many batches make an epoch; None for a whole pass. With `steps` the next epoch goes on
+            where the last one ended, and starts a new pass where the source is at its end.
+        random: the `RandomStream` of the orders, or None for no shuffling.
+    """
+
+    def __init__(self, source, steps=None, random=None):
+        self.source, self.random = source, random
+        self.given_steps = steps
+        self.steps = source.steps if steps is None else steps
+        self.exhausted = False
+        self._pass = iter(())
+
+    def epoch(self):
+        """Yield the batches of the next epoch."""
+        if self.given_steps is None:
+            yield from self.source.batches(self.random)
+            return
+        for step in range(self.given_steps):
+            batch = next(self._pass, None)
+            if batch is None:
+                self._pass = self.source.batches(self.random)
+                batch = next(self._pass, None)
+            if batch is None:
+                self.exhausted = True
+                warnings.warn(
+                    f"The data ran out after {step} of the {self.given_steps} steps of an epoch, and training stops. "
+                    "Let the generator yield forever, or ask for fewer steps or epochs.",
+                    stacklevel=4,
+                )
+                return
+            yield batch
+
+
+def is_stream(x):
+    """Return whether x yields batches, rather than being an array of samples or a list of them."""
+    if isinstance(x, (list, tuple, dict, str, bytes, np.ndarray)) or hasattr(x, "__array__"):
+        return False
+    return hasattr(x, "__iter__") or (hasattr(x, "__len__") and hasattr(x, "__getitem__"))
+
+
+def make_source(model, x, y, sample_weight, batch_size, owner, class_weight=None):
+    """Return the `Arrays` or `Stream` of data to fit or to evaluate, checked before anything is changed."""
+    if not is_stream(x):
+        arrays = checked_samples(model, x, y, sample_weight, class_weight, owner)
+        return Arrays(*arrays, batch_size or 32, model.dtype)
+    if y is not None or sample_weight is not None:
+        given = "y" if y is not None else "sample_weight"
+        raise ValueError(
+            f"{owner}: {given} must not be given where x yields batches. Received: x=a {_type(x)}. "
+            "Let it yield (x, y) or (x, y, sample_weight)."
+        )
+
+    def check(x, y, sample_weight):
+        return checked_samples(model, x, y, sample_weight, class_weight, owner)
+
+    return Stream(x, check, model.dtype, owner)
+
+
+def make_validation_source(model, data, batch_size):
+    """Return the source of what `fit` was given as `validation_data`."""
+    owner = "fit (validation)"
+    if is_stream(data):
+        return make_source(model, data, None, None, batch_size, owner)
+    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
+        form = f"{_type(data)} of {len(data)}" if isinstance(data, (tuple, list)) else _type(data)
+        raise ValueError(
+            "fit: validation_data must be (x, y) or (x, y, sample_weight), or something that yields batches. "
+            f"Received: a {form}."
+        )
+    return make_source(model, *data, *[None] * (3 - len(data)), batch_size, owner)
+
+
+def make_input_source(model, x, batch_size):
+    """Return the source of data to predict: x alone, of which a NaN is as good as a number."""
+
+    def check(x, y=None, sample_weight=None):
+        x = number_array(x, "x", "predict")
+        output_shape_for(model, x.shape, "predict")
+        return x, None, None
+
+    if is_stream(x):
+        return Stream(x, check, model.dtype, "predict")
+    return Arrays(*check(x), batch_size or 32, model.dtype)
+
+
+def split_validation(x, y, sample_weight, validation_split):
+    """Return ((x, y, w) to train on, (x, y, w) to validate on): the tail is taken as it is, before any shuffling."""
+    if is_stream(x):
+        raise ValueError(
+            f"fit: validation_split must be 0 where x yields batches. Received: validation_split={validation_split}. "
+            "Pass validation_data= instead."
+        )
+    arrays = [
+        None if values is None else number_array(values, name, "fit")
+        for name, values in (("x", x), ("y", y), ("sample_weight", sample_weight))
+    ]
+    for name, array in zip(("y", "sample_weight"), arrays[1:]):
+        if array is not None:
+            check_same_length(arrays[0], array, name, "fit")
+    samples = len(arrays[0])
+    kept = int(samples * (1 - validation_split))  # Keras rounds what is left for training, and rounds it down
+    if not 0 < kept < samples:
+        raise ValueError(
+            f"fit: validation_split must leave samples on both sides. Received: validation_split={validation_split} "
+            f"of {samples} samples, {kept} of them for training. Pass validation_data=(x, y) instead."
+        )
+    return (
+        [None if array is None else array[:kept] for array in arrays],
+        [None if array is None else array[kept:] for array in arrays],
+    )
+
+
+def _type(value):
+    return type(value).__name__

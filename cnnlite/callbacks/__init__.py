@@ -1,0 +1,19 @@
+"""What happens around training: things that `fit`, `evaluate` and `predict` call at each beginning and end."""
+
+from cnnlite.callbacks.base import Callback, CallbackList, LambdaCallback
+from cnnlite.callbacks.learning_rate import LearningRateScheduler, ReduceLROnPlateau
+from cnnlite.callbacks.monitor import EarlyStopping, ModelCheckpoint, TerminateOnNaN
+from cnnlite.callbacks.records import CSVLogger, History
+
+__all__ = [
+    "CSVLogger",
+    "Callback",
+    "CallbackList",
+    "EarlyStopping",
+    "History",
+    "LambdaCallback",
+    "LearningRateScheduler",
+    "ModelCheckpoint",
+    "ReduceLROnPlateau",
+    "TerminateOnNaN",
+]

@@ -1,0 +1,189 @@
+"""The hooks that training calls, a list of callbacks that passes them on, and a callback made of functions."""
+
+
+class Callback:
+    """The base of all callbacks. One of your own overrides the hooks that it is interested in.
+
+    `epoch` and `batch` count from 0. `logs` is a dict of the loss and the metrics so far in the epoch; at the
+    end of an epoch also of those of the validation data ("val_loss"). An entry added to it at the end of an
+    epoch goes into the history. Setting `self.model.stop_training = True` ends training after the batch.
+
+    Attributes:
+        model: the model that is trained.
+        params: {"verbose", "epochs", "steps"} of the call.
+
+    Example:
+
+    >>> import cnnlite
+    >>> class Note(cnnlite.callbacks.Callback):
+    ...     def on_epoch_end(self, epoch, logs=None):
+    ...         print(f"after epoch {epoch + 1} the loss is {logs['loss']:.3f}")
+    """
+
+    model = None
+    params = None
+
+    def set_model(self, model):
+        self.model = model
+
+    def set_params(self, params):
+        self.params = params
+
+    def on_train_begin(self, logs=None):
+        """Called once, before the first epoch."""
+
+    def on_train_end(self, logs=None):
+        """Called once, after the last epoch, with its logs."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Called before each epoch of `fit`."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Called after each epoch of `fit` and the validation that follows it."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Called before each training step."""
+        self.on_batch_begin(batch, logs=logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Called after each training step."""
+        self.on_batch_end(batch, logs=logs)
+
+    def on_batch_begin(self, batch, logs=None):
+        """An older name of `on_train_batch_begin`."""
+
+    def on_batch_end(self, batch, logs=None):
+        """An older name of `on_train_batch_end`."""
+
+    def on_test_begin(self, logs=None):
+        """Called when `evaluate` begins, and each validation within `fit`."""
+
+    def on_test_end(self, logs=None):
+        """Called when it ends."""
+
+    def on_test_batch_begin(self, batch, logs=None):
+        """Called before each batch of `evaluate`."""
+
+    def on_test_batch_end(self, batch, logs=None):
+        """Called after each batch of `evaluate`."""
+
+    def on_predict_begin(self, logs=None):
+        """Called when `predict` begins."""
+
+    def on_predict_end(self, logs=None):
+        """Called when it ends."""
+
+    def on_predict_batch_begin(self, batch, logs=None):
+        """Called before each batch of `predict`."""
+
+    def on_predict_batch_end(self, batch, logs=None):
+        """Called after each batch of `predict`, with {"outputs": what came out}."""
+
+
+HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+_OLDER_NAMES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
+
+
+class CallbackList(Callback):
+    """Several callbacks as one, called in their order.
+
+    Args:
+        callbacks: a callback, a list of them, or None.
+        model: what they are attached to.
+        **params: what they find in `params`.
+    """
+
+    def __init__(self, callbacks=None, model=None, owner="fit", **params):
+        if callbacks is None:
+            callbacks = []
+        if not isinstance(callbacks, (list, tuple)):
+            callbacks = [callbacks]
+        for callback in callbacks:
+            # Any object with the hooks will do, so that callbacks written for Keras run.
+            if isinstance(callback, type) or not all(hasattr(callback, hook) for hook in HOOKS):
+                raise TypeError(
+                    f"{owner}: callbacks must be a list of Callback objects. Received: {callback!r} in it."
+                )
+        self.callbacks = list(callbacks)
+        self._find_listeners()
+        self.set_params(params)
+        if model is not None:
+            self.set_model(model)
+
+    def append(self, callback):
+        """Add a callback at the end."""
+        self.callbacks.append(callback)
+        self._find_listeners()
+
+    def listens(self, hook):
+        """Return whether any callback does something at this hook: what lets a step skip making its logs."""
+        return bool(self._listeners[hook])
+
+    def set_model(self, model):
+        super().set_model(model)
+        for callback in self.callbacks:
+            callback.set_model(model)
+
+    def set_params(self, params):
+        super().set_params(params)
+        for callback in self.callbacks:
+            callback.set_params(params)
+
+    def _find_listeners(self):
+        self._listeners = {
+            hook: [callback for callback in self.callbacks if _overrides(callback, hook)] for hook in HOOKS
+        }
+
+
+def _overrides(callback, hook):
+    if isinstance(callback, CallbackList):
+        return callback.listens(hook)
+    names = [hook, _OLDER_NAMES[hook]] if hook in _OLDER_NAMES else [hook]
+    return any(
+        getattr(getattr(callback, name), "__func__", None) is not getattr(Callback, name) for name in names
+    )
+
+
+def _pass_on(hook):
+    def call(self, *args, **kwargs):
+        for callback in self._listeners[hook]:
+            getattr(callback, hook)(*args, **kwargs)
+
+    call.__name__, call.__doc__ = hook, getattr(Callback, hook).__doc__
+    return call
+
+
+for _hook in HOOKS:
+    setattr(CallbackList, _hook, _pass_on(_hook))
+
+
+class LambdaCallback(Callback):
+    """A callback made of functions, each named after the hook that it is for.
+
+    Args:
+        on_epoch_begin, on_epoch_end: called with (epoch, logs).
+        on_train_begin, on_train_end: called with (logs).
+        on_train_batch_begin, on_train_batch_end: called with (batch, logs).
+        **kwargs: any other hook of `Callback`.
+
+    Example:
+
+    >>> import cnnlite
+    >>> show = cnnlite.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs["loss"]))
+    """
+
+    def __init__(self, on_epoch_begin=None, on_epoch_end=None, on_train_begin=None, on_train_end=None,
+                 on_train_batch_begin=None, on_train_batch_end=None, **kwargs):
+        functions = {
+            "on_epoch_begin": on_epoch_begin, "on_epoch_end": on_epoch_end,
+            "on_train_begin": on_train_begin, "on_train_end": on_train_end,
+            "on_train_batch_begin": on_train_batch_begin, "on_train_batch_end": on_train_batch_end,
+            **kwargs,
+        }
+        for hook, function in functions.items():
+            if hook not in HOOKS:
+                raise TypeError(f"LambdaCallback: there is no hook {hook!r}. The hooks are: {', '.join(HOOKS)}.")
+            if function is not None:
+                if not callable(function):
+                    raise TypeError(f"LambdaCallback: {hook} must be a function. Received: {hook}={function!r}.")
+                setattr(self, hook, function)

@@ -1,0 +1,121 @@
+"""Callbacks that change the learning rate from epoch to epoch."""
+
+import inspect
+import numbers
+
+from cnnlite.arguments import integer, number
+from cnnlite.callbacks.base import Callback
+from cnnlite.callbacks.monitor import Monitor
+from cnnlite.progress import message
+
+
+class LearningRateScheduler(Callback):
+    """Set the learning rate at the beginning of each epoch.
+
+    Args:
+        schedule: a function of the epoch, from 0, and the present learning rate, or of the epoch alone, that
+            returns the new one.
+        verbose: 1 says so.
+
+    The rate goes into the history as "learning_rate".
+    """
+
+    def __init__(self, schedule, verbose=0):
+        if not callable(schedule):
+            raise TypeError(f"LearningRateScheduler: schedule must be a function. Received: schedule={schedule!r}.")
+        self.schedule = schedule
+        self.verbose = verbose
+
+    def on_train_begin(self, logs=None):
+        _check_settable(self.model.optimizer, "LearningRateScheduler")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        optimizer = self.model.optimizer
+        if _takes_two(self.schedule):
+            rate = self.schedule(epoch, float(optimizer.learning_rate))
+        else:
+            rate = self.schedule(epoch)
+        optimizer.learning_rate = number(rate, "what schedule returns", "LearningRateScheduler", minimum=0)
+        if self.verbose:
+            message(f"Epoch {epoch + 1}: the learning rate is set to {optimizer.learning_rate:g}")
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs is not None:
+            logs["learning_rate"] = float(self.model.optimizer.learning_rate)
+
+
+class ReduceLROnPlateau(Monitor):
+    """Reduce the learning rate when a value has not improved for some epochs.
+
+    Args:
+        monitor: the name of the value.
+        factor: what the learning rate is multiplied by, less than 1.
+        patience: how many epochs in a row without improvement are waited for.
+        verbose: 1 says so.
+        mode: "min", "max" or "auto".
+        min_delta: how much better the value must be to count as better.
+        cooldown: how many epochs after a reduction are not counted.
+        min_lr: the learning rate never gets less than this.
+
+    The rate goes into the history as "learning_rate".
+    """
+
+    def __init__(self, monitor="val_loss", factor=0.1, patience=10, verbose=0, mode="auto", min_delta=0.0001,
+                 cooldown=0, min_lr=0.0):
+        super().__init__(monitor, mode, min_delta)
+        self.factor = number(factor, "factor", "ReduceLROnPlateau", above=0, below=1)
+        self.patience = integer(patience, "patience", "ReduceLROnPlateau", minimum=0)
+        self.verbose = verbose
+        self.cooldown = integer(cooldown, "cooldown", "ReduceLROnPlateau", minimum=0)
+        self.min_lr = number(min_lr, "min_lr", "ReduceLROnPlateau", minimum=0)
+        self._forget()
+
+    def _forget(self):
+        self.best = None
+        self.wait = 0
+        self.cooldown_counter = 0
+
+    def in_cooldown(self):
+        """Return whether a reduction is still too recent for another."""
+        return self.cooldown_counter > 0
+
+    def on_train_begin(self, logs=None):
+        _check_settable(self.model.optimizer, "ReduceLROnPlateau")
+        self._forget()
+
+    def on_epoch_end(self, epoch, logs=None):
+        optimizer = self.model.optimizer
+        logs = {} if logs is None else logs
+        logs["learning_rate"] = float(optimizer.learning_rate)
+        value = self.value(logs, "the learning rate stays as it is")
+        if value is None:
+            return
+        if self.in_cooldown():
+            self.cooldown_counter -= 1
+            self.wait = 0
+        if self.improves(value, self.best):
+            self.best, self.wait = value, 0
+        elif not self.in_cooldown():
+            self.wait += 1
+            if self.wait >= self.patience and optimizer.learning_rate > self.min_lr:
+                optimizer.learning_rate = max(optimizer.learning_rate * self.factor, self.min_lr)
+                self.cooldown_counter, self.wait = self.cooldown, 0
+                if self.verbose:
+                    message(f"Epoch {epoch + 1}: the learning rate is reduced to {optimizer.learning_rate:g}")
+
+
+def _check_settable(optimizer, owner):
+    if not isinstance(optimizer.learning_rate, numbers.Real):
+        raise ValueError(
+            f"{owner}: the optimizer must have a fixed learning rate, which this callback then changes. "
+            f"Received: learning_rate={optimizer.learning_rate!r}. Use either the schedule or the callback."
+        )
+
+
+def _takes_two(function):
+    """Return whether a schedule takes the present learning rate as well as the epoch."""
+    try:
+        inspect.signature(function).bind(0, 0.0)
+    except (TypeError, ValueError):  # ValueError: a built-in function that does not say
+        return False
+    return True

@@ -1,0 +1,236 @@
+"""Callbacks that watch one of the values in the logs: to stop in time, to keep the best, to give up."""
+
+import math
+import os
+import warnings
+
+from cnnlite import metrics
+from cnnlite.arguments import integer, number, one_of
+from cnnlite.callbacks.base import Callback
+from cnnlite.progress import message
+
+
+class Monitor(Callback):
+    """The base of callbacks that watch whether one value improves.
+
+    Args:
+        monitor: the name of the value in the logs ("val_loss").
+        mode: "min" where less is better, "max" where more is, "auto" to go by what the value is.
+        min_delta: how much better a value must be to count as better.
+    """
+
+    def __init__(self, monitor="val_loss", mode="auto", min_delta=0):
+        self.monitor = monitor
+        self.mode = one_of(mode, ("auto", "min", "max"), "mode", type(self).__name__)
+        self.min_delta = abs(number(min_delta, "min_delta", type(self).__name__))
+
+    def value(self, logs, consequence):
+        """Return the value that is watched as a float; warn and return None where the logs don't have it."""
+        if self.monitor in (logs or {}):
+            return float(logs[self.monitor])
+        warnings.warn(
+            f"{type(self).__name__}: {self.monitor!r} is not among the values of this epoch, and {consequence}. "
+            f"Available: {', '.join(logs or {}) or 'none'}.",
+            stacklevel=4,
+        )
+        return None
+
+    def improves(self, value, best):
+        """Return whether `value` is better than `best` by more than `min_delta`; a NaN never is."""
+        if math.isnan(value):
+            return False
+        if best is None:
+            return True
+        if self._more_is_better():
+            return value - self.min_delta > best
+        return value + self.min_delta < best
+
+    def set_model(self, model):
+        super().set_model(model)
+        if any(metric.name == self.monitor.removeprefix("val_") for metric in model.metrics):
+            self._more_is_better()  # a direction that is not known is found before training, not after an epoch
+
+    def _more_is_better(self):
+        if self.mode != "auto":
+            return self.mode == "max"
+        direction = direction_of(self.monitor.removeprefix("val_"), self.model)
+        if direction is None:
+            raise ValueError(
+                f"{type(self).__name__}: it must be known whether more or less of {self.monitor!r} is better. "
+                "Pass mode='max' or mode='min'."
+            )
+        return direction == "up"
+
+
+def direction_of(name, model):
+    """Return "up" or "down", which way the loss or the metric of that name improves, or None."""
+    if name == "loss":
+        return "down"
+    for metric in model.metrics:
+        if metric.name == name:
+            kinds = (("down", _LESS_IS_BETTER), ("up", _MORE_IS_BETTER))
+            found = [direction for direction, classes in kinds if isinstance(metric, classes)]
+            return getattr(metric, "direction", None) or (found[0] if found else None)
+    return None
+
+
+_LESS_IS_BETTER = (metrics.LossMetric, metrics.CrossentropyByForm)
+_MORE_IS_BETTER = (
+    metrics.AccuracyByForm, metrics.BinaryAccuracy, metrics.CategoricalAccuracy, metrics.SparseCategoricalAccuracy,
+    metrics.TopKCategoricalAccuracy, metrics.Precision, metrics.Recall,
+)
+
+
+class EarlyStopping(Monitor):
+    """Stop training when a value has not improved for some epochs.
+
+    Args:
+        monitor: the name of the value.
+        min_delta: how much better it must be to count as better.
+        patience: how many epochs in a row without improvement end the training.
+        verbose: 1 says so.
+        mode: "min", "max" or "auto".
+        baseline: the value must also be better than this for an epoch to count as an improvement.
+        restore_best_weights: True puts back the weights of the best epoch at the end of training.
+        start_from_epoch: the first epoch that is looked at, from 0.
+    """
+
+    def __init__(self, monitor="val_loss", min_delta=0, patience=0, verbose=0, mode="auto", baseline=None,
+                 restore_best_weights=False, start_from_epoch=0):
+        super().__init__(monitor, mode, min_delta)
+        self.patience = integer(patience, "patience", "EarlyStopping", minimum=0)
+        self.verbose = verbose
+        self.baseline = baseline
+        self.restore_best_weights = restore_best_weights
+        self.start_from_epoch = start_from_epoch
+        self._forget()
+
+    def _forget(self):
+        self.wait = 0
+        self.stopped_epoch = 0
+        self.best = None
+        self.best_epoch = 0
+        self.best_weights = None
+
+    def on_train_begin(self, logs=None):
+        self._forget()
+
+    def on_epoch_end(self, epoch, logs=None):
+        value = self.value(logs, "training won't stop early")
+        if value is None or epoch < self.start_from_epoch:
+            return
+        self.wait += 1
+        if self.improves(value, self.best):
+            self.best, self.best_epoch = value, epoch
+            if self.restore_best_weights:
+                self.best_weights = self.model.get_weights()
+            if self.baseline is None or self.improves(value, self.baseline):
+                self.wait = 0
+            return
+        if self.wait >= self.patience and epoch > 0:
+            self.stopped_epoch = epoch
+            self.model.stop_training = True
+
+    def on_train_end(self, logs=None):
+        if self.stopped_epoch > 0 and self.verbose:
+            message(f"Epoch {self.stopped_epoch + 1}: early stopping")
+        if self.best_weights is not None:
+            if self.verbose:
+                message(f"Restoring the weights of the best epoch, {self.best_epoch + 1}.")
+            self.model.set_weights(self.best_weights)
+
+
+class ModelCheckpoint(Monitor):
+    """Save the model, or its weights, after each epoch or after so many batches.
+
+    Args:
+        filepath: where to. It may contain `{epoch}`, which counts from 1, and the names of values in the logs,
+            each with a format: "model-{epoch:02d}-{val_loss:.2f}.safetensors". Folders are made where needed.
+        monitor: the name of the value that `save_best_only` goes by.
+        verbose: 1 says what was saved and why.
+        save_best_only: True saves only when the value is better than all before.
+        save_weights_only: True calls `model.save_weights`, False `model.save`.
+        mode: "min", "max" or "auto".
+        save_freq: "epoch", or a number of batches.
+        initial_value_threshold: a value that the first to be saved must be better than.
+
+    Raises:
+        ValueError: `filepath` names a value that there is not.
+    """
+
+    def __init__(self, filepath, monitor="val_loss", verbose=0, save_best_only=False, save_weights_only=False,
+                 mode="auto", save_freq="epoch", initial_value_threshold=None):
+        super().__init__(monitor, mode)
+        self.filepath = os.fspath(filepath)
+        self.verbose = verbose
+        self.save_best_only = save_best_only
+        self.save_weights_only = save_weights_only
+        self.save_freq = save_freq if save_freq == "epoch" else integer(save_freq, "save_freq", "ModelCheckpoint")
+        self.best = initial_value_threshold
+        self._epoch = 0
+        self._batches = 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.save_freq == "epoch":
+            return
+        self._batches += 1
+        if self._batches == self.save_freq:
+            self._batches = 0
+            self._save(self._epoch, logs or {})
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.save_freq == "epoch":
+            self._save(epoch, logs or {})
+
+    def _save(self, epoch, logs):
+        path = self._path(epoch, logs)
+        reason = ""
+        if self.save_best_only:
+            value = self.value(logs, "the model is saved whether it is the best or not")
+            if value is not None:
+                if not self.improves(value, self.best):
+                    if self.verbose:
+                        message(f"Epoch {epoch + 1}: {self.monitor} did not improve from {self.best:.5g}")
+                    return
+                before = "" if self.best is None else f" from {self.best:.5g}"
+                reason = f"{self.monitor} improved{before} to {value:.5g}, "
+                self.best = value
+        if self.verbose:
+            message(f"Epoch {epoch + 1}: {reason}saving to {path}")
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        if self.save_weights_only:
+            self.model.save_weights(path)
+        else:
+            self.model.save(path)
+
+    def _path(self, epoch, logs):
+        try:
+            return self.filepath.format(epoch=epoch + 1, **logs)
+        except (KeyError, IndexError):
+            raise ValueError(
+                "ModelCheckpoint: filepath may name the epoch and values of the logs only. Received: "
+                f"filepath={self.filepath!r}. Available: {', '.join(['epoch', *logs])}."
+            ) from None
+
+
+class TerminateOnNaN(Callback):
+    """Stop training as soon as the loss is a NaN or infinite.
+
+    Args:
+        raise_error: True raises a RuntimeError, and nothing else is done at the end of training.
+    """
+
+    def __init__(self, raise_error=False):
+        self.raise_error = raise_error
+
+    def on_batch_end(self, batch, logs=None):
+        loss = (logs or {}).get("loss")
+        if loss is None or math.isfinite(loss):
+            return
+        if self.raise_error:
+            raise RuntimeError(f"TerminateOnNaN: the loss is {loss} after batch {batch}. Training stops here.")
+        message(f"Batch {batch}: the loss is {loss}, training stops")
+        self.model.stop_training = True

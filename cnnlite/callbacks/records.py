@@ -1,0 +1,76 @@
+"""Callbacks that write down what happened: `History` in memory, `CSVLogger` in a file."""
+
+import csv
+import os
+
+from cnnlite.callbacks.base import Callback
+
+
+class History(Callback):
+    """What `fit` returns: the loss and the metrics of each epoch.
+
+    Attributes:
+        history: {"loss": [...], "accuracy": [...], "val_loss": [...]}, one entry an epoch.
+        epoch: the numbers of the epochs, from 0.
+        params: {"verbose", "epochs", "steps"} of the call.
+        model: the model that was trained.
+    """
+
+    def __init__(self):
+        self.history = {}
+        self.epoch = []
+
+    def on_train_begin(self, logs=None):
+        # Set at once and not at the end, so that an interrupted run leaves what it has.
+        self.model.history = self
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epoch.append(epoch)
+        for name, value in (logs or {}).items():
+            self.history.setdefault(name, []).append(value)
+
+
+class CSVLogger(Callback):
+    """Write one row an epoch to a CSV file: the epoch from 0, then the loss and the metrics by name.
+
+    Each row is on the disk when its epoch ends. A value that an epoch does not have is "NA".
+
+    Args:
+        filename: where to.
+        separator: what stands between two values.
+        append: True goes on at the end of a file that exists, under its header, for a run that is resumed.
+    """
+
+    def __init__(self, filename, separator=",", append=False):
+        self.filename = os.fspath(filename)
+        self.separator = separator
+        self.append = append
+        self._columns = None
+
+    def on_train_begin(self, logs=None):
+        self._columns = None
+        if self.append and os.path.exists(self.filename):
+            with open(self.filename, newline="", encoding="utf-8") as file:
+                header = next(csv.reader(file, delimiter=self.separator), None)
+            self._columns = header or None
+        elif not self.append:
+            # Opened now, so that a folder that does not exist is found before an epoch has been paid for.
+            with open(self.filename, "w", encoding="utf-8"):
+                pass
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs = logs or {}
+        new = self._columns is None
+        if self._columns is None:
+            names = sorted(logs)
+            if not any(name.startswith("val_") for name in names):
+                # Validation may come in a later epoch only (validation_freq), and a header can't grow.
+                names += [f"val_{name}" for name in names]
+            self._columns = ["epoch", *names]
+        with open(self.filename, "a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(
+                file, self._columns, restval="NA", extrasaction="ignore", delimiter=self.separator
+            )
+            if new:
+                writer.writeheader()
+            writer.writerow({"epoch": epoch, **logs})

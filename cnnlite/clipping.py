@@ -1,0 +1,46 @@
+"""Keep gradients from being too large, by value, by the norm of each weight, or by the norm of all together."""
+
+import math
+
+import numpy as np
+
+
+def clip_gradient(parameters, out, clipnorm=None, clipvalue=None, global_clipnorm=None):
+    """Write the clipped gradient of all trainable parameters into `out`; the rest of `out` holds nothing of use.
+
+        clipvalue          g limited to [-clipvalue, clipvalue], each number for itself
+        clipnorm           g * clipnorm / max(‖g‖, clipnorm), for each weight (kernel, bias) with its own norm
+        global_clipnorm    the same with the norm of all trainable gradients together
+
+    Exactly one of the three is set. A NaN spreads over all that shares a norm with it, as in Keras.
+    """
+    gradient, segments = parameters.gradient, parameters.trainable_segments()
+    if clipvalue is not None:
+        for start, stop in segments:
+            np.clip(gradient[start:stop], -clipvalue, clipvalue, out=out[start:stop])
+        return
+    # An infinite norm times 0 is NaN, and has to be: the step that follows must not look healthy.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if clipnorm is not None:
+            for start, stop in _trainable_weights(parameters.slices, segments):
+                norm = math.sqrt(_sum_of_squares(gradient[start:stop], out[start:stop]))
+                _scale(gradient[start:stop], clipnorm / np.maximum(norm, clipnorm), out[start:stop])
+        else:
+            norm = math.sqrt(sum(_sum_of_squares(gradient[start:stop], out[start:stop]) for start, stop in segments))
+            factor = global_clipnorm / np.maximum(norm, global_clipnorm) if math.isfinite(norm) else math.nan
+            for start, stop in segments:
+                _scale(gradient[start:stop], factor, out[start:stop])
+
+
+def _trainable_weights(slices, segments):
+    weights = [(place.start, place.stop) for place in slices]
+    return [(a, b) for a, b in weights if any(start <= a and b <= stop for start, stop in segments)]
+
+
+def _sum_of_squares(g, scratch):
+    # np.dot would be shorter, but hands long vectors to the threads of BLAS, whose number changes the bits.
+    return float(np.multiply(g, g, out=scratch).sum())
+
+
+def _scale(g, factor, out):
+    np.multiply(g, g.dtype.type(factor), out=out)

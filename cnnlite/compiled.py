@@ -1,0 +1,160 @@
+"""compile: which optimizer, loss and metrics a model has."""
+
+from cnnlite import losses, metrics, optimizers
+
+
+class Compiled:
+    """The part of a model that knows what it is trained for.
+
+    Attributes:
+        compiled: whether `compile` has been called.
+        optimizer, loss: the objects that `compile` was given or that its names stand for.
+    """
+
+    compiled = False
+    optimizer = None
+    loss = None
+    _metrics: tuple = ()  # pairs of a metric and whether it takes the weights of the samples
+    _loss_on_logits = None
+
+    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None,
+                run_eagerly=False, steps_per_execution=1, jit_compile="auto", auto_scale_loss=True):
+        """Say how the model is trained.
+
+        Args:
+            optimizer: a name ("adam"), for a new optimizer with its defaults; or an optimizer, which goes on
+                from where it is.
+            loss: a name ("sparse_categorical_crossentropy") or a loss.
+            loss_weights: must be None, as a `Sequential` has a single output.
+            metrics: a list of names ("accuracy"), metrics or functions. The weights of samples do not count.
+            weighted_metrics: the same, with the weights of samples.
+            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: Keras's; they change nothing here.
+
+        Raises:
+            ValueError: a name is not known, or two metrics have the same.
+            TypeError: an argument is none of the above.
+        """
+        if loss_weights is not None:
+            raise ValueError(
+                "compile: loss_weights must be None for a model with one output. "
+                f"Received: loss_weights={loss_weights!r}. Metrics are passed as metrics=[...]."
+            )
+        new_optimizer = optimizers.get(optimizer)
+        new_loss = None if loss is None else losses.get(loss)
+        new_metrics = _named_metrics(metrics, weighted_metrics, new_loss)
+        self._loss_on_logits = None
+        if new_loss is not None and new_loss.fused_activation is not None:
+            self._loss_on_logits = new_loss.on_logits()
+        self.optimizer, self.loss, self._metrics = new_optimizer, new_loss, new_metrics
+        self.compiled = True
+
+    def get_compile_config(self):
+        """Return what `compile` was given, as plain values; None if it was not called."""
+        if not self.compiled:
+            return None
+        return {
+            "optimizer": optimizers.serialize(self.optimizer),
+            "loss": losses.serialize(self.loss),
+            "metrics": [metrics.serialize(metric) for metric, weighted in self._metrics if not weighted],
+            "weighted_metrics": [metrics.serialize(metric) for metric, weighted in self._metrics if weighted],
+        }
+
+    def compile_from_config(self, config):
+        """Compile the model from what `get_compile_config` returned."""
+        self.compile(**config)
+
+    @property
+    def metrics(self):
+        """The metrics, in the order in which they were given."""
+        return [metric for metric, _ in self._metrics]
+
+    @property
+    def metrics_names(self):
+        """The names of what `evaluate` returns: "loss", then those of the metrics."""
+        return ["loss", *(metric.name for metric in self.metrics)]
+
+    def _fused_loss(self):
+        """Return the loss to compute, and whether from logits rather than from outputs."""
+        fused = self._loss_on_logits is not None and self.loss.fused_activation == self.output_activation
+        return (self._loss_on_logits if fused else self.loss), fused
+
+    def _update_metrics(self, y, z, sample_weight):
+        """Count a batch in the metrics, from the logits or outputs z that the loss was computed from."""
+        if not self._metrics:
+            return
+        # A fresh array either way: z may lie in a buffer that the next step writes to, and a metric may keep it.
+        _, fused = self._fused_loss()
+        y_pred = self.activate_logits(z) if fused else z.copy()
+        for metric, weighted in self._metrics:
+            metric.update_state(y, y_pred, sample_weight if weighted else None)
+
+    def _values(self, logs, return_dict):
+        """Return the loss and the metrics as a dict, a list, or the loss alone, as Keras does."""
+        if return_dict:
+            return logs
+        return list(logs.values()) if len(logs) > 1 else logs["loss"]
+
+    def _require_layers(self, owner):
+        if not self.layers:
+            raise ValueError(f"{owner}: the model must have layers. Received: none. Use add(layer).")
+
+    def _require_loss(self, owner):
+        self._require_layers(owner)
+        if not self.compiled:
+            raise ValueError(
+                f"{owner}: the model must be compiled. Received: one that is not. "
+                "Call compile(optimizer, loss) first."
+            )
+        if self.loss is None:
+            raise ValueError(
+                f"{owner}: the model must have a loss. Received: one compiled with loss=None. "
+                "Call compile(optimizer, loss) with one."
+            )
+
+
+class RunningLoss:
+    """The mean of the loss over samples, not over batches: a short last batch counts as what it is.
+
+    Args:
+        metrics: whose results `logs` gives with it. They start anew.
+    """
+
+    def __init__(self, metrics):
+        self.metrics = metrics
+        self.total, self.samples = 0.0, 0
+        for metric in metrics:
+            metric.reset_state()
+
+    def add(self, loss, samples):
+        """Count the mean loss of so many samples."""
+        self.total += loss * samples
+        self.samples += samples
+
+    def logs(self):
+        """Return {"loss": ..., "accuracy": ...} of all samples so far, in a new dict."""
+        logs = {"loss": self.total / self.samples if self.samples else 0.0}
+        for metric in self.metrics:
+            logs[metric.name] = metric.result()
+        return logs
+
+
+def _named_metrics(unweighted, weighted, loss):
+    """Return pairs of a metric and whether it is weighted; a ValueError if two have one name."""
+    pairs = []
+    for identifiers, takes_weights in ((unweighted, False), (weighted, True)):
+        if identifiers is None:
+            continue
+        if not isinstance(identifiers, (list, tuple)):
+            identifiers = [identifiers]
+        for identifier in identifiers:
+            metric = metrics.get(identifier, loss=loss)
+            taken = ["loss", *(other.name for other, _ in pairs)]
+            if takes_weights and isinstance(identifier, str) and metric.name in taken:
+                metric.name = f"weighted_{metric.name}"
+            if metric.name in taken:
+                raise ValueError(
+                    f"compile: the names of metrics must differ from each other and from 'loss'. "
+                    f"Received: {metric.name!r} a second time. Give one of them another name=."
+                )
+            pairs.append((metric, takes_weights))
+    return tuple(pairs)

@@ -1,0 +1,107 @@
+"""evaluate and predict: what a model that is not being trained is asked."""
+
+import contextlib
+
+import numpy as np
+
+from cnnlite.batches import Epochs, make_input_source, make_source
+from cnnlite.callbacks import CallbackList
+from cnnlite.compiled import Compiled, RunningLoss
+from cnnlite.progress import Progress, verbosity
+from cnnlite.samples import checked_samples, optional_integer
+
+
+class Evaluator(Compiled):
+    """The part of a model that runs forward only, in inference mode."""
+
+    def test_step(self, x, y, sample_weight=None):
+        """Return what `train_step` returns, in inference mode and without changing anything."""
+        loss, fused = self._fused_loss()
+        z = self.forward_logits(x) if fused else self.forward(x)
+        return loss(y, z, sample_weight) + self.regularization_loss(), z
+
+    def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, steps=None, callbacks=None,
+                 return_dict=False):
+        """Return the loss and the metrics on data, in inference mode; nothing in the model changes.
+
+        Args:
+            x, y, sample_weight, batch_size, verbose, callbacks: as for `fit`.
+            steps: how many batches are used; by default all.
+            return_dict: True returns a dict by name.
+
+        Returns:
+            the loss as a float if there are no metrics; otherwise a list in the order of `metrics_names`.
+        """
+        self._require_loss("evaluate")
+        verbose = verbosity(verbose, "evaluate")
+        batch_size = optional_integer(batch_size, "batch_size", "evaluate")
+        source = make_source(self, x, y, sample_weight, batch_size, "evaluate")
+        data = Epochs(source, optional_integer(steps, "steps", "evaluate"))
+        callbacks = CallbackList(callbacks, self, "evaluate", verbose=verbose, epochs=1, steps=data.steps)
+        progress = Progress("Evaluate", data.steps, verbose)
+        with contextlib.closing(progress):
+            logs = self._test_epoch(data, callbacks, progress)
+            progress.finish(logs)
+        return self._values(logs, return_dict)
+
+    def _test_epoch(self, data, callbacks, progress=None):
+        """Return the loss and the metrics over the batches of `data`."""
+        running = RunningLoss(self.metrics)
+        callbacks.on_test_begin()
+        for step, (x, y, sample_weight) in enumerate(data.epoch()):
+            callbacks.on_test_batch_begin(step)
+            with np.errstate(over="ignore", invalid="ignore"):
+                loss, z = self.test_step(x, y, sample_weight)
+            running.add(loss, len(x))
+            self._update_metrics(y, z, sample_weight)
+            if progress is not None and progress.step(len(x)):
+                progress.show(running.logs())
+            if callbacks.listens("on_test_batch_end"):
+                callbacks.on_test_batch_end(step, running.logs())
+        logs = running.logs()
+        callbacks.on_test_end(logs)
+        return logs
+
+    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+        """Return the outputs for x, in its order, as a new array.
+
+        Several threads may predict with one model at the same time.
+
+        Args:
+            x: samples (N, ...), or something that yields batches of x.
+            batch_size: how many samples are computed at a time, by default 32; the memory needed grows with it.
+            verbose: 1 draws a progress bar, "auto" only in a terminal or notebook; neither leaves a line.
+            steps: how many batches are used; by default all.
+            callbacks: as for `fit`.
+        """
+        self._require_layers("predict")
+        verbose = verbosity(verbose, "predict")
+        source = make_input_source(self, x, optional_integer(batch_size, "batch_size", "predict"))
+        data = Epochs(source, optional_integer(steps, "steps", "predict"))
+        callbacks = CallbackList(callbacks, self, "predict", verbose=verbose, epochs=1, steps=data.steps)
+        outputs = []
+        callbacks.on_predict_begin()
+        with contextlib.closing(Progress("Predict", data.steps, verbose, line=False)) as progress:
+            for step, (batch, _, _) in enumerate(data.epoch()):
+                callbacks.on_predict_batch_begin(step)
+                # A copy: a model that only reshapes returns a view of the batch, whose memory the next one gets.
+                outputs.append(self.forward(batch).copy())
+                if progress.step(len(batch)):
+                    progress.show({})
+                callbacks.on_predict_batch_end(step, {"outputs": outputs[-1]})
+        callbacks.on_predict_end()
+        return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
+
+    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+        """Return the loss and the metrics of one batch, as `evaluate` does."""
+        self._require_loss("test_on_batch")
+        x, y, sample_weight = checked_samples(self, x, y, sample_weight, owner="test_on_batch")
+        running = RunningLoss(self.metrics)
+        loss, z = self.test_step(np.array(x, self.dtype, order="C"), y, sample_weight)
+        running.add(loss, len(x))
+        self._update_metrics(y, z, sample_weight)
+        return self._values(running.logs(), return_dict)
+
+    def predict_on_batch(self, x):
+        """Return the outputs for one batch as a new array."""
+        return self.predict(x, batch_size=max(1, len(x)), verbose=0)

@@ -1,0 +1,129 @@
+"""Depthwise convolution: every channel has kernels of its own, and no sum runs over channels.
+
+    y[n, oh, ow, c * M + m] = bias[c * M + m] + sum over ky, kx of  x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, m]
+
+There is no matrix product in it: each number of x is used KH * KW * M times and not F times. So
+the loops run along the channels, which lie side by side, and numba turns the innermost one into vector instructions.
+
+Shapes: x (N, H, W, C), kernel (KH, KW, C, M), y (N, OH, OW, C * M).
+"""
+
+import numpy as np
+from numba import prange
+
+from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.kernels.im2col import NO_PADS, output_shape
+
+CHUNKS = 16  # see conv2d_kernel_gradient
+
+
+def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
+    """Return y, (N, OH, OW, C * M)."""
+    kh, kw, c, m = kernel.shape
+    if out is None:
+        out = np.empty((len(x), *output_shape(x.shape, (kh, kw), strides, pads, dilation), c * m), x.dtype)
+    bias = np.zeros(c * m, x.dtype) if bias is None else bias
+    _depthwise(x, kernel, bias, out, strides, (pads[0][0], pads[1][0]), dilation)
+    return out
+
+
+@compiled(parallel=True)
+def _depthwise(x, kernel, bias, y, strides, before, dilation):
+    for unit in prange(y.shape[0] * y.shape[1]):
+        n, row = unit // y.shape[1], unit % y.shape[1]
+        _depthwise_row(x[n], kernel, bias, y[n, row], row, strides, before, dilation)
+
+
+@compiled
+def _depthwise_row(x, kernel, bias, y, row, strides, before, dilation):
+    h, w, channels = x.shape
+    kh, kw, _, multiplier = kernel.shape
+    for column in range(y.shape[0]):
+        target = y[column]
+        for f in range(target.shape[0]):
+            target[f] = bias[f]
+        for ky in range(kh):
+            i = row * strides[0] + ky * dilation[0] - before[0]
+            if i < 0 or i >= h:
+                continue
+            for kx in range(kw):
+                j = column * strides[1] + kx * dilation[1] - before[1]
+                if j < 0 or j >= w:
+                    continue
+                source, weights = x[i, j], kernel[ky, kx]
+                for m in range(multiplier):
+                    for c in range(channels):
+                        target[c * multiplier + m] += source[c] * weights[c, m]
+
+
+def depthwise_conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
+    """Return dx: each dy goes back, times the weight, to the pixel that it came from."""
+    out = np.empty(x_shape, dy.dtype) if out is None else out
+    _depthwise_input_gradient(dy, kernel, out, strides, (pads[0][0], pads[1][0]), dilation)
+    return out
+
+
+@compiled(parallel=True)
+def _depthwise_input_gradient(dy, kernel, dx, strides, before, dilation):
+    for n in prange(dx.shape[0]):
+        _depthwise_input_gradient_image(dy[n], kernel, dx[n], strides, before, dilation)
+
+
+@compiled
+def _depthwise_input_gradient_image(dy, kernel, dx, strides, before, dilation):
+    h, w, channels = dx.shape
+    kh, kw, _, multiplier = kernel.shape
+    dx[:] = 0
+    for row in range(dy.shape[0]):
+        for column in range(dy.shape[1]):
+            source = dy[row, column]
+            for ky in range(kh):
+                i = row * strides[0] + ky * dilation[0] - before[0]
+                if i < 0 or i >= h:
+                    continue
+                for kx in range(kw):
+                    j = column * strides[1] + kx * dilation[1] - before[1]
+                    if j < 0 or j >= w:
+                        continue
+                    target, weights = dx[i, j], kernel[ky, kx]
+                    for m in range(multiplier):
+                        for c in range(channels):
+                            target[c] += source[c * multiplier + m] * weights[c, m]
+
+
+def depthwise_conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
+    """Return dkernel: a sum over all pixels, in chunks of images that are added in order."""
+    out = np.empty(kernel_shape, x.dtype) if out is None else out
+    sums = np.zeros((max(1, min(len(x), CHUNKS)), *kernel_shape), x.dtype)
+    _depthwise_kernel_gradient(x, dy, sums, strides, (pads[0][0], pads[1][0]), dilation)
+    np.sum(sums, axis=0, out=out)
+    return out
+
+
+@compiled(parallel=True)
+def _depthwise_kernel_gradient(x, dy, sums, strides, before, dilation):
+    chunks = sums.shape[0]
+    for chunk in prange(chunks):
+        for n in range(chunk * x.shape[0] // chunks, (chunk + 1) * x.shape[0] // chunks):
+            _depthwise_kernel_gradient_image(x[n], dy[n], sums[chunk], strides, before, dilation)
+
+
+@compiled
+def _depthwise_kernel_gradient_image(x, dy, sums, strides, before, dilation):
+    h, w, channels = x.shape
+    kh, kw, _, multiplier = sums.shape
+    for row in range(dy.shape[0]):
+        for column in range(dy.shape[1]):
+            gradient = dy[row, column]
+            for ky in range(kh):
+                i = row * strides[0] + ky * dilation[0] - before[0]
+                if i < 0 or i >= h:
+                    continue
+                for kx in range(kw):
+                    j = column * strides[1] + kx * dilation[1] - before[1]
+                    if j < 0 or j >= w:
+                        continue
+                    source, target = x[i, j], sums[ky, kx]
+                    for m in range(multiplier):
+                        for c in range(channels):
+                            target[c, m] += source[c] * gradient[c * multiplier + m]

@@ -1,0 +1,123 @@
+"""Matrix products on the micro-kernel, and the sums over rows that bias gradients are.
+
+No BLAS: its threads and numba's would take turns on the same cores, and each turn costs milliseconds.
+"""
+
+import numpy as np
+from numba import prange
+
+from cnnlite.kernels._jit import kernel
+from cnnlite.kernels.microkernel import ROWS, VECTOR_BYTES, block, lanes
+
+ROWS_A_UNIT = 32  # rows of the result that one thread computes at a time: enough units for many threads
+ROWS_A_SUM = 256  # rows that are added up before their sum joins the others
+
+
+def panel_width(dtype):
+    """Return how many columns one tile covers: two vectors."""
+    return 2 * lanes(dtype)
+
+
+def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
+    """c = a @ b + bias, with either factor transposed where asked.
+
+    Args:
+        a: (M, K), or (K, M) with `transpose_a`. All arrays are C-contiguous and of one dtype.
+        b: (K, N), or (N, K) with `transpose_b`.
+        bias: (N,), or None for none.
+        out: (M, N) to write to.
+    """
+    m, k = a.shape[::-1] if transpose_a else a.shape
+    n = b.shape[0] if transpose_b else b.shape[1]
+    out = np.empty((m, n), a.dtype) if out is None else out
+    start = padded_columns(bias, n, a.dtype)
+    a_i, a_k = (1, m) if transpose_a else (k, 1)
+    if transpose_b or n % lanes(a.dtype):
+        b_j, b_k = (k, 1) if transpose_b else (1, n)
+        b = pack_panels(b.reshape(-1), 1, k, n, b_k, b_j)
+        b_panel, b_k = k * panel_width(a.dtype), panel_width(a.dtype)
+    else:
+        b_panel, b_k = panel_width(a.dtype), n
+    _matmul(a.reshape(-1), a_i, a_k, b.reshape(-1), b_panel, b_k, start, out.reshape(-1), m, n, k)
+    return out
+
+
+@kernel(parallel=True)
+def _matmul(a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k):
+    width = 2 * VECTOR_BYTES // c.itemsize
+    panels = (n + width - 1) // width
+    row_units = (m + ROWS_A_UNIT - 1) // ROWS_A_UNIT
+    for unit in prange(panels * row_units):
+        _matmul_unit(a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, unit // row_units, unit % row_units)
+
+
+@kernel
+def _matmul_unit(a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, panel, row_unit):
+    width = 2 * VECTOR_BYTES // c.itemsize
+    scratch = np.empty(ROWS * width, c.dtype)
+    first = row_unit * ROWS_A_UNIT
+    rows = min(ROWS_A_UNIT, m - first)
+    column = panel * width
+    block(rows, min(width, n - column), c, first * n + column, n, start, column, 0,
+          a, first * a_i, a_i, 0, a_k, b, panel * b_panel, 0, b_k, 1, k, scratch)
+
+
+def padded_columns(bias, n, dtype):
+    """Return the bias (or zeros) with zeros up to a whole number of panels: what the sums start from."""
+    width = panel_width(dtype)
+    padded = np.zeros(-(-n // width) * width, dtype)
+    if bias is not None:
+        padded[:n] = bias
+    return padded
+
+
+def pack_panels(b, groups, k, n, b_k, b_j):
+    """Copy (K, groups * N) into panels of two vectors' width: (groups, ceil(N / width), K, width), zeros at the end.
+
+    A tile reads a panel from front to back, in whole vectors. b is one-dimensional, with the distances b_k
+    and b_j from one row and column to the next.
+    """
+    width = panel_width(b.dtype)
+    out = np.empty((groups, -(-n // width), k, width), b.dtype)
+    _pack_panels(b, k, n, b_k, b_j, out)
+    return out
+
+
+@kernel(parallel=True)
+def _pack_panels(b, k, n, b_k, b_j, out):
+    groups, panels, _, width = out.shape
+    for unit in prange(groups * panels):
+        group, panel = unit // panels, unit % panels
+        columns = min(width, n - panel * width)
+        place = (group * n + panel * width) * b_j
+        target = out[group, panel]
+        for row in range(k):
+            for j in range(columns):
+                target[row, j] = b[place + row * b_k + j * b_j]
+            for j in range(columns, width):
+                target[row, j] = 0
+
+
+def column_sums(x, out=None):
+    """out[j] = sum over i of x[i, j], the gradient of a bias, for x of shape (M, N).
+
+    Rows are added up in groups of 256 and the groups' sums in order: the result depends on neither the number
+    of threads nor, much, on the number of rows.
+    """
+    out = np.empty(x.shape[1], x.dtype) if out is None else out
+    partial = np.empty((max(1, -(-x.shape[0] // ROWS_A_SUM)), x.shape[1]), x.dtype)
+    _column_sums(x, partial)
+    out[...] = partial.sum(axis=0, dtype=np.float64)
+    return out
+
+
+@kernel(parallel=True)
+def _column_sums(x, partial):
+    rows, columns = x.shape
+    for unit in prange(partial.shape[0]):
+        sums = partial[unit]
+        for j in range(columns):
+            sums[j] = 0
+        for i in range(unit * ROWS_A_SUM, min(rows, (unit + 1) * ROWS_A_SUM)):
+            for j in range(columns):
+                sums[j] += x[i, j]

@@ -1,0 +1,54 @@
+"""Average pooling: an image made smaller by taking the mean of each window."""
+
+from cnnlite import kernels
+from cnnlite.kernels.pooling import pooled_shape
+from cnnlite.layers.pool import Pool
+
+
+class AveragePool(Pool):
+    """The mean of each window of an image, channel by channel.
+
+    forward:   y[n, i, j, c] = 1/K Σ over the K pixels (a, b) of the window of x[n, i·SH + a, j·SW + b, c]
+    backward:  dx at each of the K pixels += dy[n, i, j, c] / K
+
+    With padding="same" only the pixels of the image count, the padding doesn't, so K is smaller at the border:
+    OH = ceil(H / SH), and the odd pixel of padding goes to the bottom and the right, as in Keras.
+
+    Args:
+        pool_size: the window (KH, KW), or one integer for both (default 2).
+        strides: the steps (SH, SW), or one integer; None (default) means `pool_size`.
+        padding: "valid" (default) for windows inside the image only, or "same".
+        data_format: "channels_last" or "channels_first"; None (default) takes `cnnlite.config.image_data_format()`.
+        **kwargs: name, dtype, trainable, input_shape.
+
+    Input shape: (N, H, W, C), or (N, C, H, W) with "channels_first".
+    Output shape: (N, OH, OW, C), or (N, C, OH, OW).
+
+    Raises:
+        ValueError: a size is below 1, or, when the layer is built, the window is larger than the image.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> x = np.array([[1, 2, 0], [5, 4, 3], [7, 6, 9]]).reshape(1, 3, 3, 1)
+    >>> cnnlite.layers.AveragePool(2, padding="same")(x)[0, :, :, 0]
+    array([[3. , 1.5],
+           [6.5, 9. ]], dtype=float32)
+    """
+
+    def forward(self, x, training=False):
+        x = self.prepare(x)
+        window = self.window(x.shape)
+        y = self.allocate("y", pooled_shape(x.shape, *window), training)
+        kernels.average_pool(x, *window, out=y)
+        if training:
+            self.remember(x.shape, y.shape)
+        return self.finish(y)
+
+    def backward(self, dy):
+        x_shape, y_shape = self.recall()
+        dy = self.prepare_image_gradient(dy, y_shape)
+        dx = self.allocate("dx", x_shape)
+        kernels.average_pool_backward(dy, x_shape, *self.window(x_shape), out=dx)
+        return self.finish(dx)

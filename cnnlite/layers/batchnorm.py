@@ -1,0 +1,172 @@
+"""Batch normalisation: each channel shifted and scaled to mean 0 and deviation 1, then to a learned beta and gamma."""
+
+import numpy as np
+
+from cnnlite import initializers, kernels, regularizers
+from cnnlite.arguments import boolean, integer, number
+from cnnlite.layers.base import Layer
+
+
+class BatchNorm(Layer):
+    """Normalise each channel over the batch, and over the pixels where there are any (Ioffe and Szegedy, 2015).
+
+    forward, training (sums over the M values of a channel, M = N·H·W for images):
+
+        mean = 1/M Σ x,   variance = 1/M Σ (x − mean)²
+        x̂ = (x − mean) / √(variance + epsilon)
+        y = gamma x̂ + beta
+        moving_mean     = momentum · moving_mean     + (1 − momentum) · mean
+        moving_variance = momentum · moving_variance + (1 − momentum) · variance
+
+    forward, inference: the same x̂ and y, from moving_mean and moving_variance.
+
+    backward, where mean and variance depend on x too:
+
+        dbeta = Σ dy
+        dgamma = Σ dy x̂
+        dx = gamma / √(variance + epsilon) · (dy − dbeta / M − x̂ dgamma / M)
+
+    A layer with `trainable=False` is frozen: it runs in inference mode in training too, and its backward is
+    dx = gamma / √(moving_variance + epsilon) · dy. The gradients of gamma and beta are then not computed.
+
+    The moving variance takes the biased variance, as in Keras (PyTorch takes M / (M − 1) times as much). Where a
+    channel has one value only, or all are equal, the variance is 0, y is beta and dx is 0. A batch of 0 samples
+    gives an empty y, gradients of 0, and leaves the moving averages alone.
+
+    Args:
+        axis: the axis of the channels (default -1); 1 for images (N, C, H, W).
+        momentum: how much of the moving averages a training step keeps, from 0 to 1 (default 0.99).
+        epsilon: added to the variance, above 0 (default 0.001).
+        center: add beta (default True).
+        scale: multiply by gamma (default True).
+        beta_initializer, gamma_initializer: "zeros" and "ones" by default.
+        moving_mean_initializer, moving_variance_initializer: "zeros" and "ones" by default.
+        beta_regularizer, gamma_regularizer: None by default.
+        **kwargs: name, dtype, trainable, input_shape.
+
+    Input shape: any with at least 2 axes, such as (N, C) and (N, H, W, C).
+    Output shape: that of the input.
+
+    Raises:
+        ValueError: momentum or epsilon is out of its range; at build, `axis` is not an axis of a sample.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> y = cnnlite.layers.BatchNorm()(np.array([[1.0, 10.0], [3.0, 30.0]]), training=True)
+    >>> print(y.round(2))
+    [[-1. -1.]
+     [ 1.  1.]]
+    """
+
+    def __init__(self, axis=-1, momentum=0.99, epsilon=1e-3, center=True, scale=True, beta_initializer="zeros",
+                 gamma_initializer="ones", moving_mean_initializer="zeros", moving_variance_initializer="ones",
+                 beta_regularizer=None, gamma_regularizer=None, **kwargs):
+        super().__init__(**kwargs)
+        owner = type(self).__name__
+        if isinstance(axis, (list, tuple)) and len(axis) == 1:
+            axis = axis[0]  # what files of older Keras versions hold
+        self.axis = integer(axis, "axis", owner, minimum=-10)
+        self.momentum = number(momentum, "momentum", owner, minimum=0)
+        if self.momentum > 1:
+            raise ValueError(f"{owner}: momentum must be at most 1. Received: momentum={momentum}.")
+        self.epsilon = number(epsilon, "epsilon", owner, above=0)
+        self.center = boolean(center, "center", owner)
+        self.scale = boolean(scale, "scale", owner)
+        self.beta_initializer = initializers.get(beta_initializer)
+        self.gamma_initializer = initializers.get(gamma_initializer)
+        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
+        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
+        self.beta_regularizer = regularizers.get(beta_regularizer)
+        self.gamma_regularizer = regularizers.get(gamma_regularizer)
+
+    def build(self, input_shape):
+        rank = len(input_shape)
+        if self.axis % max(rank, 1) == 0 or not -rank < self.axis < rank:
+            raise ValueError(
+                f"{self.name}: axis must be an axis of the input other than the batch. "
+                f"Received: axis={self.axis} and an input of shape {tuple(input_shape)}."
+            )
+        self.channel_axis = self.axis
+        super().build(input_shape)
+        channels = (input_shape[self.axis],)
+        if self.scale:
+            self.add_weight("gamma", channels, self.gamma_initializer, regularizer=self.gamma_regularizer)
+        if self.center:
+            self.add_weight("beta", channels, self.beta_initializer, regularizer=self.beta_regularizer)
+        self.add_weight("moving_mean", channels, self.moving_mean_initializer, trainable=False)
+        self.add_weight("moving_variance", channels, self.moving_variance_initializer, trainable=False)
+
+    def forward(self, x, training=False):
+        x = self.prepare(x)
+        shape = x.shape
+        x = self.samples_by_channels(x)
+        learning = training and self.trainable
+        if learning:
+            mean, variance = kernels.batchnorm_statistics(x)
+            if len(x):
+                self.move("moving_mean", mean)
+                self.move("moving_variance", variance)
+        else:
+            mean, variance = self.state["moving_mean"], self.state["moving_variance"]
+        inv_std = 1 / np.sqrt(variance + self.dtype.type(self.epsilon))
+        gamma, beta = self.gamma_and_beta()
+        y = self.allocate("y", x.shape, training)
+        kernels.batchnorm_normalize(x, mean, inv_std, gamma, beta, out=y)
+        if training:
+            self.remember(x if learning else None, mean, inv_std, shape)
+        return self.restore(y, shape)
+
+    def backward(self, dy):
+        x, mean, inv_std, shape = self.recall()
+        dy = self.samples_by_channels(self.prepare_gradient(dy, shape))
+        gamma, _ = self.gamma_and_beta()
+        dx = self.allocate("dx", dy.shape)
+        if x is None:
+            kernels.batchnorm_inference_backward(dy, inv_std, gamma, out=dx)
+        else:
+            _, dgamma, dbeta = kernels.batchnorm_backward(dy, x, mean, inv_std, gamma, out=dx)
+            if self.scale:
+                self.grads["gamma"] = dgamma
+            if self.center:
+                self.grads["beta"] = dbeta
+        return self.restore(dx, shape)
+
+    def samples_by_channels(self, x):
+        """Return x as a contiguous (M, C)."""
+        return np.ascontiguousarray(np.moveaxis(x, self.axis, -1)).reshape(-1, x.shape[self.axis])
+
+    def restore(self, y, shape):
+        """Return the array (M, C) in the shape of the input."""
+        sizes = list(shape)
+        channels = sizes.pop(self.axis)
+        return np.moveaxis(y.reshape(*sizes, channels), -1, self.axis)
+
+    def gamma_and_beta(self):
+        """Return gamma and beta, 1 and 0 where the layer has none."""
+        constant = np.ones_like(self.state["moving_mean"])
+        return self.params.get("gamma", constant), self.params.get("beta", 0 * constant)
+
+    def move(self, name, value):
+        """Move an average towards `value`."""
+        self.state[name] = self.momentum * self.state[name] + (1 - self.momentum) * value
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            "axis": self.axis,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "center": self.center,
+            "scale": self.scale,
+            "beta_initializer": initializers.serialize(self.beta_initializer),
+            "gamma_initializer": initializers.serialize(self.gamma_initializer),
+            "moving_mean_initializer": initializers.serialize(self.moving_mean_initializer),
+            "moving_variance_initializer": initializers.serialize(self.moving_variance_initializer),
+            "beta_regularizer": regularizers.serialize(self.beta_regularizer),
+            "gamma_regularizer": regularizers.serialize(self.gamma_regularizer),
+            **super().get_config(),
+        }

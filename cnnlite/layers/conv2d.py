@@ -1,0 +1,131 @@
+"""Conv2D: a kernel slides over the image, and every output pixel is a weighted sum of the window under it."""
+
+from cnnlite import initializers, kernels, regularizers
+from cnnlite.arguments import integer
+from cnnlite.identifiers import to_config
+from cnnlite.layers.convolution import Convolution
+
+
+class Conv2D(Convolution):
+    """y[n, oh, ow, f] = activation(bias[f] + sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, f])
+
+    The sum runs over ky, kx and c; s are the strides and d the dilation. As in all of deep learning this is
+    the cross-correlation: the kernel is not turned round.
+
+    Args:
+        filters: how many output channels.
+        kernel_size: (height, width) of the window, or one integer for both.
+        strides: by how many pixels the window moves.
+        padding: "valid" for none, or "same" for zeros round the image, so that the output has the size
+            ceil(size / stride); the odd pixel goes to the bottom and the right.
+        data_format: "channels_last" (N, H, W, C) or "channels_first" (N, C, H, W); None (default) takes
+            `cnnlite.config.image_data_format()`, which is "channels_last".
+        dilation_rate: the distance between the pixels of a window; above 1 only with strides of 1.
+        groups: cut the channels and the filters into so many groups that don't see each other.
+        activation: a name ("relu"), an activation layer, or None for none.
+        use_bias: False leaves the bias out, as is usual before a BatchNorm.
+        kernel_initializer: "glorot_uniform" by default.
+        bias_initializer: "zeros" by default.
+        kernel_regularizer, bias_regularizer: a penalty on the weights ("l2", `L2(1e-4)`), or None.
+        **kwargs: name, dtype, trainable, input_shape; see `Layer`.
+
+    Shapes: x (N, H, W, C), kernel (KH, KW, C / groups, filters), bias (filters,), y (N, OH, OW, filters).
+
+    Raises:
+        ValueError: filters or channels can't be divided by groups, strides are combined with a dilation, or
+            the window is larger than the image.
+
+    Example:
+
+    >>> import numpy as np
+    >>> from cnnlite import layers
+    >>> layers.Conv2D(4, 3, strides=2, padding="same")(np.ones((1, 28, 28, 3))).shape
+    (1, 14, 14, 4)
+    """
+
+    def __init__(self, filters, kernel_size, strides=(1, 1), padding="valid", data_format=None,
+                 dilation_rate=(1, 1), groups=1, activation=None, use_bias=True,
+                 kernel_initializer="glorot_uniform", bias_initializer="zeros",
+                 kernel_regularizer=None, bias_regularizer=None, **kwargs):
+        super().__init__(kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
+                         bias_initializer, bias_regularizer, **kwargs)
+        self.filters = integer(filters, "filters", "Conv2D")
+        self.groups = integer(groups, "groups", "Conv2D")
+        if self.filters % self.groups:
+            raise ValueError(
+                f"Conv2D: filters must be divisible by groups. Received: filters={filters}, groups={groups}."
+            )
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        channels = input_shape[self.channel_axis]
+        self.add_weight("kernel", (*self.kernel_size, channels // self.groups, self.filters),
+                        self.kernel_initializer, regularizer=self.kernel_regularizer)
+        if self.use_bias:
+            self.add_weight("bias", (self.filters,), self.bias_initializer, regularizer=self.bias_regularizer)
+
+    def preactivation(self, x, training=False):
+        """z = x * kernel + bias, the convolution itself."""
+        x = self.prepare(x)
+        z = self.allocate("z", self.output_image_shape(*x.shape), training)
+        kernels.conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x), self.groups, out=z)
+        if training:
+            self.remember(x, z.shape)
+        return self.finish(z)
+
+    def backward_preactivation(self, dz):
+        """dx[n, h, w, c] = sum of dz[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into"""
+        dz = self.weight_gradients(dz)
+        x, _ = self.recall()
+        dx = self.allocate("dx", x.shape)
+        kernels.conv2d_input_gradient(dz, self.params["kernel"], x.shape, *self.geometry(x), self.groups, out=dx)
+        return self.finish(dx)
+
+    def weight_gradients(self, dz):
+        """dkernel[ky, kx, c, f] = sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * dz[n, oh, ow, f],  dbias[f] = sum of dz
+
+        Both sums run over all images and all output pixels, n, oh and ow.
+        """
+        x, z_shape = self.recall()
+        dz = self.prepare_image_gradient(dz, z_shape)
+        if self.trainable:
+            dkernel = self.grads["kernel"]
+            kernels.conv2d_kernel_gradient(x, dz, dkernel.shape, *self.geometry(x), self.groups, out=dkernel)
+            if self.use_bias:
+                kernels.column_sums(dz.reshape(-1, self.filters), out=self.grads["bias"])
+        return dz
+
+    def im2col(self, x):
+        """Return the matrix whose product with the kernel this convolution is: (N * OH * OW, KH * KW * C).
+
+        For study. With groups=1:
+
+        >>> import numpy as np
+        >>> from cnnlite import layers
+        >>> layer, x = layers.Conv2D(2, 3), np.random.default_rng(0).normal(size=(1, 5, 5, 4))
+        >>> y = layer(x)
+        >>> product = layer.im2col(x) @ layer.params["kernel"].reshape(-1, 2) + layer.params["bias"]
+        >>> bool(np.allclose(y, product.reshape(y.shape), atol=1e-5))
+        True
+        """
+        x = self.prepare(x)
+        return kernels.im2col(x, self.kernel_size, *self.geometry(x))
+
+    def output_channels(self, channels):
+        if channels is not None and channels % self.groups:
+            raise ValueError(
+                f"{self.name}: the channels of the input must be divisible by groups. "
+                f"Received: channels={channels}, groups={self.groups}."
+            )
+        return self.filters
+
+    def get_config(self):
+        return {
+            "filters": self.filters,
+            "groups": self.groups,
+            "kernel_initializer": to_config(self.kernel_initializer),
+            "kernel_regularizer": to_config(self.kernel_regularizer),
+            **super().get_config(),
+        }

@@ -1,0 +1,83 @@
+"""What Conv2D and DepthwiseConv2D share: their arguments, and where the window goes."""
+
+from cnnlite import activations, initializers, regularizers
+from cnnlite.arguments import boolean, padding_mode, pair
+from cnnlite.identifiers import to_config
+from cnnlite.kernels.geometry import window_output_size, window_pads
+from cnnlite.layers.image import ImageLayer
+
+
+class Convolution(ImageLayer):
+    """The base of the convolutions: a subclass defines `preactivation` and the two that go back from it."""
+
+    def __init__(self, kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
+                 bias_initializer, bias_regularizer, **kwargs):
+        super().__init__(data_format, **kwargs)
+        owner = type(self).__name__
+        self.kernel_size = pair(kernel_size, "kernel_size", owner)
+        self.strides = pair(strides, "strides", owner)
+        self.padding = padding_mode(padding, owner)
+        self.dilation_rate = pair(dilation_rate, "dilation_rate", owner)
+        if max(self.strides) > 1 and max(self.dilation_rate) > 1:
+            raise ValueError(
+                f"{owner}: strides above 1 can't be combined with a dilation_rate above 1. "
+                f"Received: strides={self.strides}, dilation_rate={self.dilation_rate}."
+            )
+        self.activation = activations.get(activation, dtype=self.dtype)
+        self.use_bias = boolean(use_bias, "use_bias", owner)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.inner_layers = [self.activation]
+        self.channel_axis = -1 if self.data_format == "channels_last" else 1
+
+    def forward(self, x, training=False):
+        return self.activation.forward(self.preactivation(x, training), training)
+
+    def preactivation(self, x, training=False):
+        """Return what goes into the activation."""
+        raise NotImplementedError(f"{type(self).__name__} must define preactivation(x, training=False).")
+
+    def backward(self, dy):
+        return self.backward_preactivation(self.activation.backward(dy))
+
+    def backward_weights(self, dy):
+        self.weight_gradients(self.activation.backward(dy))
+
+    def backward_preactivation(self, dz):
+        """Take the gradient by what `preactivation` returned, fill `grads` and return dx."""
+        raise NotImplementedError(f"{type(self).__name__} must define backward_preactivation(dz).")
+
+    def weight_gradients(self, dz):
+        """Fill `grads`, and return dz as contiguous (N, OH, OW, C)."""
+        raise NotImplementedError(f"{type(self).__name__} must define weight_gradients(dz).")
+
+    def geometry(self, x):
+        """Return (strides, pads, dilation), the arguments of the kernels, for x of shape (N, H, W, C)."""
+        pads = window_pads(*x.shape[1:3], self.kernel_size, self.strides, self.padding, self.dilation_rate)
+        return self.strides, pads, self.dilation_rate
+
+    def output_channels(self, channels):
+        """Return how many channels the output has for an input with so many."""
+        raise NotImplementedError(f"{type(self).__name__} must define output_channels(channels).")
+
+    def output_image_shape(self, n, height, width, channels):
+        """Return (N, OH, OW, C of the output) for images of that shape."""
+        size = window_output_size(height, width, self.kernel_size, self.strides, self.padding, self.dilation_rate,
+                                  self.name)
+        return (n, *size, self.output_channels(channels))
+
+    def compute_output_shape(self, input_shape):
+        return self.join(*self.output_image_shape(*self.split(input_shape)))
+
+    def get_config(self):
+        return {
+            "kernel_size": list(self.kernel_size),
+            "strides": list(self.strides),
+            "padding": self.padding,
+            "dilation_rate": list(self.dilation_rate),
+            "activation": activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "bias_initializer": to_config(self.bias_initializer),
+            "bias_regularizer": to_config(self.bias_regularizer),
+            **super().get_config(),
+        }

@@ -1,0 +1,105 @@
+"""Dense: every output is a weighted sum of all inputs."""
+
+from cnnlite import activations, initializers, kernels, regularizers
+from cnnlite.arguments import boolean, integer
+from cnnlite.identifiers import to_config
+from cnnlite.layers.base import Layer
+
+
+class Dense(Layer):
+    """y = activation(x @ kernel + bias)
+
+    Args:
+        units: how many outputs.
+        activation: a name ("relu"), an activation layer, or None for none.
+        use_bias: False leaves the bias out.
+        kernel_initializer: "glorot_uniform" by default.
+        bias_initializer: "zeros" by default.
+        kernel_regularizer, bias_regularizer: a penalty on the weights ("l2", `L2(1e-4)`), or None.
+        **kwargs: name, dtype, trainable, input_shape; see `Layer`.
+
+    Shapes: x (N, ..., D), kernel (D, units), bias (units,), y (N, ..., units).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from cnnlite import layers
+    >>> layers.Dense(3)(np.ones((2, 5))).shape
+    (2, 3)
+    """
+
+    def __init__(self, units, activation=None, use_bias=True, kernel_initializer="glorot_uniform",
+                 bias_initializer="zeros", kernel_regularizer=None, bias_regularizer=None, **kwargs):
+        super().__init__(**kwargs)
+        self.units = integer(units, "units", "Dense")
+        self.activation = activations.get(activation, dtype=self.dtype)
+        self.use_bias = boolean(use_bias, "use_bias", "Dense")
+        self.kernel_initializer = initializers.get(kernel_initializer)
+        self.bias_initializer = initializers.get(bias_initializer)
+        self.kernel_regularizer = regularizers.get(kernel_regularizer)
+        self.bias_regularizer = regularizers.get(bias_regularizer)
+        self.inner_layers = [self.activation]
+        self.channel_axis = -1
+
+    def build(self, input_shape):
+        if len(input_shape) < 2:
+            raise ValueError(
+                f"{self.name}: the input must have at least 2 axes, (samples, features). "
+                f"Received: shape={tuple(input_shape)}."
+            )
+        super().build(input_shape)
+        self.add_weight("kernel", (input_shape[-1], self.units), self.kernel_initializer,
+                        regularizer=self.kernel_regularizer)
+        if self.use_bias:
+            self.add_weight("bias", (self.units,), self.bias_initializer, regularizer=self.bias_regularizer)
+
+    def forward(self, x, training=False):
+        return self.activation.forward(self.preactivation(x, training), training)
+
+    def preactivation(self, x, training=False):
+        """z = x @ kernel + bias"""
+        x = self.prepare(x)
+        rows = x.reshape(-1, x.shape[-1])
+        z = self.allocate("z", (len(rows), self.units), training)
+        kernels.matmul(rows, self.params["kernel"], self.params.get("bias"), out=z)
+        if training:
+            self.remember(rows, x.shape)
+        return z.reshape(*x.shape[:-1], self.units)
+
+    def backward(self, dy):
+        return self.backward_preactivation(self.activation.backward(dy))
+
+    def backward_preactivation(self, dz):
+        """dkernel = x.T @ dz,  dbias = sum of dz over the rows,  dx = dz @ kernel.T"""
+        dz = self.weight_gradients(dz)
+        rows, x_shape = self.recall()
+        dx = self.allocate("dx", rows.shape)
+        return kernels.matmul(dz, self.params["kernel"], transpose_b=True, out=dx).reshape(x_shape)
+
+    def backward_weights(self, dy):
+        self.weight_gradients(self.activation.backward(dy))
+
+    def weight_gradients(self, dz):
+        """Fill `grads`, and return dz as a matrix."""
+        rows, x_shape = self.recall()
+        dz = self.prepare_gradient(dz, (*x_shape[:-1], self.units)).reshape(-1, self.units)
+        if self.trainable:
+            kernels.matmul(rows, dz, transpose_a=True, out=self.grads["kernel"])
+            if self.use_bias:
+                kernels.column_sums(dz, out=self.grads["bias"])
+        return dz
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.units)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "activation": activations.serialize(self.activation),
+            "use_bias": self.use_bias,
+            "kernel_initializer": to_config(self.kernel_initializer),
+            "bias_initializer": to_config(self.bias_initializer),
+            "kernel_regularizer": to_config(self.kernel_regularizer),
+            "bias_regularizer": to_config(self.bias_regularizer),
+        }

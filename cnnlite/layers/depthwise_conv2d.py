@@ -1,0 +1,89 @@
+"""DepthwiseConv2D: every channel is convolved on its own, with kernels of its own."""
+
+from cnnlite import initializers, kernels, regularizers
+from cnnlite.arguments import integer
+from cnnlite.identifiers import to_config
+from cnnlite.layers.convolution import Convolution
+
+
+class DepthwiseConv2D(Convolution):
+    """y[n, oh, ow, c*M + m] = activation(bias[c*M + m] + sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, m])
+
+    The sum runs over ky and kx alone; s are the strides, d is the dilation and M the depth multiplier. With
+    a 1x1 convolution behind it, which mixes the channels, it does much of what a convolution does at a
+    fraction of the work (Howard et al., 2017, "MobileNets").
+
+    Args:
+        kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias: see `Conv2D`.
+        depth_multiplier: how many output channels each input channel gets, 1 by default.
+        depthwise_initializer: of the kernel, "glorot_uniform" by default.
+        bias_initializer: "zeros" by default.
+        depthwise_regularizer, bias_regularizer: a penalty on the weights, or None.
+        **kwargs: name, dtype, trainable, input_shape; see `Layer`.
+
+    Shapes: x (N, H, W, C), kernel (KH, KW, C, M), bias (C * M,), y (N, OH, OW, C * M).
+
+    Example:
+
+    >>> import numpy as np
+    >>> from cnnlite import layers
+    >>> layers.DepthwiseConv2D(3, depth_multiplier=2)(np.ones((1, 8, 8, 3))).shape
+    (1, 6, 6, 6)
+    """
+
+    def __init__(self, kernel_size, strides=(1, 1), padding="valid", depth_multiplier=1, data_format=None,
+                 dilation_rate=(1, 1), activation=None, use_bias=True, depthwise_initializer="glorot_uniform",
+                 bias_initializer="zeros", depthwise_regularizer=None, bias_regularizer=None, **kwargs):
+        super().__init__(kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
+                         bias_initializer, bias_regularizer, **kwargs)
+        self.depth_multiplier = integer(depth_multiplier, "depth_multiplier", "DepthwiseConv2D")
+        self.depthwise_initializer = initializers.get(depthwise_initializer)
+        self.depthwise_regularizer = regularizers.get(depthwise_regularizer)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        channels = input_shape[self.channel_axis]
+        self.add_weight("kernel", (*self.kernel_size, channels, self.depth_multiplier), self.depthwise_initializer,
+                        regularizer=self.depthwise_regularizer)
+        if self.use_bias:
+            self.add_weight("bias", (self.output_channels(channels),), self.bias_initializer,
+                            regularizer=self.bias_regularizer)
+
+    def preactivation(self, x, training=False):
+        """z = x * kernel + bias, channel by channel."""
+        x = self.prepare(x)
+        z = self.allocate("z", self.output_image_shape(*x.shape), training)
+        kernels.depthwise_conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x), out=z)
+        if training:
+            self.remember(x, z.shape)
+        return self.finish(z)
+
+    def backward_preactivation(self, dz):
+        """dx[n, h, w, c] = sum of dz[n, oh, ow, c*M + m] * kernel[ky, kx, c, m] over all that x[n, h, w, c] went into"""
+        dz = self.weight_gradients(dz)
+        x, _ = self.recall()
+        dx = self.allocate("dx", x.shape)
+        kernels.depthwise_conv2d_input_gradient(dz, self.params["kernel"], x.shape, *self.geometry(x), out=dx)
+        return self.finish(dx)
+
+    def weight_gradients(self, dz):
+        """dkernel[ky, kx, c, m] = sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * dz[n, oh, ow, c*M + m] over n, oh and ow"""
+        x, z_shape = self.recall()
+        dz = self.prepare_image_gradient(dz, z_shape)
+        if self.trainable:
+            dkernel = self.grads["kernel"]
+            kernels.depthwise_conv2d_kernel_gradient(x, dz, dkernel.shape, *self.geometry(x), out=dkernel)
+            if self.use_bias:
+                kernels.column_sums(dz.reshape(-1, dz.shape[-1]), out=self.grads["bias"])
+        return dz
+
+    def output_channels(self, channels):
+        return None if channels is None else channels * self.depth_multiplier
+
+    def get_config(self):
+        return {
+            "depth_multiplier": self.depth_multiplier,
+            "depthwise_initializer": to_config(self.depthwise_initializer),
+            "depthwise_regularizer": to_config(self.depthwise_regularizer),
+            **super().get_config(),
+        }

@@ -1,0 +1,110 @@
+"""Global pooling: one number for each channel of an image, by the kernels of pooling with a window as large as it."""
+
+from cnnlite import kernels
+from cnnlite.arguments import boolean
+from cnnlite.kernels.pooling import argmax_dtype
+from cnnlite.layers.image import ImageLayer
+from cnnlite.layers.pool import Window
+
+
+class GlobalPool(ImageLayer):
+    """The base of the layers that reduce an image to one pixel; a subclass defines forward and backward."""
+
+    def __init__(self, data_format=None, keepdims=False, **kwargs):
+        super().__init__(data_format, **kwargs)
+        self.keepdims = boolean(keepdims, "keepdims", type(self).__name__)
+
+    @staticmethod
+    def window(shape) -> Window:
+        """Return (window, strides, pads) of the one window that covers images of shape (N, H, W, C)."""
+        return shape[1:3], (1, 1), ((0, 0), (0, 0))
+
+    def compute_output_shape(self, input_shape):
+        n, height, width, channels = self.split(input_shape)
+        if 0 in (height, width):
+            raise ValueError(f"{self.name}: the image must have at least one pixel. Received: shape={input_shape}.")
+        return self.join(n, 1, 1, channels) if self.keepdims else (n, channels)
+
+    def get_config(self):
+        return {"keepdims": self.keepdims, **super().get_config()}
+
+
+class GlobalMaxPool(GlobalPool):
+    """The maximum of each channel over the whole image.
+
+    forward:   y[n, c] = max over (i, j) of x[n, i, j, c]
+    backward:  dx = dy at the pixel that won, 0 elsewhere
+
+    Of equal values the first one, in row-major order, wins and gets the gradient. An image that holds a NaN
+    gives NaN in that channel.
+
+    Args:
+        data_format: "channels_last" or "channels_first"; None (default) takes `cnnlite.config.image_data_format()`.
+        keepdims: True keeps the two axes of the image with size 1 (default False).
+        **kwargs: name, dtype, trainable, input_shape.
+
+    Input shape: (N, H, W, C), or (N, C, H, W) with "channels_first".
+    Output shape: (N, C); with `keepdims` (N, 1, 1, C), or (N, C, 1, 1).
+
+    Example:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> cnnlite.layers.GlobalMaxPool()(np.arange(8).reshape(1, 2, 2, 2))
+    array([[6., 7.]], dtype=float32)
+    """
+
+    def forward(self, x, training=False):
+        x = self.prepare(x)
+        shape = (x.shape[0], 1, 1, x.shape[3])
+        y = self.allocate("y", shape, training)
+        argmax = self.allocate("argmax", shape, training, argmax_dtype(x.shape[1:3]))
+        kernels.max_pool(x, *self.window(x.shape), out=(y, argmax))
+        if training:
+            self.remember(argmax, x.shape)
+        return y.reshape(self.compute_output_shape(self.join(*x.shape)))
+
+    def backward(self, dy):
+        argmax, x_shape = self.recall()
+        dy = self.prepare_gradient(dy, self.compute_output_shape(self.join(*x_shape))).reshape(argmax.shape)
+        dx = self.allocate("dx", x_shape)
+        kernels.max_pool_backward(dy, argmax, x_shape, *self.window(x_shape), out=dx)
+        return self.finish(dx)
+
+
+class GlobalAveragePool(GlobalPool):
+    """The mean of each channel over the whole image.
+
+    forward:   y[n, c] = 1/(H·W) Σ over (i, j) of x[n, i, j, c]
+    backward:  dx[n, i, j, c] = dy[n, c] / (H·W)
+
+    Args:
+        data_format: "channels_last" or "channels_first"; None (default) takes `cnnlite.config.image_data_format()`.
+        keepdims: True keeps the two axes of the image with size 1 (default False).
+        **kwargs: name, dtype, trainable, input_shape.
+
+    Input shape: (N, H, W, C), or (N, C, H, W) with "channels_first".
+    Output shape: (N, C); with `keepdims` (N, 1, 1, C), or (N, C, 1, 1).
+
+    Example:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> cnnlite.layers.GlobalAveragePool()(np.arange(8).reshape(1, 2, 2, 2))
+    array([[3., 4.]], dtype=float32)
+    """
+
+    def forward(self, x, training=False):
+        x = self.prepare(x)
+        y = self.allocate("y", (x.shape[0], 1, 1, x.shape[3]), training)
+        kernels.average_pool(x, *self.window(x.shape), out=y)
+        if training:
+            self.remember(x.shape)
+        return y.reshape(self.compute_output_shape(self.join(*x.shape)))
+
+    def backward(self, dy):
+        (x_shape,) = self.recall()
+        dy = self.prepare_gradient(dy, self.compute_output_shape(self.join(*x_shape)))
+        dx = self.allocate("dx", x_shape)
+        kernels.average_pool_backward(dy.reshape(x_shape[0], 1, 1, x_shape[3]), x_shape, *self.window(x_shape), out=dx)
+        return self.finish(dx)

@@ -1,0 +1,58 @@
+"""What the layers on images share: the two layouts, (N, H, W, C) and (N, C, H, W)."""
+
+import numpy as np
+
+from cnnlite import config
+from cnnlite.arguments import one_of
+from cnnlite.layers.base import Layer
+
+
+class ImageLayer(Layer):
+    """The base of layers on images: `data_format` decides the layout outside, inside it is (N, H, W, C)."""
+
+    rank = 4
+
+    def __init__(self, data_format=None, **kwargs):
+        super().__init__(**kwargs)
+        if data_format is None:
+            data_format = config.image_data_format()
+        self.data_format = one_of(data_format, ("channels_last", "channels_first"), "data_format", type(self).__name__)
+
+    def build(self, input_shape):
+        # First of all, so that a shape that doesn't fit leaves the layer as it was.
+        self.compute_output_shape(input_shape)
+        super().build(input_shape)
+
+    def prepare(self, x):
+        """Return x checked, and as contiguous (N, H, W, C)."""
+        x = super().prepare(x)
+        self.compute_output_shape(x.shape)
+        return x if self.data_format == "channels_last" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+    def prepare_image_gradient(self, dy, shape):
+        """Return dy checked, and as contiguous (N, OH, OW, C), which is `shape`."""
+        dy = self.prepare_gradient(dy, self.join(*shape))
+        return dy if self.data_format == "channels_last" else np.ascontiguousarray(dy.transpose(0, 2, 3, 1))
+
+    def finish(self, y):
+        """Return images (N, H, W, C) in the layout of the user; a view."""
+        return y if self.data_format == "channels_last" else y.transpose(0, 3, 1, 2)
+
+    def split(self, input_shape):
+        """Return (N, H, W, C) of a shape in the layout of the user."""
+        if len(input_shape) != self.rank:
+            raise ValueError(
+                f"{self.name}: the input must have {self.rank} axes, the batch included. "
+                f"Received: shape={tuple(input_shape)}, which has {len(input_shape)}."
+            )
+        n, *image = input_shape
+        height, width, channels = image if self.data_format == "channels_last" else (*image[1:], image[0])
+        return n, height, width, channels
+
+    def join(self, n, height, width, channels):
+        """Return these four in the layout of the user."""
+        last = self.data_format == "channels_last"
+        return (n, height, width, channels) if last else (n, channels, height, width)
+
+    def get_config(self):
+        return {"data_format": self.data_format, **super().get_config()}

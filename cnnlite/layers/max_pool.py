@@ -1,0 +1,57 @@
+"""Max pooling: an image made smaller by keeping the largest value of each window."""
+
+from cnnlite import kernels
+from cnnlite.kernels.pooling import argmax_dtype, pooled_shape
+from cnnlite.layers.pool import Pool
+
+
+class MaxPool(Pool):
+    """The maximum of each window of an image, channel by channel.
+
+    forward:   y[n, i, j, c] = max over (a, b) in the window of x[n, i·SH + a, j·SW + b, c]
+    backward:  dx at the pixel that won += dy[n, i, j, c]
+
+    Of equal values the first one, in row-major order, wins and gets the gradient. Windows that overlap add
+    their gradients. A window that holds a NaN gives NaN. With padding="same" the image is padded with -inf, so
+    padding never wins: OH = ceil(H / SH), and the odd pixel goes to the bottom and the right, as in Keras.
+
+    Args:
+        pool_size: the window (KH, KW), or one integer for both (default 2).
+        strides: the steps (SH, SW), or one integer; None (default) means `pool_size`.
+        padding: "valid" (default) for windows inside the image only, or "same".
+        data_format: "channels_last" or "channels_first"; None (default) takes `cnnlite.config.image_data_format()`.
+        **kwargs: name, dtype, trainable, input_shape.
+
+    Input shape: (N, H, W, C), or (N, C, H, W) with "channels_first".
+    Output shape: (N, OH, OW, C), or (N, C, OH, OW).
+
+    Raises:
+        ValueError: a size is below 1, or, when the layer is built, the window is larger than the image.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> x = np.array([[1, 2, 0], [5, 4, 3], [7, 6, 9]]).reshape(1, 3, 3, 1)
+    >>> cnnlite.layers.MaxPool(2, strides=1)(x)[0, :, :, 0]
+    array([[5., 4.],
+           [7., 9.]], dtype=float32)
+    """
+
+    def forward(self, x, training=False):
+        x = self.prepare(x)
+        window = self.window(x.shape)
+        shape = pooled_shape(x.shape, *window)
+        y = self.allocate("y", shape, training)
+        argmax = self.allocate("argmax", shape, training, argmax_dtype(self.pool_size))
+        kernels.max_pool(x, *window, out=(y, argmax))
+        if training:
+            self.remember(argmax, x.shape)
+        return self.finish(y)
+
+    def backward(self, dy):
+        argmax, x_shape = self.recall()
+        dy = self.prepare_image_gradient(dy, argmax.shape)
+        dx = self.allocate("dx", x_shape)
+        kernels.max_pool_backward(dy, argmax, x_shape, *self.window(x_shape), out=dx)
+        return self.finish(dx)

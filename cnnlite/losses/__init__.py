@@ -1,0 +1,98 @@
+"""Losses: how far predictions are from the truth, one number to make small, and its gradient.
+
+Every loss is computed for each sample by `forward`, averaged over the batch by a call, and differentiated
+by the predictions by `backward`. The functions return what `forward` of the class of that name returns.
+"""
+
+from cnnlite.identifiers import from_identifier, to_config
+from cnnlite.losses.base import Loss
+from cnnlite.losses.crossentropy import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
+from cnnlite.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError
+
+__all__ = [
+    "BinaryCrossentropy",
+    "CategoricalCrossentropy",
+    "Huber",
+    "Loss",
+    "MeanAbsoluteError",
+    "MeanSquaredError",
+    "SparseCategoricalCrossentropy",
+    "binary_crossentropy",
+    "categorical_crossentropy",
+    "get",
+    "huber",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "serialize",
+    "sparse_categorical_crossentropy",
+]
+
+LOSSES = {
+    "categorical_crossentropy": CategoricalCrossentropy,
+    "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
+    "binary_crossentropy": BinaryCrossentropy,
+    "bce": BinaryCrossentropy,
+    "mean_squared_error": MeanSquaredError,
+    "mse": MeanSquaredError,
+    "mean_absolute_error": MeanAbsoluteError,
+    "mae": MeanAbsoluteError,
+    "huber": Huber,
+}
+
+
+def categorical_crossentropy(y_true, y_pred, from_logits=False, label_smoothing=0.0, axis=-1):
+    """Return the losses (N, ...) that `CategoricalCrossentropy` averages."""
+    return CategoricalCrossentropy(from_logits, label_smoothing, axis).forward(y_true, y_pred)
+
+
+def sparse_categorical_crossentropy(y_true, y_pred, from_logits=False, ignore_class=None, axis=-1):
+    """Return the losses (N, ...) that `SparseCategoricalCrossentropy` averages."""
+    return SparseCategoricalCrossentropy(from_logits, ignore_class, axis=axis).forward(y_true, y_pred)
+
+
+def binary_crossentropy(y_true, y_pred, from_logits=False, label_smoothing=0.0, axis=-1):
+    """Return the losses (N, ...) that `BinaryCrossentropy` averages."""
+    return BinaryCrossentropy(from_logits, label_smoothing, axis).forward(y_true, y_pred)
+
+
+def mean_squared_error(y_true, y_pred):
+    """Return the losses (N, ...) that `MeanSquaredError` averages."""
+    return MeanSquaredError().forward(y_true, y_pred)
+
+
+def mean_absolute_error(y_true, y_pred):
+    """Return the losses (N, ...) that `MeanAbsoluteError` averages."""
+    return MeanAbsoluteError().forward(y_true, y_pred)
+
+
+def huber(y_true, y_pred, delta=1.0):
+    """Return the losses (N, ...) that `Huber` averages."""
+    return Huber(delta).forward(y_true, y_pred)
+
+
+def get(identifier):
+    """Return the loss that a name ("mse", "categorical_crossentropy"), a config, or a loss stands for.
+
+    One of the functions of this module stands for its class, as Keras scripts write it.
+
+    Raises:
+        ValueError: the name is not known; the message lists those that are.
+        TypeError: a function of your own, which comes without a gradient.
+
+    >>> get("mse").name
+    'mean_squared_error'
+    """
+    if callable(identifier) and getattr(identifier, "__module__", None) == __name__:
+        identifier = identifier.__name__
+    loss = from_identifier(identifier, LOSSES, Loss, "loss")
+    if not isinstance(loss, Loss):
+        raise TypeError(
+            f"loss must have a gradient, which a function lacks. Received: {identifier!r}. "
+            "Subclass cnnlite.losses.Loss and define forward(y_true, y_pred) and gradient(y_true, y_pred)."
+        )
+    return loss
+
+
+def serialize(loss):
+    """Return {"class_name", "config"} for a loss, or None for None."""
+    return to_config(loss)

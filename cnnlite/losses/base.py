@@ -1,0 +1,142 @@
+"""What every loss shares: the mean over a batch, weights of samples, and checks."""
+
+import math
+
+import numpy as np
+
+from cnnlite import config, labels
+from cnnlite.arguments import float_array, one_of
+
+
+class Loss:
+    """The base of all losses, and of yours.
+
+    A loss of your own defines `forward`, which reduces the last axis, and `gradient`, the derivative of that
+    by each prediction:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> class LogCosh(cnnlite.losses.Loss):
+    ...     '''mean(log(cosh(y_pred - y_true)))'''
+    ...     def forward(self, y_true, y_pred):
+    ...         y_true, y_pred = self.prepare(y_true, y_pred)
+    ...         return np.log(np.cosh(y_pred - y_true)).mean(axis=-1)
+    ...     def gradient(self, y_true, y_pred):
+    ...         y_true, y_pred = self.prepare(y_true, y_pred)
+    ...         return np.tanh(y_pred - y_true) / y_pred.shape[-1]
+    >>> round(LogCosh()([[0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [0.0, 0.0]]), 4)
+    0.1084
+
+    Args:
+        name: how logs and errors call it.
+        reduction: "sum_over_batch_size" (default), the sum divided by the number of per-sample losses, be they
+            weighted or not; "sum"; or "none" (also None), with which a call returns the losses one by one, and
+            which can't be trained with.
+        dtype: "float32" or "float64" to compute in; by default that of the predictions.
+
+    Attributes:
+        fused_activation: "softmax" or "sigmoid" where the loss of the output of that activation can be had more
+            accurately from its input, the logits, with `on_logits()`; None elsewhere.
+    """
+
+    def __init__(self, name=None, reduction="sum_over_batch_size", dtype=None):
+        owner = type(self).__name__
+        self.name = owner if name is None else name
+        reduction = "none" if reduction is None else reduction
+        self.reduction = one_of(reduction, ("sum_over_batch_size", "sum", "none"), "reduction", owner)
+        self.dtype = None if dtype is None else one_of(np.dtype(dtype).name, ("float32", "float64"), "dtype", owner)
+
+    def forward(self, y_true, y_pred):
+        """Return the losses (N, ...) of predictions (N, ..., K)."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(y_true, y_pred).")
+
+    def gradient(self, y_true, y_pred):
+        """Return the derivative (N, ..., K) of each of the losses (N, ...) by the predictions that it is made of."""
+        raise NotImplementedError(f"{type(self).__name__} must define gradient(y_true, y_pred).")
+
+    def __call__(self, y_true, y_pred, sample_weight=None):
+        """Return the loss of a batch as a float; 0.0 for an empty one.
+
+        Args:
+            y_true: the labels.
+            y_pred: the predictions (N, ..., K).
+            sample_weight: factors of the losses, one for each sample (N,) or for each loss (N, ...). The sum is
+                divided by the number of losses, not by the sum of the weights, as in Keras.
+        """
+        # A diverging model says so by the loss, inf or NaN, and not by NumPy's warnings.
+        with np.errstate(over="ignore", invalid="ignore"):
+            losses = self.forward(y_true, y_pred)
+            if sample_weight is not None:
+                weights = labels.weights_for(losses.shape, sample_weight, self.name)
+                losses = losses * weights.astype(losses.dtype)
+            if self.reduction == "none":
+                return losses
+            return float(losses.sum(dtype=np.float64)) / self._divisor(losses.size)
+
+    def backward(self, y_true, y_pred, sample_weight=None):
+        """Return the gradient of `loss(y_true, y_pred, sample_weight)` by y_pred, of its shape and dtype."""
+        if self.reduction == "none":
+            raise ValueError(
+                f"{self.name}: the gradient needs a loss that is one number. Received: reduction='none'. "
+                "Use reduction='sum_over_batch_size' or 'sum'."
+            )
+        with np.errstate(over="ignore", invalid="ignore"):
+            gradient = self.gradient(y_true, y_pred)
+            shape = gradient.shape[:-1]
+            scale = np.float64(1 / self._divisor(math.prod(shape)))
+            if sample_weight is not None:
+                scale = scale * labels.weights_for(shape, sample_weight, self.name)[..., np.newaxis]
+            gradient = gradient * scale.astype(gradient.dtype)
+        return gradient.reshape(np.shape(y_pred)).astype(self._dtype_of(y_pred), copy=False)
+
+    def _divisor(self, size):
+        return max(size, 1) if self.reduction == "sum_over_batch_size" else 1
+
+    def _dtype_of(self, y_pred):
+        dtype = getattr(y_pred, "dtype", None)
+        return dtype if dtype in (np.float32, np.float64) else np.dtype(config.floatx())
+
+    def check(self, y_true, output_shape):
+        """Raise a ValueError if these labels don't fit predictions of `output_shape` (None, ..., K).
+
+        `fit` calls it with all labels before it starts. Here they must have the shape of the predictions and
+        be finite; a loss of your own that takes other labels overrides it.
+        """
+        labels.finite_labels(labels.same_shape(y_true, at_least_2d(output_shape), self.name), self.name)
+
+    def prepare(self, y_true, y_pred):
+        """Return labels and predictions (N, ..., K) as arrays of one dtype, of the same shape.
+
+        Predictions (N,) become (N, 1).
+        """
+        y_pred = self.prepare_predictions(y_pred)
+        y_true = labels.same_shape(y_true, y_pred.shape, self.name)
+        return y_true.astype(y_pred.dtype, copy=False), y_pred
+
+    def prepare_predictions(self, y_pred):
+        """Return predictions (N, ..., K) as a contiguous array of the dtype to compute in."""
+        y_pred = float_array(y_pred, self.dtype or self._dtype_of(y_pred), "y_pred", self.name)
+        return y_pred.reshape(at_least_2d(y_pred.shape))
+
+    @property
+    def fused_activation(self):
+        """The activation whose input this loss can do with, if `on_logits` tells it to; None for most losses."""
+        return None
+
+    def on_logits(self):
+        """Return the same loss for predictions that have not been through `fused_activation`."""
+        raise ValueError(f"{self.name}: there is no activation that this loss could be fused with.")
+
+    def get_config(self):
+        """Return the arguments that make this loss again."""
+        return {"name": self.name, "reduction": self.reduction, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config):
+        """Make a loss from what `get_config` returned."""
+        return cls(**config)
+
+
+def at_least_2d(shape):
+    """Return (N, 1) for (N,), and any other shape as it is."""
+    return (*shape, 1) if len(shape) == 1 else tuple(shape)

@@ -1,0 +1,223 @@
+"""Cross-entropies: the losses of classifiers."""
+
+import copy
+
+import numpy as np
+
+from cnnlite import labels
+from cnnlite.arguments import boolean, number
+from cnnlite.kernels.activations import log_softmax, sigmoid, softmax, softplus
+from cnnlite.losses.base import Loss, at_least_2d
+
+# Probabilities are kept this far from 0 and 1, so that their logarithm stays finite; Keras's epsilon.
+EPSILON = 1e-7
+
+
+class _Crossentropy(Loss):
+    """What the cross-entropies share: logits or probabilities, and label smoothing."""
+
+    probability_activation = ""
+
+    def __init__(self, from_logits, label_smoothing, axis, reduction, name, dtype):
+        super().__init__(name, reduction, dtype)
+        owner = type(self).__name__
+        self.from_logits = boolean(from_logits, "from_logits", owner)
+        self.label_smoothing = number(label_smoothing, "label_smoothing", owner, minimum=0)
+        if self.label_smoothing > 1:
+            raise ValueError(
+                f"{owner}: label_smoothing must be between 0 and 1. Received: label_smoothing={label_smoothing}."
+            )
+        if axis != -1:
+            raise ValueError(
+                f"{owner}: axis must be -1, the last. Received: axis={axis!r}. "
+                "Move the classes there with np.moveaxis(y, axis, -1)."
+            )
+
+    @property
+    def fused_activation(self):
+        return None if self.from_logits else self.probability_activation
+
+    def on_logits(self):
+        loss = copy.copy(self)
+        loss.from_logits = True
+        return loss
+
+    def get_config(self):
+        return {**super().get_config(), "from_logits": self.from_logits, "label_smoothing": self.label_smoothing}
+
+
+class CategoricalCrossentropy(_Crossentropy):
+    """The cross-entropy of one-hot labels t and probabilities p of the classes.
+
+        loss = -sum(t * log(p))     p = softmax(y_pred) if from_logits, else y_pred / sum(y_pred)
+
+    Label smoothing s replaces t by t * (1 - s) + s / classes. From logits, the logarithm is computed as
+    y - log(sum(exp(y))) with the largest logit taken off first, so logits of 1000 are safe. Probabilities are
+    clipped to [1e-7, 1 - 1e-7], as in Keras; the gradient of one that is outside is 0, so prefer logits. A model
+    that ends in a softmax is trained on its logits by itself.
+
+    Shapes: labels and predictions (N, ..., classes), losses (N, ...). NaN in, NaN out.
+
+    >>> loss = CategoricalCrossentropy()
+    >>> round(loss([[0, 1, 0], [0, 0, 1]], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]]), 3)
+    1.177
+
+    Args:
+        from_logits: whether predictions are scores of any size rather than probabilities.
+        label_smoothing: s, from 0 to 1.
+        axis: that of the classes; it must be the last, -1.
+        reduction, name, dtype: see `Loss`.
+
+    Raises:
+        ValueError: labels of another shape than the predictions, or outside [0, 1].
+    """
+
+    probability_activation = "softmax"
+
+    def __init__(self, from_logits=False, label_smoothing=0.0, axis=-1, reduction="sum_over_batch_size",
+                 name="categorical_crossentropy", dtype=None):
+        super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
+
+    def forward(self, y_true, y_pred):
+        t, y = self.prepare(y_true, y_pred)
+        log_p = log_softmax(y) if self.from_logits else np.log(_clip(_normalise(y)))
+        return -(t * log_p).sum(axis=-1)
+
+    def gradient(self, y_true, y_pred):
+        t, y = self.prepare(y_true, y_pred)
+        if self.from_logits:
+            return softmax(y) * t.sum(axis=-1, keepdims=True) - t
+        p = _normalise(y)
+        clipped = _clip(p)
+        dp = np.where(p == clipped, -t / clipped, 0).astype(y.dtype, copy=False)
+        # p = y / sum(y), so each y also makes all the other p smaller.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return (dp - (dp * p).sum(axis=-1, keepdims=True)) / y.sum(axis=-1, keepdims=True)
+
+    def prepare(self, y_true, y_pred):
+        """Return the smoothed probabilities t and the predictions, both (N, ..., classes)."""
+        y_pred = self.prepare_predictions(y_pred)
+        t = labels.one_hot_labels(y_true, y_pred.shape, self.name).astype(y_pred.dtype, copy=False)
+        return self._smooth(t), y_pred
+
+    def _smooth(self, t):
+        s = self.label_smoothing
+        return t * (1 - s) + s / t.shape[-1] if s else t
+
+    def check(self, y_true, output_shape):
+        """Raise a ValueError unless labels are one-hot, (N, ..., classes), with values in [0, 1]."""
+        labels.one_hot_labels(y_true, output_shape, self.name)
+
+
+class SparseCategoricalCrossentropy(CategoricalCrossentropy):
+    """The cross-entropy of labels that are the number of a class, and probabilities p of the classes.
+
+        loss = -log(p[label])     p = softmax(y_pred) if from_logits, else y_pred / sum(y_pred)
+
+    It is `CategoricalCrossentropy` of the one-hot labels.
+
+    Shapes: labels (N, ...) or (N, ..., 1), predictions (N, ..., classes), losses (N, ...).
+
+    >>> loss = SparseCategoricalCrossentropy()
+    >>> round(loss([1, 2], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]]), 3)
+    1.177
+
+    Args:
+        from_logits: whether predictions are scores of any size rather than probabilities.
+        ignore_class: must be None; give the samples to be ignored sample_weight=0.
+        reduction, name, dtype: see `Loss`.
+        axis: that of the classes; it must be the last, -1.
+        label_smoothing: s in t * (1 - s) + s / classes, from 0 to 1. Keras has it for one-hot labels only.
+
+    Raises:
+        ValueError: labels that are one-hot, that are not whole numbers, or that are not among the classes.
+    """
+
+    def __init__(self, from_logits=False, ignore_class=None, reduction="sum_over_batch_size", axis=-1,
+                 name="sparse_categorical_crossentropy", dtype=None, label_smoothing=0.0):
+        super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
+        if ignore_class is not None:
+            raise ValueError(
+                f"SparseCategoricalCrossentropy: ignore_class must be None. Received: ignore_class={ignore_class!r}. "
+                "Give the samples that are to be ignored a label of any class and sample_weight=0."
+            )
+
+    def prepare(self, y_true, y_pred):
+        """Return the smoothed one-hot labels t and the predictions, both (N, ..., classes)."""
+        y_pred = self.prepare_predictions(y_pred)
+        classes = labels.integer_labels(y_true, y_pred.shape, self.name).astype(np.intp)
+        t = np.zeros_like(y_pred)
+        np.put_along_axis(t, classes[..., np.newaxis], 1, axis=-1)
+        return self._smooth(t), y_pred
+
+    def check(self, y_true, output_shape):
+        """Raise a ValueError unless labels are whole numbers from 0 to classes - 1, one for each sample."""
+        labels.integer_labels(y_true, output_shape, self.name)
+
+
+class BinaryCrossentropy(_Crossentropy):
+    """The cross-entropy of yes-or-no labels t and probabilities p of a yes, averaged over the last axis.
+
+        loss = -mean(t * log(p) + (1 - t) * log(1 - p))     p = sigmoid(y_pred) if from_logits, else y_pred
+
+    Label smoothing s replaces t by t * (1 - s) + s / 2. Logits of 1000 are safe. Probabilities are clipped to
+    [1e-7, 1 - 1e-7], as in Keras; the gradient of one that is outside is 0, so prefer logits. A model that ends
+    in a sigmoid is trained on its logits by itself.
+
+    Shapes: labels and predictions (N, ..., K), losses (N, ...); (N,) counts as (N, 1). NaN in, NaN out.
+
+    >>> round(BinaryCrossentropy()([0, 1, 0, 0], [0.4, 0.6, 0.1, 0.2]), 3)
+    0.338
+
+    Args:
+        from_logits: whether predictions are scores of any size rather than probabilities.
+        label_smoothing: s, from 0 to 1.
+        axis: that of the average; it must be the last, -1.
+        reduction, name, dtype: see `Loss`.
+
+    Raises:
+        ValueError: labels of another shape than the predictions, or outside [0, 1].
+    """
+
+    probability_activation = "sigmoid"
+
+    def __init__(self, from_logits=False, label_smoothing=0.0, axis=-1, reduction="sum_over_batch_size",
+                 name="binary_crossentropy", dtype=None):
+        super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
+
+    def forward(self, y_true, y_pred):
+        t, y = self.prepare(y_true, y_pred)
+        if self.from_logits:
+            # -log(sigmoid(y)) = max(-y, 0) + log(1 + exp(-|y|)), and with -y for -log(1 - sigmoid(y)): neither
+            # overflows, nor is a small loss the difference of two large numbers.
+            return (t * np.maximum(-y, 0) + (1 - t) * np.maximum(y, 0) + softplus(-np.abs(y))).mean(axis=-1)
+        p = _clip(y)
+        return -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean(axis=-1)
+
+    def gradient(self, y_true, y_pred):
+        t, y = self.prepare(y_true, y_pred)
+        if self.from_logits:
+            return (sigmoid(y) - t) / y.shape[-1]
+        p = _clip(y)
+        return np.where(p == y, ((1 - t) / (1 - p) - t / p) / y.shape[-1], 0).astype(y.dtype, copy=False)
+
+    def prepare(self, y_true, y_pred):
+        """Return the smoothed labels t and the predictions, both (N, ..., K)."""
+        t, y_pred = super().prepare(y_true, y_pred)
+        labels.probability_labels(t, self.name)
+        s = self.label_smoothing
+        return (t * (1 - s) + 0.5 * s if s else t), y_pred
+
+    def check(self, y_true, output_shape):
+        """Raise a ValueError unless labels have the shape of the predictions and values in [0, 1]."""
+        labels.probability_labels(labels.same_shape(y_true, at_least_2d(output_shape), self.name), self.name)
+
+
+def _normalise(y):
+    # A row of zeros becomes NaN, as in Keras, and shows in the loss.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return y / y.sum(axis=-1, keepdims=True)
+
+
+def _clip(p):
+    return np.clip(p, EPSILON, 1 - EPSILON)

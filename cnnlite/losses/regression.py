@@ -1,0 +1,80 @@
+"""Losses of predictions that are quantities, not classes."""
+
+import numpy as np
+
+from cnnlite.arguments import number
+from cnnlite.losses.base import Loss
+
+
+class MeanSquaredError(Loss):
+    """loss = mean((y_pred - y_true)²) over the last axis.
+
+    Shapes: labels and predictions (N, ..., K), losses (N, ...); (N,) counts as (N, 1).
+
+    >>> MeanSquaredError()([[0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 0.0]])
+    0.5
+    """
+
+    def __init__(self, reduction="sum_over_batch_size", name="mean_squared_error", dtype=None):
+        super().__init__(name, reduction, dtype)
+
+    def forward(self, y_true, y_pred):
+        t, y = self.prepare(y_true, y_pred)
+        return np.square(y - t).mean(axis=-1)
+
+    def gradient(self, y_true, y_pred):
+        t, y = self.prepare(y_true, y_pred)
+        return (y - t) * (2 / y.shape[-1])
+
+
+class MeanAbsoluteError(Loss):
+    """loss = mean(|y_pred - y_true|) over the last axis. Where the two are equal, the gradient is 0.
+
+    Shapes: labels and predictions (N, ..., K), losses (N, ...); (N,) counts as (N, 1).
+
+    >>> MeanAbsoluteError()([[0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 0.0]])
+    0.5
+    """
+
+    def __init__(self, reduction="sum_over_batch_size", name="mean_absolute_error", dtype=None):
+        super().__init__(name, reduction, dtype)
+
+    def forward(self, y_true, y_pred):
+        t, y = self.prepare(y_true, y_pred)
+        return np.abs(y - t).mean(axis=-1)
+
+    def gradient(self, y_true, y_pred):
+        t, y = self.prepare(y_true, y_pred)
+        return np.sign(y - t) / y.shape[-1]
+
+
+class Huber(Loss):
+    """Half the squared error where it is small and the absolute error where it is large (Huber, 1964).
+
+        loss = mean(e² / 2 if |e| <= delta else delta * |e| - delta² / 2)     e = y_pred - y_true
+
+    Shapes: labels and predictions (N, ..., K), losses (N, ...); (N,) counts as (N, 1).
+
+    >>> Huber()([[0.0, 1.0]], [[0.5, 3.0]])
+    0.8125
+
+    Args:
+        delta: the error from which on the loss grows linearly, above 0 (default 1).
+        reduction, name, dtype: see `Loss`.
+    """
+
+    def __init__(self, delta=1.0, reduction="sum_over_batch_size", name="huber_loss", dtype=None):
+        super().__init__(name, reduction, dtype)
+        self.delta = number(delta, "delta", type(self).__name__, above=0)
+
+    def forward(self, y_true, y_pred):
+        t, y = self.prepare(y_true, y_pred)
+        e = np.abs(y - t)
+        return np.where(e <= self.delta, 0.5 * e * e, self.delta * e - 0.5 * self.delta**2).mean(axis=-1)
+
+    def gradient(self, y_true, y_pred):
+        t, y = self.prepare(y_true, y_pred)
+        return np.clip(y - t, -self.delta, self.delta) / y.shape[-1]
+
+    def get_config(self):
+        return {**super().get_config(), "delta": self.delta}

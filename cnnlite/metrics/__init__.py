@@ -1,0 +1,113 @@
+"""Metrics: what is reported of a model, and not trained for.
+
+A metric takes one batch after another by `update_state` and keeps sums, so that `result` is over all samples
+and a short last batch counts as what it is. A batch of 0 samples changes nothing.
+"""
+
+from cnnlite.identifiers import from_identifier, to_config
+from cnnlite.losses import Loss
+from cnnlite.metrics.accuracy import (
+    AccuracyByForm,
+    BinaryAccuracy,
+    CategoricalAccuracy,
+    SparseCategoricalAccuracy,
+    SparseTopKCategoricalAccuracy,
+    TopKCategoricalAccuracy,
+)
+from cnnlite.metrics.base import Mean, MeanMetricWrapper, Metric
+from cnnlite.metrics.confusion import Precision, Recall
+from cnnlite.metrics.of_losses import (
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    CrossentropyByForm,
+    Huber,
+    LossMetric,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    SparseCategoricalCrossentropy,
+)
+
+__all__ = [
+    "AccuracyByForm",
+    "BinaryAccuracy",
+    "BinaryCrossentropy",
+    "CategoricalAccuracy",
+    "CategoricalCrossentropy",
+    "CrossentropyByForm",
+    "Huber",
+    "LossMetric",
+    "Mean",
+    "MeanAbsoluteError",
+    "MeanMetricWrapper",
+    "MeanSquaredError",
+    "Metric",
+    "Precision",
+    "Recall",
+    "SparseCategoricalAccuracy",
+    "SparseCategoricalCrossentropy",
+    "SparseTopKCategoricalAccuracy",
+    "TopKCategoricalAccuracy",
+    "get",
+    "serialize",
+]
+
+METRICS = {
+    "accuracy": AccuracyByForm,
+    "acc": AccuracyByForm,
+    "binary_accuracy": BinaryAccuracy,
+    "categorical_accuracy": CategoricalAccuracy,
+    "sparse_categorical_accuracy": SparseCategoricalAccuracy,
+    "top_k_categorical_accuracy": TopKCategoricalAccuracy,
+    "sparse_top_k_categorical_accuracy": SparseTopKCategoricalAccuracy,
+    "precision": Precision,
+    "recall": Recall,
+    "crossentropy": CrossentropyByForm,
+    "ce": CrossentropyByForm,
+    "categorical_crossentropy": CategoricalCrossentropy,
+    "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
+    "binary_crossentropy": BinaryCrossentropy,
+    "bce": BinaryCrossentropy,
+    "mean_squared_error": MeanSquaredError,
+    "mse": MeanSquaredError,
+    "mean_absolute_error": MeanAbsoluteError,
+    "mae": MeanAbsoluteError,
+    "huber": Huber,
+}
+
+_KNOW_LOGITS = (
+    AccuracyByForm, CrossentropyByForm, CategoricalCrossentropy, SparseCategoricalCrossentropy, BinaryCrossentropy
+)
+
+
+def get(identifier, loss=None):
+    """Return the metric that a name, a config, a metric, a loss or a function stands for.
+
+    Args:
+        identifier: a name such as "accuracy", which becomes the name of the metric; a `Metric`; a `Loss`, of
+            which the mean is taken; a function of your own, `fn(y_true, y_pred)`, likewise; or a saved config.
+        loss: the loss that the model is trained with. If its predictions are logits, so are those of a metric
+            that is given by name: "accuracy" then splits single predictions at 0, and cross-entropies are
+            computed from logits. (Keras takes them for probabilities.)
+
+    Raises:
+        ValueError: the name is not known; the message lists those that are.
+        TypeError: it is none of the above.
+
+    >>> get("acc").name
+    'acc'
+    """
+    if isinstance(identifier, Loss):
+        return LossMetric(identifier)
+    # A LossMetric can be read from a file, but not asked for by name: it needs its loss.
+    table = {**METRICS, "loss_metric": LossMetric} if isinstance(identifier, dict) else METRICS
+    metric = from_identifier(identifier, table, Metric, "metric")
+    if isinstance(identifier, str):
+        if isinstance(metric, _KNOW_LOGITS) and getattr(loss, "from_logits", False):
+            metric = type(metric)(from_logits=True)
+        metric.name = identifier
+    return metric if isinstance(metric, Metric) else MeanMetricWrapper(metric)
+
+
+def serialize(metric):
+    """Return {"class_name", "config"} for a metric, or None for None."""
+    return to_config(metric)

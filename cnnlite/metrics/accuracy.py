@@ -1,0 +1,169 @@
+"""Accuracies: the share of samples for which the prediction is right.
+
+All of them are means over the samples, weighted by `sample_weight`, and 0.0 before the first sample. A
+prediction with a NaN in it counts as wrong.
+"""
+
+import numpy as np
+
+from cnnlite import labels
+from cnnlite.arguments import float_array, integer, number
+from cnnlite.metrics.base import Average, ByForm
+
+
+class _Accuracy(Average):
+    """The mean of `matches`, which a subclass defines: whether each prediction is right, (N, ...)."""
+
+    def values(self, y_true, y_pred):
+        y_pred = float_array(y_pred, None, "y_pred", self.name)
+        return self.matches(y_true, y_pred[:, np.newaxis] if y_pred.ndim == 1 else y_pred)
+
+    def matches(self, y_true, y_pred):
+        raise NotImplementedError
+
+
+class BinaryAccuracy(_Accuracy):
+    """The share of predictions that are above `threshold` where the label is 1, and not where it is 0.
+
+    Shapes: labels and predictions (N, ..., K); (N,) counts as (N, 1).
+
+    >>> metric = BinaryAccuracy()
+    >>> metric.update_state([[1], [1], [0], [0]], [[0.98], [1], [0], [0.6]])
+    >>> metric.result()
+    0.75
+
+    Args:
+        name, dtype: see `Metric`.
+        threshold: 0.5 by default; 0 suits logits.
+    """
+
+    def __init__(self, name="binary_accuracy", dtype=None, threshold=0.5):
+        super().__init__(dtype, name)
+        self.threshold = number(threshold, "threshold", type(self).__name__)
+
+    def matches(self, y_true, y_pred):
+        y_true = labels.same_shape(y_true, y_pred.shape, self.name)
+        return (y_true == (y_pred > self.threshold)) & ~np.isnan(y_pred)
+
+    def get_config(self):
+        return {**super().get_config(), "threshold": self.threshold}
+
+
+class CategoricalAccuracy(_Accuracy):
+    """The share of samples whose largest prediction is at the class of the one-hot label.
+
+    Shapes: labels and predictions (N, ..., classes). Probabilities or logits alike; of equal predictions the
+    first is the largest.
+
+    >>> metric = CategoricalAccuracy()
+    >>> metric.update_state([[0, 0, 1], [0, 1, 0]], [[0.1, 0.9, 0.8], [0.05, 0.95, 0]])
+    >>> metric.result()
+    0.5
+    """
+
+    def __init__(self, name="categorical_accuracy", dtype=None):
+        super().__init__(dtype, name)
+
+    def matches(self, y_true, y_pred):
+        return _is_largest(labels.one_hot_labels(y_true, y_pred.shape, self.name).argmax(axis=-1), y_pred)
+
+
+class SparseCategoricalAccuracy(_Accuracy):
+    """The share of samples whose largest prediction is at the class that the label names.
+
+    Shapes: labels (N, ...) or (N, ..., 1), predictions (N, ..., classes). Probabilities or logits alike; of
+    equal predictions the first is the largest.
+
+    >>> metric = SparseCategoricalAccuracy()
+    >>> metric.update_state([2, 1], [[0.1, 0.6, 0.3], [0.05, 0.95, 0]])
+    >>> metric.result()
+    0.5
+    """
+
+    def __init__(self, name="sparse_categorical_accuracy", dtype=None):
+        super().__init__(dtype, name)
+
+    def matches(self, y_true, y_pred):
+        return _is_largest(labels.integer_labels(y_true, y_pred.shape, self.name), y_pred)
+
+
+class TopKCategoricalAccuracy(_Accuracy):
+    """The share of samples for which the class of the one-hot label is among the `k` largest predictions.
+
+    A class is among them if fewer than k predictions are larger than its own: ties count for it, as in
+    TensorFlow's `in_top_k`.
+
+    Shapes: labels and predictions (N, ..., classes). With k classes or fewer the result is 1.
+
+    >>> metric = TopKCategoricalAccuracy(k=2)
+    >>> metric.update_state([[0, 0, 1], [1, 0, 0]], [[0.1, 0.9, 0.8], [0.05, 0.95, 0.1]])
+    >>> metric.result()
+    0.5
+    """
+
+    def __init__(self, k=5, name="top_k_categorical_accuracy", dtype=None):
+        super().__init__(dtype, name)
+        self.k = integer(k, "k", type(self).__name__)
+
+    def matches(self, y_true, y_pred):
+        return _in_top_k(labels.one_hot_labels(y_true, y_pred.shape, self.name).argmax(axis=-1), y_pred, self.k)
+
+    def get_config(self):
+        return {**super().get_config(), "k": self.k}
+
+
+class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
+    """`TopKCategoricalAccuracy` for labels that are the number of a class.
+
+    Shapes: labels (N, ...) or (N, ..., 1), predictions (N, ..., classes).
+
+    >>> metric = SparseTopKCategoricalAccuracy(k=2)
+    >>> metric.update_state([2, 0], [[0.1, 0.9, 0.8], [0.05, 0.95, 0.1]])
+    >>> metric.result()
+    0.5
+    """
+
+    def __init__(self, k=5, name="sparse_top_k_categorical_accuracy", dtype=None):
+        super().__init__(k, name, dtype)
+
+    def matches(self, y_true, y_pred):
+        return _in_top_k(labels.integer_labels(y_true, y_pred.shape, self.name), y_pred, self.k)
+
+
+class AccuracyByForm(ByForm):
+    """What "accuracy" stands for: binary, categorical or sparse categorical accuracy, by the form of the labels.
+
+    Args:
+        name, dtype: see `Metric`.
+        from_logits: whether single predictions are logits; they are then split at 0, where the probability is
+            0.5. (Keras splits them at 0.5.) `get` takes it from the loss.
+
+    >>> metric = AccuracyByForm()
+    >>> metric.update_state([2, 1], [[0.1, 0.6, 0.3], [0.05, 0.95, 0]])
+    >>> metric.result()
+    0.5
+    """
+
+    def __init__(self, name="accuracy", dtype=None, from_logits=False):
+        super().__init__(name, dtype)
+        self.from_logits = from_logits
+
+    def choose(self, form):
+        if form == "binary":
+            return BinaryAccuracy(self.name, threshold=0.0 if self.from_logits else 0.5)
+        return (SparseCategoricalAccuracy if form == "sparse" else CategoricalAccuracy)(self.name)
+
+    def get_config(self):
+        return {**super().get_config(), "from_logits": self.from_logits}
+
+
+def _is_largest(classes, y_pred):
+    predicted = y_pred.argmax(axis=-1)
+    # argmax takes the first NaN for the largest.
+    largest = np.take_along_axis(y_pred, predicted[..., np.newaxis], axis=-1)[..., 0]
+    return (classes == predicted) & ~np.isnan(largest)
+
+
+def _in_top_k(classes, y_pred, k):
+    own = np.take_along_axis(y_pred, classes.astype(np.intp)[..., np.newaxis], axis=-1)
+    return ((y_pred > own).sum(axis=-1) < k) & ~np.isnan(y_pred).any(axis=-1)

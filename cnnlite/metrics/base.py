@@ -1,0 +1,174 @@
+"""What every metric shares: sums that grow from batch to batch."""
+
+import numpy as np
+
+from cnnlite import labels
+from cnnlite.arguments import one_of
+
+
+class Metric:
+    """The base of all metrics, and of yours.
+
+    A metric of your own defines `update_state(y_true, y_pred, sample_weight=None)`, `result()` and
+    `reset_state()`. Where it is a mean over the samples, write a function and hand that to `compile` instead.
+
+    Args:
+        dtype: "float32" or "float64", as in Keras. The sums are kept in float64 whatever it says.
+        name: how logs call it.
+    """
+
+    def __init__(self, dtype=None, name=None):
+        owner = type(self).__name__
+        self.dtype = None if dtype is None else one_of(np.dtype(dtype).name, ("float32", "float64"), "dtype", owner)
+        self.name = owner if name is None else name
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Take a batch into account."""
+        raise NotImplementedError(f"{type(self).__name__} must define update_state(y_true, y_pred, sample_weight).")
+
+    def result(self):
+        """Return the value over all batches since the last `reset_state`."""
+        raise NotImplementedError(f"{type(self).__name__} must define result().")
+
+    def reset_state(self):
+        """Forget all batches."""
+        raise NotImplementedError(f"{type(self).__name__} must define reset_state().")
+
+    def __call__(self, *args, **kwargs):
+        """Take a batch into account, as `update_state` does, and return the value so far."""
+        self.update_state(*args, **kwargs)
+        return self.result()
+
+    def get_config(self):
+        """Return the arguments that make this metric again."""
+        return {"name": self.name, "dtype": self.dtype}
+
+    @classmethod
+    def from_config(cls, config):
+        """Make a metric from what `get_config` returned."""
+        return cls(**config)
+
+
+class Average(Metric):
+    """sum(weight * value) / sum(weight) over the samples; 0.0 before the first. A subclass defines `values`.
+
+    Unlike in a loss, the weights are in the divisor too, as in Keras. NaN in, NaN out.
+    """
+
+    def __init__(self, dtype=None, name=None):
+        super().__init__(dtype, name)
+        self.reset_state()
+
+    def values(self, y_true, y_pred):
+        """Return the values (N, ...) of a batch."""
+        raise NotImplementedError(f"{type(self).__name__} must define values(y_true, y_pred).")
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        # A diverging model says so by the result, and not by NumPy's warnings.
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.add(self.values(y_true, y_pred), sample_weight)
+
+    def add(self, values, sample_weight=None):
+        """Add values (N, ...), weighted by one number for each sample (N,) or for each value (N, ...)."""
+        values = labels.number_array(values, "values", self.name)
+        weights = np.ones((1,) * values.ndim)
+        if sample_weight is not None:
+            weights = labels.weights_for(values.shape, sample_weight, self.name)
+        self.total += float((values * weights).sum(dtype=np.float64))
+        self.count += float(np.broadcast_to(weights, values.shape).sum(dtype=np.float64))
+
+    def result(self):
+        return self.total / self.count if self.count else 0.0
+
+    def reset_state(self):
+        self.total = 0.0
+        self.count = 0.0
+
+
+class Mean(Average):
+    """The mean of numbers that are given as they are, not as labels and predictions.
+
+    >>> mean = Mean()
+    >>> mean.update_state([1.0, 3.0, 5.0, 7.0])
+    >>> mean.update_state([9.0])
+    >>> mean.result()
+    5.0
+    """
+
+    def __init__(self, name="mean", dtype=None):
+        super().__init__(dtype, name)
+
+    def update_state(self, values, sample_weight=None):  # type: ignore[override]
+        self.add(values, sample_weight)
+
+
+class MeanMetricWrapper(Average):
+    """The mean of what a function returns for each sample.
+
+    Args:
+        fn: `fn(y_true, y_pred, **kwargs)`, which returns values (N, ...). A function that returns one number for
+            the batch is taken to have averaged the samples itself, and that number counts once for each of them.
+        name: by default the name of the function.
+        dtype: see `Metric`.
+        **kwargs: passed on to the function.
+
+    >>> import numpy as np
+    >>> def largest_error(y_true, y_pred):
+    ...     return np.abs(y_true - y_pred).max(axis=-1)
+    >>> metric = MeanMetricWrapper(largest_error)
+    >>> metric.update_state(np.zeros((2, 2)), np.array([[1.0, 2.0], [4.0, 3.0]]))
+    >>> metric.name, metric.result()
+    ('largest_error', 3.0)
+    """
+
+    def __init__(self, fn, name=None, dtype=None, **kwargs):
+        super().__init__(dtype, getattr(fn, "__name__", type(fn).__name__) if name is None else name)
+        self.fn = fn
+        self.arguments = kwargs
+
+    def values(self, y_true, y_pred):
+        values = np.asarray(self.fn(y_true, y_pred, **self.arguments))
+        return values if values.ndim else np.broadcast_to(values, np.shape(y_pred)[:1])
+
+    def get_config(self):
+        raise ValueError(
+            f"{self.name}: a metric made of a function can't be written to a file. "
+            "Subclass cnnlite.metrics.Metric, or give the function to compile again after loading."
+        )
+
+
+class ByForm(Metric):
+    """A metric that decides at its first batch which one it is, by the form of the labels, as Keras does.
+
+    Predictions (N, 1) or (N,) are binary; labels with an axis less, or with a last axis of 1, are integers of
+    classes; all others are one-hot.
+    """
+
+    def __init__(self, name, dtype=None):
+        super().__init__(dtype, name)
+        self.metric = None
+
+    def choose(self, form):
+        """Return the metric for labels that are "binary", "sparse" or "one-hot"."""
+        raise NotImplementedError
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        if self.metric is None:
+            self.metric = self.choose(label_form(np.shape(y_true), np.shape(y_pred)))
+        self.metric.update_state(y_true, y_pred, sample_weight)
+
+    def result(self):
+        return 0.0 if self.metric is None else self.metric.result()
+
+    def reset_state(self):
+        if self.metric is not None:
+            self.metric.reset_state()
+
+
+def label_form(labels_shape, predictions_shape):
+    """Return "binary", "sparse" or "one-hot", by Keras's rule."""
+    if len(predictions_shape) < 2 or predictions_shape[-1] == 1:
+        return "binary"
+    if len(labels_shape) < len(predictions_shape) or labels_shape[-1] == 1:
+        return "sparse"
+    return "one-hot"

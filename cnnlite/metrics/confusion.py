@@ -1,0 +1,126 @@
+"""Precision and recall: what is right among the positives that were predicted, and among those that there are."""
+
+import numbers
+
+import numpy as np
+
+from cnnlite import labels
+from cnnlite.arguments import float_array, integer, number
+from cnnlite.metrics.base import Metric
+
+
+class _Confusion(Metric):
+    """Counts of true positives, and of all that `counted` selects, for each threshold."""
+
+    def __init__(self, thresholds=None, top_k=None, class_id=None, name=None, dtype=None):
+        owner = type(self).__name__
+        super().__init__(dtype, owner.lower() if name is None else name)
+        self.given_thresholds = thresholds
+        if thresholds is None:
+            thresholds = 0.5 if top_k is None else -np.inf
+            self.thresholds = [thresholds]
+        else:
+            several = [thresholds] if isinstance(thresholds, numbers.Real) else list(thresholds)
+            self.thresholds = [number(threshold, "thresholds", owner, minimum=0) for threshold in several]
+            if not self.thresholds or max(self.thresholds) > 1:
+                raise ValueError(
+                    f"{owner}: thresholds must be one or more numbers between 0 and 1. "
+                    f"Received: thresholds={thresholds!r}."
+                )
+        self.top_k = None if top_k is None else integer(top_k, "top_k", owner)
+        self.class_id = None if class_id is None else integer(class_id, "class_id", owner, minimum=0)
+        self.reset_state()
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        """Count predictions (N, ..., K), weighted by one number for each sample or for each prediction."""
+        y_pred = float_array(y_pred, None, "y_pred", self.name)
+        y_true = labels.same_shape(y_true, y_pred.shape, self.name)
+        labels.probability_labels(y_true, self.name)
+        selected = ~np.isnan(y_pred)
+        if self.top_k is not None:
+            selected &= _top_k_mask(y_pred, self.top_k)
+        weight = np.ones((1,) * y_pred.ndim)
+        if sample_weight is not None:
+            weight = labels.weights_for(y_pred.shape, sample_weight, self.name)
+        weight = np.broadcast_to(weight, y_pred.shape)
+        if self.class_id is not None:
+            if y_pred.ndim < 2 or self.class_id >= y_pred.shape[-1]:
+                raise ValueError(
+                    f"{self.name}: class_id must be less than the size of the last axis of the predictions. "
+                    f"Received: class_id={self.class_id}, y_pred.shape={y_pred.shape}."
+                )
+            y_true, y_pred, selected, weight = (
+                array[..., self.class_id] for array in (y_true, y_pred, selected, weight)
+            )
+        is_positive = y_true != 0
+        for i, threshold in enumerate(self.thresholds):
+            said_positive = selected & (y_pred > threshold)
+            self.true_positives[i] += weight[said_positive & is_positive].sum(dtype=np.float64)
+            self.total[i] += weight[self.counted(is_positive, said_positive)].sum(dtype=np.float64)
+
+    def counted(self, is_positive, said_positive):
+        """Return which predictions the true positives are divided by."""
+        raise NotImplementedError
+
+    def result(self):
+        """Return a float, or an array with a number for each of several thresholds."""
+        value = np.divide(self.true_positives, self.total, out=np.zeros_like(self.total), where=self.total != 0)
+        return float(value[0]) if len(value) == 1 else value
+
+    def reset_state(self):
+        self.true_positives = np.zeros(len(self.thresholds))
+        self.total = np.zeros(len(self.thresholds))
+
+    def get_config(self):
+        thresholds = self.given_thresholds
+        if thresholds is not None and not isinstance(thresholds, numbers.Real):
+            thresholds = self.thresholds
+        return {**super().get_config(), "thresholds": thresholds, "top_k": self.top_k, "class_id": self.class_id}
+
+
+class Precision(_Confusion):
+    """true positives / (true positives + false positives); 0.0 where nothing was predicted to be positive.
+
+    A prediction is positive if it is above a threshold and, with `top_k`, among the k largest of its sample (of
+    equal ones the first). A NaN is not positive. A label is positive if it is not 0.
+
+    Shapes: labels and predictions (N,) or (N, ..., K), the labels one-hot where K are classes.
+
+    >>> metric = Precision()
+    >>> metric.update_state([0, 1, 1, 1], [1, 0, 1, 1])
+    >>> round(metric.result(), 4)
+    0.6667
+
+    Args:
+        thresholds: a number between 0 and 1 (default 0.5, and none with `top_k`), or a list of them, for
+            which the result is an array. 0 suits logits.
+        top_k: how many of the predictions of a sample can be positive; None (default) for any.
+        class_id: the only class to look at; None (default) for all.
+        name, dtype: see `Metric`.
+    """
+
+    def counted(self, is_positive, said_positive):
+        return said_positive
+
+
+class Recall(_Confusion):
+    """true positives / (true positives + false negatives); 0.0 where no label is positive.
+
+    Shapes, arguments and what is positive: as for `Precision`.
+
+    >>> metric = Recall()
+    >>> metric.update_state([0, 1, 1, 1], [1, 0, 1, 1])
+    >>> round(metric.result(), 4)
+    0.6667
+    """
+
+    def counted(self, is_positive, said_positive):
+        return is_positive
+
+
+def _top_k_mask(y_pred, k):
+    # Stable, so that of equal predictions the first are taken; NaN sorts behind all numbers.
+    order = np.argsort(-y_pred, axis=-1, kind="stable")[..., :k]
+    mask = np.zeros(y_pred.shape, bool)
+    np.put_along_axis(mask, order, True, axis=-1)
+    return mask

@@ -1,0 +1,136 @@
+"""The losses as metrics: means over the samples, weighted by `sample_weight`, without regularization."""
+
+from cnnlite import losses
+from cnnlite.metrics.base import Average, ByForm
+
+
+class LossMetric(Average):
+    """The mean of a loss over the samples.
+
+    Unlike the loss itself it divides by the sum of the weights, not by the number of samples, as in Keras.
+
+    Args:
+        loss: a loss, or its name.
+        name: by default that of the loss.
+        dtype: see `Metric`.
+
+    >>> from cnnlite.losses import Huber
+    >>> metric = LossMetric(Huber())
+    >>> metric.update_state([[0.0], [1.0]], [[0.0], [3.0]], sample_weight=[1, 3])
+    >>> metric.result()
+    1.125
+    """
+
+    def __init__(self, loss, name=None, dtype=None):
+        self.loss = losses.get(loss)
+        super().__init__(dtype, self.loss.name if name is None else name)
+
+    def values(self, y_true, y_pred):
+        return self.loss.forward(y_true, y_pred)
+
+    def get_config(self):
+        return {**super().get_config(), "loss": losses.serialize(self.loss)}
+
+
+class _NamedLossMetric(LossMetric):
+    """A `LossMetric` with the loss fixed, and those `arguments` of the loss as its own."""
+
+    arguments: tuple[str, ...] = ()
+
+    def get_config(self):
+        arguments = {argument: getattr(self.loss, argument) for argument in self.arguments}
+        return {"name": self.name, "dtype": self.dtype, **arguments}
+
+
+class CategoricalCrossentropy(_NamedLossMetric):
+    """The mean of `cnnlite.losses.CategoricalCrossentropy`.
+
+    >>> metric = CategoricalCrossentropy()
+    >>> metric.update_state([[0, 1, 0], [0, 0, 1]], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]])
+    >>> round(metric.result(), 3)
+    1.177
+    """
+
+    arguments = ("from_logits", "label_smoothing")
+
+    def __init__(self, name="categorical_crossentropy", dtype=None, from_logits=False, label_smoothing=0.0, axis=-1):
+        super().__init__(losses.CategoricalCrossentropy(from_logits, label_smoothing, axis), name, dtype)
+
+
+class SparseCategoricalCrossentropy(_NamedLossMetric):
+    """The mean of `cnnlite.losses.SparseCategoricalCrossentropy`.
+
+    >>> metric = SparseCategoricalCrossentropy()
+    >>> metric.update_state([1, 2], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]])
+    >>> round(metric.result(), 3)
+    1.177
+    """
+
+    arguments = ("from_logits", "label_smoothing")
+
+    def __init__(self, name="sparse_categorical_crossentropy", dtype=None, from_logits=False, ignore_class=None,
+                 axis=-1, label_smoothing=0.0):
+        loss = losses.SparseCategoricalCrossentropy(
+            from_logits, ignore_class, axis=axis, label_smoothing=label_smoothing
+        )
+        super().__init__(loss, name, dtype)
+
+
+class BinaryCrossentropy(_NamedLossMetric):
+    """The mean of `cnnlite.losses.BinaryCrossentropy`.
+
+    >>> metric = BinaryCrossentropy()
+    >>> metric.update_state([[0], [1]], [[0.4], [0.6]])
+    >>> round(metric.result(), 3)
+    0.511
+    """
+
+    arguments = ("from_logits", "label_smoothing")
+
+    def __init__(self, name="binary_crossentropy", dtype=None, from_logits=False, label_smoothing=0.0):
+        super().__init__(losses.BinaryCrossentropy(from_logits, label_smoothing), name, dtype)
+
+
+class MeanSquaredError(_NamedLossMetric):
+    """The mean of `cnnlite.losses.MeanSquaredError`."""
+
+    def __init__(self, name="mean_squared_error", dtype=None):
+        super().__init__(losses.MeanSquaredError(), name, dtype)
+
+
+class MeanAbsoluteError(_NamedLossMetric):
+    """The mean of `cnnlite.losses.MeanAbsoluteError`."""
+
+    def __init__(self, name="mean_absolute_error", dtype=None):
+        super().__init__(losses.MeanAbsoluteError(), name, dtype)
+
+
+class Huber(_NamedLossMetric):
+    """The mean of `cnnlite.losses.Huber`."""
+
+    arguments = ("delta",)
+
+    def __init__(self, name="huber", dtype=None, delta=1.0):
+        super().__init__(losses.Huber(delta), name, dtype)
+
+
+class CrossentropyByForm(ByForm):
+    """What "crossentropy" stands for: binary, categorical or sparse, by the form of the labels.
+
+    Args:
+        name, dtype: see `Metric`.
+        from_logits: whether the predictions are logits. `get` takes it from the loss.
+    """
+
+    def __init__(self, name="crossentropy", dtype=None, from_logits=False):
+        super().__init__(name, dtype)
+        self.from_logits = from_logits
+
+    def choose(self, form):
+        if form == "binary":
+            return BinaryCrossentropy(self.name, from_logits=self.from_logits)
+        kind = SparseCategoricalCrossentropy if form == "sparse" else CategoricalCrossentropy
+        return kind(self.name, from_logits=self.from_logits)
+
+    def get_config(self):
+        return {**super().get_config(), "from_logits": self.from_logits}

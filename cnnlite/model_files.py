@@ -1,0 +1,123 @@
+"""The files that models are kept in: safetensors with a checksum, written whole or not at all.
+
+A safetensors file is a header in JSON and then the bytes of the arrays. The format has no checksum of its own, and
+a flipped bit in a weight would go unnoticed; so the metadata carry one, over everything else in the file.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+
+import safetensors
+import safetensors.numpy
+
+from cnnlite._version import __version__
+
+FORMAT = "cnnlite"
+FORMAT_VERSION = 1
+FOREIGN_ENDINGS = (".keras", ".h5", ".hdf5", ".pkl", ".pickle", ".npz", ".npy", ".pt", ".pth", ".onnx", ".json")
+
+
+def check_path_to_write(path, owner, overwrite):
+    """Return the path as a text, if a file of ours may be written there."""
+    path = _path(path, owner)
+    _check_ending(path, owner)
+    if not overwrite and os.path.exists(path):
+        raise FileExistsError(f"{owner}: {path} exists already. Pass overwrite=True to replace it.")
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{owner}: the folder {folder} of {path} does not exist. Make it first.")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{owner}: {path} is a folder. Give the name of a file.")
+    return path
+
+
+def _path(path, owner):
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"{owner}: path must be a text or a path. Received: path={path!r}.") from None
+
+
+def _check_ending(path, owner):
+    if path.lower().endswith(FOREIGN_ENDINGS):
+        raise ValueError(
+            f"{owner}: cnnlite writes and reads its own safetensors files only. Received: path={path!r}. "
+            'Use a name such as "model.safetensors".'
+        )
+
+
+def write(path, tensors, metadata):
+    """Write a safetensors file under another name in the same folder, then give it its own in one step."""
+    metadata = {
+        "format": FORMAT, "format_version": str(FORMAT_VERSION), "cnnlite_version": __version__, **metadata
+    }
+    metadata["checksum"] = _checksum(tensors, metadata)
+    content = _in_order(safetensors.numpy.save(tensors, metadata))
+    target = os.path.realpath(path)  # a link stays a link
+    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.remove(temporary)
+        raise
+
+
+def _in_order(content):
+    """Return the file with its metadata sorted: safetensors shuffles them, and the same model is the same bytes."""
+    header, start = _header(content)
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[start:]
+
+
+def _header(content):
+    start = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:start]), start
+
+
+def _checksum(tensors, metadata):
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name, array in sorted(tensors.items()):
+        digest.update(f"{name} {array.dtype.name} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def read(path, owner):
+    """Return the tensors and the metadata of a file that is whole, unchanged and not newer than this version."""
+    path = _path(path, owner)
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{owner}: there is no file {path}.")
+    _check_ending(path, owner)
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        tensors = safetensors.numpy.load(content)
+        metadata = _header(content)[0].get("__metadata__", {})
+    except (safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"{owner}: {path} is not a safetensors file, or is damaged: {error}.") from None
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{owner}: {path} was not written by cnnlite: format={metadata.get('format')!r}.")
+    version = metadata.get("format_version", "")
+    if not (version.isdecimal() and len(version) < 10):
+        raise ValueError(f"{owner}: {path} is damaged: format_version={version!r}.")
+    if int(version) > FORMAT_VERSION:
+        raise ValueError(
+            f"{owner}: {path} has format version {version}, written by cnnlite {metadata.get('cnnlite_version')}; "
+            f"cnnlite {__version__} reads up to {FORMAT_VERSION}. Install a newer cnnlite."
+        )
+    checksum = metadata.pop("checksum", None)
+    if checksum != _checksum(tensors, metadata):
+        raise ValueError(
+            f"{owner}: {path} is damaged, or was changed by another program: its content doesn't fit its checksum."
+        )
+    return tensors, metadata

@@ -1,0 +1,351 @@
+"""A model in one file: weights, architecture, optimizer and random states, so that training goes on where it stopped.
+
+The file is a safetensors file: a header in JSON, then the bytes of the arrays. Nothing in it is ever run.
+
+    tensors    conv2d/kernel  conv2d/bias  block/dense/kernel ...   the weights, by the path of their layer
+               batch_norm/moving_mean ...                           arrays that training changes without a gradient
+               optimizer/m  optimizer/v ...                         the optimizer's vectors, as long as all parameters
+    metadata   format            "cnnlite"
+               format_version    "1"
+               cnnlite_version   which version wrote it
+               model             JSON: the layers, each with its class's name and its config, and the input's shape
+               training          JSON: what compile was given, the optimizer's numbers, the random states
+               checksum          SHA-256 of everything above
+
+A file of `save_weights` has neither `model` nor `training`, and no tensors of an optimizer.
+"""
+
+import contextlib
+import inspect
+import json
+
+import numpy as np
+
+from cnnlite.model_files import check_path_to_write, read, write
+from cnnlite.random import RandomStream
+
+# What users call.
+
+
+def save_model(model, path, overwrite=True, include_optimizer=True):
+    """Write a model to a file from which `load_model` makes it again and training goes on with the same bits.
+
+    The file appears complete or not at all: a write that fails leaves the old one as it was.
+
+    Args:
+        model: a built `Sequential`.
+        path: where to; "model.safetensors", say, in a folder that exists.
+        overwrite: False makes a file that is there already an error.
+        include_optimizer: False leaves out the optimizer's vectors and its count of steps, two thirds of the
+            file after training with Adam.
+
+    Raises:
+        ValueError: the model is not built, a layer's config is not made of plain values, or the name of the
+            file ends like that of another format.
+        FileExistsError: the file is there and `overwrite` is False.
+        OSError: the file can't be written.
+    """
+    path = check_path_to_write(path, "save", overwrite)
+    tensors = _weights(model, "save")
+    training = _training_state(model)
+    if include_optimizer and model.optimizer is not None:
+        training["optimizer_state"], vectors = _optimizer_state(model)
+        clash = sorted(set(vectors) & set(tensors))
+        if clash:
+            raise ValueError(f"save: a layer and the optimizer both have {clash[0]!r}. Give the layer another name.")
+        tensors = {**tensors, **vectors}
+    metadata = {"model": _to_json(model_config(model), "save"), "training": _to_json(training, "save")}
+    write(path, tensors, metadata)
+
+
+def load_model(path, custom_objects=None, compile=True):
+    """Make the model that `save_model` wrote, with its weights, its optimizer's state and its random states.
+
+    The layers come from `cnnlite.layers` and from `custom_objects`; nothing that a file names is imported.
+
+    Args:
+        path: the file.
+        custom_objects: the classes and functions that are not cnnlite's, by name: {"Scale": Scale}.
+        compile: False gives a model for prediction only, without loss, metrics and optimizer.
+
+    Returns:
+        a built `Sequential`; compiled, if the saved one was.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not a whole model of cnnlite, is damaged or newer than this version, or names a class that
+            is neither in `cnnlite.layers` nor in `custom_objects`; the message names the file and what was wrong.
+    """
+    custom_objects = _check_custom_objects(custom_objects)
+    tensors, metadata = read(path, "load_model")
+    if "model" not in metadata:
+        raise ValueError(
+            f"load_model: {path} holds weights without a model. Make the model, then call model.load_weights(path)."
+        )
+    training = _from_json(metadata.get("training", "{}"), "training", path)
+    with _blaming(path, "the model in it can't be made"):
+        model = model_from_config(_from_json(metadata["model"], "model", path), custom_objects)
+    vectors = _take_optimizer_vectors(tensors, training, path)
+    _assign_weights(model, tensors, path, "load_model")
+    with _blaming(path, "its random states don't fit its layers"):
+        _restore_random(model, training)
+    if compile and training.get("compile") is not None:
+        with _blaming(path, "the model in it can't be compiled (compile=False loads it for prediction)"):
+            model.compile_from_config(_revive(training["compile"], custom_objects))
+            _restore_optimizer(model, training, vectors)
+    return model
+
+
+def save_weights(model, path, overwrite=True):
+    """Write the weights of a built model, and nothing else, to a file for `load_weights`."""
+    path = check_path_to_write(path, "save_weights", overwrite)
+    write(path, _weights(model, "save_weights"), {})
+
+
+def load_weights(model, path):
+    """Copy the weights in a file into a built model: all of them, or none and a ValueError.
+
+    Args:
+        model: a model with the layers, by name and shape, of the one that was saved. Weights of another precision are
+            converted to the model's.
+        path: a file of `save_weights` or of `save_model`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, or of another architecture; the message says which name or shape differs first.
+    """
+    tensors, metadata = read(path, "load_weights")
+    _take_optimizer_vectors(tensors, _from_json(metadata.get("training", "{}"), "training", path), path)
+    _assign_weights(model, tensors, path, "load_weights")
+
+
+# The architecture: classes by name, and configs of plain values.
+
+
+def model_config(model):
+    """Return what makes a model again, without its weights, as plain values."""
+    given = model.given_input_shape
+    config = {
+        "name": model.name,
+        "trainable": model.trainable,
+        "given_input_shape": None if given is None else list(given),
+        "input_shape": list(model.input_shape),
+        "layers": [_layer_config(layer) for layer in model.layers],
+    }
+    return {"class_name": type(model).__name__, "config": config}
+
+
+def _sequential():
+    from cnnlite.sequential import Sequential  # which imports this file
+
+    return Sequential
+
+
+def _layer_config(layer):
+    if isinstance(layer, _sequential()):
+        return model_config(layer)
+    name = type(layer).__name__
+    config = {"class_name": name, "config": layer.get_config()}
+    if _known_classes().get(name) is not type(layer):
+        config["custom"] = True  # so that a user's own Dense is never taken for cnnlite's
+    return config
+
+
+def model_from_config(config, custom_objects):
+    """Return the built model that `model_config` described."""
+    model = _stack(config, custom_objects)
+    model.build(tuple(config["config"]["input_shape"]))
+    _restore_trainable(model, config["config"])
+    return model
+
+
+def _stack(entry, custom_objects):
+    cls, config = _find_class(entry, custom_objects), entry["config"]
+    if not issubclass(cls, _sequential()):
+        return cls.from_config(_revive(config, custom_objects))
+    model = cls(name=config["name"])
+    if config["given_input_shape"] is not None:
+        model.given_input_shape = tuple(config["given_input_shape"])
+    for layer in config["layers"]:
+        model.add(_stack(layer, custom_objects))
+    return model
+
+
+def _restore_trainable(model, config):
+    model.trainable = config["trainable"]  # for all layers inside; theirs come after
+    for layer, entry in zip(model.layers, config["layers"]):
+        if isinstance(layer, _sequential()):
+            _restore_trainable(layer, entry["config"])
+        else:
+            layer.trainable = entry["config"].get("trainable", True)
+
+
+def _random_layers(layer, path=""):
+    """Return {path: layer} of all layers inside that draw random numbers."""
+    found = {}
+    for inner in layer.inner_layers:
+        if hasattr(inner, "random"):
+            found[path + inner.name] = inner
+        found |= _random_layers(inner, f"{path}{inner.name}/")
+    return found
+
+
+def _known_classes():
+    from cnnlite import layers
+
+    classes = [getattr(layers, name) for name in layers.__all__] + [_sequential()]
+    return {cls.__name__: cls for cls in classes if isinstance(cls, type)}
+
+
+def _find_class(entry, custom_objects):
+    name = entry["class_name"]
+    if name in custom_objects:
+        return custom_objects[name]
+    known = _known_classes()
+    if entry.get("custom", False) or name not in known:
+        raise ValueError(_unknown("class", name))
+    return known[name]
+
+
+def _revive(value, custom_objects):
+    """Return a config in which what stands for an object of a custom class, or for a function, has become that."""
+    if isinstance(value, list):
+        return [_revive(item, custom_objects) for item in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: _revive(item, custom_objects) for key, item in value.items()}
+    if set(value) == {"class_name", "config"} and value["class_name"] in custom_objects:
+        return custom_objects[value["class_name"]](**value["config"])
+    if set(value) == {"function"}:
+        if value["function"] not in custom_objects:
+            raise ValueError(_unknown("function", value["function"]))
+        return custom_objects[value["function"]]
+    return value
+
+
+def _unknown(kind, name):
+    return (
+        f"the {kind} {name!r} is not one of cnnlite. "
+        f"Pass it: load_model(path, custom_objects={{{name!r}: ...}})"
+    )
+
+
+def _check_custom_objects(custom_objects):
+    custom_objects = {} if custom_objects is None else custom_objects
+    if not isinstance(custom_objects, dict) or not all(callable(thing) for thing in custom_objects.values()):
+        raise TypeError(
+            "load_model: custom_objects must be a dict of names and the classes or functions that they stand for. "
+            f"Received: custom_objects={custom_objects!r}."
+        )
+    return custom_objects
+
+
+# The weights.
+
+
+def _weights(model, owner):
+    if not model.built:
+        raise ValueError(f"{owner}: {model.name} has no weights yet. Call build(input_shape) first.")
+    return model.params | model.state
+
+
+def _assign_weights(model, tensors, path, owner):
+    mine = _weights(model, owner)
+    for name, array in mine.items():
+        if name not in tensors:
+            raise ValueError(f"{owner}: {path} has no {name}, which {model.name} has. Nothing was loaded.")
+        if tensors[name].shape != array.shape:
+            raise ValueError(
+                f"{owner}: {name} has shape {tensors[name].shape} in {path} and {array.shape} in {model.name}. "
+                "Nothing was loaded."
+            )
+        if tensors[name].dtype.kind != "f":
+            raise ValueError(f"{owner}: {name} in {path} has dtype {tensors[name].dtype}, which weights can't have.")
+    for name in tensors:
+        if name not in mine:
+            raise ValueError(f"{owner}: {path} has {name}, which {model.name} has not. Nothing was loaded.")
+    for name, array in mine.items():
+        array[...] = tensors[name]
+
+
+# What training goes on from.
+
+
+def _training_state(model):
+    """Return what `compile` was given and the random states, as plain values."""
+    shuffle = model.shuffle_random
+    return {
+        "compile": model.get_compile_config(),
+        "random": {path: list(layer.random.state) for path, layer in _random_layers(model).items()},
+        "shuffle_random": None if shuffle is None else list(shuffle.state),
+    }
+
+
+def _restore_random(model, training):
+    layers = _random_layers(model)
+    for path, state in training.get("random", {}).items():
+        layers[path].random.state = state
+    if training.get("shuffle_random") is not None:
+        model.shuffle_random = RandomStream(0)
+        model.shuffle_random.state = training["shuffle_random"]
+
+
+def _restore_optimizer(model, training, vectors):
+    state = training.get("optimizer_state")
+    if state is None:
+        return
+    if state["parameters"] != list(model.params):
+        raise ValueError("the optimizer's vectors belong to other weights")
+    if vectors:
+        model.optimizer.build(model.parameters())
+    model.optimizer.load_state({**state["numbers"], **vectors})
+
+
+def _optimizer_state(model):
+    """Return the optimizer's numbers, in plain values, and its vectors as tensors."""
+    state = model.optimizer.state()
+    vectors = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+    numbers = {name: value for name, value in state.items() if name not in vectors}
+    table = {"numbers": numbers, "vectors": list(vectors), "parameters": list(model.params)}
+    return table, {f"optimizer/{name}": vector for name, vector in vectors.items()}
+
+
+def _take_optimizer_vectors(tensors, training, path):
+    """Take the optimizer's vectors from among the tensors and return them."""
+    with _blaming(path, "its optimizer's state is not whole"):
+        names = training.get("optimizer_state", {}).get("vectors", [])
+        return {name: tensors.pop(f"optimizer/{name}") for name in names}
+
+
+# JSON.
+
+
+def _to_json(value, owner):
+    def plain(thing):
+        if isinstance(thing, np.generic):
+            return thing.item()
+        if inspect.isfunction(thing):
+            return {"function": thing.__name__}
+        raise TypeError(f"{thing!r} of type {type(thing).__name__}")
+
+    try:
+        return json.dumps(value, default=plain)
+    except TypeError as error:
+        raise ValueError(f"{owner}: a config must hold plain values that JSON knows. Received: {error}.") from None
+
+
+def _from_json(text, name, path):
+    with _blaming(path, f"its {name} is not readable"):
+        value = json.loads(text)
+        if not isinstance(value, dict):
+            raise ValueError(f"not a table: {text[:40]}")
+        return value
+
+
+@contextlib.contextmanager
+def _blaming(path, what):
+    """Turn whatever a damaged or foreign config leads to into a ValueError that names the file."""
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError, OverflowError) as error:
+        raise ValueError(f"{path}: {what}: {error or type(error).__name__}.") from error

@@ -1,0 +1,274 @@
+"""Learning rates that change from step to step: each schedule is called with a step and returns a float.
+
+Pass one to an optimizer in the place of a number. The first step is 0. Names, arguments and formulas are
+those of Keras; `OneCycle` follows PyTorch's OneCycleLR.
+"""
+
+import bisect
+import math
+
+from cnnlite.arguments import boolean, integer, number
+from cnnlite.identifiers import from_identifier, to_config
+
+
+class LearningRateSchedule:
+    """The base of all schedules; one of your own defines `__call__(step)` and `get_config()`.
+
+    >>> import cnnlite
+    >>> class Halving(cnnlite.optimizers.schedules.LearningRateSchedule):
+    ...     def __call__(self, step):
+    ...         return 0.1 * 0.5 ** (step // 1000)
+    >>> optimizer = cnnlite.optimizers.SGD(Halving())
+    >>> optimizer.current_learning_rate()
+    0.1
+    """
+
+    def __call__(self, step):
+        """Return the learning rate of a step, a float."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(step).")
+
+    def get_config(self):
+        """Return the arguments that make this schedule again."""
+        raise NotImplementedError(f"{type(self).__name__} must define get_config() to be written to a file.")
+
+    @classmethod
+    def from_config(cls, config):
+        """Make a schedule from what `get_config` returned."""
+        return cls(**config)
+
+
+class ExponentialDecay(LearningRateSchedule):
+    """initial_learning_rate * decay_rate ** (step / decay_steps).
+
+    Args:
+        initial_learning_rate: a number of at least 0.
+        decay_steps: after how many steps the rate has changed by the factor `decay_rate`.
+        decay_rate: the factor, at least 0.
+        staircase: True rounds step / decay_steps down, so that the rate falls in stairs.
+
+    Example:
+
+    >>> schedule = ExponentialDecay(0.1, decay_steps=100, decay_rate=0.5)
+    >>> schedule(0), schedule(200)
+    (0.1, 0.025)
+    """
+
+    def __init__(self, initial_learning_rate, decay_steps, decay_rate, staircase=False, name="ExponentialDecay"):
+        owner = type(self).__name__
+        self.initial_learning_rate = number(initial_learning_rate, "initial_learning_rate", owner, minimum=0)
+        self.decay_steps = number(decay_steps, "decay_steps", owner, above=0)
+        self.decay_rate = number(decay_rate, "decay_rate", owner, minimum=0)
+        self.staircase = boolean(staircase, "staircase", owner)
+        self.name = name
+
+    def __call__(self, step):
+        return self.initial_learning_rate * self.decay_rate ** self.decays(step)
+
+    def decays(self, step):
+        """Return step / decay_steps, rounded down where `staircase` asks for it."""
+        decays = step / self.decay_steps
+        return float(math.floor(decays)) if self.staircase else decays
+
+    def get_config(self):
+        return {
+            "initial_learning_rate": self.initial_learning_rate, "decay_steps": self.decay_steps,
+            "decay_rate": self.decay_rate, "staircase": self.staircase, "name": self.name,
+        }
+
+
+class InverseTimeDecay(ExponentialDecay):
+    """initial_learning_rate / (1 + decay_rate * step / decay_steps), with the arguments of `ExponentialDecay`."""
+
+    def __init__(self, initial_learning_rate, decay_steps, decay_rate, staircase=False, name="InverseTimeDecay"):
+        super().__init__(initial_learning_rate, decay_steps, decay_rate, staircase, name)
+
+    def __call__(self, step):
+        return self.initial_learning_rate / (1 + self.decay_rate * self.decays(step))
+
+
+class PiecewiseConstantDecay(LearningRateSchedule):
+    """values[0] up to and including step boundaries[0], then values[1] up to boundaries[1], and so on.
+
+    Args:
+        boundaries: steps, each larger than the one before.
+        values: learning rates, one more than there are boundaries.
+    """
+
+    def __init__(self, boundaries, values, name="PiecewiseConstant"):
+        owner = type(self).__name__
+        self.boundaries = [number(step, "each of boundaries", owner, minimum=0) for step in boundaries]
+        self.values = [number(value, "each of values", owner, minimum=0) for value in values]
+        self.name = name
+        if len(self.values) != len(self.boundaries) + 1:
+            raise ValueError(
+                f"{owner}: values must have one entry more than boundaries. "
+                f"Received: boundaries={self.boundaries}, values={self.values}."
+            )
+        if any(a >= b for a, b in zip(self.boundaries, self.boundaries[1:])):
+            raise ValueError(
+                f"{owner}: each of boundaries must be larger than the one before. "
+                f"Received: boundaries={self.boundaries}."
+            )
+
+    def __call__(self, step):
+        return self.values[bisect.bisect_left(self.boundaries, step)]
+
+    def get_config(self):
+        return {"boundaries": self.boundaries, "values": self.values, "name": self.name}
+
+
+class PolynomialDecay(LearningRateSchedule):
+    """(initial - end) * (1 - step / decay_steps) ** power + end, and `end_learning_rate` after `decay_steps`.
+
+    Args:
+        initial_learning_rate, end_learning_rate: numbers of at least 0.
+        decay_steps: how many steps the decay takes.
+        power: the exponent, above 0; 1 is a straight line.
+        cycle: True starts again at the end, each time as if `decay_steps` were the next multiple of itself.
+    """
+
+    def __init__(self, initial_learning_rate, decay_steps, end_learning_rate=0.0001, power=1.0, cycle=False,
+                 name="PolynomialDecay"):
+        owner = type(self).__name__
+        self.initial_learning_rate = number(initial_learning_rate, "initial_learning_rate", owner, minimum=0)
+        self.decay_steps = number(decay_steps, "decay_steps", owner, above=0)
+        self.end_learning_rate = number(end_learning_rate, "end_learning_rate", owner, minimum=0)
+        self.power = number(power, "power", owner, above=0)
+        self.cycle = boolean(cycle, "cycle", owner)
+        self.name = name
+
+    def __call__(self, step):
+        decay_steps = self.decay_steps
+        if self.cycle:
+            decay_steps *= max(1, math.ceil(step / decay_steps))
+        left = 1 - min(step, decay_steps) / decay_steps
+        return (self.initial_learning_rate - self.end_learning_rate) * left**self.power + self.end_learning_rate
+
+    def get_config(self):
+        return {
+            "initial_learning_rate": self.initial_learning_rate, "decay_steps": self.decay_steps,
+            "end_learning_rate": self.end_learning_rate, "power": self.power, "cycle": self.cycle, "name": self.name,
+        }
+
+
+class CosineDecay(LearningRateSchedule):
+    """Half a cosine from the initial rate down to `alpha` times it, after a linear warm-up if one is asked for.
+
+        warm-up    initial + (warmup_target - initial) * step / warmup_steps
+        decay      peak * ((1 - alpha) * (1 + cos(π * t / decay_steps)) / 2 + alpha)
+
+    where t counts the steps after the warm-up and stops at `decay_steps`, and peak is `warmup_target`, or
+    the initial rate where there is no warm-up (Loshchilov and Hutter, 2017; Goyal et al., 2017).
+
+    Args:
+        initial_learning_rate: a number of at least 0; with a warm-up, where that starts.
+        decay_steps: how many steps the decay takes, those of the warm-up not counted.
+        alpha: the last rate as a share of the highest.
+        warmup_target: the rate at the end of the warm-up; None for no warm-up, whatever `warmup_steps` is.
+        warmup_steps: how many steps the warm-up takes.
+    """
+
+    def __init__(self, initial_learning_rate, decay_steps, alpha=0.0, name="CosineDecay", warmup_target=None,
+                 warmup_steps=0):
+        owner = type(self).__name__
+        self.initial_learning_rate = number(initial_learning_rate, "initial_learning_rate", owner, minimum=0)
+        self.decay_steps = number(decay_steps, "decay_steps", owner, above=0)
+        self.alpha = number(alpha, "alpha", owner, minimum=0)
+        self.name = name
+        self.warmup_target = warmup_target
+        if warmup_target is not None:
+            self.warmup_target = number(warmup_target, "warmup_target", owner, minimum=0)
+        self.warmup_steps = number(warmup_steps, "warmup_steps", owner, minimum=0)
+
+    def __call__(self, step):
+        start, peak = self.initial_learning_rate, self.initial_learning_rate
+        if self.warmup_target is not None:
+            peak = self.warmup_target
+            if step < self.warmup_steps:
+                return start + (peak - start) * step / self.warmup_steps
+            step = step - self.warmup_steps
+        return peak * ((1 - self.alpha) * cosine(1.0, 0.0, min(step / self.decay_steps, 1)) + self.alpha)
+
+    def get_config(self):
+        return {
+            "initial_learning_rate": self.initial_learning_rate, "decay_steps": self.decay_steps, "alpha": self.alpha,
+            "name": self.name, "warmup_target": self.warmup_target, "warmup_steps": self.warmup_steps,
+        }
+
+
+class OneCycle(LearningRateSchedule):
+    """Up to a high rate and far down again, each along half a cosine (Smith and Topin, 2018).
+
+    The rate starts at max_learning_rate / div_factor, is highest after the share `pct_start` of the steps, and
+    ends at max_learning_rate / div_factor / final_div_factor, where it stays after `total_steps`. The values
+    are those of PyTorch's OneCycleLR, the momentum is left alone.
+
+    Args:
+        max_learning_rate: the highest rate, above 0.
+        total_steps: the number of steps of the whole training: batches an epoch times epochs.
+        pct_start: the share of the steps on which the rate rises, from 0 to 1.
+        div_factor: how many times smaller than the highest rate the first one is, at least 1.
+        final_div_factor: how many times smaller than the first rate the last one is, at least 1.
+
+    Example:
+
+    >>> schedule = OneCycle(0.1, total_steps=10)
+    >>> [round(schedule(step), 4) for step in (0, 2, 9)]
+    [0.004, 0.1, 0.0]
+    """
+
+    def __init__(self, max_learning_rate, total_steps, pct_start=0.3, div_factor=25.0, final_div_factor=1e4,
+                 name="OneCycle"):
+        owner = type(self).__name__
+        self.max_learning_rate = number(max_learning_rate, "max_learning_rate", owner, above=0)
+        self.total_steps = integer(total_steps, "total_steps", owner)
+        self.pct_start = number(pct_start, "pct_start", owner, minimum=0)
+        if self.pct_start > 1:
+            raise ValueError(f"{owner}: pct_start must be from 0 to 1. Received: pct_start={pct_start}.")
+        self.div_factor = number(div_factor, "div_factor", owner, minimum=1)
+        self.final_div_factor = number(final_div_factor, "final_div_factor", owner, minimum=1)
+        self.name = name
+
+    def __call__(self, step):
+        first = self.max_learning_rate / self.div_factor
+        last_step = self.total_steps - 1
+        peak_step = self.pct_start * self.total_steps - 1
+        step = min(step, last_step)
+        if step <= peak_step:
+            return cosine(first, self.max_learning_rate, step / peak_step if peak_step > 0 else 1)
+        return cosine(self.max_learning_rate, first / self.final_div_factor,
+                      (step - peak_step) / (last_step - peak_step))
+
+    def get_config(self):
+        return {
+            "max_learning_rate": self.max_learning_rate, "total_steps": self.total_steps, "pct_start": self.pct_start,
+            "div_factor": self.div_factor, "final_div_factor": self.final_div_factor, "name": self.name,
+        }
+
+
+def cosine(start, end, share):
+    """Return the point at `share` (0 to 1) of half a cosine from `start` to `end`."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+SCHEDULES = {
+    "exponential_decay": ExponentialDecay,
+    "inverse_time_decay": InverseTimeDecay,
+    "piecewise_constant_decay": PiecewiseConstantDecay,
+    "polynomial_decay": PolynomialDecay,
+    "cosine_decay": CosineDecay,
+    "one_cycle": OneCycle,
+}
+
+
+def get(identifier):
+    """Return the schedule that a saved config or a schedule stands for."""
+    return from_identifier(identifier, SCHEDULES, LearningRateSchedule, "schedule")
+
+
+def serialize(schedule):
+    """Return {"class_name", "config"} for a schedule."""
+    return to_config(schedule)
+
+
+deserialize = get

@@ -1,0 +1,239 @@
+"""fit: the loops over epochs and batches, and nothing about any one layer.
+
+`Trainer.train_step` is the whole of training: forward, loss, backward, regularisation, optimizer step. What
+surrounds it repeats it, over batches from `batches.py`, shows it by `progress.py`, and lets `callbacks` look on.
+"""
+
+import math
+import warnings
+
+import numpy as np
+
+from cnnlite.arguments import boolean, integer, number
+from cnnlite.batches import Epochs, make_source, make_validation_source, split_validation
+from cnnlite.callbacks import CallbackList, History, TerminateOnNaN
+from cnnlite.compiled import RunningLoss
+from cnnlite.evaluation import Evaluator
+from cnnlite.interrupts import held_back_interrupts
+from cnnlite.progress import Progress, verbosity
+from cnnlite.random import RandomStream
+from cnnlite.samples import checked_samples, optional_integer
+
+
+class Trainer(Evaluator):
+    """What makes a model of a stack of layers: it can be compiled, trained, evaluated and asked.
+
+    Attributes:
+        history: the `History` of the last `fit`, which is there during it already.
+        stop_training: a callback sets it to True to end `fit` after the batch.
+        shuffle_random: the `RandomStream` of the orders of the samples; None before the first `fit`.
+    """
+
+    history = None
+    stop_training = False
+    shuffle_random = None
+
+    def train_step(self, x, y, sample_weight=None):
+        """Make one step of gradient descent on one batch; return its loss and what the loss was computed from.
+
+        A loss that is fused with the last activation takes the logits: log(softmax(z)) is exact where softmax(z)
+        has been rounded to 0. The loss is the mean over the batch, plus the penalties of the regularizers.
+        """
+        loss, fused = self._fused_loss()
+        z = self.forward_logits(x, training=True) if fused else self.forward(x, training=True)
+        value = loss(y, z, sample_weight) + self.regularization_loss()
+        dz = loss.backward(y, z, sample_weight)
+        self.backward_weights(dz, from_logits=fused)
+        self.add_regularization_gradients()
+        with held_back_interrupts():
+            self.optimizer.step(self.parameters())
+        return value, z
+
+    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, validation_split=0.0,
+            validation_data=None, shuffle=True, class_weight=None, sample_weight=None, initial_epoch=0,
+            steps_per_epoch=None, validation_steps=None, validation_batch_size=None, validation_freq=1):
+        """Train the model.
+
+        Args:
+            x: samples (N, ...), of any dtype of numbers; each batch is converted to the model's. Or something
+                that yields batches (x, y) or (x, y, sample_weight): a generator, which can be read once; another
+                iterable; or an object with `__len__` and `__getitem__`, whose batches are shuffled.
+            y: targets (N, ...), in the form that the loss takes.
+            batch_size: how many samples a step takes, by default 32. The last batch may be smaller.
+            epochs: the epoch to end with, counted from 1.
+            verbose: 1 or "auto" draws a progress bar and leaves a line for each epoch, 2 writes the lines alone,
+                0 is silent. In a file there are only lines.
+            callbacks: a list of `cnnlite.callbacks.Callback`.
+            validation_split: the share, from 0 to below 1, of the samples to validate on. It is the tail of x
+                and y, taken before any shuffling: data that is sorted by class must be shuffled first.
+            validation_data: (x, y) or (x, y, sample_weight) to validate on, or something that yields batches;
+                overrides `validation_split`.
+            shuffle: whether the samples come in a new random order in each epoch.
+            class_weight: a dict from class to the factor of its samples in the loss.
+            sample_weight: factors (N,) of the samples in the loss, which is divided by their number all the same.
+            initial_epoch: the epoch to begin with, from 0, where an earlier run ended. If that is `epochs` or
+                more, nothing is trained.
+            steps_per_epoch: how many batches make an epoch; by default all. The next epoch goes on from there.
+            validation_steps: how many batches of the validation data are used; by default all.
+            validation_batch_size: by default `batch_size`.
+            validation_freq: validate after each epoch of which the number, from 1, is a multiple of it; or a
+                list of the numbers of these epochs.
+
+        Returns:
+            a `History`, with the loss and the metrics of each epoch.
+
+        Raises:
+            ValueError, TypeError: the data or an argument is not as above, found before anything is changed.
+        """
+        self._require_loss("fit")
+        verbose = verbosity(verbose, "fit")
+        epochs = integer(epochs, "epochs", "fit")
+        initial_epoch = integer(initial_epoch, "initial_epoch", "fit", minimum=0)
+        batch_size = optional_integer(batch_size, "batch_size", "fit")
+        validates_after = _validation_epochs(validation_freq)
+        validation_split = number(validation_split, "validation_split", "fit", minimum=0, below=1)
+        if validation_data is None and validation_split:
+            (x, y, sample_weight), validation_data = split_validation(x, y, sample_weight, validation_split)
+        source = make_source(self, x, y, sample_weight, batch_size, "fit", class_weight)
+        steps = optional_integer(steps_per_epoch, "steps_per_epoch", "fit")
+        _check_readings(source, steps, epochs - initial_epoch, "steps_per_epoch")
+        validation = None
+        if validation_data is not None:
+            size = optional_integer(validation_batch_size, "validation_batch_size", "fit") or batch_size
+            validation = make_validation_source(self, validation_data, size)
+            validation_steps = optional_integer(validation_steps, "validation_steps", "fit")
+            times = sum(map(validates_after, range(initial_epoch, epochs)))
+            _check_readings(validation, validation_steps, times, "validation_steps")
+        shuffles = boolean(shuffle, "shuffle", "fit")
+        callbacks = CallbackList(callbacks, owner="fit")
+        callbacks.append(History())
+
+        self._get_ready(source.shape)
+        if shuffles and self.shuffle_random is None:
+            self.shuffle_random = RandomStream()
+        data = Epochs(source, steps, self.shuffle_random if shuffles else None)
+        callbacks.set_params({"verbose": verbose, "epochs": epochs, "steps": data.steps})
+        callbacks.set_model(self)
+        self.stop_training = False
+        watch = _LossWatch(callbacks)
+        logs: dict = {}
+        progress = None
+        try:
+            callbacks.on_train_begin()
+            for epoch in range(initial_epoch, epochs):
+                progress = Progress(f"Epoch {epoch + 1}/{epochs}", data.steps, verbose)
+                callbacks.on_epoch_begin(epoch)
+                logs = self._train_epoch(epoch, data, callbacks, progress, watch)
+                if not progress.steps_done:
+                    break
+                if validation is not None and validates_after(epoch):
+                    progress.steps_end(logs, then="validating")
+                    values = self._test_epoch(Epochs(validation, validation_steps), callbacks)
+                    logs = {**logs, **{f"val_{name}": value for name, value in values.items()}}
+                progress.finish(logs)
+                callbacks.on_epoch_end(epoch, logs)
+                if self.stop_training or data.exhausted:
+                    break
+            callbacks.on_train_end(logs)
+        finally:
+            if progress is not None:
+                progress.close()
+            self._release_memory()
+        return self.history
+
+    def _train_epoch(self, epoch, data, callbacks, progress, watch):
+        """Make a step for each batch of one epoch; return the loss and the metrics over all of them."""
+        running = RunningLoss(self.metrics)
+        shows_batches = callbacks.listens("on_train_batch_end")
+        for step, (x, y, sample_weight) in enumerate(data.epoch()):
+            callbacks.on_train_batch_begin(step)
+            loss, z = self._train_step_in_buffers(x, y, sample_weight)
+            running.add(loss, len(x))
+            self._update_metrics(y, z, sample_weight)
+            watch.look_at(loss, epoch, step)
+            if progress.step(len(x)):
+                progress.show(running.logs())
+            if shows_batches:
+                callbacks.on_train_batch_end(step, running.logs())
+            if self.stop_training:
+                break
+        return running.logs()
+
+    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+        """Make one step on one batch, and return its loss and metrics as `evaluate` does.
+
+        The values are those of the batch alone and of the weights before the step. (Keras's run on from call
+        to call.)
+        """
+        self._require_loss("train_on_batch")
+        x, y, sample_weight = checked_samples(self, x, y, sample_weight, class_weight, "train_on_batch")
+        self._get_ready(x.shape)
+        running = RunningLoss(self.metrics)
+        try:
+            loss, z = self._train_step_in_buffers(np.array(x, self.dtype, order="C"), y, sample_weight)
+            running.add(loss, len(x))
+            self._update_metrics(y, z, sample_weight)
+        finally:
+            self._release_memory(buffers=False)
+        return self._values(running.logs(), return_dict)
+
+    def _get_ready(self, shape):
+        """Create what does not exist yet: weights for an x of that shape, their vector, the optimizer's slots."""
+        if not self.built:
+            self.build((None, *shape[1:]))
+        self.optimizer.build(self.parameters())
+
+    def _train_step_in_buffers(self, x, y, sample_weight):
+        """Make a step in the memory of the step before; whatever happens, later passes get arrays of their own."""
+        layers = list(self.walk())
+        try:
+            for layer in layers:
+                layer.reuse_buffers = True
+            # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
+            with np.errstate(over="ignore", invalid="ignore"):
+                return self.train_step(x, y, sample_weight)
+        finally:
+            for layer in layers:
+                layer.reuse_buffers = False
+
+    def _release_memory(self, buffers=True):
+        """Let go of what the layers remember for backward, which holds on to a batch, and of their buffers."""
+        for layer in self.walk():
+            layer._memory = None
+            if buffers:
+                layer._buffers.clear()
+
+
+class _LossWatch:
+    """Warns once if the loss is no longer a number, unless a callback is there to deal with it."""
+
+    def __init__(self, callbacks):
+        self.is_on = not any(isinstance(callback, TerminateOnNaN) for callback in callbacks.callbacks)
+
+    def look_at(self, loss, epoch, step):
+        if self.is_on and not math.isfinite(loss):
+            self.is_on = False
+            warnings.warn(
+                f"fit: the loss is {loss} in epoch {epoch + 1} at step {step + 1}, and the weights are no longer of "
+                "use. Try a smaller learning rate or an optimizer with clipnorm=1.0; the callback TerminateOnNaN "
+                "ends training when this happens.",
+                stacklevel=4,
+            )
+
+
+def _validation_epochs(validation_freq):
+    """Return a function that says of an epoch, from 0, whether it ends with a validation."""
+    if isinstance(validation_freq, (list, tuple, set, range)):
+        epochs = {integer(epoch, "validation_freq", "fit") for epoch in validation_freq}
+        return lambda epoch: epoch + 1 in epochs
+    every = integer(validation_freq, "validation_freq", "fit")
+    return lambda epoch: (epoch + 1) % every == 0
+
+
+def _check_readings(source, steps, times, name):
+    """Raise a ValueError if data that can be read once would have to be read several times."""
+    if source.reads_once and steps is None and times > 1:
+        raise ValueError(
+            f"fit: a generator can be read once, unless {name} says how much of it to take. "
+            f"Received: {times} epochs to read it in. Pass {name}=, or an object with __len__ and __getitem__."
+        )

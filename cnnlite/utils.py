@@ -1,0 +1,54 @@
+"""Small helpers that training scripts use."""
+
+import numpy as np
+
+from cnnlite.arguments import integer
+from cnnlite.random import set_random_seed
+
+__all__ = ["set_random_seed", "to_categorical"]
+
+
+def to_categorical(x, num_classes=None):
+    """Return one-hot rows: 1 at the class of each label and 0 elsewhere.
+
+    Args:
+        x: whole numbers from 0 to num_classes - 1, of any shape; a last axis of size 1 is dropped.
+        num_classes: how many classes there are; by default the largest label plus 1.
+
+    Returns:
+        An array of float64, as in Keras, of the shape of x with the axis of the classes appended.
+
+    Raises:
+        TypeError: x isn't numeric.
+        ValueError: a label isn't whole, is negative, or isn't below `num_classes`.
+
+    Example:
+
+    >>> to_categorical([0, 2, 1])
+    array([[1., 0., 0.],
+           [0., 0., 1.],
+           [0., 1., 0.]])
+    """
+    given = np.asarray(x)
+    if given.dtype.kind not in "fiub":
+        raise TypeError(f"to_categorical: x must be an array of whole numbers. Received: dtype={given.dtype}.")
+    _check(np.isfinite(given) & (given == np.floor(given)), given, "must be whole numbers")
+    _check(given >= 0, given, "must be at least 0")
+    if num_classes is not None:
+        num_classes = integer(num_classes, "num_classes", "to_categorical")
+        _check(given < num_classes, given, f"must be less than num_classes={num_classes}")
+    elif given.size == 0:
+        raise ValueError("to_categorical: x is empty, so num_classes can't be found from it. Pass num_classes.")
+    labels = given.astype(np.int64)
+    if labels.ndim > 1 and labels.shape[-1] == 1:
+        labels = labels[..., 0]
+    one_hot = np.zeros((labels.size, num_classes or int(labels.max()) + 1))
+    one_hot[np.arange(labels.size), labels.ravel()] = 1
+    return one_hot.reshape(*labels.shape, one_hot.shape[1])
+
+
+def _check(holds, labels, rule):
+    """Raise a ValueError that names the first label for which the rule doesn't hold."""
+    if not np.all(holds):
+        wrong = np.flatnonzero(~np.atleast_1d(holds))[0]
+        raise ValueError(f"to_categorical: labels {rule}. Received: {np.ravel(labels)[wrong]} at position {wrong}.")

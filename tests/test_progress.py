@@ -1,0 +1,103 @@
+"""Progress: bars where there is a screen, clean lines where there is a file."""
+
+import io
+import sys
+import types
+import warnings
+
+import pytest
+
+from cnnlite import progress
+from cnnlite.progress import Progress, format_rate, format_seconds, format_value, verbosity
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def run(verbose, steps=3, slow=True):
+    shown = Progress("Epoch 1/5", steps, verbose)
+    for _ in range(3):
+        if slow:
+            shown._next_redraw = min(shown._next_redraw, 0)  # as if a tenth of a second had gone by
+        if shown.step(32):
+            shown.show({"loss": 0.21341})
+    shown.steps_end({"loss": 0.21341}, then="validating")
+    shown.finish({"loss": 0.21341, "val_loss": 3e-5})
+
+
+@pytest.mark.parametrize("verbose", [1, 2])
+def test_a_log_file_gets_one_clean_line(verbose, monkeypatch):
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    run(verbose)
+    text = file.getvalue()
+    assert text.count("\n") == 1 and "\r" not in text and "\x1b" not in text
+    assert text.startswith("Epoch 1/5  ") and text.endswith("img/s  loss 0.2134  val_loss 3.00e-05\n")
+
+
+def test_silence_is_silent(monkeypatch):
+    file = Terminal()
+    monkeypatch.setattr(sys, "stdout", file)
+    run(0)
+    assert file.getvalue() == ""
+
+
+@pytest.mark.parametrize("steps", [3, None])
+def test_a_terminal_shows_a_bar_and_keeps_the_line(steps, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    run(1, steps)
+    *states, line, end = terminal.getvalue().replace("\n", "\r\n").split("\r")
+    assert any("img/s" in state and "loss 0.2134" in state for state in states)
+    assert any("validating" in state for state in states)
+    assert ("100%" in terminal.getvalue()) == (steps is not None)
+    assert ("3 batches" in terminal.getvalue()) == (steps is None)
+    assert line.startswith("Epoch 1/5  ") and "val_loss" in line and end == "\n"
+
+
+def test_a_bar_is_not_redrawn_at_every_step(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    shown = Progress("Epoch 1/1", 1000, 1)
+    assert sum(shown.step(1) for _ in range(1000)) < 100
+    shown.close()
+    shown.close()
+
+
+def test_a_notebook_without_widgets_gets_a_plain_bar_and_no_warning(monkeypatch):
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=lambda: shell))
+    monkeypatch.setattr(progress.importlib.util, "find_spec", lambda name: None)
+    file = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(1)
+    assert "100%" in file.getvalue()
+
+
+def test_a_message_does_not_tear_the_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    shown = Progress("Epoch 1/1", 10, 1)
+    progress.message("saving")
+    shown.close()
+    assert "\rsaving\n" in terminal.getvalue() or "saving\n" in terminal.getvalue().replace(" ", "")
+
+
+def test_times_rates_and_values_are_in_sensible_units():
+    seconds = (0.0312, 0.9996, 12.34, 59.96, 185, 3600, 3725)
+    assert [format_seconds(s) for s in seconds] == [
+        "31 ms", "1.0 s", "12.3 s", "1 min 00 s", "3 min 05 s", "1 h 00 min", "1 h 02 min"
+    ]
+    assert [format_rate(r) for r in (0.52, 48.71, 4870.4)] == ["0.52", "48.7", "4,870"]
+    assert [format_value(v) for v in (0, 0.21341, 1e-5, 2e7, float("nan"), "text")] == [
+        "0.0000", "0.2134", "1.00e-05", "2.00e+07", "nan", "text"
+    ]
+
+
+def test_verbose_must_be_known():
+    assert [verbosity(v, "fit") for v in ("auto", 0, 1, 2, True, False)] == [1, 0, 1, 2, 1, 0]
+    with pytest.raises(ValueError, match="fit: verbose must be 'auto', 0, 1 or 2. Received: verbose=3"):
+        verbosity(3, "fit")
