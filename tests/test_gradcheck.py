@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 import cnnlite
-from cnnlite.layers import Activation, Dropout, Flatten, Layer, ReLU
+from cnnlite.layers import Activation, BatchNorm, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, ReLU
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(5, 4))
@@ -367,6 +367,59 @@ def test_whole_loss_of_a_compiled_model_is_checked_with_its_penalties():
     model.factor = 2.001
     wrong = {name for name, verdict in verdicts(cnnlite.check_gradients(model, X, y)).items() if verdict != "ok"}
     assert {name.rpartition("first/")[2] for name in wrong} == {"kernel"}
+
+
+@pytest.fixture(scope="module")
+def model():
+    cnnlite.utils.set_random_seed(0)
+    model = cnnlite.Sequential([
+        cnnlite.Input((4, 4, 2)),
+        Conv2D(3, 3, padding="same", kernel_regularizer="l2"),
+        BatchNorm(),
+        Activation("relu"),
+        MaxPool(),
+        Flatten(),
+        Dropout(0.3),
+        Dense(3, activation="softmax"),
+    ])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def test_whole_network_passes_and_trains_on_afterwards(model):
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(5, 4, 4, 2)), np.array([0, 1, 2, 2, 1])
+    weights = model.get_weights()
+    for report in (cnnlite.check_gradients(model, x, max_elements=6),
+                   cnnlite.check_gradients(model, x, y, sample_weight=np.arange(5.0), max_elements=6)):
+        assert report.ok, report
+        assert [row.name for row in report.rows] == [
+            "x", "conv2d/kernel", "conv2d/bias", "batch_norm/gamma", "batch_norm/beta", "dense/kernel", "dense/bias"
+        ]
+    for before, after in zip(weights, model.get_weights()):
+        np.testing.assert_array_equal(before, after)
+    model.fit(x, y, verbose=0)
+    assert (model.get_weights()[0] != weights[0]).any()
+
+
+def test_mistake_deep_in_a_network_is_found(model):
+    class Scaled(Conv2D):
+        def backward(self, dy):
+            dx = super().backward(dy)
+            self.grads["kernel"] *= 1.0001
+            return dx
+
+    wrong = cnnlite.Sequential([Scaled(2, 3, name="wrong"), Activation("tanh"), Flatten(), Dense(2)])
+    report = cnnlite.check_gradients(wrong, np.random.default_rng(1).normal(size=(3, 4, 4, 2)), max_elements=6)
+    assert {row.name for row in report.rows if row.verdict != "ok"} == {"wrong/kernel"}
+
+
+def test_fused_cross_entropy_is_right_in_all_its_forms():
+    rng = np.random.default_rng(1)
+    y, logits = np.array([0, 3, 1, 2, 2]), rng.normal(size=(5, 4))
+    loss = cnnlite.losses.get("sparse_categorical_crossentropy")
+    assert cnnlite.check_gradients(loss, cnnlite.activations.softmax(logits), y).ok
+    assert cnnlite.check_gradients(loss.on_logits(), 3 * logits, y, sample_weight=rng.uniform(size=5)).ok
 
 
 # The report
