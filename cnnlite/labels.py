@@ -49,20 +49,21 @@ def finite_labels(y_true, owner):
 
 
 def probability_labels(y_true, owner):
-    """Check that every label is a probability, at least 0 and at most 1."""
+    """Return the labels if every one is a probability, at least 0 and at most 1; a ValueError otherwise."""
     low, high = _extent(y_true)
     if not (low >= 0 and high <= 1):
         raise ValueError(
             f"{owner}: y_true must be between 0 and 1. Received: labels from {low} to {high}. "
             "Divide pixels by 255, or turn labels of -1 and 1 into 0 and 1 with (y + 1) / 2."
         )
+    return y_true
 
 
 def one_hot_labels(y_true, shape, owner):
-    """Return labels with a probability for each class, as `to_categorical` makes them, of the shape (N, ..., classes).
+    """Return labels with a number for each class, as `to_categorical` makes them, of the shape (N, ..., classes).
 
     Raises:
-        ValueError: the shape is another (labels in the form of integers, say), or a value is outside [0, 1].
+        ValueError: the shape is another; labels in the form of integers, say.
     """
     y_true = number_array(y_true, "y_true", owner)
     several_classes(shape, owner)
@@ -71,12 +72,11 @@ def one_hot_labels(y_true, shape, owner):
         if _fits(y_true.shape, shape[:-1]) or _fits(y_true.shape, (*shape[:-1], 1)):
             remedy = f"Use SparseCategoricalCrossentropy, or cnnlite.utils.to_categorical(y, {classes})."
         else:
-            remedy = f"The last layer must have as many units as there are classes, here {classes}."
+            remedy = f"There must be a row for each sample and a column for each of the last layer's {classes} units."
         raise ValueError(
             f"{owner}: y_true must be one-hot, of the shape of the predictions, {_text(shape)}. "
             f"Received: y_true.shape={y_true.shape}. {remedy}"
         )
-    probability_labels(y_true, owner)
     return y_true
 
 

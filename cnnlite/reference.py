@@ -76,12 +76,12 @@ def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dil
 
 def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
     """dkernel = im2col(x).T @ dy"""
-    kh, kw, channels, f = kernel_shape
+    kh, kw, _, f = kernel_shape
     dkernel = [
-        (im2col(xg, (kh, kw), strides, pads, dilation).T @ dyg.reshape(-1, f // groups)).reshape(kh, kw, channels, f // groups)
+        im2col(xg, (kh, kw), strides, pads, dilation).T @ dyg.reshape(-1, f // groups)
         for xg, dyg in zip(np.split(x, groups, axis=3), np.split(dy, groups, axis=3))
     ]
-    return write(np.concatenate(dkernel, axis=3), out)
+    return write(np.concatenate(dkernel, axis=1).reshape(kernel_shape), out)
 
 
 def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):

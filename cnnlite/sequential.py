@@ -60,7 +60,7 @@ class Sequential(Trainer, Layer):
         """Put a layer on top of the stack, and build it as soon as the shape of its input is known."""
         if isinstance(layer, InputLayer):
             if self.inner_layers or self.given_input_shape is not None:
-                raise ValueError(f"{self.name}: an Input must come first and once. Received: a second input, {layer!r}.")
+                raise ValueError(f"{self.name}: an Input must come first and once. Received: another one, {layer!r}.")
             self.given_input_shape = layer.shape
             return
         if not isinstance(layer, Layer):
@@ -97,11 +97,11 @@ class Sequential(Trainer, Layer):
         """Return the layer of that name, or at that place in the stack."""
         if (name is None) == (index is None):
             raise ValueError(
-                f"{self.name}: get_layer takes either a name or an index. Received: name={name!r}, index={index!r}."
+                f"{self.name}: get_layer takes a name or an index. Received: name={name!r}, index={index!r}."
             )
         if index is not None:
             if not -len(self.inner_layers) <= index < len(self.inner_layers):
-                raise ValueError(f"{self.name}: the model has {len(self.inner_layers)} layers. Received: index={index}.")
+                raise ValueError(f"{self.name}: there are {len(self.inner_layers)} layers. Received: index={index}.")
             return self.inner_layers[index]
         found = {layer.name: layer for layer in self.inner_layers}
         if name not in found:

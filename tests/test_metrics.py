@@ -249,3 +249,10 @@ def test_no_argument_is_written_to():
         for array in (y_true, y_pred):
             array.setflags(write=False)
         metrics.get(name)(y_true, y_pred, np.ones(4))
+
+
+def test_of_equal_predictions_the_first_are_in_the_top_k_of_precision():
+    y_pred = np.full((1, 40), 0.5)
+    y_true = np.zeros((1, 40))
+    y_true[0, :3] = 1
+    assert metrics.Precision(top_k=3)(y_true, y_pred) == 1.0

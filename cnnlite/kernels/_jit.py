@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import numba
 from numba.core import caching
@@ -37,7 +38,7 @@ def _stamped(locator_class):
 
 
 class _KernelCacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes = [_stamped(locator) for locator in caching.CompileResultCacheImpl._locator_classes]
+    _locator_classes: ClassVar = [_stamped(locator) for locator in caching.CompileResultCacheImpl._locator_classes]
 
 
 class _KernelCache(caching.FunctionCache):

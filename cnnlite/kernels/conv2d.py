@@ -27,17 +27,15 @@ UNITS = 16  # into how many pieces a batch is cut at least, where it can be; a f
 
 def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
     """Return y = x * kernel + bias, (N, OH, OW, F)."""
-    n, h, w, c = x.shape
+    n = len(x)
     kh, kw, group_channels, filters = kernel.shape
     oh, ow = output_shape(x.shape, (kh, kw), strides, pads, dilation)
     out = np.empty((n, oh, ow, filters), x.dtype) if out is None else out
     k, group_filters = kh * kw * group_channels, filters // groups
     panels = pack_panels(kernel.reshape(-1), groups, k, group_filters, filters, 1)
-    start = np.concatenate([
-        padded_columns(None if bias is None else bias[g * group_filters : (g + 1) * group_filters], group_filters, x.dtype)
-        for g in range(groups)
-    ])
-    parts = max(1, min(oh, UNITS // max(n, 1)))
+    biases = [None] * groups if bias is None else np.split(bias, groups)
+    start = np.concatenate([padded_columns(group_bias, group_filters, x.dtype) for group_bias in biases])
+    parts = max(1, min(oh, UNITS // max(n, 1)))  # one image alone is cut into bands of rows
     _conv2d(x, panels.reshape(-1), start, out, kh, kw, strides, (pads[0][0], pads[1][0]), dilation, groups,
             pads != NO_PADS or groups > 1 or dilation[1] > 1, parts)
     return out
@@ -116,12 +114,11 @@ def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dil
     With stride 1 that is itself a convolution, of dy padded all round with the kernel turned by 180 degrees and
     C and F swapped. With other strides it is dy @ kernel.T and col2im, an output row at a time.
     """
-    n, h, w, c = x_shape
     kh, kw, group_channels, filters = kernel.shape
     group_filters = filters // groups
     if strides == (1, 1):
         turned = kernel[::-1, ::-1].reshape(kh, kw, group_channels, groups, group_filters)
-        turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, group_filters, c)
+        turned = turned.transpose(0, 1, 4, 3, 2).reshape(kh, kw, group_filters, x_shape[3])
         turned_pads = tuple(
             (reach - pads[axis][0], x_shape[1 + axis] - dy.shape[1 + axis] + pads[axis][0])
             for axis, reach in enumerate(((kh - 1) * dilation[0], (kw - 1) * dilation[1]))
@@ -229,7 +226,8 @@ def _kernel_gradient_chunk(x, dy, sums, kw, strides, before, dilation, groups, p
                     if packs:
                         b, b_place, b_k0 = gradient.reshape(-1), panel * oh * ow * width, width
                     else:
-                        b, b_place, b_k0 = dy.reshape(-1), n * oh * ow * filters + group * group_filters + column, filters
+                        b, b_k0 = dy.reshape(-1), filters
+                        b_place = n * oh * ow * filters + group * group_filters + column
                     # Where the last panel is not full, the columns behind it are zeros, or not looked at.
                     vectors = width // 2 if group_filters - column <= width // 2 else width
                     block(run if together else channels, vectors, flat_sums, target + column, padded,

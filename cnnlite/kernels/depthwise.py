@@ -1,6 +1,7 @@
 """Depthwise convolution: every channel has kernels of its own, and no sum runs over channels.
 
-    y[n, oh, ow, c * M + m] = bias[c * M + m] + sum over ky, kx of  x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, m]
+    y[n, oh, ow, c * M + m] = bias[c * M + m]
+                              + sum over ky, kx of  x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, m]
 
 There is no matrix product in it: each number of x is used KH * KW * M times and not F times. So
 the loops run along the channels, which lie side by side, and numba turns the innermost one into vector instructions.

@@ -23,7 +23,7 @@ NO_PADS = ((0, 0), (0, 0))
 
 def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     """Return the windows of x (N, H, W, C) as rows: (N * OH * OW, KH * KW * C), with zeros for padding."""
-    n, h, w, c = x.shape
+    n, _, _, c = x.shape
     oh, ow = output_shape(x.shape, window, strides, pads, dilation)
     out = np.empty((n * oh * ow, window[0] * window[1] * c), x.dtype) if out is None else out
     _im2col(x, window, strides, (pads[0][0], pads[1][0]), dilation, out.reshape(n, oh, ow, *window, c))
@@ -61,7 +61,7 @@ def col2im(cols, x_shape, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1),
 
     Returns (N, H, W, C). What falls on padding is dropped.
     """
-    n, h, w, c = x_shape
+    n, _, _, c = x_shape
     oh, ow = output_shape(x_shape, window, strides, pads, dilation)
     out = np.empty(x_shape, cols.dtype) if out is None else out
     _col2im(cols.reshape(n, oh, ow, *window, c), window, strides, (pads[0][0], pads[1][0]), dilation, out)

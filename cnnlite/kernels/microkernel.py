@@ -80,7 +80,8 @@ def _emit_tile(builder, item, rows, vectors, operands):
         number = builder.load(builder.inttoptr(address, item.as_pointer()), align=itemsize)
         undefined = ir.Constant(vector, ir.Undefined)
         one_lane = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
-        return builder.shuffle_vector(one_lane, undefined, ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width))
+        first_lane = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
+        return builder.shuffle_vector(one_lane, undefined, first_lane)
 
     a_row = [builder.mul(a_i, _constant(i)) for i in range(rows)]
     sums = []

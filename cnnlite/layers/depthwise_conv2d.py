@@ -7,7 +7,7 @@ from cnnlite.layers.convolution import Convolution
 
 
 class DepthwiseConv2D(Convolution):
-    """y[n, oh, ow, c*M + m] = activation(bias[c*M + m] + sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, m])
+    """y[n, oh, ow, c*M + m] = activation(sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, m] + bias)
 
     The sum runs over ky and kx alone; s are the strides, d is the dilation and M the depth multiplier. With
     a 1x1 convolution behind it, which mixes the channels, it does much of what a convolution does at a
@@ -59,7 +59,7 @@ class DepthwiseConv2D(Convolution):
         return self.finish(z)
 
     def backward_preactivation(self, dz):
-        """dx[n, h, w, c] = sum of dz[n, oh, ow, c*M + m] * kernel[ky, kx, c, m] over all that x[n, h, w, c] went into"""
+        """dx[n, h, w, c] = sum of dz[n, oh, ow, c*M + m] * kernel[ky, kx, c, m] over all that the pixel went into"""
         dz = self.weight_gradients(dz)
         x, _ = self.recall()
         dx = self.allocate("dx", x.shape)
@@ -67,7 +67,7 @@ class DepthwiseConv2D(Convolution):
         return self.finish(dx)
 
     def weight_gradients(self, dz):
-        """dkernel[ky, kx, c, m] = sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * dz[n, oh, ow, c*M + m] over n, oh and ow"""
+        """dkernel[ky, kx, c, m] = sum over n, oh, ow of x[n, oh*s + ky*d, ow*s + kx*d, c] * dz[n, oh, ow, c*M + m]"""
         x, z_shape = self.recall()
         dz = self.prepare_image_gradient(dz, z_shape)
         if self.trainable:

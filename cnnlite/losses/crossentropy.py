@@ -53,8 +53,8 @@ class CategoricalCrossentropy(_Crossentropy):
 
     Label smoothing s replaces t by t * (1 - s) + s / classes. From logits, the logarithm is computed as
     y - log(sum(exp(y))) with the largest logit taken off first, so logits of 1000 are safe. Probabilities are
-    clipped to [1e-7, 1 - 1e-7], as in Keras; the gradient of one that is outside is 0, so prefer logits. A model
-    that ends in a softmax is trained on its logits by itself.
+    clipped to [1e-7, 1 - 1e-7], as in Keras; the gradient of one that is outside is 0. Training is spared that:
+    of a model that ends in a softmax, `fit` takes the logits by itself.
 
     Shapes: labels and predictions (N, ..., classes), losses (N, ...). NaN in, NaN out.
 
@@ -88,8 +88,7 @@ class CategoricalCrossentropy(_Crossentropy):
         if self.from_logits:
             return softmax(y) * t.sum(axis=-1, keepdims=True) - t
         p = _normalise(y)
-        clipped = _clip(p)
-        dp = np.where(p == clipped, -t / clipped, 0).astype(y.dtype, copy=False)
+        dp = np.where(_is_clipped(p), 0, -t / _clip(p)).astype(y.dtype, copy=False)
         # p = y / sum(y), so each y also makes all the other p smaller.
         with np.errstate(divide="ignore", invalid="ignore"):
             return (dp - (dp * p).sum(axis=-1, keepdims=True)) / y.sum(axis=-1, keepdims=True)
@@ -97,8 +96,8 @@ class CategoricalCrossentropy(_Crossentropy):
     def prepare(self, y_true, y_pred):
         """Return the smoothed probabilities t and the predictions, both (N, ..., classes)."""
         y_pred = self.prepare_predictions(y_pred)
-        t = labels.one_hot_labels(y_true, y_pred.shape, self.name).astype(y_pred.dtype, copy=False)
-        return self._smooth(t), y_pred
+        t = labels.probability_labels(labels.one_hot_labels(y_true, y_pred.shape, self.name), self.name)
+        return self._smooth(t.astype(y_pred.dtype, copy=False)), y_pred
 
     def _smooth(self, t):
         s = self.label_smoothing
@@ -106,7 +105,7 @@ class CategoricalCrossentropy(_Crossentropy):
 
     def check(self, y_true, output_shape):
         """Raise a ValueError unless labels are one-hot, (N, ..., classes), with values in [0, 1]."""
-        labels.one_hot_labels(y_true, output_shape, self.name)
+        labels.probability_labels(labels.one_hot_labels(y_true, output_shape, self.name), self.name)
 
 
 class SparseCategoricalCrossentropy(CategoricalCrossentropy):
@@ -161,8 +160,8 @@ class BinaryCrossentropy(_Crossentropy):
         loss = -mean(t * log(p) + (1 - t) * log(1 - p))     p = sigmoid(y_pred) if from_logits, else y_pred
 
     Label smoothing s replaces t by t * (1 - s) + s / 2. Logits of 1000 are safe. Probabilities are clipped to
-    [1e-7, 1 - 1e-7], as in Keras; the gradient of one that is outside is 0, so prefer logits. A model that ends
-    in a sigmoid is trained on its logits by itself.
+    [1e-7, 1 - 1e-7], as in Keras; the gradient of one that is outside is 0. Training is spared that: of a model
+    that ends in a sigmoid, `fit` takes the logits by itself.
 
     Shapes: labels and predictions (N, ..., K), losses (N, ...); (N,) counts as (N, 1). NaN in, NaN out.
 
@@ -199,7 +198,7 @@ class BinaryCrossentropy(_Crossentropy):
         if self.from_logits:
             return (sigmoid(y) - t) / y.shape[-1]
         p = _clip(y)
-        return np.where(p == y, ((1 - t) / (1 - p) - t / p) / y.shape[-1], 0).astype(y.dtype, copy=False)
+        return np.where(_is_clipped(y), 0, ((1 - t) / (1 - p) - t / p) / y.shape[-1]).astype(y.dtype, copy=False)
 
     def prepare(self, y_true, y_pred):
         """Return the smoothed labels t and the predictions, both (N, ..., K)."""
@@ -221,3 +220,8 @@ def _normalise(y):
 
 def _clip(p):
     return np.clip(p, EPSILON, 1 - EPSILON)
+
+
+def _is_clipped(p):
+    # Written so that NaN is not.
+    return (p < EPSILON) | (p > 1 - EPSILON)
