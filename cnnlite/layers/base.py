@@ -28,6 +28,10 @@ class ArrayDict(dict):
         """Make `array` itself the one of that name."""
         super().__setitem__(name, array)
 
+    def __reduce__(self):
+        # Copying and pickling would otherwise assign to names that the new one doesn't have yet.
+        return ArrayDict, (dict(self),)
+
 
 class Layer:
     """The base of all layers, and of yours.
