@@ -19,7 +19,8 @@ FASTMATH = {"contract", "nsz"}
 
 def _fingerprint():
     """Return a hash of every kernel file and of what compiles them."""
-    digest = hashlib.sha256(f"{numba.__version__} {FASTMATH}".encode())
+    # Sorted, because the order of a set of texts differs from one process to the next.
+    digest = hashlib.sha256(f"{numba.__version__} {sorted(FASTMATH)}".encode())
     for path in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
