@@ -137,7 +137,7 @@ def get(identifier, dtype=None):
         identifier = getattr(identifier, "activation", identifier)  # what an Activation("relu") holds
     if identifier in _FUNCTIONS:
         identifier = identifier.__name__
-    if identifier == "leaky_relu":
+    if isinstance(identifier, str) and identifier.lower() == "leaky_relu":
         layer = LeakyReLU(negative_slope=0.2)  # Keras: 0.2 by name, 0.3 as a layer
     else:
         layer = from_identifier(identifier, ACTIVATIONS, ActivationLayer, "activation")

@@ -4,6 +4,7 @@
 """
 
 import difflib
+import math
 import numbers
 
 import numpy as np
@@ -43,11 +44,15 @@ def number(value, name, owner, minimum=None, below=None, above=None):
         rules.append((value > above, f"greater than {above}"))
     if below is not None:
         rules.append((value < below, f"less than {below}"))
-    rules.append((bool(np.isfinite(value)), "finite"))
+    try:
+        converted = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        converted = math.inf
+    rules.append((math.isfinite(converted), "finite"))
     if not all(holds for holds, _ in rules):
         rule = " and ".join(text for _, text in rules)
         raise ValueError(f"{owner}: {name} must be {rule}. Received: {name}={value!r}.")
-    return float(value)
+    return converted
 
 
 def boolean(value, name, owner):

@@ -40,11 +40,13 @@ class Arrays:
         raw = buffer if self.x.dtype == self.dtype else np.empty(shape, self.x.dtype)
         for start in range(0, self.samples, self.batch_size):
             stop = min(start + self.batch_size, self.samples)
-            rows = slice(start, stop) if order is None else order[start:stop]
             x = buffer[: stop - start]
+            rows: slice | np.ndarray = slice(start, stop)
+            if order is not None:
+                rows = order[start:stop]
             if order is not None and self.x.flags.c_contiguous:
                 # mode="clip" is what lets take write straight into its target.
-                np.take(self.x, rows, axis=0, out=raw[: stop - start], mode="clip")
+                np.take(self.x, order[start:stop], axis=0, out=raw[: stop - start], mode="clip")
                 if raw is not buffer:
                     x[...] = raw[: stop - start]
             else:
@@ -67,7 +69,7 @@ class Stream:
         owner: how errors call the caller ("fit").
     """
 
-    samples = None
+    samples: int | None = None
 
     def __init__(self, source, check, dtype, owner):
         self.source, self.check, self.dtype, self.owner = source, check, dtype, owner
@@ -96,7 +98,7 @@ class Stream:
         if not self.indexed:
             yield from map(self._unpack, self.source)
             return
-        order = range(self.steps) if random is None else random.generator().permutation(self.steps)
+        order = np.arange(self.steps or 0) if random is None else random.generator().permutation(self.steps)
         for index in order:
             yield self._unpack(self.source[int(index)])
 
@@ -108,7 +110,7 @@ class Stream:
                 f"Received: a {_type(batch)} of {len(parts)}."
             )
         x, y, sample_weight = self.check(*parts, *[None] * (3 - len(parts)))
-        return np.array(x, self.dtype, order="C"), y, sample_weight
+        return np.array(x, dtype=self.dtype, order="C"), y, sample_weight
 
 
 class Epochs:
@@ -159,8 +161,8 @@ def is_stream(x):
 def make_source(model, x, y, sample_weight, batch_size, owner, class_weight=None):
     """Return the `Arrays` or `Stream` of data to fit or to evaluate, checked before anything is changed."""
     if not is_stream(x):
-        arrays = checked_samples(model, x, y, sample_weight, class_weight, owner)
-        return Arrays(*arrays, batch_size or 32, model.dtype)
+        x, y, sample_weight = checked_samples(model, x, y, sample_weight, class_weight, owner)
+        return Arrays(x, y, sample_weight, batch_size or 32, model.dtype)
     if y is not None or sample_weight is not None:
         given = "y" if y is not None else "sample_weight"
         raise ValueError(
@@ -185,7 +187,8 @@ def make_validation_source(model, data, batch_size):
             "fit: validation_data must be (x, y) or (x, y, sample_weight), or something that yields batches. "
             f"Received: a {form}."
         )
-    return make_source(model, *data, *[None] * (3 - len(data)), batch_size, owner)
+    x, y, sample_weight = (*data, None)[:3]
+    return make_source(model, x, y, sample_weight, batch_size, owner)
 
 
 def make_input_source(model, x, batch_size):
@@ -198,7 +201,8 @@ def make_input_source(model, x, batch_size):
 
     if is_stream(x):
         return Stream(x, check, model.dtype, "predict")
-    return Arrays(*check(x), batch_size or 32, model.dtype)
+    x, _, _ = check(x)
+    return Arrays(x, None, None, batch_size or 32, model.dtype)
 
 
 def split_validation(x, y, sample_weight, validation_split):
@@ -208,14 +212,13 @@ def split_validation(x, y, sample_weight, validation_split):
             f"fit: validation_split must be 0 where x yields batches. Received: validation_split={validation_split}. "
             "Pass validation_data= instead."
         )
-    arrays = [
-        None if values is None else number_array(values, name, "fit")
-        for name, values in (("x", x), ("y", y), ("sample_weight", sample_weight))
-    ]
-    for name, array in zip(("y", "sample_weight"), arrays[1:]):
-        if array is not None:
-            check_same_length(arrays[0], array, name, "fit")
-    samples = len(arrays[0])
+    x = number_array(x, "x", "fit")
+    arrays = [x]
+    for name, values in (("y", y), ("sample_weight", sample_weight)):
+        arrays.append(None if values is None else number_array(values, name, "fit"))
+        if values is not None:
+            check_same_length(x, arrays[-1], name, "fit")
+    samples = len(x)
     kept = int(samples * (1 - validation_split))  # Keras rounds what is left for training, and rounds it down
     if not 0 < kept < samples:
         raise ValueError(

@@ -1,5 +1,7 @@
 """compile: which optimizer, loss and metrics a model has."""
 
+from typing import Any
+
 from cnnlite import losses, metrics, optimizers
 
 
@@ -11,11 +13,26 @@ class Compiled:
         optimizer, loss: the objects that `compile` was given or that its names stand for.
     """
 
+    # What the stack of layers provides (sequential.py).
+    layers: Any
+    output_activation: Any
+    activate_logits: Any
+    forward: Any
+    forward_logits: Any
+    backward_weights: Any
+    regularization_loss: Any
+    add_regularization_gradients: Any
+    parameters: Any
+    walk: Any
+    build: Any
+    built: Any
+    dtype: Any
+
     compiled = False
-    optimizer = None
-    loss = None
+    optimizer: Any = None
+    loss: Any = None
     _metrics: tuple = ()  # pairs of a metric and whether it takes the weights of the samples
-    _loss_on_logits = None
+    _loss_on_logits: Any = None
 
     def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None,
                 run_eagerly=False, steps_per_execution=1, jit_compile="auto", auto_scale_loss=True):
@@ -140,7 +157,7 @@ class RunningLoss:
 
 def _named_metrics(unweighted, weighted, loss):
     """Return pairs of a metric and whether it is weighted; a ValueError if two have one name."""
-    pairs = []
+    pairs: list[tuple] = []
     for identifiers, takes_weights in ((unweighted, False), (weighted, True)):
         if identifiers is None:
             continue

@@ -70,7 +70,7 @@ class Evaluator(Compiled):
         Args:
             x: samples (N, ...), or something that yields batches of x.
             batch_size: how many samples are computed at a time, by default 32; the memory needed grows with it.
-            verbose: 1 draws a progress bar, "auto" only in a terminal or notebook; neither leaves a line.
+            verbose: 1 or "auto" draws a progress bar in a terminal or a notebook; no line is left, in a file neither.
             steps: how many batches are used; by default all.
             callbacks: as for `fit`.
         """
@@ -97,7 +97,7 @@ class Evaluator(Compiled):
         self._require_loss("test_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, owner="test_on_batch")
         running = RunningLoss(self.metrics)
-        loss, z = self.test_step(np.array(x, self.dtype, order="C"), y, sample_weight)
+        loss, z = self.test_step(np.array(x, dtype=self.dtype, order="C"), y, sample_weight)
         running.add(loss, len(x))
         self._update_metrics(y, z, sample_weight)
         return self._values(running.logs(), return_dict)

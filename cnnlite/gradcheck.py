@@ -141,6 +141,9 @@ def check_gradients(target, x, y=None, *, sample_weight=None, training=True, eps
             f"{OWNER}: the target must be a layer, a model or a loss, with forward and backward. "
             f"Received: {target!r}."
         )
+    # A stream apart: users draw x from default_rng(0) too, and with dy equal to x a transposed gradient of a
+    # kernel, x.T @ dy, passes as right.
+    rng = np.random.default_rng([seed, 0xD1FF])
     library_state = random._library.state
     try:
         random.set_random_seed(seed)
@@ -148,11 +151,11 @@ def check_gradients(target, x, y=None, *, sample_weight=None, training=True, eps
         target = copy.deepcopy(target)
         problem: _LayerProblem | _LossProblem
         if hasattr(target, "params"):
-            problem = _LayerProblem(target, x, y, sample_weight, training, np.random.default_rng(seed))
+            problem = _LayerProblem(target, x, y, sample_weight, training, rng)
         else:
             problem = _LossProblem(target, x, y, sample_weight)
         with np.errstate(all="ignore"):  # a step may leave the domain of a logarithm; a smaller one won't
-            rows = _compare(problem, epsilon, tolerance, np.random.default_rng(seed), max_elements)
+            rows = _compare(problem, epsilon, tolerance, rng, max_elements)
     finally:
         random._library.state = library_state
     notes = problem.notes + [_ADVICE[verdict] for verdict in _ADVICE if any(row.verdict == verdict for row in rows)]

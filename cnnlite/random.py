@@ -20,13 +20,13 @@ class RandomStream:
     """
 
     def __init__(self, seed=None):
-        self.seed = new_seed() if seed is None else integer(seed, "seed", "RandomStream", minimum=0)
+        self.seed = new_seed() if seed is None else checked_seed(seed, "RandomStream")
         self.count = 0
 
     def generator(self):
         """Return a NumPy Generator that no earlier call returned, and advance the count."""
         # Philox is keyed by 128 bits; (seed, count) as the key makes streams that never overlap.
-        key = np.array([self.seed % 2**64, self.count], dtype=np.uint64)
+        key = np.array([self.seed, self.count], dtype=np.uint64)
         self.count += 1
         return np.random.Generator(np.random.Philox(key=key))
 
@@ -56,7 +56,15 @@ def set_random_seed(seed):
     >>> bool((a == b).all())
     True
     """
-    _library.state = (integer(seed, "seed", "set_random_seed", minimum=0), 0)
+    _library.state = (checked_seed(seed, "set_random_seed"), 0)
+
+
+def checked_seed(seed, owner):
+    """Return `seed` as an int from 0 to 2**64 - 1; TypeError or ValueError otherwise."""
+    seed = integer(seed, "seed", owner, minimum=0)
+    if seed >= 2**64:
+        raise ValueError(f"{owner}: seed must be less than 2**64. Received: seed={seed}.")
+    return seed
 
 
 def new_seed():

@@ -282,15 +282,14 @@ def _erfc(x):
 
 def gelu(x, approximate=False, out=None):
     if approximate:
-        return _into(out, x / (1 + np.exp(-np.sqrt(8 / np.pi).astype(x.dtype) * (x + 0.044715 * x**3))))
+        return _into(out, 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
     return _into(out, x * _erfc(-math.sqrt(0.5) * x) / 2)
 
 
 def gelu_backward(dy, x, approximate=False, out=None):
     if approximate:
-        scale = math.sqrt(8 / math.pi)
-        s = 1 / (1 + np.exp(-scale * (x + 0.044715 * x**3)))
-        return _into(out, dy * (s + x * s * (1 - s) * scale * (1 + 0.134145 * x**2)))
+        t = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
+        return _into(out, dy * 0.5 * (1 + t + x * (1 - t**2) * math.sqrt(2 / math.pi) * (1 + 0.134145 * x**2)))
     return _into(out, dy * (_erfc(-math.sqrt(0.5) * x) / 2 + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)))
 
 
@@ -311,7 +310,8 @@ def silu_backward(dy, x, out=None):
 
 
 def tanh(x, out=None):
-    return _into(out, 2 * sigmoid(2 * x) - 1)
+    e = np.expm1(-2 * np.abs(x))
+    return _into(out, np.sign(x) * -e / (2 + e))
 
 
 def tanh_backward(dy, y, out=None):

@@ -3,8 +3,6 @@
 Each check reads the whole array once, in pieces where it would otherwise need as much memory again.
 """
 
-import numbers
-
 import numpy as np
 
 from cnnlite.arguments import integer
@@ -136,11 +134,11 @@ def _weights_by_class(y, class_weight, output_shape, owner):
     labels = labels.reshape(-1)
     last = max(2, output_shape[-1] or 2) - 1
     for key, value in class_weight.items():
-        if isinstance(key, bool) or not isinstance(key, numbers.Integral) or not 0 <= key <= last:
+        if isinstance(key, bool) or not isinstance(key, (int, np.integer)) or not 0 <= key <= last:
             raise ValueError(
                 f"{owner}: the keys of class_weight must be classes, from 0 to {last}. Received: {key!r}."
             )
-        if not isinstance(value, numbers.Real) or not 0 <= value < np.inf:
+        if not isinstance(value, (int, float, np.floating, np.integer)) or not 0 <= value < np.inf:
             raise ValueError(
                 f"{owner}: the weights of class_weight must be numbers of at least 0. Received: {key}: {value!r}."
             )

@@ -6,6 +6,7 @@ surrounds it repeats it, over batches from `batches.py`, shows it by `progress.p
 
 import math
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -29,9 +30,9 @@ class Trainer(Evaluator):
         shuffle_random: the `RandomStream` of the orders of the samples; None before the first `fit`.
     """
 
-    history = None
+    history: Any = None
     stop_training = False
-    shuffle_random = None
+    shuffle_random: RandomStream | None = None
 
     def train_step(self, x, y, sample_weight=None):
         """Make one step of gradient descent on one batch; return its loss and what the loss was computed from.
@@ -170,7 +171,7 @@ class Trainer(Evaluator):
         self._get_ready(x.shape)
         running = RunningLoss(self.metrics)
         try:
-            loss, z = self._train_step_in_buffers(np.array(x, self.dtype, order="C"), y, sample_weight)
+            loss, z = self._train_step_in_buffers(np.array(x, dtype=self.dtype, order="C"), y, sample_weight)
             running.add(loss, len(x))
             self._update_metrics(y, z, sample_weight)
         finally:

@@ -47,11 +47,11 @@ def test_a_batch_never_is_memory_of_the_users_arrays():
 def test_the_order_depends_on_the_seed_and_the_pass_alone():
     source = Arrays(np.arange(50.0), np.arange(50), None, 50, "float32")
     stream = RandomStream(3)
-    first, second = ([batch[1] for batch in source.batches(stream)][0] for _ in range(2))
+    first, second = (next(source.batches(stream))[1] for _ in range(2))
     assert not np.array_equal(first, second)
     resumed = RandomStream()
     resumed.state = (3, 1)
-    np.testing.assert_array_equal([batch[1] for batch in source.batches(resumed)][0], second)
+    np.testing.assert_array_equal(next(source.batches(resumed))[1], second)
 
 
 def test_steps_go_on_where_the_last_epoch_ended_and_start_again_at_the_end():
@@ -62,7 +62,7 @@ def test_steps_go_on_where_the_last_epoch_ended_and_start_again_at_the_end():
 
 def test_a_generator_is_read_once_and_warns_when_it_ends_too_soon():
     source = Stream(((np.full((2, 1), i), np.full(2, i)) for i in range(3)), passed, "float32", "fit")
-    assert source.reads_once and source.steps is None and source.shape == (2, 1)
+    assert (source.reads_once, source.steps, source.shape) == (True, None, (2, 1))
     data = Epochs(source, steps=2)
     assert [y[0] for _, y, _ in data.epoch()] == [0, 1]
     with pytest.warns(UserWarning, match="ran out after 1 of the 2 steps"):
@@ -82,10 +82,10 @@ class Sequence:
 
 def test_a_sequence_is_read_anew_in_each_pass_and_shuffled_by_batches():
     source = Stream(Sequence(), passed, "float32", "fit")
-    assert source.steps == 5 and not source.reads_once
+    assert (source.reads_once, source.steps) == (False, 5)
     assert [y[0] for _, y, _ in source.batches()] == [0, 1, 2, 3, 4]
     shuffled = [int(y[0]) for _, y, _ in source.batches(RandomStream(0))]
-    assert sorted(shuffled) == [0, 1, 2, 3, 4] and shuffled != [0, 1, 2, 3, 4]
+    assert shuffled != sorted(shuffled) == [0, 1, 2, 3, 4]
     assert next(source.batches())[0].dtype == np.float32
 
 
@@ -95,7 +95,7 @@ def test_a_list_is_data_and_a_generator_is_a_stream():
 
 
 def test_an_empty_stream_and_a_batch_of_the_wrong_form_are_refused():
-    with pytest.raises(ValueError, match="at least one batch.*generator that yields nothing"):
+    with pytest.raises(ValueError, match=r"at least one batch.*generator that yields nothing"):
         Stream((i for i in ()), passed, "float32", "fit")
     with pytest.raises(ValueError, match=r"a batch must be \(x, y\).*tuple of 4"):
         Stream(iter([(1, 2, 3, 4)]), passed, "float32", "fit")
@@ -104,7 +104,8 @@ def test_an_empty_stream_and_a_batch_of_the_wrong_form_are_refused():
 def test_the_validation_split_is_the_tail_as_it_is():
     x, y, weights = np.arange(10.0)[:, None], list(range(10)), np.arange(10)
     train, validation = split_validation(x, y, weights, 0.25)
-    assert list(train[1]) == list(range(7)) and list(validation[1]) == [7, 8, 9]
+    assert list(train[1]) == list(range(7))
+    assert list(validation[1]) == [7, 8, 9]
     assert list(validation[2]) == [7, 8, 9]
     assert np.may_share_memory(train[0], x)
     with pytest.raises(ValueError, match=r"samples on both sides.*=0\.9 of 5 samples"):

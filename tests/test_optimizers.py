@@ -31,7 +31,15 @@ class Parameters:
         self.frozen = frozen
 
     def trainable_segments(self):
-        return [(place.start, place.stop) for i, place in enumerate(self.slices) if i not in self.frozen]
+        segments = []
+        for i, place in enumerate(self.slices):
+            if i in self.frozen:
+                continue
+            if segments and segments[-1][1] == place.start:
+                segments[-1] = (segments[-1][0], place.stop)
+            else:
+                segments.append((place.start, place.stop))
+        return segments
 
 
 def again(optimizer, **changes):

@@ -33,8 +33,11 @@ def test_a_log_file_gets_one_clean_line(verbose, monkeypatch):
     monkeypatch.setattr(sys, "stdout", file)
     run(verbose)
     text = file.getvalue()
-    assert text.count("\n") == 1 and "\r" not in text and "\x1b" not in text
-    assert text.startswith("Epoch 1/5  ") and text.endswith("img/s  loss 0.2134  val_loss 3.00e-05\n")
+    assert text.count("\n") == 1
+    assert "\r" not in text
+    assert "\x1b" not in text
+    assert text.startswith("Epoch 1/5  ")
+    assert text.endswith("img/s  loss 0.2134  val_loss 3.00e-05\n")
 
 
 def test_silence_is_silent(monkeypatch):
@@ -54,7 +57,9 @@ def test_a_terminal_shows_a_bar_and_keeps_the_line(steps, monkeypatch):
     assert any("validating" in state for state in states)
     assert ("100%" in terminal.getvalue()) == (steps is not None)
     assert ("3 batches" in terminal.getvalue()) == (steps is None)
-    assert line.startswith("Epoch 1/5  ") and "val_loss" in line and end == "\n"
+    assert line.startswith("Epoch 1/5  ")
+    assert "val_loss" in line
+    assert end == "\n"
 
 
 def test_a_bar_is_not_redrawn_at_every_step(monkeypatch):
@@ -99,5 +104,5 @@ def test_times_rates_and_values_are_in_sensible_units():
 
 def test_verbose_must_be_known():
     assert [verbosity(v, "fit") for v in ("auto", 0, 1, 2, True, False)] == [1, 0, 1, 2, 1, 0]
-    with pytest.raises(ValueError, match="fit: verbose must be 'auto', 0, 1 or 2. Received: verbose=3"):
+    with pytest.raises(ValueError, match=r"fit: verbose must be 'auto', 0, 1 or 2. Received: verbose=3"):
         verbosity(3, "fit")

@@ -1,5 +1,7 @@
 """The hooks that training calls, a list of callbacks that passes them on, and a callback made of functions."""
 
+from typing import Any
+
 
 class Callback:
     """The base of all callbacks. One of your own overrides the hooks that it is interested in.
@@ -20,8 +22,8 @@ class Callback:
     ...         print(f"after epoch {epoch + 1} the loss is {logs['loss']:.3f}")
     """
 
-    model = None
-    params = None
+    model: Any = None
+    params: dict | None = None
 
     def set_model(self, model):
         self.model = model

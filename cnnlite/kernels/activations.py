@@ -174,13 +174,14 @@ def gelu(x, approximate=False, out=None):
     """
     if not approximate:
         return _run(_gelu, _gelu_chunks, (x,), out)
-    out = _like(x, out)
     with _quiet():
-        np.multiply(0.5 * x, 1 + np.tanh(_GELU_SCALE * (x + 0.044715 * x * x * x)), out=out)
+        # (1 + tanh(u)) / 2 = sigmoid(2u), which keeps its digits where tanh(u) is nearly -1.
+        out = sigmoid(_GELU_SCALE * (x + 0.044715 * x * x * x), out)
+        out *= x
     return out
 
 
-_GELU_SCALE = math.sqrt(2 / math.pi)
+_GELU_SCALE = 2 * math.sqrt(2 / math.pi)
 
 
 @kernel
@@ -204,9 +205,9 @@ def gelu_backward(dy, x, approximate=False, out=None):
         return _run(_gelu_backward, _gelu_backward_chunks, (dy, x), out)
     out = _like(x, out)
     with _quiet():
-        t = np.tanh(_GELU_SCALE * (x + 0.044715 * x * x * x))
-        slope = _GELU_SCALE * (1 + 3 * 0.044715 * x * x) * (1 - t * t)
-        np.multiply(dy, 0.5 * (1 + t + x * slope), out=out)
+        s = sigmoid(_GELU_SCALE * (x + 0.044715 * x * x * x))
+        slope = _GELU_SCALE * (1 + 3 * 0.044715 * x * x)
+        np.multiply(dy, s * (1 + x * (1 - s) * slope), out=out)
     return out
 
 

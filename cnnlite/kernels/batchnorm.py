@@ -152,7 +152,7 @@ def _chunk_gradient_sums(dy, x, mean, of_dy, of_product):
 
 @kernel
 def _combine_gradient_sums(sums, total, inv_std, gamma, dgamma, dbeta, terms):
-    """Write dgamma, dbeta, and the factors of dx = terms[0] dy + terms[1] (x − mean) + terms[2]."""
+    """Write dgamma, dbeta, and the terms of dx = terms[0] (dy − terms[1] − (x − mean) terms[2])."""
     _, chunks, channels = sums.shape
     of_dy, of_product = np.zeros(channels), np.zeros(channels)
     for k in range(chunks):
@@ -160,19 +160,18 @@ def _combine_gradient_sums(sums, total, inv_std, gamma, dgamma, dbeta, terms):
             of_dy[c] += sums[0, k, c]
             of_product[c] += sums[1, k, c]
     for c in range(channels):
-        scale = np.float64(gamma[c]) * inv_std[c]
         dbeta[c] = of_dy[c]
         dgamma[c] = of_product[c] * inv_std[c]
-        terms[0, c] = scale
-        terms[1, c] = -scale * inv_std[c] * inv_std[c] * of_product[c] / total
-        terms[2, c] = -scale * of_dy[c] / total
+        terms[0, c] = gamma[c] * inv_std[c]
+        terms[1, c] = of_dy[c] / total
+        terms[2, c] = np.float64(inv_std[c]) ** 2 * of_product[c] / total
 
 
 @kernel
 def _gradient_chunk(dy, x, mean, terms, dx):
     for row in range(x.shape[0]):
         for c in range(x.shape[1]):
-            dx[row, c] = terms[0, c] * dy[row, c] + terms[1, c] * (x[row, c] - mean[c]) + terms[2, c]
+            dx[row, c] = terms[0, c] * (dy[row, c] - terms[1, c] - (x[row, c] - mean[c]) * terms[2, c])
 
 
 @kernel(parallel=True)

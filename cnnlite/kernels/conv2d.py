@@ -19,8 +19,8 @@ from numba import prange
 
 from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels.im2col import NO_PADS, col2im_row, output_shape
-from cnnlite.kernels.matmul import pack_panels, padded_columns, panel_width
-from cnnlite.kernels.microkernel import ROWS, VECTOR_BYTES, block, lanes
+from cnnlite.kernels.matmul import pack_panels, padded_columns, panel_width, product_block
+from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address, call_block, lanes
 
 UNITS = 16  # into how many pieces a batch is cut at least, where it can be; a fixed number keeps the bits fixed
 
@@ -36,20 +36,20 @@ def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), 
     biases = [None] * groups if bias is None else np.split(bias, groups)
     start = np.concatenate([padded_columns(group_bias, group_filters, x.dtype) for group_bias in biases])
     parts = max(1, min(oh, UNITS // max(n, 1)))  # one image alone is cut into bands of rows
-    _conv2d(x, panels.reshape(-1), start, out, kh, kw, strides, (pads[0][0], pads[1][0]), dilation, groups,
-            pads != NO_PADS or groups > 1 or dilation[1] > 1, parts)
+    _conv2d(block_address(x.dtype), x, panels.reshape(-1), start, out, kh, kw, strides,
+            (pads[0][0], pads[1][0]), dilation, groups, pads != NO_PADS or groups > 1 or dilation[1] > 1, parts)
     return out
 
 
 @compiled(parallel=True)
-def _conv2d(x, panels, start, y, kh, kw, strides, before, dilation, groups, copies, parts):
+def _conv2d(block, x, panels, start, y, kh, kw, strides, before, dilation, groups, copies, parts):
     for unit in prange(x.shape[0] * parts):
-        _conv2d_rows(x, panels, start, y, kh, kw, strides, before, dilation, groups, copies,
+        _conv2d_rows(block, x, panels, start, y, kh, kw, strides, before, dilation, groups, copies,
                      unit // parts, unit % parts * y.shape[1] // parts, (unit % parts + 1) * y.shape[1] // parts)
 
 
 @compiled
-def _conv2d_rows(x, panels, start, y, kh, kw, strides, before, dilation, groups, copies, n, first, last):
+def _conv2d_rows(block, x, panels, start, y, kh, kw, strides, before, dilation, groups, copies, n, first, last):
     """Compute the rows first <= oh < last of one output image."""
     _, h, w, c = x.shape
     _, oh, ow, filters = y.shape
@@ -57,7 +57,7 @@ def _conv2d_rows(x, panels, start, y, kh, kw, strides, before, dilation, groups,
     k = kh * kw * channels
     width = 2 * VECTOR_BYTES // y.itemsize
     panel_count = (group_filters + width - 1) // width
-    scratch = np.empty(ROWS * width, y.dtype)
+    scratch = np.empty((ow, width), y.dtype)
     flat_y = y.reshape(-1)
     top = first * strides[0] - before[0]
     height = (last - first - 1) * strides[0] + (kh - 1) * dilation[0] + 1
@@ -75,12 +75,13 @@ def _conv2d_rows(x, panels, start, y, kh, kw, strides, before, dilation, groups,
         for panel in range(panel_count):
             column = panel * width
             for row in range(last - first):
-                block(ow, min(width, group_filters - column),
-                      flat_y, ((n * oh + first + row) * ow) * filters + group * group_filters + column, filters,
-                      start, (group * panel_count + panel) * width, 0,
-                      source, place + row * strides[0] * line, pixel, dilation[0] * line, 1,
-                      panels, (group * panel_count + panel) * k * width, kw * channels * width, width,
-                      kh, kw * channels, scratch)
+                product_block(
+                    block, ow, min(width, group_filters - column),
+                    flat_y, ((n * oh + first + row) * ow) * filters + group * group_filters + column, filters,
+                    start, (group * panel_count + panel) * width,
+                    source, place + row * strides[0] * line, pixel, dilation[0] * line, 1,
+                    panels, (group * panel_count + panel) * k * width, kw * channels * width, width,
+                    kh, kw * channels, scratch)
 
 
 @compiled
@@ -128,34 +129,36 @@ def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dil
     k = kh * kw * group_channels
     by_group = np.ascontiguousarray(kernel.reshape(k, groups, group_filters).transpose(2, 1, 0))
     panels = pack_panels(by_group.reshape(-1), groups, group_filters, k, groups * k, 1)
-    _conv2d_input_gradient(dy, panels.reshape(-1), out, kh, kw, strides, (pads[0][0], pads[1][0]), dilation, groups)
+    _conv2d_input_gradient(block_address(dy.dtype), dy, panels.reshape(-1), out, kh, kw, strides,
+                           (pads[0][0], pads[1][0]), dilation, groups)
     return out
 
 
 @compiled(parallel=True)
-def _conv2d_input_gradient(dy, panels, dx, kh, kw, strides, before, dilation, groups):
+def _conv2d_input_gradient(block, dy, panels, dx, kh, kw, strides, before, dilation, groups):
     for n in prange(dx.shape[0]):
-        _scatter_image(dy, panels, dx, kh, kw, strides, before, dilation, groups, n)
+        _scatter_image(block, dy, panels, dx, kh, kw, strides, before, dilation, groups, n)
 
 
 @compiled
-def _scatter_image(dy, panels, dx, kh, kw, strides, before, dilation, groups, n):
+def _scatter_image(block, dy, panels, dx, kh, kw, strides, before, dilation, groups, n):
     _, oh, ow, filters = dy.shape
     channels, group_filters = dx.shape[3] // groups, filters // groups
     k = kh * kw * channels
     width = 2 * VECTOR_BYTES // dy.itemsize
     panel_count = (k + width - 1) // width
-    scratch = np.empty(ROWS * width, dy.dtype)
+    scratch = np.empty((ow, width), dy.dtype)
     zeros = np.zeros(width, dy.dtype)
     cols = np.empty((ow, kh, kw, channels), dy.dtype)
     dx[n] = 0
     for group in range(groups):
         for row in range(oh):
             for panel in range(panel_count):
-                block(ow, min(width, k - panel * width), cols.reshape(-1), panel * width, k, zeros, 0, 0,
-                      dy.reshape(-1), (n * oh + row) * ow * filters + group * group_filters, filters, 0, 1,
-                      panels, (group * panel_count + panel) * group_filters * width, 0, width,
-                      1, group_filters, scratch)
+                product_block(
+                    block, ow, min(width, k - panel * width), cols.reshape(-1), panel * width, k, zeros, 0,
+                    dy.reshape(-1), (n * oh + row) * ow * filters + group * group_filters, filters, 0, 1,
+                    panels, (group * panel_count + panel) * group_filters * width, 0, width,
+                    1, group_filters, scratch)
             col2im_row(cols, row, (kh, kw), strides, before, dilation, dx[n], group * channels)
 
 
@@ -173,21 +176,22 @@ def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, di
     chunks = max(1, min(x.shape[0], UNITS))
     sums = np.empty((chunks, kh, groups, kw * group_channels, padded), x.dtype)
     packs = bool(group_filters % lanes(x.dtype))
-    _conv2d_kernel_gradient(x, dy, sums, kw, strides, (pads[0][0], pads[1][0]), dilation, groups,
-                            pads != NO_PADS, packs)
+    _conv2d_kernel_gradient(block_address(x.dtype), x, dy, sums, kw, strides,
+                            (pads[0][0], pads[1][0]), dilation, groups, pads != NO_PADS, packs)
     _add_chunks(sums, out.reshape(kh, kw * group_channels, groups, group_filters))
     return out
 
 
 @compiled(parallel=True)
-def _conv2d_kernel_gradient(x, dy, sums, kw, strides, before, dilation, groups, pads, packs):
+def _conv2d_kernel_gradient(block, x, dy, sums, kw, strides, before, dilation, groups, pads, packs):
     chunks, kh = sums.shape[0], sums.shape[1]
     for unit in prange(chunks * kh):
-        _kernel_gradient_chunk(x, dy, sums, kw, strides, before, dilation, groups, pads, packs, unit // kh, unit % kh)
+        _kernel_gradient_chunk(block, x, dy, sums, kw, strides, before, dilation, groups, pads, packs,
+                               unit // kh, unit % kh)
 
 
 @compiled
-def _kernel_gradient_chunk(x, dy, sums, kw, strides, before, dilation, groups, pads, packs, chunk, ky):
+def _kernel_gradient_chunk(block, x, dy, sums, kw, strides, before, dilation, groups, pads, packs, chunk, ky):
     """Sum over the images of a chunk, for one row of the kernel.
 
     The reduction of a tile runs over the pixels of an output row (k0) and over the rows (k1); its rows i are
@@ -201,8 +205,7 @@ def _kernel_gradient_chunk(x, dy, sums, kw, strides, before, dilation, groups, p
     panel_count = padded // width
     own = sums[chunk, ky]
     own[:] = 0
-    flat_sums = sums.reshape(-1)
-    scratch = np.empty(ROWS * width, dy.dtype)
+    itemsize = dy.itemsize
     columns = (ow - 1) * strides[1] + (kw - 1) * dilation[1] + 1
     image = np.empty((oh, columns, c) if pads else (0, 0, 0), x.dtype)
     gradient = np.empty((panel_count, oh * ow, width) if packs else (0, 0, 0), dy.dtype)
@@ -229,10 +232,12 @@ def _kernel_gradient_chunk(x, dy, sums, kw, strides, before, dilation, groups, p
                         b, b_k0 = dy.reshape(-1), filters
                         b_place = n * oh * ow * filters + group * group_filters + column
                     # Where the last panel is not full, the columns behind it are zeros, or not looked at.
-                    vectors = width // 2 if group_filters - column <= width // 2 else width
-                    block(run if together else channels, vectors, flat_sums, target + column, padded,
-                          flat_sums, target + column, padded, source, place, 1, line, strides[1] * c,
-                          b, b_place, ow * b_k0, b_k0, oh, ow, scratch)
+                    vectors = 1 if group_filters - column <= width // 2 else 2
+                    sums_address = sums.ctypes.data + (target + column) * itemsize
+                    call_block(block, run if together else channels, vectors,
+                               sums_address, padded, sums_address, padded,
+                               source.ctypes.data + place * itemsize, 1, line, strides[1] * c,
+                               b.ctypes.data + b_place * itemsize, ow * b_k0, b_k0, oh, ow)
 
 
 @compiled

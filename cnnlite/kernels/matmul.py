@@ -7,7 +7,7 @@ import numpy as np
 from numba import prange
 
 from cnnlite.kernels._jit import kernel
-from cnnlite.kernels.microkernel import ROWS, VECTOR_BYTES, block, lanes
+from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address, call_block, lanes
 
 ROWS_A_UNIT = 32  # rows of the result that one thread computes at a time: enough units for many threads
 ROWS_A_SUM = 256  # rows that are added up before their sum joins the others
@@ -38,28 +38,50 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
         b_panel, b_k = k * panel_width(a.dtype), panel_width(a.dtype)
     else:
         b_panel, b_k = panel_width(a.dtype), n
-    _matmul(a.reshape(-1), a_i, a_k, b.reshape(-1), b_panel, b_k, start, out.reshape(-1), m, n, k)
+    _matmul(block_address(a.dtype), a.reshape(-1), a_i, a_k, b.reshape(-1), b_panel, b_k, start, out, m, n, k)
     return out
 
 
 @kernel(parallel=True)
-def _matmul(a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k):
+def _matmul(block, a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k):
     width = 2 * VECTOR_BYTES // c.itemsize
     panels = (n + width - 1) // width
     row_units = (m + ROWS_A_UNIT - 1) // ROWS_A_UNIT
     for unit in prange(panels * row_units):
-        _matmul_unit(a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, unit // row_units, unit % row_units)
+        _matmul_unit(block, a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, unit // row_units, unit % row_units)
 
 
 @kernel
-def _matmul_unit(a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, panel, row_unit):
+def _matmul_unit(block, a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, panel, row_unit):
     width = 2 * VECTOR_BYTES // c.itemsize
-    scratch = np.empty(ROWS * width, c.dtype)
+    scratch = np.empty((ROWS_A_UNIT, width), c.dtype)
     first = row_unit * ROWS_A_UNIT
     rows = min(ROWS_A_UNIT, m - first)
     column = panel * width
-    block(rows, min(width, n - column), c, first * n + column, n, start, column, 0,
-          a, first * a_i, a_i, 0, a_k, b, panel * b_panel, 0, b_k, 1, k, scratch)
+    product_block(block, rows, min(width, n - column), c.reshape(-1), first * n + column, n, start, column,
+                  a, first * a_i, a_i, 0, a_k, b, panel * b_panel, 0, b_k, 1, k, scratch)
+
+
+@kernel
+def product_block(block, rows, columns, c, c_place, c_i, start, start_place, a, a_place, a_i, a_k1, a_k0,
+                  b, b_place, b_k1, b_k0, n1, n0, scratch):
+    """Write start + a @ b, for up to two vectors of columns, to a part of c.
+
+    All arrays but `scratch` are one-dimensional, each with the place of its first element; start is one row.
+    b and start must hold whole vectors. c need not: the last columns go through `scratch` (rows, 2 vectors).
+    """
+    itemsize = c.itemsize
+    width = VECTOR_BYTES // itemsize
+    vectors = 1 if columns <= width else 2
+    whole = columns == vectors * width
+    target, target_i = (c.ctypes.data + c_place * itemsize, c_i) if whole else (scratch.ctypes.data, 2 * width)
+    call_block(block, rows, vectors, target, target_i, start.ctypes.data + start_place * itemsize, 0,
+               a.ctypes.data + a_place * itemsize, a_i, a_k1, a_k0, b.ctypes.data + b_place * itemsize, b_k1, b_k0,
+               n1, n0)
+    if not whole:
+        for i in range(rows):
+            for j in range(columns):
+                c[c_place + i * c_i + j] = scratch[i, j]
 
 
 def padded_columns(bias, n, dtype):

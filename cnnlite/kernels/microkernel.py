@@ -1,11 +1,12 @@
 """The one loop in which cnnlite spends its time: a small matrix product that lives in the processor's registers.
 
-Every convolution and every dense layer, forward and backward, is made of calls of `tile`:
+Every convolution and every dense layer, forward and backward, is made of calls of `block`:
 
     c[i, j] = start[i, j] + sum over k1 < n1, k0 < n0 of  a[i, k1, k0] * b[k1, k0, j]
 
-for up to ROWS rows i, and 1 or 2 vectors of columns j. Each operand is an address and the distance, in
-elements, from one index to the next; the columns j of b, c and start lie side by side.
+for any number of rows i, and 1 or 2 vectors of columns j. Each operand is an address and the distance, in
+elements, from one index to the next; the columns j of b, c and start lie side by side. `block` goes through the
+rows in tiles of up to ROWS rows.
 
 **Why a tile.** A core can do two vector multiply-adds a cycle but load only two vectors. A loop that loads
 both factors of each product would run at half speed at best, and one that also keeps its sums in memory at
@@ -34,16 +35,21 @@ and 2 vectors of AVX-512, is a loop of 20 instructions (see `benchmarks/README.m
     vfmadd231ps zmm1, zmm17, zmm18
     ...                          ; ... and so on for 8 rows
 
-The addresses are not checked here. `matmul.py` and `conv2d.py` compute them from shapes that they have checked.
+**Why an address.** A kernel that contained the tiles would be compiled, slowly, with all of them inside. So `block`
+is compiled once for each dtype, and the kernels call it by its address, about once for each row of an image.
+
+Nothing is checked here. `matmul.py` and `conv2d.py` compute the addresses from the shapes of the arrays.
 """
+
+import functools
 
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
-from cnnlite.kernels._jit import kernel
+from cnnlite.kernels._jit import c_callback
 
 _features = llvm.get_host_cpu_features()
 if _features.get("avx512f"):
@@ -136,80 +142,71 @@ def _emit_tile(builder, item, rows, vectors, operands):
             builder.store(sums[i * vectors + v], builder.inttoptr(address, vector.as_pointer()), align=itemsize)
 
 
-def _make_tile(item, itemsize):
-    @intrinsic
-    def tile(typingctx, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
-        def codegen(context, builder, signature, args):
-            rows, vectors, *operands = args
-            # From elements to bytes: everything but the three addresses and the two counts at the end.
-            operands = [
-                operand if place in (0, 2, 4, 8, 11, 12) else builder.mul(operand, _constant(itemsize))
-                for place, operand in enumerate(operands)
-            ]
-            end = builder.append_basic_block("end")
-            case = builder.add(builder.mul(vectors, _constant(ROWS + 1)), rows)
-            switch = builder.switch(case, end)
-            for v in (1, 2):
-                for r in range(1, ROWS + 1):
-                    block = builder.append_basic_block(f"tile_{r}_rows_{v}_vectors")
-                    switch.add_case(_constant(v * (ROWS + 1) + r), block)
-                    builder.position_at_end(block)
-                    _emit_tile(builder, item, r, v, operands)
-                    builder.branch(end)
-            builder.position_at_end(end)
-            return context.get_dummy_value()
+@intrinsic
+def _tile(typingctx, first, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
+    """Compute `rows` rows from row `first` on, at most ROWS; the type of c says of which numbers."""
+    float32 = c.dtype == types.float32
+    item, itemsize = (ir.FloatType(), 4) if float32 else (ir.DoubleType(), 8)
 
-        return types.void(*[types.int64] * 15), codegen
+    def codegen(context, builder, signature, args):
+        first, rows, vectors, c, *rest = args
+        c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0 = rest
 
-    return tile
+        def in_bytes(distance):
+            return builder.mul(distance, _constant(itemsize))
 
+        def from_first_row(address, distance):
+            return builder.add(address, builder.mul(first, distance))
 
-tile_float32 = _make_tile(ir.FloatType(), 4)
-tile_float64 = _make_tile(ir.DoubleType(), 8)
+        c_i, start_i, a_i = in_bytes(c_i), in_bytes(start_i), in_bytes(a_i)
+        operands = (
+            from_first_row(builder.ptrtoint(c, _int64), c_i), c_i,
+            from_first_row(start, start_i), start_i,
+            from_first_row(a, a_i), a_i, in_bytes(a_k1), in_bytes(a_k0),
+            b, in_bytes(b_k1), in_bytes(b_k0), n1, n0,
+        )
+        end = builder.append_basic_block("end")
+        switch = builder.switch(builder.add(builder.mul(vectors, _constant(ROWS + 1)), rows), end)
+        for v in (1, 2):
+            for r in range(1, ROWS + 1):
+                place = builder.append_basic_block(f"tile_{r}_rows_{v}_vectors")
+                switch.add_case(_constant(v * (ROWS + 1) + r), place)
+                builder.position_at_end(place)
+                _emit_tile(builder, item, r, v, operands)
+                builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
 
-
-def tile(array, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
-    """Call the tile for the dtype of `array`; see the head of this file. Only for compiled code."""
-    raise RuntimeError("tile works on addresses and has no meaning outside compiled code; see cnnlite/reference.py.")
-
-
-@overload(tile, inline="always")
-def _tile(array, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
-    chosen = tile_float32 if array.dtype == types.float32 else tile_float64
-
-    def call(array, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
-        return chosen(rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0)
-
-    return call
+    return types.void(*[types.int64] * 3, c, *[types.int64] * 12), codegen
 
 
-@kernel(inline=True)
-def block(rows, columns, c, c_place, c_i, start, start_place, start_i, a, a_place, a_i, a_k1, a_k0,
-          b, b_place, b_k1, b_k0, n1, n0, scratch):
-    """Run tiles over a block of any number of rows, and of up to two vectors of columns.
-
-    The operands are one-dimensional arrays, each with the place of its first element; `start`, like `b`,
-    must hold whole vectors. c need not: the last columns go through `scratch`, of ROWS * 2 vectors.
-    """
-    itemsize = c.itemsize
-    width = VECTOR_BYTES // itemsize
-    vectors = 1 if columns <= width else 2
-    whole = columns == vectors * width
-    # As even as possible: 26 rows are 7 + 7 + 6 + 6, not 8 + 8 + 8 + 2, whose last tile would run at half speed.
+def block(rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
+    """Compute any number of rows, in tiles; see the head of this file."""
+    # As even as possible: 26 rows are 6 + 7 + 6 + 7, not 8 + 8 + 8 + 2, whose last tile would run at half speed.
     tiles = (rows + ROWS - 1) // ROWS
-    for t in range(tiles):
-        low, high = t * rows // tiles, (t + 1) * rows // tiles
-        count = high - low
-        a_address = a.ctypes.data + (a_place + low * a_i) * itemsize
-        b_address = b.ctypes.data + b_place * itemsize
-        start_address = start.ctypes.data + (start_place + low * start_i) * itemsize
-        if whole:
-            c_address = c.ctypes.data + (c_place + low * c_i) * itemsize
-            tile(c, count, vectors, c_address, c_i, start_address, start_i, a_address, a_i, a_k1, a_k0,
-                 b_address, b_k1, b_k0, n1, n0)
-        else:
-            tile(c, count, vectors, scratch.ctypes.data, 2 * width, start_address, start_i, a_address, a_i, a_k1, a_k0,
-                 b_address, b_k1, b_k0, n1, n0)
-            for i in range(count):
-                for j in range(columns):
-                    c[c_place + (low + i) * c_i + j] = scratch[i * 2 * width + j]
+    for tile in range(tiles):
+        first = tile * rows // tiles
+        _tile(first, (tile + 1) * rows // tiles - first, vectors,
+              c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0)
+
+
+@functools.cache
+def block_address(dtype):
+    """Return the address of `block`, compiled for arrays of a dtype on the first call."""
+    item = types.float32 if np.dtype(dtype) == np.float32 else types.float64
+    return c_callback(block, types.void(*[types.int64] * 2, types.CPointer(item), *[types.int64] * 12)).address
+
+
+@intrinsic
+def call_block(typingctx, address, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
+    """Call the `block` that is at an address, for use in compiled code; c, start, a and b are addresses."""
+
+    def codegen(context, builder, signature, args):
+        pointer = ir.IntType(8).as_pointer()
+        function_type = ir.FunctionType(ir.VoidType(), [_int64, _int64, pointer, *[_int64] * 12])
+        address, rows, vectors, c, *rest = args
+        function = builder.inttoptr(address, function_type.as_pointer())
+        builder.call(function, [rows, vectors, builder.inttoptr(c, pointer), *rest])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 16), codegen

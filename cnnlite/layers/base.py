@@ -28,6 +28,10 @@ class ArrayDict(dict):
         """Make `array` itself the one of that name."""
         super().__setitem__(name, array)
 
+    def __reduce__(self):
+        # Copying and pickling would otherwise assign to names that the new one doesn't have yet.
+        return ArrayDict, (dict(self),)
+
 
 class Layer:
     """The base of all layers, and of yours.
@@ -64,8 +68,8 @@ class Layer:
         inner_layers: the layers inside this one, such as the activation of a `Dense`.
     """
 
-    rank = None  # how many axes an input must have, batch included; None accepts any number
-    channel_axis = None  # the axis whose size the weights depend on; None where there is none
+    rank: int | None = None  # how many axes an input must have, batch included; None accepts any number
+    channel_axis: int | None = None  # the axis whose size the weights depend on; None where there is none
 
     def __init__(self, *, name=None, dtype=None, trainable=True, input_shape=None):
         owner = type(self).__name__

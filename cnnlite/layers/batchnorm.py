@@ -29,9 +29,9 @@ class BatchNorm(Layer):
     A layer with `trainable=False` is frozen: it runs in inference mode in training too, and its backward is
     dx = gamma / √(moving_variance + epsilon) · dy. The gradients of gamma and beta are then not computed.
 
-    The moving variance takes the biased variance, as in Keras (PyTorch takes M / (M − 1) times as much). Where a
-    channel has one value only, or all are equal, the variance is 0, y is beta and dx is 0. A batch of 0 samples
-    gives an empty y, gradients of 0, and leaves the moving averages alone.
+    The moving variance takes the biased variance, as in Keras (PyTorch takes M / (M − 1) times as much). Where all
+    values of a channel are equal, the variance is 0 and y is beta; where there is one value only, dx is 0 too. A
+    batch of 0 samples gives an empty y, gradients of 0, and leaves the moving averages alone.
 
     Args:
         axis: the axis of the channels (default -1); 1 for images (N, C, H, W).

@@ -19,7 +19,7 @@ class Pool(ImageLayer):
 
     def window(self, shape) -> Window:
         """Return (window, strides, pads), the arguments of the kernels, for images of shape (N, H, W, C)."""
-        return self.pool_size, self.strides, window_pads(*shape[1:3], self.pool_size, self.strides, self.padding)
+        return self.pool_size, self.strides, window_pads(shape[1], shape[2], self.pool_size, self.strides, self.padding)
 
     def compute_output_shape(self, input_shape):
         n, height, width, channels = self.split(input_shape)

@@ -2,12 +2,11 @@
 
 import numbers
 
-from cnnlite import config
-from cnnlite.arguments import one_of, pair
-from cnnlite.layers.base import Layer
+from cnnlite.arguments import pair
+from cnnlite.layers.image import ImageLayer
 
 
-class ZeroPadding2D(Layer):
+class ZeroPadding2D(ImageLayer):
     """Add rows and columns of zeros around images: (N, H, W, C) to (N, top + H + bottom, left + W + right, C).
 
     dx is dy without the frame.
@@ -27,10 +26,8 @@ class ZeroPadding2D(Layer):
            [0., 0., 0.]], dtype=float32)
     """
 
-    rank = 4
-
     def __init__(self, padding=(1, 1), data_format=None, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(data_format, **kwargs)
         sides = (padding, padding) if isinstance(padding, numbers.Integral) else padding
         if isinstance(sides, str) or not hasattr(sides, "__len__") or len(sides) != 2:
             raise ValueError(
@@ -38,39 +35,34 @@ class ZeroPadding2D(Layer):
                 f"Received: padding={padding!r}."
             )
         self.padding = tuple(pair(side, "padding", "ZeroPadding2D", minimum=0) for side in sides)
-        data_format = config.image_data_format() if data_format is None else data_format
-        self.data_format = one_of(data_format, ("channels_last", "channels_first"), "data_format", "ZeroPadding2D")
-        self.first_axis = 1 if self.data_format == "channels_last" else 2
 
     def forward(self, x, training=False):
         x = self.prepare(x)
         if training:
             self.remember(x.shape)
-        y = self.allocate("y", self.compute_output_shape(x.shape), training)
+        y = self.allocate("y", self._padded(*x.shape), training)
         y.fill(0)
-        y[self._inside(x.shape)] = x
-        return y
+        self._inside(y, x.shape)[...] = x
+        return self.finish(y)
 
     def backward(self, dy):
         (shape,) = self.recall()
-        dy = self.prepare_gradient(dy, self.compute_output_shape(shape))
+        dy = self.prepare_image_gradient(dy, self._padded(*shape))
         dx = self.allocate("dx", shape)
-        dx[...] = dy[self._inside(shape)]
-        return dx
+        dx[...] = self._inside(dy, shape)
+        return self.finish(dx)
 
     def compute_output_shape(self, input_shape):
-        shape = list(input_shape)
-        for axis, (before, after) in enumerate(self.padding, self.first_axis):
-            shape[axis] = None if shape[axis] is None else before + shape[axis] + after
-        return tuple(shape)
+        return self.join(*self._padded(*self.split(input_shape)))
 
     def get_config(self):
-        padding = [list(side) for side in self.padding]
-        return {**super().get_config(), "padding": padding, "data_format": self.data_format}
+        return {"padding": [list(side) for side in self.padding], **super().get_config()}
 
-    def _inside(self, shape):
-        """Return the place of an image of that shape in the padded one."""
-        place = [slice(None)] * 4
-        for axis, (before, _) in enumerate(self.padding, self.first_axis):
-            place[axis] = slice(before, before + shape[axis])
-        return tuple(place)
+    def _padded(self, n, height, width, channels):
+        rows, columns = (sum(side) for side in self.padding)
+        return n, None if height is None else height + rows, None if width is None else width + columns, channels
+
+    def _inside(self, y, shape):
+        """Return the view of the padded images y where images of `shape` lie."""
+        (top, _), (left, _) = self.padding
+        return y[:, top:top + shape[1], left:left + shape[2]]

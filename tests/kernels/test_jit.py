@@ -1,19 +1,120 @@
-"""Compiled kernels serve the processes that come after."""
+"""How kernels are compiled and kept: each case in a process of its own, as a user would meet it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
 
-def test_every_process_looks_for_the_same_compiled_kernels():
-    # The order in which Python prints a set differs from process to process, and once stood in the fingerprint.
-    command = [sys.executable, "-c", "from cnnlite.kernels import _jit; print(_jit._FINGERPRINT)"]
-    root = Path(__file__).parent.parent.parent
-    fingerprints = {
-        subprocess.run(
-            command, cwd=root, env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
-        ).stdout
-        for seed in ("0", "1", "2")
-    }
-    assert len(fingerprints) == 1
+import cnnlite
+from cnnlite import layers
+from cnnlite.kernels import _jit
+
+HELPER = """
+from rooms._jit import kernel
+
+@kernel
+def helper(x):
+    return x + {number}
+"""
+USER = """
+from rooms._jit import kernel
+from rooms.helper import helper
+
+@kernel
+def double(x):
+    return 2 * helper(x)
+"""
+CALL = """
+from rooms.user import double
+print(double(1.0), sum(double.stats.cache_hits.values()))
+"""
+TRAIN = """
+import numpy as np
+import cnnlite
+from cnnlite import kernels, layers, reference
+assert all(getattr(kernels, name) is getattr(reference, name) for name in kernels.__all__)
+from tests.kernels.test_jit import train
+print(repr(train()))
+"""
+
+
+def run(program, folder, **environment):
+    """Run a program in a new process, with `folder` first on its path, and return what it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), **environment}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A package with the library's `kernel`, a helper, and a kernel in another file that calls it."""
+    rooms = tmp_path / "rooms"
+    rooms.mkdir()
+    shutil.copy(_jit.__file__, rooms)
+    (rooms / "__init__.py").touch()
+    (rooms / "helper.py").write_text(HELPER.format(number=1))
+    (rooms / "user.py").write_text(USER)
+    return tmp_path
+
+
+def test_a_kernel_is_compiled_once_and_again_when_a_helper_in_another_file_has_changed(folder):
+    cache = {"NUMBA_CACHE_DIR": str(folder / "cache")}
+    assert run(CALL, folder, **cache) == ["4.0", "0"]
+    assert run(CALL, folder, **cache) == ["4.0", "1"]
+    (folder / "rooms" / "helper.py").write_text(HELPER.format(number=2))
+    assert run(CALL, folder, **cache) == ["6.0", "0"]
+
+
+def test_the_fingerprint_is_the_same_in_every_process(folder):
+    # The texts of a set come in another order with another seed of the hashes.
+    program = "from rooms._jit import _FINGERPRINT; print(_FINGERPRINT)"
+    assert len({run(program, folder, PYTHONHASHSEED=seed)[0] for seed in ("3", "4")}) == 1
+
+
+def test_without_a_folder_to_write_to_a_kernel_is_compiled_all_the_same(folder):
+    # Root may write everywhere, but not below a file.
+    blocked = folder / "file"
+    blocked.touch()
+    (folder / "rooms" / "__pycache__").touch()
+    homes = dict.fromkeys(("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"), str(blocked / "below"))
+    assert run(CALL, folder, **homes)[0] == "4.0"
+
+
+def test_a_folder_that_vanishes_costs_no_result(folder):
+    vanish = """
+import os, shutil
+from rooms.user import double
+shutil.rmtree(os.environ["NUMBA_CACHE_DIR"])
+open(os.environ["NUMBA_CACHE_DIR"], "w").close()
+print(double(1.0))
+"""
+    assert run(vanish, folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["4.0"]
+
+
+def train():
+    """Return the losses of two steps of a small model."""
+    rng = np.random.default_rng(0)
+    cnnlite.utils.set_random_seed(0)
+    model = cnnlite.Sequential([
+        layers.Conv2D(4, 3, padding="same", activation="relu", input_shape=(6, 6, 1)),
+        layers.DepthwiseConv2D(3, strides=2),
+        layers.BatchNorm(),
+        layers.MaxPool(),
+        layers.Flatten(),
+        layers.Dense(3, activation="softmax"),
+    ])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    x, y = rng.normal(size=(8, 6, 6, 1)), rng.integers(3, size=8)
+    return [float(model.train_on_batch(x, y)) for _ in range(2)]
+
+
+def test_the_definitions_in_the_place_of_all_kernels_train_the_same_model():
+    root = Path(__file__).parents[2]
+    printed = run(TRAIN, root, CNNLITE_KERNELS="reference")
+    losses = [float(text.strip("[],")) for text in printed]
+    assert losses == pytest.approx(train(), rel=1e-5)

@@ -2,7 +2,6 @@
 
 import inspect
 import math
-import os
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 from cnnlite import optimizers
 from tests.test_optimizers import random_parameters, train
 
-os.environ.setdefault("KERAS_BACKEND", "torch")
 torch = pytest.importorskip("torch")
 keras = pytest.importorskip("keras")
 

@@ -1,0 +1,110 @@
+"""Windows and arrays that the tests of the kernels draw, and the comparison with the definition."""
+
+import contextlib
+from typing import NamedTuple
+
+import hypothesis.strategies as st
+import numba
+import numpy as np
+import pytest
+
+from cnnlite import kernels, reference
+
+MARGIN = 67  # numbers before and after an array, odd so that it is not aligned to a vector
+EPSILON = {"float32": 1e-5, "float64": 1e-13}
+
+
+class Geometry(NamedTuple):
+    """Where a window goes, with at least one output pixel."""
+
+    size: tuple
+    window: tuple
+    strides: tuple
+    pads: tuple
+    dilation: tuple
+
+    @property
+    def where(self):
+        return self.strides, self.pads, self.dilation
+
+    @property
+    def output(self):
+        return reference.output_shape((1, *self.size, 1), self.window, *self.where)
+
+
+@st.composite
+def geometries(draw):
+    axes = []
+    for _ in range(2):
+        window = draw(st.integers(1, 5))
+        stride, dilation = draw(st.integers(1, 3)), draw(st.sampled_from([1, 1, 2, 3]))
+        pads = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)) | st.just((0, 0)))
+        least = max(1, (window - 1) * dilation + 1 - sum(pads))
+        axes.append((least + draw(st.integers(0, 4)), window, stride, pads, dilation))
+    if draw(st.booleans()):  # what most layers have, and what has a path of its own in the gradient of the input
+        axes = [(size, window, 1, pads, dilation) for size, window, _, pads, dilation in axes]
+    return Geometry(*zip(*axes))
+
+
+dtypes = st.sampled_from(["float32", "float64"])
+seeds = st.integers(0, 2**32 - 1)
+batches = st.sampled_from([0, 1, 1, 2, 3, 17])
+
+
+def guarded(array):
+    """Return a copy of an array, and the longer array of NaN that the copy is the middle of."""
+    whole = np.full(array.size + 2 * MARGIN, np.nan, array.dtype)
+    middle = whole[MARGIN : MARGIN + array.size].reshape(array.shape)
+    middle[...] = array
+    return middle, whole
+
+
+def assert_close(actual, expected, epsilon):
+    """Assert equal values to `epsilon` of the largest, and NaN and infinity in the same places."""
+    assert actual.shape == expected.shape
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(actual[~finite], expected[~finite])
+    largest = np.abs(expected[finite]).max(initial=1.0)
+    np.testing.assert_allclose(actual[finite], expected[finite], rtol=0, atol=epsilon * largest)
+
+
+def assert_as_defined(name, arrays, *arguments):
+    """Assert that a kernel does what reference.py says, reads and writes only its arrays, and leaves its input alone."""
+    dtype = arrays[0].dtype
+    with np.errstate(all="ignore"):
+        wide = [None if array is None else array.astype(np.float64) for array in arrays]
+        expected = getattr(reference, name)(*wide, *arguments)
+    mine = [None if array is None else guarded(array)[0] for array in arrays]
+    out, around = guarded(np.full(expected.shape, 7, dtype))
+    assert getattr(kernels, name)(*mine, *arguments, out=out) is out
+    assert_close(out, expected, EPSILON[dtype.name])
+    assert np.isnan(around[:MARGIN]).all()
+    assert np.isnan(around[-MARGIN:]).all()
+    for array, before in zip(mine, arrays):
+        if before is not None:
+            np.testing.assert_array_equal(array, before)
+    fresh = getattr(kernels, name)(*mine, *arguments)
+    assert fresh.dtype == dtype
+    assert fresh.flags.c_contiguous
+    np.testing.assert_array_equal(fresh, out)
+
+
+def spoilt(array, rng):
+    """Return the array with a NaN or an infinity at one or two places, the infinities of one sign."""
+    array = array.copy()
+    for _ in range(min(2, array.size)):
+        array.flat[rng.integers(array.size)] = rng.choice([np.nan, np.inf])
+    return array
+
+
+@contextlib.contextmanager
+def threads(number):
+    before = numba.get_num_threads()
+    numba.set_num_threads(number)
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
+
+
+two_threads_needed = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="numba has one thread only")

@@ -1,0 +1,167 @@
+import inspect
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnnlite import reference
+from cnnlite.kernels import activations
+
+FORWARD = {
+    "relu": [{}],
+    "leaky_relu": [{}, {"negative_slope": 0.5}, {"negative_slope": 0.0}, {"negative_slope": 3.0}],
+    "clipped_relu": [{"max_value": 1.0}, {"negative_slope": 0.3, "threshold": 0.5},
+                     {"max_value": 2.0, "negative_slope": 0.1, "threshold": 0.25}],
+    "elu": [{}, {"alpha": 0.3}, {"alpha": 0.0}, {"alpha": -2.0}],
+    "gelu": [{}, {"approximate": True}],
+    "sigmoid": [{}],
+    "silu": [{}],
+    "tanh": [{}],
+    "softplus": [{}],
+    "softmax": [{}, {"axis": 0}, {"axis": (0, -1)}],
+    "log_softmax": [{}, {"axis": 0}, {"axis": (0, -1)}],
+}
+CASES = [(name, arguments) for name, choices in FORWARD.items() for arguments in choices]
+FROM_X = ("clipped_relu", "elu", "gelu", "silu")  # backward takes x; the others take y
+SHAPES = st.lists(st.integers(1, 5), min_size=2, max_size=4).map(tuple)
+DTYPES = st.sampled_from(["float32", "float64"])
+
+
+def both_passes(module, name, arguments, x, dy):
+    y = getattr(module, name)(x, **arguments)
+    dx = getattr(module, f"{name}_backward")(dy, x if name in FROM_X else y, **arguments)
+    return y, dx
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+@settings(max_examples=20, deadline=None)
+@given(shape=SHAPES, dtype=DTYPES, scale=st.sampled_from([0.01, 1.0, 10.0]), seed=st.integers(0, 1000))
+def test_kernel_equals_its_definition(name, arguments, shape, dtype, scale, seed):
+    rng = np.random.default_rng(seed)
+    x, dy = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    x *= scale
+    arrays = x.copy(), dy.copy()
+    tolerance = 1e-12 if dtype == "float64" else 1e-5
+    for result, expected in zip(both_passes(activations, name, arguments, x, dy),
+                                both_passes(reference, name, arguments, x, dy)):
+        assert result.dtype == expected.dtype == dtype
+        np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance * np.abs(x).max())
+    # A kernel never writes into its arguments.
+    np.testing.assert_array_equal(x, arrays[0])
+    np.testing.assert_array_equal(dy, arrays[1])
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_out_is_filled_and_returned(name, arguments):
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4))
+    for suffix, inputs in (("", (x,)), ("_backward", (dy, x))):
+        kernel = getattr(activations, name + suffix)
+        out = np.full(x.shape, np.nan)
+        assert kernel(*inputs, **arguments, out=out) is out
+        fresh = kernel(*inputs, **arguments)
+        np.testing.assert_array_equal(out, fresh)
+        assert not any(np.shares_memory(fresh, array) for array in inputs)
+        definition = getattr(reference, name + suffix)
+        out = np.full(x.shape, np.nan)
+        assert definition(*inputs, **arguments, out=out) is out
+        np.testing.assert_allclose(out, fresh, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", [f"{name}{suffix}" for name in FORWARD for suffix in ("", "_backward")])
+def test_kernel_and_definition_have_one_signature(name):
+    assert inspect.signature(getattr(activations, name)) == inspect.signature(getattr(reference, name))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("name", "at_1000", "at_minus_1000"), [
+    ("relu", 1000, 0),
+    ("leaky_relu", 1000, -200),
+    ("elu", 1000, -1),
+    ("gelu", 1000, 0),
+    ("sigmoid", 1, 0),
+    ("silu", 1000, 0),
+    ("tanh", 1, -1),
+    ("softplus", 1000, 0),
+])
+def test_thousands_are_exact_and_warn_of_nothing(name, at_1000, at_minus_1000, dtype):
+    x = np.array([1000, -1000], dtype)
+    np.testing.assert_array_equal(getattr(activations, name)(x), [at_1000, at_minus_1000])
+    _, dx = both_passes(activations, name, {}, x, np.ones(2, dtype))
+    assert np.isfinite(dx).all()
+
+
+def test_gelu_is_exact_far_below_zero():
+    # 1 + erf(x / √2) would be 0 or a rounding error there. The value is -10 Φ(-10).
+    np.testing.assert_allclose(activations.gelu(np.array([-10.0])), [-7.619853024160527e-23], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_softmax_of_1000_is_not_nan(dtype):
+    x = np.array([[1000, 1000, 0], [-1000, -1000, -1001]], dtype)
+    p = np.exp(-1)
+    expected = np.array([[0.5, 0.5, 0], np.array([1, 1, p]) / (2 + p)])
+    np.testing.assert_allclose(activations.softmax(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(activations.log_softmax(x)[0], [-np.log(2), -np.log(2), -1000 - np.log(2)], rtol=1e-6)
+
+
+def test_nan_makes_its_row_of_softmax_nan_and_no_other():
+    x = np.array([[np.nan, 1, 2], [0, 1, 2], [np.inf, 1, 2], [-np.inf, 1, 1]])
+    for kernel in (activations.softmax, activations.log_softmax):
+        np.testing.assert_array_equal(np.isnan(kernel(x)).all(axis=1), [True, False, True, False])
+    np.testing.assert_allclose(activations.softmax(x)[3], [0, 0.5, 0.5])
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_nan_in_is_nan_out(name, arguments, dtype):
+    x = np.full((2, 3), np.nan, dtype)
+    assert np.isnan(getattr(activations, name)(x, **arguments)).all()
+    # NaN from above reaches below wherever the derivative isn't 0 anyway.
+    _, dx = both_passes(activations, name, arguments, np.full((2, 3), 0.75, dtype), x)
+    assert np.isnan(dx).all()
+
+
+def test_infinity_passes_through_the_rectifiers():
+    x = np.array([np.inf, -np.inf])
+    np.testing.assert_array_equal(activations.relu(x), [np.inf, 0])
+    np.testing.assert_array_equal(activations.leaky_relu(x), [np.inf, -np.inf])
+    np.testing.assert_array_equal(activations.clipped_relu(x, max_value=6.0), [6, 0])
+    np.testing.assert_array_equal(activations.elu(x), [np.inf, -1])
+    np.testing.assert_array_equal(activations.sigmoid(x), [1, 0])
+    np.testing.assert_array_equal(activations.softplus(x), [np.inf, 0])
+
+
+def test_derivative_of_tanh_has_its_scale():
+    x = np.array([0.5])
+    dx = activations.tanh_backward(np.array([3.0]), activations.tanh(x))
+    np.testing.assert_allclose(dx, 3 / np.cosh(0.5) ** 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu"])
+@pytest.mark.parametrize("size", [activations.CHUNK, activations.CHUNK + 1, 3 * activations.CHUNK - 1])
+def test_chunks_cover_every_element_and_thread_counts_give_the_same_bits(name, size):
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(2, size)).astype(np.float32)
+    expected = both_passes(reference, name, {}, x, dy)
+    threads = numba.get_num_threads()
+    results = []
+    try:
+        for number in (1, threads):
+            numba.set_num_threads(number)
+            results.append(both_passes(activations, name, {}, x, dy))
+    finally:
+        numba.set_num_threads(threads)
+    for one, many, wanted in zip(*results, expected):
+        np.testing.assert_array_equal(one, many)
+        np.testing.assert_allclose(one, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "arguments"), [case for case in CASES if "axis" not in case[1]])
+def test_empty_batch_gives_an_empty_batch(name, arguments):
+    x = np.zeros((0, 3), np.float32)
+    for result in both_passes(activations, name, arguments, x, x):
+        assert result.shape == (0, 3)
+        assert result.dtype == np.float32

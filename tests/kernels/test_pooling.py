@@ -1,0 +1,160 @@
+import numba
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnnlite import kernels, reference
+from cnnlite.kernels.pooling import pooled_shape
+
+THREADS = range(1, min(3, numba.config.NUMBA_NUM_THREADS) + 1)
+NO_PADS = ((0, 0), (0, 0))
+
+
+@st.composite
+def axes(draw):
+    """Draw the size, window, stride and padding of one axis, such that at least one window fits."""
+    window = draw(st.integers(1, 4))
+    pads = draw(st.tuples(st.integers(0, window - 1), st.integers(0, window - 1)))
+    size = draw(st.integers(max(1, window - sum(pads)), 7))
+    return size, window, draw(st.integers(1, 4)), pads
+
+
+@st.composite
+def poolings(draw):
+    """Draw (x, window, strides, pads). Few distinct values, so that ties are common."""
+    (height, kh, sh, rows), (width, kw, sw, columns) = draw(axes()), draw(axes())
+    shape = (draw(st.integers(0, 3)), height, width, draw(st.sampled_from([1, 2, 3, 17])))
+    generator = np.random.default_rng(draw(st.integers(0, 2**32)))
+    x = generator.integers(-3, 4, shape).astype(draw(st.sampled_from(["float32", "float64"])))
+    return x, (kh, kw), (sh, sw), (rows, columns)
+
+
+@settings(max_examples=50, deadline=None)
+@given(poolings(), st.sampled_from([0.0, 0.3, 1.0]))
+def test_max_pool_is_the_reference_bit_for_bit_with_ties_nan_and_infinities(case, share_of_specials):
+    x, *window = case
+    generator = np.random.default_rng(0)
+    specials = generator.choice([np.nan, np.inf, -np.inf], x.shape)
+    x[...] = np.where(generator.random(x.shape) < share_of_specials, specials, x)
+    y, argmax = kernels.max_pool(x, *window)
+    expected, where = reference.max_pool(x, *window)
+    assert y.dtype == x.dtype
+    assert argmax.dtype == where.dtype
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(argmax, where)
+
+
+@settings(max_examples=50, deadline=None)
+@given(poolings())
+def test_average_pool_is_the_reference(case):
+    x, *window = case
+    y = kernels.average_pool(x, *window)
+    assert y.dtype == x.dtype
+    np.testing.assert_allclose(y, reference.average_pool(x, *window), rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(poolings())
+def test_the_gradients_of_both_are_the_reference(case):
+    x, *window = case
+    y, argmax = kernels.max_pool(x, *window)
+    dy = np.random.default_rng(1).normal(size=y.shape).astype(x.dtype)
+    dx = kernels.max_pool_backward(dy, argmax, x.shape, *window)
+    assert dx.dtype == x.dtype
+    np.testing.assert_allclose(dx, reference.max_pool_backward(dy, argmax, x.shape, *window), rtol=1e-5, atol=1e-6)
+    dx = kernels.average_pool_backward(dy, x.shape, *window)
+    assert dx.dtype == x.dtype
+    np.testing.assert_allclose(dx, reference.average_pool_backward(dy, x.shape, *window), rtol=1e-5, atol=1e-6)
+
+
+def test_a_window_of_more_than_256_pixels_is_numbered_beyond_a_byte():
+    x = np.zeros((1, 20, 20, 2), "float32")
+    x[0, 19, 18, 0] = 1
+    window = (20, 20), (1, 1), NO_PADS
+    y, argmax = kernels.max_pool(x, *window)
+    assert argmax.ravel().tolist() == [398, 0]
+    dx = kernels.max_pool_backward(np.ones_like(y), argmax, x.shape, *window)
+    assert np.argwhere(dx).tolist() == [[0, 0, 0, 1], [0, 19, 18, 0]]
+
+
+def test_a_window_of_256_pixels_still_fits_in_a_byte():
+    x = np.zeros((1, 16, 16, 1), "float32")
+    x[0, 15, 15] = 1
+    _, argmax = kernels.max_pool(x, (16, 16), (1, 1), NO_PADS)
+    assert argmax.dtype == np.uint8
+    assert argmax.ravel().tolist() == [255]
+
+
+def test_padding_never_wins_and_gets_no_gradient():
+    window = (3, 3), (2, 2), ((1, 1), (1, 1))
+    x = np.full((1, 5, 5, 1), -7.0)
+    y, argmax = kernels.max_pool(x, *window)
+    assert (y == -7).all()
+    x[...] = -np.inf
+    y, argmax = kernels.max_pool(x, *window)
+    assert (y == -np.inf).all()
+    dx = kernels.max_pool_backward(np.ones_like(y), argmax, x.shape, *window)
+    # Each window gives to its first real pixel: nothing is lost to the padding.
+    assert dx.sum() == 9
+    assert np.argwhere(dx[0, :, :, 0]).tolist() == [[r, c] for r in (0, 1, 3) for c in (0, 1, 3)]
+
+
+def test_the_first_nan_of_a_window_gets_the_gradient():
+    x = np.array([[9.0, np.nan], [np.nan, np.inf]]).reshape(1, 2, 2, 1)
+    y, argmax = kernels.max_pool(x, (2, 2), (2, 2), NO_PADS)
+    assert np.isnan(y).all()
+    assert argmax.ravel().tolist() == [1]
+
+
+def test_overlapping_windows_add_their_gradients():
+    x = np.zeros((1, 5, 5, 1))
+    x[0, 2, 2] = 1
+    window = (3, 3), (1, 1), NO_PADS
+    y, argmax = kernels.max_pool(x, *window)
+    dy = np.arange(1.0, 10).reshape(y.shape)
+    dx = kernels.max_pool_backward(dy, argmax, x.shape, *window)
+    assert dx[0, 2, 2, 0] == 45
+    assert np.count_nonzero(dx) == 1
+
+
+def test_a_stride_larger_than_the_window_leaves_the_pixels_between_without_gradient():
+    window = (1, 1), (3, 3), NO_PADS
+    out = np.full((1, 4, 4, 1), 5.0)
+    kernels.average_pool_backward(np.ones((1, 2, 2, 1)), out.shape, *window, out=out)
+    assert out[0, :, :, 0].tolist() == [[1, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 1]]
+
+
+def test_pooling_does_not_change_its_inputs():
+    x = np.random.default_rng(0).normal(size=(2, 5, 5, 3))
+    before = x.copy()
+    window = (2, 2), (1, 1), NO_PADS
+    y, argmax = kernels.max_pool(x, *window)
+    dy = y.copy()
+    where = argmax.copy()
+    kernels.max_pool_backward(dy, argmax, x.shape, *window)
+    kernels.average_pool(x, *window)
+    kernels.average_pool_backward(dy, x.shape, *window)
+    assert (x == before).all()
+    assert (dy == y).all()
+    assert (argmax == where).all()
+
+
+@pytest.mark.skipif(len(THREADS) < 2, reason="numba has one thread only")
+def test_any_number_of_threads_gives_the_same_bytes():
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(5, 9, 8, 3)).astype("float32")
+    window = (3, 3), (1, 2), ((1, 1), (0, 1))
+    dy = generator.normal(size=pooled_shape(x.shape, *window)).astype("float32")
+    results = set()
+    before = numba.get_num_threads()
+    try:
+        for threads in THREADS:
+            numba.set_num_threads(threads)
+            y, argmax = kernels.max_pool(x, *window)
+            arrays = (y, argmax, kernels.max_pool_backward(dy, argmax, x.shape, *window),
+                      kernels.average_pool(x, *window), kernels.average_pool_backward(dy, x.shape, *window))
+            results.add(b"".join(array.tobytes() for array in arrays))
+    finally:
+        numba.set_num_threads(before)
+    assert len(results) == 1

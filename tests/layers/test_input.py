@@ -1,0 +1,22 @@
+import numpy as np
+import pytest
+
+from cnnlite.layers import Input, InputLayer
+
+
+def test_input_holds_the_shape_of_a_sample():
+    layer = Input(shape=(28, None, 1), batch_size=32, dtype=np.uint8, name="images")
+    assert isinstance(layer, InputLayer)
+    assert (layer.shape, layer.batch_size, layer.dtype, layer.name) == ((28, None, 1), 32, "uint8", "images")
+    assert Input([784]).shape == Input(784).shape == (784,)
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ({}, ValueError, r"Input: shape must be given.*shape=\(28, 28, 1\)"),
+    ({"shape": (0, 1)}, ValueError, "Input: shape must be at least 1"),
+    ({"shape": (2.5,)}, TypeError, "Input: shape must be an integer"),
+    ({"shape": (2,), "batch_size": 0}, ValueError, "Input: batch_size must be at least 1"),
+])
+def test_wrong_arguments_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        Input(**arguments)
