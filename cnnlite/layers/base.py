@@ -143,7 +143,7 @@ class Layer:
     def __call__(self, x, training=False):
         """Build the layer for `x` if that has not happened, and return `forward(x, training)`."""
         if not self.built:
-            self.build(np.shape(x))
+            self.build(float_array(x, self.dtype, "x", self.name).shape)
             self.built = True
         return self.forward(x, training=training)
 
