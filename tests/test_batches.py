@@ -1,5 +1,7 @@
 """Batches: every sample once, in the model's dtype, and nothing of the user's written to."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -42,6 +44,16 @@ def test_a_batch_never_is_memory_of_the_users_arrays():
     for batch in Arrays(x, y, weights, 2, "float32").batches():
         for part, whole in zip(batch, (x, y, weights)):
             assert not np.may_share_memory(part, whole)
+
+
+def test_the_whole_data_is_never_converted():
+    x, y = np.zeros((10_000, 200), np.uint8), np.zeros(10_000, np.uint8)  # 8 MB in float32
+    tracemalloc.start()
+    for _ in Arrays(x, y, None, 32, "float32").batches(RandomStream(0)):
+        pass
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 500_000
 
 
 def test_the_order_depends_on_the_seed_and_the_pass_alone():

@@ -293,6 +293,14 @@ def test_the_users_arrays_are_neither_written_nor_kept(data, dtype, shuffle):
     assert not any(np.may_share_memory(array, other) for array in held for other in (x, y, weights))
 
 
+def test_a_fit_leaves_neither_its_last_batch_nor_its_buffers(data):
+    model = make_model()
+    fit(model, *data)
+    assert all(layer._memory is None and not layer._buffers for layer in model.walk())
+    with pytest.raises(ValueError, match="backward needs a forward pass"):
+        model.layers[0].backward(np.zeros((N, 8)))
+
+
 def test_later_passes_get_arrays_of_their_own(data):
     x, y = data
     model = make_model()
@@ -389,8 +397,10 @@ def test_a_broken_progress_bar_does_not_stay_on_the_screen(data, capsys, monkeyp
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     from tqdm.std import tqdm
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError) as raised:  # which keeps the bar alive: nobody but fit can close it
         make_model().fit(*data, callbacks=[LambdaCallback(on_train_batch_end=_fail)])
+    assert raised.traceback
+    assert "Epoch 1/1" in capsys.readouterr().out
     assert not tqdm._instances
 
 
@@ -452,6 +462,13 @@ def test_predict_keeps_the_order_and_gives_away_its_arrays(data):
     model.predict(x + 1, batch_size=N, verbose=0)
     np.testing.assert_array_equal(whole, copy)
     np.testing.assert_array_equal(model.predict_on_batch(x), whole)
+
+
+def test_predict_of_a_model_that_only_reshapes():
+    x = np.random.default_rng(0).normal(size=(10, 2, 3)).astype(np.float32)
+    y = cnnlite.Sequential([layers.Flatten()]).predict(x, batch_size=3, verbose=0)
+    np.testing.assert_array_equal(y, x.reshape(10, 6))
+    assert not np.may_share_memory(x, y)
 
 
 def test_predict_needs_no_compile_and_lets_nan_pass(data):

@@ -1,7 +1,9 @@
 """How the kernels are compiled: once, in parallel where asked, and kept on disk between runs."""
 
 import contextlib
+import functools
 import hashlib
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -48,6 +50,12 @@ class _KernelCacheImpl(caching.CompileResultCacheImpl):
 class _KernelCache(caching.FunctionCache):
     _impl_class = _KernelCacheImpl
 
+    def load_overload(self, sig, target_context):
+        found = super().load_overload(sig, target_context)
+        if found is None:
+            _announce_compilation()
+        return found
+
     @contextlib.contextmanager
     def _guard_against_spurious_io_errors(self):
         # A disk that is full or a folder that has vanished costs the next process a compilation, never
@@ -56,6 +64,12 @@ class _KernelCache(caching.FunctionCache):
             yield
         except OSError:
             pass
+
+
+@functools.cache
+def _announce_compilation():
+    """Say once why the first step takes so long, where a person sees it and no output of a program is disturbed."""
+    print("cnnlite: compiling kernels for this processor, which happens once.", file=sys.stderr, flush=True)
 
 
 def kernel(function=None, *, parallel=False):

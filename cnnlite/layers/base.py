@@ -1,5 +1,6 @@
 """What every layer shares: named arrays, checked input, buffers, and the memory between forward and backward."""
 
+import math
 import re
 
 import numpy as np
@@ -142,7 +143,7 @@ class Layer:
     def __call__(self, x, training=False):
         """Build the layer for `x` if that has not happened, and return `forward(x, training)`."""
         if not self.built:
-            self.build(np.shape(x))
+            self.build(float_array(x, self.dtype, "x", self.name).shape)
             self.built = True
         return self.forward(x, training=training)
 
@@ -209,7 +210,7 @@ class Layer:
         dtype = self.dtype if dtype is None else np.dtype(dtype)
         if not (training and self.reuse_buffers):
             return np.empty(shape, dtype)
-        size = int(np.prod(shape))
+        size = math.prod(shape)
         buffer = self._buffers.get(key)
         if buffer is None or buffer.size < size or buffer.dtype != dtype:
             buffer = self._buffers[key] = np.empty(size, dtype)

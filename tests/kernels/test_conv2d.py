@@ -58,12 +58,13 @@ def test_the_three_are_products_with_the_im2col_matrix(geometry, channels, dtype
     filters = kernel.shape[3]
     rows = kernels.im2col(x, geometry.window, *geometry.where)
     y = rows @ kernel.reshape(-1, filters) + bias
-    dx = kernels.col2im(dy.reshape(-1, filters) @ kernel.reshape(-1, filters).T, x.shape, geometry.window, *geometry.where)
-    dkernel = rows.T @ dy.reshape(-1, filters)
+    dcols = dy.reshape(-1, filters) @ kernel.reshape(-1, filters).T
+    dx = kernels.col2im(dcols, x.shape, geometry.window, *geometry.where)
+    dkernel = (rows.T @ dy.reshape(-1, filters)).reshape(kernel.shape)
     epsilon = EPSILON[dtype]
     assert_close(kernels.conv2d(x, kernel, bias, *geometry.where), y.reshape(dy.shape), epsilon)
     assert_close(kernels.conv2d_input_gradient(dy, kernel, x.shape, *geometry.where), dx, epsilon)
-    assert_close(kernels.conv2d_kernel_gradient(x, dy, kernel.shape, *geometry.where), dkernel.reshape(kernel.shape), epsilon)
+    assert_close(kernels.conv2d_kernel_gradient(x, dy, kernel.shape, *geometry.where), dkernel, epsilon)
 
 
 @settings(max_examples=20, deadline=None)
