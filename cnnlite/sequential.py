@@ -124,8 +124,7 @@ class Sequential(Trainer, Layer):
                 f"{self.name}: the model takes samples of shape {given}. Received: an input of shape {input_shape}."
             )
         for layer in self.inner_layers:
-            if not layer.built:
-                _build(layer, shape)
+            layer.build_once(shape)
             shape = layer.compute_output_shape(shape)
         self.input_shape = input_shape
         self.built = True
@@ -353,9 +352,7 @@ class Sequential(Trainer, Layer):
 
 def _build(layer, shape):
     """Build a layer for inputs of that shape, or check that one that was built before can take them."""
-    if not layer.built:
-        layer.build(shape)
-        layer.built = True
+    layer.build_once(shape)
     layer.compute_output_shape(shape)
 
 

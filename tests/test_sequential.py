@@ -143,7 +143,7 @@ def test_layers_are_found_by_name_and_by_index():
     assert model.get_layer(index=-1) is model.get_layer(name="top")
     with pytest.raises(ValueError, match=r"no layer is called 'nrom'. The layers are: conv, norm, max_pool, flatten,"):
         model.get_layer("nrom")
-    with pytest.raises(ValueError, match=r"the model has 5 layers. Received: index=5"):
+    with pytest.raises(ValueError, match=r"there are 5 layers. Received: index=5"):
         model.get_layer(index=5)
     with pytest.raises(ValueError, match="either a name or an index"):
         model.get_layer()

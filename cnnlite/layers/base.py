@@ -143,9 +143,17 @@ class Layer:
     def __call__(self, x, training=False):
         """Build the layer for `x` if that has not happened, and return `forward(x, training)`."""
         if not self.built:
-            self.build(float_array(x, self.dtype, "x", self.name).shape)
-            self.built = True
+            self.build_once(float_array(x, self.dtype, "x", self.name).shape)
         return self.forward(x, training=training)
+
+    def build_once(self, input_shape):
+        """Build the layer, unless that has happened."""
+        if not self.built:
+            self.build(input_shape)
+        # A layer of a user's need not call Layer.build, which sets these two.
+        self.built = True
+        if self.input_shape is None:
+            self.input_shape = (None, *input_shape[1:])
 
     def add_weight(self, name, shape, initializer="glorot_uniform", *, trainable=True, regularizer=None):
         """Create an array of `shape`: one of `params`, with its gradient, or of `state` if not trainable."""
@@ -163,8 +171,7 @@ class Layer:
     def prepare(self, x):
         """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for."""
         x = float_array(x, self.dtype, "x", self.name)
-        if not self.built:
-            self.build(x.shape)
+        self.build_once(x.shape)
         if x.ndim != len(self.input_shape):
             raise ValueError(
                 f"{self.name}: the input must have {len(self.input_shape)} axes, the batch included, as the layer "
