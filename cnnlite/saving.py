@@ -21,6 +21,7 @@ import json
 
 import numpy as np
 
+from cnnlite.architecture import describe, rebuild, revive
 from cnnlite.model_files import check_path_to_write, read, write
 from cnnlite.random import RandomStream
 
@@ -54,7 +55,7 @@ def save_model(model, path, overwrite=True, include_optimizer=True):
         if clash:
             raise ValueError(f"save: a layer and the optimizer both have {clash[0]!r}. Give the layer another name.")
         tensors = {**tensors, **vectors}
-    metadata = {"model": _to_json(model_config(model), "save"), "training": _to_json(training, "save")}
+    metadata = {"model": _to_json(describe(model), "save"), "training": _to_json(training, "save")}
     write(path, tensors, metadata)
 
 
@@ -84,14 +85,16 @@ def load_model(path, custom_objects=None, compile=True):
         )
     training = _from_json(metadata.get("training", "{}"), "training", path)
     with _blaming(path, "the model in it can't be made"):
-        model = model_from_config(_from_json(metadata["model"], "model", path), custom_objects)
+        model = rebuild(_from_json(metadata["model"], "model", path), custom_objects)
+        if not model.built:
+            raise ValueError("it does not say of what shape the input is")
     vectors = _take_optimizer_vectors(tensors, training, path)
     _assign_weights(model, tensors, path, "load_model")
     with _blaming(path, "its random states don't fit its layers"):
         _restore_random(model, training)
     if compile and training.get("compile") is not None:
         with _blaming(path, "the model in it can't be compiled (compile=False loads it for prediction)"):
-            model.compile_from_config(_revive(training["compile"], custom_objects))
+            model.compile_from_config(revive(training["compile"], custom_objects))
             _restore_optimizer(model, training, vectors)
     return model
 
@@ -117,117 +120,6 @@ def load_weights(model, path):
     tensors, metadata = read(path, "load_weights")
     _take_optimizer_vectors(tensors, _from_json(metadata.get("training", "{}"), "training", path), path)
     _assign_weights(model, tensors, path, "load_weights")
-
-
-# The architecture: classes by name, and configs of plain values.
-
-
-def model_config(model):
-    """Return what makes a model again, without its weights, as plain values."""
-    given = model.given_input_shape
-    config = {
-        "name": model.name,
-        "trainable": model.trainable,
-        "given_input_shape": None if given is None else list(given),
-        "input_shape": list(model.input_shape),
-        "layers": [_layer_config(layer) for layer in model.layers],
-    }
-    return {"class_name": type(model).__name__, "config": config}
-
-
-def _sequential():
-    from cnnlite.sequential import Sequential  # which imports this file
-
-    return Sequential
-
-
-def _layer_config(layer):
-    if isinstance(layer, _sequential()):
-        return model_config(layer)
-    name = type(layer).__name__
-    config = {"class_name": name, "config": layer.get_config()}
-    if _known_classes().get(name) is not type(layer):
-        config["custom"] = True  # so that a user's own Dense is never taken for cnnlite's
-    return config
-
-
-def model_from_config(config, custom_objects):
-    """Return the built model that `model_config` described."""
-    model = _stack(config, custom_objects)
-    model.build(tuple(config["config"]["input_shape"]))
-    _restore_trainable(model, config["config"])
-    return model
-
-
-def _stack(entry, custom_objects):
-    cls, config = _find_class(entry, custom_objects), entry["config"]
-    if not issubclass(cls, _sequential()):
-        return cls.from_config(_revive(config, custom_objects))
-    model = cls(name=config["name"])
-    if config["given_input_shape"] is not None:
-        model.given_input_shape = tuple(config["given_input_shape"])
-    for layer in config["layers"]:
-        model.add(_stack(layer, custom_objects))
-    return model
-
-
-def _restore_trainable(model, config):
-    model.trainable = config["trainable"]  # for all layers inside; theirs come after
-    for layer, entry in zip(model.layers, config["layers"]):
-        if isinstance(layer, _sequential()):
-            _restore_trainable(layer, entry["config"])
-        else:
-            layer.trainable = entry["config"].get("trainable", True)
-
-
-def _random_layers(layer, path=""):
-    """Return {path: layer} of all layers inside that draw random numbers."""
-    found = {}
-    for inner in layer.inner_layers:
-        if hasattr(inner, "random"):
-            found[path + inner.name] = inner
-        found |= _random_layers(inner, f"{path}{inner.name}/")
-    return found
-
-
-def _known_classes():
-    from cnnlite import layers
-
-    classes = [getattr(layers, name) for name in layers.__all__] + [_sequential()]
-    return {cls.__name__: cls for cls in classes if isinstance(cls, type)}
-
-
-def _find_class(entry, custom_objects):
-    name = entry["class_name"]
-    if name in custom_objects:
-        return custom_objects[name]
-    known = _known_classes()
-    if entry.get("custom", False) or name not in known:
-        raise ValueError(_unknown("class", name))
-    return known[name]
-
-
-def _revive(value, custom_objects):
-    """Return a config in which what stands for an object of a custom class, or for a function, has become that."""
-    if isinstance(value, list):
-        return [_revive(item, custom_objects) for item in value]
-    if not isinstance(value, dict):
-        return value
-    value = {key: _revive(item, custom_objects) for key, item in value.items()}
-    if set(value) == {"class_name", "config"} and value["class_name"] in custom_objects:
-        return custom_objects[value["class_name"]](**value["config"])
-    if set(value) == {"function"}:
-        if value["function"] not in custom_objects:
-            raise ValueError(_unknown("function", value["function"]))
-        return custom_objects[value["function"]]
-    return value
-
-
-def _unknown(kind, name):
-    return (
-        f"the {kind} {name!r} is not one of cnnlite. "
-        f"Pass it: load_model(path, custom_objects={{{name!r}: ...}})"
-    )
 
 
 def _check_custom_objects(custom_objects):
@@ -279,6 +171,16 @@ def _training_state(model):
         "random": {path: list(layer.random.state) for path, layer in _random_layers(model).items()},
         "shuffle_random": None if shuffle is None else list(shuffle.state),
     }
+
+
+def _random_layers(layer, path=""):
+    """Return {path: layer} of all layers inside that draw random numbers."""
+    found = {}
+    for inner in layer.inner_layers:
+        if hasattr(inner, "random"):
+            found[path + inner.name] = inner
+        found |= _random_layers(inner, f"{path}{inner.name}/")
+    return found
 
 
 def _restore_random(model, training):

@@ -1,8 +1,8 @@
 """Sequential: a stack of layers. A batch goes up the stack, and its gradient comes down the same stack."""
 
 from cnnlite import saving
+from cnnlite.architecture import describe, rebuild
 from cnnlite.arguments import float_array
-from cnnlite.identifiers import to_config
 from cnnlite.layers.activation import ActivationLayer
 from cnnlite.layers.base import ArrayDict, Layer
 from cnnlite.layers.input import InputLayer
@@ -307,20 +307,28 @@ class Sequential(Trainer, Layer):
     def get_config(self):
         return {
             "name": self.name,
-            "input_shape": None if self.given_input_shape is None else list(self.given_input_shape),
-            "layers": [to_config(layer) for layer in self.inner_layers],
+            "trainable": self.trainable,
+            "given_input_shape": None if self.given_input_shape is None else list(self.given_input_shape),
+            "input_shape": None if self.input_shape is None else list(self.input_shape),
+            "layers": [describe(layer) for layer in self.inner_layers],
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        """Make a model with new weights from what `get_config` returned."""
-        from cnnlite.layers import deserialize  # the table of all layers, this one among them
+        """Make a model with new weights from what `get_config` returned.
 
+        Args:
+            config: the name, the shape of the input, and the layers.
+            custom_objects: the layers' classes that are not cnnlite's, by name: {"Scale": Scale}.
+        """
         model = cls(name=config["name"])
-        if config["input_shape"] is not None:
-            model.given_input_shape = tuple(config["input_shape"])
+        if config["given_input_shape"] is not None:
+            model.given_input_shape = tuple(config["given_input_shape"])
         for layer in config["layers"]:
-            model.add(deserialize(layer, custom_objects))
+            model.add(rebuild(layer, custom_objects))
+        if config["input_shape"] is not None:
+            model.build(tuple(config["input_shape"]))
+        model._trainable = config["trainable"]  # not the property, which would set it for the layers too
         return model
 
     def save(self, filepath, overwrite=True, include_optimizer=True):

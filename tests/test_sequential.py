@@ -145,9 +145,9 @@ def test_layers_are_found_by_name_and_by_index():
         model.get_layer("nrom")
     with pytest.raises(ValueError, match=r"there are 5 layers. Received: index=5"):
         model.get_layer(index=5)
-    with pytest.raises(ValueError, match="either a name or an index"):
+    with pytest.raises(ValueError, match="takes a name or an index"):
         model.get_layer()
-    with pytest.raises(ValueError, match="either a name or an index"):
+    with pytest.raises(ValueError, match="takes a name or an index"):
         model.get_layer("norm", 1)
 
 

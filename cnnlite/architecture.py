@@ -1,0 +1,73 @@
+"""Layers and models as plain values that JSON can hold, and back: a class by its name, and the config that makes it.
+
+Classes are looked up in `cnnlite.layers` and among the custom objects that a user passes; nothing is ever imported
+because a file names it.
+"""
+
+
+def describe(layer):
+    """Return {"class_name", "config"} of a layer or a model; "custom": True marks a class that is not cnnlite's."""
+    name = type(layer).__name__
+    entry = {"class_name": name, "config": layer.get_config()}
+    if _known_classes().get(name) is not type(layer):
+        entry["custom"] = True  # so that a user's own Dense is never taken for cnnlite's
+    return entry
+
+
+def rebuild(entry, custom_objects=None):
+    """Return the layer or model that `describe` described, with new weights.
+
+    Raises:
+        ValueError: a class or a function is neither cnnlite's nor among the custom objects.
+    """
+    custom_objects = custom_objects or {}
+    cls = _find_class(entry, custom_objects)
+    if issubclass(cls, _sequential()):
+        return cls.from_config(entry["config"], custom_objects)
+    return cls.from_config(revive(entry["config"], custom_objects))
+
+
+def revive(value, custom_objects):
+    """Return a config in which what stands for an object of a custom class, or for a function, has become that."""
+    if isinstance(value, list):
+        return [revive(item, custom_objects) for item in value]
+    if not isinstance(value, dict):
+        return value
+    value = {key: revive(item, custom_objects) for key, item in value.items()}
+    if set(value) == {"class_name", "config"} and value["class_name"] in custom_objects:
+        return custom_objects[value["class_name"]](**value["config"])
+    if set(value) == {"function"}:
+        if value["function"] not in custom_objects:
+            raise ValueError(_unknown("function", value["function"]))
+        return custom_objects[value["function"]]
+    return value
+
+
+def _sequential():
+    from cnnlite.sequential import Sequential  # which imports this file
+
+    return Sequential
+
+
+def _known_classes():
+    from cnnlite import layers
+
+    classes = [getattr(layers, name) for name in layers.__all__] + [_sequential()]
+    return {cls.__name__: cls for cls in classes if isinstance(cls, type)}
+
+
+def _find_class(entry, custom_objects):
+    name = entry["class_name"]
+    if name in custom_objects:
+        return custom_objects[name]
+    known = _known_classes()
+    if entry.get("custom", False) or name not in known:
+        raise ValueError(_unknown("class", name))
+    return known[name]
+
+
+def _unknown(kind, name):
+    return (
+        f"the {kind} {name!r} is not one of cnnlite. "
+        f"Pass it: load_model(path, custom_objects={{{name!r}: ...}})"
+    )
