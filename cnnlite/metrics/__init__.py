@@ -99,7 +99,8 @@ def get(identifier, loss=None):
     if isinstance(identifier, Loss):
         return LossMetric(identifier)
     # These two can be read from a file, but not asked for by name: they need their loss or function.
-    table = {**METRICS, "loss_metric": LossMetric, "mean_metric_wrapper": MeanMetricWrapper} if isinstance(identifier, dict) else METRICS
+    saved = {**METRICS, "loss_metric": LossMetric, "mean_metric_wrapper": MeanMetricWrapper}
+    table = saved if isinstance(identifier, dict) else METRICS
     metric = from_identifier(identifier, table, Metric, "metric")
     if isinstance(identifier, str):
         if isinstance(metric, _KNOW_LOGITS) and getattr(loss, "from_logits", False):
