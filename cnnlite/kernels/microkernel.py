@@ -203,12 +203,13 @@ def block(rows, columns, c, c_place, c_i, start, start_place, start_i, a, a_plac
         b_address = b.ctypes.data + b_place * itemsize
         start_address = start.ctypes.data + (start_place + low * start_i) * itemsize
         if whole:
-            c_address = c.ctypes.data + (c_place + low * c_i) * itemsize
-            tile(c, count, vectors, c_address, c_i, start_address, start_i, a_address, a_i, a_k1, a_k0,
-                 b_address, b_k1, b_k0, n1, n0)
+            target, target_i = c.ctypes.data + (c_place + low * c_i) * itemsize, c_i
         else:
-            tile(c, count, vectors, scratch.ctypes.data, 2 * width, start_address, start_i, a_address, a_i, a_k1, a_k0,
-                 b_address, b_k1, b_k0, n1, n0)
+            target, target_i = scratch.ctypes.data, 2 * width
+        # One call for both: each holds a loop for every number of rows, and they are what takes long to compile.
+        tile(c, count, vectors, target, target_i, start_address, start_i, a_address, a_i, a_k1, a_k0,
+             b_address, b_k1, b_k0, n1, n0)
+        if not whole:
             for i in range(count):
                 for j in range(columns):
                     c[c_place + (low + i) * c_i + j] = scratch[i * 2 * width + j]
