@@ -1,10 +1,12 @@
 """What must hold for every layer with a kernel: Conv2D, DepthwiseConv2D and Dense alike."""
 
 import pickle
+import sys
 from functools import partial
 
 import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 
 from cnnlite import check_gradients, layers
 
@@ -72,6 +74,24 @@ def test_integer_images_are_converted(make):
     images = np.random.default_rng(0).integers(0, 256, size=SHAPE, dtype=np.uint8)
     layer = make()
     assert_all_equal(trained(layer, images), trained(layer, images.astype(np.float32)))
+
+
+def compiled_signatures():
+    return sum(
+        len(function.signatures)
+        for name, module in list(sys.modules.items()) if name.startswith("cnnlite.kernels.")
+        for function in vars(module).values() if isinstance(function, Dispatcher)
+    )
+
+
+def test_read_only_images_are_taken_and_need_no_kernels_of_their_own(make):
+    x = normal(SHAPE)
+    layer = make()
+    expected = trained(layer, x)
+    before = compiled_signatures()
+    x.flags.writeable = False
+    assert_all_equal(trained(layer, x), expected)
+    assert compiled_signatures() == before
 
 
 def test_nothing_that_the_user_owns_is_changed(make):
