@@ -11,6 +11,11 @@ from cnnlite.layers import Layer
 RNG = np.random.default_rng
 
 
+@pytest.fixture(autouse=True)
+def same_weights_in_every_run():
+    cnnlite.utils.set_random_seed(0)
+
+
 def convnet(**arguments):
     return cnnlite.Sequential([
         cnnlite.Input(shape=(8, 7, 2)),
