@@ -28,6 +28,11 @@ CASES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def same_weights_in_every_run():
+    cnnlite.utils.set_random_seed(0)
+
+
 def normal(shape, dtype="float32", seed=0):
     return RNG(seed).normal(size=shape).astype(dtype)
 
