@@ -8,7 +8,7 @@ from cnnlite.batches import Epochs, make_input_source, make_source
 from cnnlite.callbacks import CallbackList
 from cnnlite.compiled import Compiled, RunningLoss
 from cnnlite.progress import Progress, verbosity
-from cnnlite.samples import checked_samples, optional_integer
+from cnnlite.samples import checked_samples, number_array, optional_integer
 
 
 class Evaluator(Compiled):
@@ -104,4 +104,5 @@ class Evaluator(Compiled):
 
     def predict_on_batch(self, x):
         """Return the outputs for one batch as a new array."""
-        return self.predict(x, batch_size=max(1, len(x)), verbose=0)
+        x = number_array(x, "x", "predict_on_batch")
+        return self.predict(x, batch_size=len(x), verbose=0)

@@ -97,6 +97,8 @@ def read(path, owner):
     path = _path(path, owner)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{owner}: there is no file {path}.")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{owner}: {path} is a folder. Give the name of a file.")
     _check_ending(path, owner)
     with open(path, "rb") as file:
         content = file.read()

@@ -118,11 +118,14 @@ class Sequential(Trainer, Layer):
                 f"{self.name}: the shape of the input must be known. Start the stack with Input(shape=...), or call "
                 "build((None, height, width, channels))."
             )
+        if input_shape is not None:
+            self.check_input_shape(input_shape)
         input_shape = shape = (None, *(given if input_shape is None else input_shape[1:]))
         if given is not None and not _fits(shape[1:], given):
             raise ValueError(
                 f"{self.name}: the model takes samples of shape {given}. Received: an input of shape {input_shape}."
             )
+        self.compute_output_shape(input_shape)  # so that a shape which does not fit leaves all layers as they were
         for layer in self.inner_layers:
             layer.build_once(shape)
             shape = layer.compute_output_shape(shape)

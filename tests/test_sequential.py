@@ -195,6 +195,22 @@ def test_a_window_that_is_too_large_for_the_layer_below_is_refused_when_added():
     assert model.output_shape == (None, 4, 4, 2)
 
 
+def test_a_shape_that_fits_the_bottom_layers_only_builds_none():
+    model = cnnlite.Sequential([layers.Conv2D(2, 3), layers.MaxPool(9)])
+    with pytest.raises(ValueError, match="must fit into the image"):
+        model(normal(2, 6, 6, 3))
+    assert not any(layer.built for layer in model.layers)
+    assert model(normal(2, 11, 11, 1)).shape == (2, 1, 1, 2)
+
+
+def test_sizes_of_an_input_are_positive():
+    model = cnnlite.Sequential([layers.Dense(2)])
+    with pytest.raises(ValueError, match="input_shape must be at least 1"):
+        model.build((None, -3))
+    with pytest.raises(TypeError, match="input_shape must be a tuple"):
+        model.build(3)
+
+
 def test_an_empty_model_says_what_it_lacks():
     with pytest.raises(ValueError, match=r"a model needs layers before it can be built. Use add\(layer\)"):
         cnnlite.Sequential().build((None, 3))

@@ -499,6 +499,12 @@ def test_the_calls_on_a_batch(data):
     assert weighted["loss"] == pytest.approx(2 * model.test_on_batch(x, y)[0])
 
 
+@pytest.mark.parametrize("x", [5, None, np.zeros((0, 8))])
+def test_predict_on_batch_needs_an_array_of_samples(x):
+    with pytest.raises((ValueError, TypeError), match="predict_on_batch: x must"):
+        make_model().predict_on_batch(x)
+
+
 def test_what_evaluate_returns_depends_on_the_metrics(data):
     model = make_model(metrics=())
     assert isinstance(model.evaluate(*data, verbose=0), float)

@@ -96,6 +96,7 @@ class Layer:
 
     def build(self, input_shape):
         """Create the weights for inputs of `input_shape`, whose first entry, the batch, may be None."""
+        self.check_input_shape(input_shape)
         input_shape = (None, *input_shape[1:])
         if self.rank is not None and len(input_shape) != self.rank:
             raise ValueError(
@@ -149,15 +150,30 @@ class Layer:
     def build_once(self, input_shape):
         """Build the layer, unless that has happened."""
         if not self.built:
+            self.check_input_shape(input_shape)
             self.build(input_shape)
         # A layer of a user's need not call Layer.build, which sets these two.
         self.built = True
         if self.input_shape is None:
             self.input_shape = (None, *input_shape[1:])
 
+    def check_input_shape(self, input_shape):
+        """Check that each size in it, apart from the batch, is a positive integer, or None where it is not known."""
+        if not isinstance(input_shape, (tuple, list)):
+            raise TypeError(
+                f"{self.name}: input_shape must be a tuple, the batch included, such as (None, 28, 28, 1). "
+                f"Received: input_shape={input_shape!r}."
+            )
+        shape_tuple(input_shape[1:], "input_shape", self.name)
+
     def add_weight(self, name, shape, initializer="glorot_uniform", *, trainable=True, regularizer=None):
         """Create an array of `shape`: one of `params`, with its gradient, or of `state` if not trainable."""
         array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
+        if array.shape != tuple(shape):
+            raise ValueError(
+                f"{self.name}: the initializer of {name} must return an array of shape {tuple(shape)}. "
+                f"Received: shape={array.shape}."
+            )
         if trainable:
             self._params.bind(name, array)
             self._grads.bind(name, np.zeros_like(array))
@@ -270,7 +286,11 @@ class Layer:
 
     def set_weights(self, weights):
         """Copy a list of arrays, in the order of `get_weights`, into the weights; all of them or none."""
-        weights = [np.asarray(array) for array in weights]
+        if not isinstance(weights, (list, tuple)):
+            raise TypeError(
+                f"{self.name}: set_weights must get a list of arrays. Received: a {type(weights).__name__}."
+            )
+        weights = [float_array(array, None, "a weight", self.name) for array in weights]
         shapes = [array.shape for array in weights]
         expected = [array.shape for array in self.weights]
         if not self.built:

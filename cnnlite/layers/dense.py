@@ -42,6 +42,7 @@ class Dense(Layer):
         self.channel_axis = -1
 
     def build(self, input_shape):
+        self.check_input_shape(input_shape)
         if len(input_shape) < 2:
             raise ValueError(
                 f"{self.name}: the input must have at least 2 axes, (samples, features). "

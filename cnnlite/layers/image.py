@@ -19,6 +19,7 @@ class ImageLayer(Layer):
         self.data_format = one_of(data_format, ("channels_last", "channels_first"), "data_format", type(self).__name__)
 
     def build(self, input_shape):
+        self.check_input_shape(input_shape)
         # First of all, so that a shape that doesn't fit leaves the layer as it was.
         self.compute_output_shape(input_shape)
         super().build(input_shape)
