@@ -33,6 +33,8 @@ def checked_samples(model, x, y, sample_weight=None, class_weight=None, owner="f
     check_finite(x, "x", owner)
     check_finite(y, "y", owner)
     model.loss.check(y, output_shape)
+    for metric in model.metrics:
+        metric.check(y, output_shape)
     return x, y, _combined_weights(y, sample_weight, class_weight, output_shape, model.dtype, owner)
 
 

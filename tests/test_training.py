@@ -612,6 +612,23 @@ def test_bad_data_is_refused_before_anything_is_changed(data, case):
     assert cnnlite.random._library.state == library
 
 
+@pytest.mark.parametrize("metric", [
+    "categorical_accuracy", "top_k_categorical_accuracy", "categorical_crossentropy", "binary_accuracy", "precision",
+    "mse", "recall",
+])
+def test_a_metric_that_cannot_take_the_labels_is_refused_before_anything_is_changed(data, metric):
+    x, y = data
+    model = make_model(metrics=[metric])
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="y_true must"):
+        fit(model, x, y)
+    with pytest.raises(ValueError, match="y_true must"):
+        model.train_on_batch(x, y)
+    assert model.optimizer.iterations == 0
+    for mine, array in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(mine, array)
+
+
 def test_nothing_is_built_for_data_that_is_refused(data):
     model = cnnlite.Sequential([layers.Dense(K, activation="softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy")

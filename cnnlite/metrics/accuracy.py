@@ -8,15 +8,26 @@ import numpy as np
 
 from cnnlite import labels
 from cnnlite.arguments import float_array, integer, number
+from cnnlite.losses.base import at_least_2d
 from cnnlite.metrics.base import Average, ByForm
 
 
 class _Accuracy(Average):
-    """The mean of `matches`, which a subclass defines: whether each prediction is right, (N, ...)."""
+    """The mean of `matches`, which a subclass defines: whether each prediction is right, (N, ...).
+
+    `labels_for`, which it defines too, returns the labels for predictions of a shape (N, ..., K), or raises.
+    """
+
+    def check(self, y_true, output_shape):
+        self.labels_for(y_true, at_least_2d(output_shape))
 
     def values(self, y_true, y_pred):
         y_pred = float_array(y_pred, None, "y_pred", self.name)
-        return self.matches(y_true, y_pred[:, np.newaxis] if y_pred.ndim == 1 else y_pred)
+        y_pred = y_pred.reshape(at_least_2d(y_pred.shape))
+        return self.matches(self.labels_for(y_true, y_pred.shape), y_pred)
+
+    def labels_for(self, y_true, shape):
+        raise NotImplementedError
 
     def matches(self, y_true, y_pred):
         raise NotImplementedError
@@ -41,8 +52,10 @@ class BinaryAccuracy(_Accuracy):
         super().__init__(dtype, name)
         self.threshold = number(threshold, "threshold", type(self).__name__)
 
+    def labels_for(self, y_true, shape):
+        return labels.same_shape(y_true, shape, self.name)
+
     def matches(self, y_true, y_pred):
-        y_true = labels.same_shape(y_true, y_pred.shape, self.name)
         return (y_true == (y_pred > self.threshold)) & ~np.isnan(y_pred)
 
     def get_config(self):
@@ -64,8 +77,11 @@ class CategoricalAccuracy(_Accuracy):
     def __init__(self, name="categorical_accuracy", dtype=None):
         super().__init__(dtype, name)
 
+    def labels_for(self, y_true, shape):
+        return labels.one_hot_labels(y_true, shape, self.name)
+
     def matches(self, y_true, y_pred):
-        return _is_largest(labels.one_hot_labels(y_true, y_pred.shape, self.name).argmax(axis=-1), y_pred)
+        return _is_largest(y_true.argmax(axis=-1), y_pred)
 
 
 class SparseCategoricalAccuracy(_Accuracy):
@@ -83,8 +99,11 @@ class SparseCategoricalAccuracy(_Accuracy):
     def __init__(self, name="sparse_categorical_accuracy", dtype=None):
         super().__init__(dtype, name)
 
+    def labels_for(self, y_true, shape):
+        return labels.integer_labels(y_true, shape, self.name)
+
     def matches(self, y_true, y_pred):
-        return _is_largest(labels.integer_labels(y_true, y_pred.shape, self.name), y_pred)
+        return _is_largest(y_true, y_pred)
 
 
 class TopKCategoricalAccuracy(_Accuracy):
@@ -105,8 +124,11 @@ class TopKCategoricalAccuracy(_Accuracy):
         super().__init__(dtype, name)
         self.k = integer(k, "k", type(self).__name__)
 
+    def labels_for(self, y_true, shape):
+        return labels.one_hot_labels(y_true, shape, self.name)
+
     def matches(self, y_true, y_pred):
-        return _in_top_k(labels.one_hot_labels(y_true, y_pred.shape, self.name).argmax(axis=-1), y_pred, self.k)
+        return _in_top_k(y_true.argmax(axis=-1), y_pred, self.k)
 
     def get_config(self):
         return {**super().get_config(), "k": self.k}
@@ -126,8 +148,11 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
     def __init__(self, k=5, name="sparse_top_k_categorical_accuracy", dtype=None):
         super().__init__(k, name, dtype)
 
+    def labels_for(self, y_true, shape):
+        return labels.integer_labels(y_true, shape, self.name)
+
     def matches(self, y_true, y_pred):
-        return _in_top_k(labels.integer_labels(y_true, y_pred.shape, self.name), y_pred, self.k)
+        return _in_top_k(y_true, y_pred, self.k)
 
 
 class AccuracyByForm(ByForm):

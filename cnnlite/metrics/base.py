@@ -22,6 +22,12 @@ class Metric:
         self.dtype = None if dtype is None else one_of(np.dtype(dtype).name, ("float32", "float64"), "dtype", owner)
         self.name = owner if name is None else name
 
+    def check(self, y_true, output_shape):
+        """Raise a ValueError if these labels don't fit predictions of `output_shape` (None, ..., K).
+
+        `fit` calls it with all labels before it starts. A metric of your own may define it.
+        """
+
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Take a batch into account."""
         raise NotImplementedError(f"{type(self).__name__} must define update_state(y_true, y_pred, sample_weight).")
@@ -149,6 +155,9 @@ class ByForm(Metric):
     def choose(self, form):
         """Return the metric for labels that are "binary", "sparse" or "one-hot"."""
         raise NotImplementedError
+
+    def check(self, y_true, output_shape):
+        self.choose(label_form(np.shape(y_true), output_shape)).check(y_true, output_shape)
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         if self.metric is None:

@@ -31,6 +31,9 @@ class _Confusion(Metric):
         self.class_id = None if class_id is None else integer(class_id, "class_id", owner, minimum=0)
         self.reset_state()
 
+    def check(self, y_true, output_shape):
+        labels.probability_labels(labels.same_shape(y_true, output_shape, self.name), self.name)
+
     def update_state(self, y_true, y_pred, sample_weight=None):
         """Count predictions (N, ..., K), weighted by one number for each sample or for each prediction."""
         y_pred = float_array(y_pred, None, "y_pred", self.name)

@@ -25,6 +25,9 @@ class LossMetric(Average):
         self.loss = losses.get(loss)
         super().__init__(dtype, self.loss.name if name is None else name)
 
+    def check(self, y_true, output_shape):
+        self.loss.check(y_true, output_shape)
+
     def values(self, y_true, y_pred):
         return self.loss.forward(y_true, y_pred)
 
