@@ -176,10 +176,10 @@ def _training_state(model):
 def _random_layers(layer, path=""):
     """Return {path: layer} of all layers inside that draw random numbers."""
     found = {}
-    for inner in layer.inner_layers:
+    for name, inner in layer.named_inner_layers():
         if hasattr(inner, "random"):
-            found[path + inner.name] = inner
-        found |= _random_layers(inner, f"{path}{inner.name}/")
+            found[path + name] = inner
+        found |= _random_layers(inner, f"{path}{name}/")
     return found
 
 

@@ -44,6 +44,8 @@ class Sequential(Trainer, Layer):
     def __init__(self, layers=None, trainable=True, name=None):
         super().__init__(name=name)
         self._flat = None
+        if isinstance(layers, Layer):
+            raise TypeError(f"{self.name}: layers must be a list. Received: {layers!r}. Write [layer].")
         for layer in layers or []:
             self.add(layer)
         if not trainable:
@@ -65,11 +67,18 @@ class Sequential(Trainer, Layer):
             return
         if not isinstance(layer, Layer):
             raise TypeError(f"{self.name}: add takes a layer. Received: {layer!r}, a {type(layer).__name__}.")
-        if any(layer is other for other in self.inner_layers):
-            raise ValueError(
-                f"{self.name}: a layer can be in a stack only once. Received: {layer.name!r} a second time. "
-                "Make another one of the same kind."
+        if not hasattr(layer, "inner_layers"):
+            raise TypeError(
+                f"{self.name}: a layer must call super().__init__() first. Received: a {type(layer).__name__}, which "
+                "does not."
             )
+        present = list(self.walk())
+        for inner in layer.walk():
+            if any(inner is other for other in present):
+                raise ValueError(
+                    f"{self.name}: a layer can be in a stack only once. Received: {inner.name!r} a second time. "
+                    "Make another one of the same kind."
+                )
         name = self._free_name(layer)
         given = self.given_input_shape
         if not self.inner_layers and given is None:
@@ -236,17 +245,6 @@ class Sequential(Trainer, Layer):
     def dtype(self, dtype):
         self._dtype = dtype
 
-    @property
-    def trainable(self):
-        """Whether the model's weights train; setting it sets it for every layer inside, as in Keras."""
-        return self._trainable
-
-    @trainable.setter
-    def trainable(self, value):
-        self._trainable = value
-        for layer in getattr(self, "inner_layers", []):
-            layer.trainable = value
-
     def _named_arrays(self, kind):
         arrays = ArrayDict()
         for path, layer in self.named_layers():
@@ -274,10 +272,10 @@ class Sequential(Trainer, Layer):
         """All arrays, layer by layer, in Keras's order."""
         return [array for layer in self.inner_layers for array in layer.weights]
 
-    def named_layers(self, prefix=None):
+    def named_layers(self, path=None):
         """Return [(path, layer), ...] of all layers inside that hold weights of their own."""
-        prefix = "" if prefix is None else f"{prefix}{self.name}/"
-        return [pair for layer in self.inner_layers for pair in layer.named_layers(prefix)]
+        prefix = "" if path is None else f"{path}/"
+        return [pair for name, layer in self.named_inner_layers() for pair in layer.named_layers(prefix + name)]
 
     def parameters(self):
         """Return the `FlatParameters` that all the model's trainable weights and their gradients live in."""

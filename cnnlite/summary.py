@@ -31,7 +31,7 @@ def summary_table(model, line_length=None):
 def _totals(model):
     named = model.named_layers()
     trainable = sum(array.size for _, layer in named if layer.trainable for array in layer.params.values())
-    frozen = sum(array.size for _, layer in named for array in layer.weights) - trainable
+    frozen = sum(array.size for _, layer in named for array in (layer.params | layer.state).values()) - trainable
     itemsize = model.dtype.itemsize
     totals = [("Total params", trainable + frozen), ("Trainable params", trainable), ("Non-trainable params", frozen)]
     return [f" {text}: {count:,} ({_memory(count * itemsize)})" for text, count in totals]

@@ -585,7 +585,7 @@ def test_a_missing_folder_is_named(tmp_path):
 def test_a_folder_or_a_number_in_the_place_of_a_file_is_refused(tmp_path):
     with pytest.raises(IsADirectoryError, match="is a folder"):
         dense_model().save(tmp_path)
-    with pytest.raises(IsADirectoryError, match="load_model: .* is a folder"):
+    with pytest.raises(IsADirectoryError, match=r"load_model: .* is a folder"):
         cnnlite.load_model(tmp_path)
     with pytest.raises(TypeError, match="path must be a text or a path"):
         dense_model().save(3)

@@ -188,6 +188,30 @@ def test_a_layer_can_be_in_a_stack_only_once():
         cnnlite.Sequential([layer, layer])
 
 
+def test_a_layer_of_the_stack_cannot_come_again_inside_a_model():
+    shared = layers.Dense(3)
+    inner = cnnlite.Sequential([shared], name="inner")
+    with pytest.raises(ValueError, match=r"only once. Received: 'dense' a second time"):
+        cnnlite.Sequential([shared, inner])
+    with pytest.raises(ValueError, match=r"only once. Received: 'inner' a second time"):
+        inner.add(inner)
+    assert inner.layers == [shared]
+
+
+def test_a_single_layer_is_not_a_list():
+    with pytest.raises(TypeError, match=r"layers must be a list.*Write \[layer\]"):
+        cnnlite.Sequential(layers.Dense(3))
+
+
+def test_a_layer_that_does_not_call_super_is_told_so():
+    class Bare(Layer):
+        def __init__(self):
+            pass
+
+    with pytest.raises(TypeError, match=r"must call super\(\).__init__\(\) first. Received: a Bare"):
+        cnnlite.Sequential([Bare()])
+
+
 def test_a_window_that_is_too_large_for_the_layer_below_is_refused_when_added():
     model = cnnlite.Sequential([cnnlite.Input(shape=(6, 6, 1)), layers.Conv2D(2, 3)])
     with pytest.raises(ValueError, match="the window must fit into the image"):

@@ -242,6 +242,17 @@ class Layer:
     # What users ask a layer.
 
     @property
+    def trainable(self):
+        """Whether the weights train; setting it sets it for every layer inside, as in Keras."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, value):
+        self._trainable = value
+        for layer in getattr(self, "inner_layers", []):
+            layer.trainable = value
+
+    @property
     def params(self):
         """The trainable arrays by name; assigning to a name copies into its array."""
         return self._params
@@ -262,12 +273,23 @@ class Layer:
         for layer in self.inner_layers:
             yield from layer.walk()
 
-    def named_layers(self, prefix=""):
-        """Return [(path, layer), ...] of this layer and all inside it that hold weights of their own."""
-        path = prefix + self.name
-        pairs = [(path, self)]
+    def named_inner_layers(self):
+        """Return [(name, layer), ...] of the layers inside; a name that another one has already is numbered."""
+        named: dict = {}
         for layer in self.inner_layers:
-            pairs += layer.named_layers(path + "/")
+            name, number = layer.name, 0
+            while name in named:
+                number += 1
+                name = f"{layer.name}_{number}"
+            named[name] = layer
+        return list(named.items())
+
+    def named_layers(self, path=None):
+        """Return [(path, layer), ...] of this layer and all inside it that hold weights of their own."""
+        path = self.name if path is None else path
+        pairs = [(path, self)]
+        for name, layer in self.named_inner_layers():
+            pairs += layer.named_layers(f"{path}/{name}")
         return [(name, layer) for name, layer in pairs if layer._params or layer._state]
 
     @property
@@ -277,8 +299,9 @@ class Layer:
 
     @property
     def weights(self):
-        """All arrays, the trainable ones first, in Keras's order."""
-        return [*self.params.values(), *self.state.values()]
+        """All arrays, the trainable ones first and those of layers inside last, in Keras's order."""
+        inner = [array for layer in self.inner_layers for array in layer.weights]
+        return [*self.params.values(), *self.state.values(), *inner]
 
     def get_weights(self):
         """Return copies of `weights`."""

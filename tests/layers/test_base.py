@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+import cnnlite
 from cnnlite import layers
+from cnnlite.summary import summary_table
 
 MAKERS = [lambda: layers.Conv2D(2, 1), lambda: layers.MaxPool(1), lambda: layers.BatchNorm(), lambda: layers.Dense(2)]
 
@@ -12,7 +14,8 @@ def test_sizes_must_be_positive_integers(make, shape):
     layer = make()
     with pytest.raises((ValueError, TypeError), match="input_shape must be"):
         layer.build(shape)
-    assert not layer.built and not layer.weights
+    assert not layer.built
+    assert not layer.weights
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -51,3 +54,57 @@ def test_an_initializer_must_return_the_shape_that_it_was_asked_for():
     layer = layers.Dense(2, kernel_initializer=lambda shape, dtype=None: np.ones((9, 9)))
     with pytest.raises(ValueError, match=r"the initializer of kernel must return.*\(3, 2\). Received: shape=\(9, 9\)"):
         layer.build((None, 3))
+
+
+class Sum(layers.Layer):
+    """y = a(x) + b(x), two layers of one name inside"""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner_layers = [layers.Dense(4), layers.Dense(4)]
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        for layer in self.inner_layers:
+            layer.build_once(input_shape)
+
+    def forward(self, x, training=False):
+        return sum(layer.forward(x, training) for layer in self.inner_layers)
+
+    def backward(self, dy):
+        return sum(layer.backward(dy) for layer in self.inner_layers)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], 4)
+
+
+@pytest.fixture
+def model():
+    return cnnlite.Sequential([cnnlite.Input(shape=(3,)), Sum(), layers.Dense(2)])
+
+
+def test_weights_inside_a_layer_are_among_its_own(model):
+    layer = model.layers[0]
+    assert [array.shape for array in layer.get_weights()] == [(3, 4), (4,), (3, 4), (4,)]
+    assert layer.count_params() == 32
+    assert model.count_params() == 42
+    assert "42" in summary_table(model)
+    layer.set_weights([array + 1 for array in layer.get_weights()])
+    assert layer.inner_layers[1].params["bias"].tolist() == [1] * 4
+
+
+def test_layers_of_one_name_inside_a_layer_have_paths_of_their_own(model, tmp_path):
+    assert [path for path, _ in model.named_layers()] == ["sum/dense", "sum/dense_1", "dense"]
+    model.save(tmp_path / "model")
+    loaded = cnnlite.load_model(tmp_path / "model", custom_objects={"Sum": Sum})
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(model(x), loaded(x))
+
+
+def test_a_frozen_layer_freezes_those_inside(model):
+    model.compile("sgd", "mse")
+    model.layers[0].trainable = False
+    before = model.get_weights()
+    model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
+    changed = [not np.array_equal(mine, array) for mine, array in zip(model.get_weights(), before)]
+    assert changed == [False] * 4 + [True] * 2
