@@ -30,7 +30,7 @@ def compute_fans(shape: Shape) -> tuple[int, int]:
 class Initializer:
     """The base of all initializers; one of your own defines `__call__(shape, dtype)`."""
 
-    def __call__(self, shape: Shape, dtype: DTypeLike = "float32") -> Array:
+    def __call__(self, shape: Shape, dtype: Any = "float32") -> Array:
         """Return a new array."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(shape, dtype).")
 

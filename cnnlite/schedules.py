@@ -31,7 +31,7 @@ class LearningRateSchedule:
     0.1
     """
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: int) -> float:
         """Return the learning rate of a step, a float."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(step).")
 
@@ -76,10 +76,10 @@ class ExponentialDecay(LearningRateSchedule):
         self.staircase = boolean(staircase, "staircase", owner)
         self.name = name
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: int) -> float:
         return self.initial_learning_rate * self.decay_rate ** self.decays(step)
 
-    def decays(self, step: float) -> float:
+    def decays(self, step: int) -> float:
         """Return step / decay_steps, rounded down where `staircase` asks for it."""
         decays = step / self.decay_steps
         return float(math.floor(decays)) if self.staircase else decays
@@ -104,7 +104,7 @@ class InverseTimeDecay(ExponentialDecay):
     ) -> None:
         super().__init__(initial_learning_rate, decay_steps, decay_rate, staircase, name)
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: int) -> float:
         return self.initial_learning_rate / (1 + self.decay_rate * self.decays(step))
 
 
@@ -137,7 +137,7 @@ class PiecewiseConstantDecay(LearningRateSchedule):
                 f"Received: boundaries={self.boundaries}."
             )
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: int) -> float:
         return self.values[bisect.bisect_left(self.boundaries, step)]
 
     def get_config(self) -> Config:
@@ -171,7 +171,7 @@ class PolynomialDecay(LearningRateSchedule):
         self.cycle = boolean(cycle, "cycle", owner)
         self.name = name
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: int) -> float:
         decay_steps = self.decay_steps
         if self.cycle:
             decay_steps *= max(1, math.ceil(step / decay_steps))
@@ -221,14 +221,15 @@ class CosineDecay(LearningRateSchedule):
             self.warmup_target = number(warmup_target, "warmup_target", owner, minimum=0)
         self.warmup_steps = number(warmup_steps, "warmup_steps", owner, minimum=0)
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: int) -> float:
         start, peak = self.initial_learning_rate, self.initial_learning_rate
+        decaying: float = step
         if self.warmup_target is not None:
             peak = self.warmup_target
             if step < self.warmup_steps:
                 return start + (peak - start) * step / self.warmup_steps
-            step = step - self.warmup_steps
-        return peak * ((1 - self.alpha) * cosine(1.0, 0.0, min(step / self.decay_steps, 1)) + self.alpha)
+            decaying = step - self.warmup_steps
+        return peak * ((1 - self.alpha) * cosine(1.0, 0.0, min(decaying / self.decay_steps, 1)) + self.alpha)
 
     def get_config(self) -> Config:
         return {
@@ -277,7 +278,7 @@ class OneCycle(LearningRateSchedule):
         self.final_div_factor = number(final_div_factor, "final_div_factor", owner, minimum=1)
         self.name = name
 
-    def __call__(self, step: float) -> float:
+    def __call__(self, step: int) -> float:
         first = self.max_learning_rate / self.div_factor
         last_step = self.total_steps - 1
         peak_step = self.pct_start * self.total_steps - 1

@@ -32,7 +32,7 @@ Shape = tuple[int | Any, ...]
 Whether a size is known is seen only when the program runs, hence Any and not None: `Dense(shape[-1])` is right.
 """
 
-IntPair = int | tuple[int, int]
+IntPair = int | tuple[int, int] | list[int]
 """One integer for both axes of an image, or (height, width)."""
 
 Config = dict[str, Any]

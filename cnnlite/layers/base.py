@@ -107,7 +107,7 @@ class Layer:
         self._buffers: dict[str, Array] = {}
         self._memory: tuple[Any, ...] | None = None
 
-    # What a layer defines.
+    # What a layer defines. (x is Any, so that a layer of yours may say that it takes np.ndarray alone.)
 
     def build(self, input_shape: Shape) -> None:
         """Create the weights for inputs of `input_shape`, whose first entry, the batch, may be None."""
@@ -125,7 +125,7 @@ class Layer:
         self.input_shape = input_shape
         self.built = True
 
-    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+    def forward(self, x: Any, training: bool = False) -> Array:
         """Return y; with `training=True` also remember what `backward` needs."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x, training=False).")
 

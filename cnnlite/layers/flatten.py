@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from cnnlite import config
 from cnnlite.arguments import one_of
 from cnnlite.layers.base import Layer
@@ -34,7 +36,7 @@ class Flatten(Layer):
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         if self.data_format == "channels_first" and x.ndim > 2:
-            x = x.transpose(0, *range(2, x.ndim), 1)
+            x = np.moveaxis(x, 1, -1)
         if training:
             self.remember(x.shape)
         return x.reshape(self.compute_output_shape(x.shape))
@@ -43,7 +45,7 @@ class Flatten(Layer):
         (shape,) = self.recall()
         dx = self.prepare_gradient(dy, self.compute_output_shape(shape)).reshape(shape)
         if self.data_format == "channels_first" and dx.ndim > 2:
-            dx = dx.transpose(0, -1, *range(1, dx.ndim - 1))
+            dx = np.moveaxis(dx, -1, 1)
         return dx
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -7,7 +7,7 @@ from typing import Any
 
 from cnnlite.arguments import pair
 from cnnlite.layers.image import ImageLayer
-from cnnlite.types import Array, ArrayLike, Config, Shape
+from cnnlite.types import Array, ArrayLike, Config, IntPair, Shape
 
 
 class ZeroPadding2D(ImageLayer):
@@ -32,7 +32,7 @@ class ZeroPadding2D(ImageLayer):
 
     def __init__(
         self,
-        padding: int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]] = (1, 1),
+        padding: IntPair | tuple[IntPair, IntPair] = (1, 1),
         data_format: str | None = None,
         **kwargs: Any,
     ) -> None:

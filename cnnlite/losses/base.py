@@ -58,11 +58,13 @@ class Loss:
         self.reduction = one_of(reduction, ("sum_over_batch_size", "sum", "none"), "reduction", owner)
         self.dtype = None if dtype is None else one_of(np.dtype(dtype).name, ("float32", "float64"), "dtype", owner)
 
-    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
+    # Any, so that a loss of yours may say that it takes np.ndarray alone.
+
+    def forward(self, y_true: Any, y_pred: Any) -> Array:
         """Return the losses (N, ...) of predictions (N, ..., K)."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(y_true, y_pred).")
 
-    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
+    def gradient(self, y_true: Any, y_pred: Any) -> Array:
         """Return the derivative (N, ..., K) of each of the losses (N, ...) by the predictions that it is made of."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(y_true, y_pred).")
 

@@ -31,7 +31,8 @@ class Metric:
         self.dtype = None if dtype is None else one_of(np.dtype(dtype).name, ("float32", "float64"), "dtype", owner)
         self.name = owner if name is None else name
 
-    def update_state(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
+    # Any, so that a metric of yours may say that it takes np.ndarray alone.
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Take a batch into account."""
         raise NotImplementedError(f"{type(self).__name__} must define update_state(y_true, y_pred, sample_weight).")
 
@@ -107,7 +108,10 @@ class Mean(Average):
     def __init__(self, name: str | None = "mean", dtype: DTypeLike | None = None) -> None:
         super().__init__(dtype, name)
 
-    def update_state(self, values: ArrayLike, sample_weight: ArrayLike | None = None) -> None:  # type: ignore[override]
+    # No labels and predictions, as in Keras: the one metric that can't stand where any metric can.
+    def update_state(  # type: ignore[override]
+        self, values: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> None:
         self.add(values, sample_weight)
 
 
