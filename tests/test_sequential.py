@@ -11,6 +11,11 @@ from cnnlite.layers import Layer
 RNG = np.random.default_rng
 
 
+@pytest.fixture(autouse=True)
+def same_weights_in_every_run():
+    cnnlite.utils.set_random_seed(0)
+
+
 def convnet(**arguments):
     return cnnlite.Sequential([
         cnnlite.Input(shape=(8, 7, 2)),
@@ -302,6 +307,9 @@ def test_penalties_and_their_gradients_are_those_of_trainable_layers():
     assert (first.grads["bias"] == 1).all()
     first.trainable = False
     assert model.regularization_loss() == pytest.approx(expected - 0.1 * (k1**2).sum(), rel=1e-5)
+    before = first.grads["kernel"].copy()
+    model.add_regularization_gradients()
+    np.testing.assert_array_equal(first.grads["kernel"], before)
 
 
 # The passes that training uses.
@@ -318,6 +326,16 @@ def test_backward_weights_gives_the_gradients_that_backward_gives():
     model.backward_weights(dy)
     for name, gradient in model.grads.items():
         np.testing.assert_array_equal(gradient, expected[name])
+
+
+def test_backward_weights_computes_no_gradient_of_the_input(monkeypatch):
+    model = convnet()
+    bottom = model.layers[0]
+    monkeypatch.setattr(bottom, "backward_preactivation", lambda dz: pytest.fail("nobody needs dx of the first layer"))
+    y = model.forward(normal(3, 8, 7, 2), training=True)
+    bottom.grads["kernel"][...] = np.nan
+    model.backward_weights(normal(*y.shape, seed=1))
+    assert np.isfinite(bottom.grads["kernel"]).all()
 
 
 def nested_top():
