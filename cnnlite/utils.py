@@ -1,14 +1,17 @@
 """Small helpers that training scripts use."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from cnnlite.arguments import integer
 from cnnlite.random import set_random_seed
+from cnnlite.types import Array, ArrayLike
 
 __all__ = ["set_random_seed", "to_categorical"]
 
 
-def to_categorical(x, num_classes=None):
+def to_categorical(x: ArrayLike, num_classes: int | None = None) -> Array:
     """Return one-hot rows: 1 at the class of each label and 0 elsewhere.
 
     Args:
@@ -47,7 +50,7 @@ def to_categorical(x, num_classes=None):
     return one_hot.reshape(*labels.shape, one_hot.shape[1])
 
 
-def _check(holds, labels, rule):
+def _check(holds: Array, labels: Array, rule: str) -> None:
     """Raise a ValueError that names the first label for which the rule doesn't hold."""
     if not np.all(holds):
         wrong = np.flatnonzero(~np.atleast_1d(holds))[0]

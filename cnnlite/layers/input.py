@@ -1,8 +1,13 @@
 """Input: the shape of what goes into a model."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 
 from cnnlite.arguments import integer, shape_tuple
+from cnnlite.types import DTypeLike
 
 
 class InputLayer:
@@ -26,7 +31,13 @@ class InputLayer:
     <InputLayer shape=(28, 28, 1)>
     """
 
-    def __init__(self, shape=None, batch_size=None, dtype=None, name=None):
+    def __init__(
+        self,
+        shape: Sequence[int | None] | int | None = None,
+        batch_size: int | None = None,
+        dtype: DTypeLike | None = None,
+        name: str | None = None,
+    ) -> None:
         if shape is None:
             raise ValueError("Input: shape must be given. Received: shape=None. Pass one like shape=(28, 28, 1).")
         self.shape = shape_tuple(shape, "shape", "Input")
@@ -34,7 +45,7 @@ class InputLayer:
         self.dtype = None if dtype is None else np.dtype(dtype).name
         self.name = "input_layer" if name is None else name
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<InputLayer shape={self.shape}>"
 
 

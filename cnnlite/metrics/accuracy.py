@@ -4,12 +4,15 @@ All of them are means over the samples, weighted by `sample_weight`, and 0.0 bef
 prediction with a NaN in it counts as wrong.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from cnnlite import labels
 from cnnlite.arguments import float_array, integer, number
 from cnnlite.losses.base import at_least_2d
-from cnnlite.metrics.base import Average, ByForm
+from cnnlite.metrics.base import Average, ByForm, Metric
+from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 
 class _Accuracy(Average):
@@ -18,18 +21,18 @@ class _Accuracy(Average):
     `labels_for`, which it defines too, returns the labels for predictions of a shape (N, ..., K), or raises.
     """
 
-    def check(self, y_true, output_shape):
+    def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         self.labels_for(y_true, at_least_2d(output_shape))
 
-    def values(self, y_true, y_pred):
+    def values(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         y_pred = float_array(y_pred, None, "y_pred", self.name)
         y_pred = y_pred.reshape(at_least_2d(y_pred.shape))
         return self.matches(self.labels_for(y_true, y_pred.shape), y_pred)
 
-    def labels_for(self, y_true, shape):
+    def labels_for(self, y_true: ArrayLike, shape: Shape) -> Array:
         raise NotImplementedError
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: Array, y_pred: Array) -> Array:
         raise NotImplementedError
 
 
@@ -48,17 +51,22 @@ class BinaryAccuracy(_Accuracy):
         threshold: 0.5 by default; 0 suits logits.
     """
 
-    def __init__(self, name="binary_accuracy", dtype=None, threshold=0.5):
+    def __init__(
+        self,
+        name: str | None = "binary_accuracy",
+        dtype: DTypeLike | None = None,
+        threshold: float = 0.5,
+    ) -> None:
         super().__init__(dtype, name)
         self.threshold = number(threshold, "threshold", type(self).__name__)
 
-    def labels_for(self, y_true, shape):
+    def labels_for(self, y_true: ArrayLike, shape: Shape) -> Array:
         return labels.same_shape(y_true, shape, self.name)
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: Array, y_pred: Array) -> Array:
         return (y_true == (y_pred > self.threshold)) & ~np.isnan(y_pred)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "threshold": self.threshold}
 
 
@@ -74,13 +82,13 @@ class CategoricalAccuracy(_Accuracy):
     0.5
     """
 
-    def __init__(self, name="categorical_accuracy", dtype=None):
+    def __init__(self, name: str | None = "categorical_accuracy", dtype: DTypeLike | None = None) -> None:
         super().__init__(dtype, name)
 
-    def labels_for(self, y_true, shape):
+    def labels_for(self, y_true: ArrayLike, shape: Shape) -> Array:
         return labels.one_hot_labels(y_true, shape, self.name)
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: Array, y_pred: Array) -> Array:
         return _is_largest(y_true.argmax(axis=-1), y_pred)
 
 
@@ -96,13 +104,13 @@ class SparseCategoricalAccuracy(_Accuracy):
     0.5
     """
 
-    def __init__(self, name="sparse_categorical_accuracy", dtype=None):
+    def __init__(self, name: str | None = "sparse_categorical_accuracy", dtype: DTypeLike | None = None) -> None:
         super().__init__(dtype, name)
 
-    def labels_for(self, y_true, shape):
+    def labels_for(self, y_true: ArrayLike, shape: Shape) -> Array:
         return labels.integer_labels(y_true, shape, self.name)
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: Array, y_pred: Array) -> Array:
         return _is_largest(y_true, y_pred)
 
 
@@ -120,17 +128,22 @@ class TopKCategoricalAccuracy(_Accuracy):
     0.5
     """
 
-    def __init__(self, k=5, name="top_k_categorical_accuracy", dtype=None):
+    def __init__(
+        self,
+        k: int = 5,
+        name: str | None = "top_k_categorical_accuracy",
+        dtype: DTypeLike | None = None,
+    ) -> None:
         super().__init__(dtype, name)
         self.k = integer(k, "k", type(self).__name__)
 
-    def labels_for(self, y_true, shape):
+    def labels_for(self, y_true: ArrayLike, shape: Shape) -> Array:
         return labels.one_hot_labels(y_true, shape, self.name)
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: Array, y_pred: Array) -> Array:
         return _in_top_k(y_true.argmax(axis=-1), y_pred, self.k)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "k": self.k}
 
 
@@ -145,13 +158,18 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
     0.5
     """
 
-    def __init__(self, k=5, name="sparse_top_k_categorical_accuracy", dtype=None):
+    def __init__(
+        self,
+        k: int = 5,
+        name: str | None = "sparse_top_k_categorical_accuracy",
+        dtype: DTypeLike | None = None,
+    ) -> None:
         super().__init__(k, name, dtype)
 
-    def labels_for(self, y_true, shape):
+    def labels_for(self, y_true: ArrayLike, shape: Shape) -> Array:
         return labels.integer_labels(y_true, shape, self.name)
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: Array, y_pred: Array) -> Array:
         return _in_top_k(y_true, y_pred, self.k)
 
 
@@ -169,26 +187,31 @@ class AccuracyByForm(ByForm):
     0.5
     """
 
-    def __init__(self, name="accuracy", dtype=None, from_logits=False):
+    def __init__(
+        self,
+        name: str | None = "accuracy",
+        dtype: DTypeLike | None = None,
+        from_logits: bool = False,
+    ) -> None:
         super().__init__(name, dtype)
         self.from_logits = from_logits
 
-    def choose(self, form):
+    def choose(self, form: str) -> Metric:
         if form == "binary":
             return BinaryAccuracy(self.name, threshold=0.0 if self.from_logits else 0.5)
         return (SparseCategoricalAccuracy if form == "sparse" else CategoricalAccuracy)(self.name)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "from_logits": self.from_logits}
 
 
-def _is_largest(classes, y_pred):
+def _is_largest(classes: Array, y_pred: Array) -> Array:
     predicted = y_pred.argmax(axis=-1)
     # argmax takes the first NaN for the largest.
     largest = np.take_along_axis(y_pred, predicted[..., np.newaxis], axis=-1)[..., 0]
     return (classes == predicted) & ~np.isnan(largest)
 
 
-def _in_top_k(classes, y_pred, k):
+def _in_top_k(classes: Array, y_pred: Array, k: int) -> Array:
     own = np.take_along_axis(y_pred, classes.astype(np.intp)[..., np.newaxis], axis=-1)
     return ((y_pred > own).sum(axis=-1) < k) & ~np.isnan(y_pred).any(axis=-1)
