@@ -43,7 +43,7 @@ def checked_samples(
     y = number_array(y, "y", owner)
     check_same_length(x, y, "y", owner)
     output_shape = output_shape_for(model, x.shape, owner)
-    check_finite(x, "x", owner)
+    check_finite(x, "x", owner, model.dtype)
     check_finite(y, "y", owner)
     model.loss.check(y, output_shape)
     for metric in model.metrics:
@@ -87,21 +87,22 @@ def _fits(shape, expected):
     return len(shape) == len(expected) and all(wanted in (None, size) for size, wanted in zip(shape, expected))
 
 
-def check_finite(array, name, owner):
-    """Raise a ValueError that names the first NaN or infinity, if there is one."""
+def check_finite(array, name, owner, dtype=None):
+    """Raise a ValueError that names the first number that is not finite, or would not be in `dtype`, if any."""
     if array.dtype.kind != "f":
         return
     rows = max(1, PIECE // max(1, array[0].size))
     for start in range(0, len(array), rows):
-        piece = array[start : start + rows]
         with np.errstate(all="ignore"):
+            piece = array[start : start + rows].astype(dtype or array.dtype, copy=False)
             if np.isfinite(piece.sum()):  # never so if one of them is not; only the exception is looked at closely
                 continue
         bad = np.argwhere(~np.isfinite(piece))
         if len(bad):
             index = (start + int(bad[0][0]), *(int(i) for i in bad[0][1:]))
+            limit = f", of the size that {piece.dtype} can hold" if np.isfinite(array[index]) else ""
             raise ValueError(
-                f"{owner}: {name} must hold finite numbers only. Received: {array[index]} at "
+                f"{owner}: {name} must hold finite numbers only{limit}. Received: {array[index]} at "
                 f"{name}[{', '.join(map(str, index))}]. Remove or replace it, for example by np.nan_to_num({name})."
             )
 
