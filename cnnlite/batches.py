@@ -121,10 +121,11 @@ class Epochs:
         steps: how many batches make an epoch; None for a whole pass. With `steps` the next epoch goes on
             where the last one ended, and starts a new pass where the source is at its end.
         random: the `RandomStream` of the orders, or None for no shuffling.
+        repeats: False makes the end of the source the end of the data: no sample counts twice.
     """
 
-    def __init__(self, source, steps=None, random=None):
-        self.source, self.random = source, random
+    def __init__(self, source, steps=None, random=None, repeats=True):
+        self.source, self.random, self.repeats = source, random, repeats
         self.given_steps = steps
         self.steps = source.steps if steps is None else steps
         self.exhausted = False
@@ -137,14 +138,14 @@ class Epochs:
             return
         for step in range(self.given_steps):
             batch = next(self._pass, None)
-            if batch is None:
+            if batch is None and (self.repeats or step == 0):
                 self._pass = self.source.batches(self.random)
                 batch = next(self._pass, None)
             if batch is None:
                 self.exhausted = True
                 warnings.warn(
-                    f"The data ran out after {step} of the {self.given_steps} steps of an epoch, and training stops. "
-                    "Let the generator yield forever, or ask for fewer steps or epochs.",
+                    f"The data ran out after {step} of the {self.given_steps} steps that were asked for. "
+                    "Ask for fewer steps or epochs, or let a generator yield forever.",
                     stacklevel=4,
                 )
                 return

@@ -49,7 +49,7 @@ class Evaluator(Compiled):
         verbose = verbosity(verbose, "evaluate")
         batch_size = optional_integer(batch_size, "batch_size", "evaluate")
         source = make_source(self, x, y, sample_weight, batch_size, "evaluate")
-        data = Epochs(source, optional_integer(steps, "steps", "evaluate"))
+        data = Epochs(source, optional_integer(steps, "steps", "evaluate"), repeats=False)
         callbacks = CallbackList(callbacks, self, "evaluate", verbose=verbose, epochs=1, steps=data.steps)
         progress = Progress("Evaluate", data.steps, verbose)
         with contextlib.closing(progress):
@@ -97,7 +97,7 @@ class Evaluator(Compiled):
         self._require_layers("predict")
         verbose = verbosity(verbose, "predict")
         source = make_input_source(self, x, optional_integer(batch_size, "batch_size", "predict"))
-        data = Epochs(source, optional_integer(steps, "steps", "predict"))
+        data = Epochs(source, optional_integer(steps, "steps", "predict"), repeats=False)
         callbacks = CallbackList(callbacks, self, "predict", verbose=verbose, epochs=1, steps=data.steps)
         outputs = []
         callbacks.on_predict_begin()

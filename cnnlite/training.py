@@ -149,7 +149,8 @@ class Trainer(Evaluator):
                     break
                 if validation is not None and validates_after(epoch):
                     progress.steps_end(logs, then="validating")
-                    values = self._test_epoch(Epochs(validation, validation_steps), callbacks)
+                    validation_epoch = Epochs(validation, validation_steps, repeats=False)
+                    values = self._test_epoch(validation_epoch, callbacks)
                     logs = {**logs, **{f"val_{name}": value for name, value in values.items()}}
                 progress.finish(logs)
                 callbacks.on_epoch_end(epoch, logs)

@@ -629,6 +629,14 @@ def test_a_metric_that_cannot_take_the_labels_is_refused_before_anything_is_chan
         np.testing.assert_array_equal(mine, array)
 
 
+def test_a_number_that_is_infinite_in_the_precision_of_the_model_is_refused(data):
+    x, y = data
+    x = x.astype(np.float64)
+    x[3, 1] = 1e300
+    with pytest.raises(ValueError, match=r"of the size that float32 can hold.*1e\+300 at x\[3, 1\]"):
+        fit(make_model(), x, y)
+
+
 def test_nothing_is_built_for_data_that_is_refused(data):
     model = cnnlite.Sequential([layers.Dense(K, activation="softmax")])
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -673,6 +681,18 @@ def test_running_out_of_data_ends_training_with_a_warning(data):
         history = model.fit(iter([(x, y)] * 3), steps_per_epoch=2, epochs=5, verbose=0)
     assert len(history.history["loss"]) == 2
     assert model.optimizer.iterations == 3
+
+
+def test_no_sample_is_evaluated_or_predicted_twice(data):
+    x, y = data
+    model = make_model()
+    with pytest.warns(UserWarning, match="ran out after 2 of the 5 steps"):
+        assert model.predict(x, batch_size=30, steps=5, verbose=0).shape == (N, K)
+    with pytest.warns(UserWarning, match="ran out after 2 of the 5 steps"):
+        assert model.evaluate(x, y, batch_size=30, steps=5, verbose=0) == model.evaluate(x, y, batch_size=30, verbose=0)
+    with pytest.warns(UserWarning, match="ran out after 2 of the 5 steps"):
+        history = fit(model, x, y, validation_data=(x, y), validation_batch_size=30, validation_steps=5).history
+    assert history["val_loss"][0] == pytest.approx(model.evaluate(x, y, verbose=0)[0])
 
 
 @pytest.mark.parametrize("verbose", ["auto", 1, 2])
