@@ -110,6 +110,12 @@ class Evaluator(Compiled):
                     progress.show({})
                 callbacks.on_predict_batch_end(step, {"outputs": outputs[-1]})
         callbacks.on_predict_end()
+        shapes = {output.shape[1:] for output in outputs}
+        if len(shapes) > 1:
+            raise ValueError(
+                "predict: the outputs of all batches must have one shape to be one array. Received: outputs of shapes "
+                f"{', '.join(map(str, sorted(shapes)))}. Call predict_on_batch for each batch."
+            )
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
     def test_on_batch(

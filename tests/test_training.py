@@ -471,6 +471,12 @@ def test_predict_of_a_model_that_only_reshapes():
     assert not np.may_share_memory(x, y)
 
 
+def test_outputs_of_several_shapes_are_told_apart():
+    model = cnnlite.Sequential([cnnlite.Input(shape=(None, 2, 1)), layers.MaxPool(1)])
+    with pytest.raises(ValueError, match=r"shapes \(3, 2, 1\), \(4, 2, 1\). Call predict_on_batch"):
+        model.predict((np.ones((2, height, 2, 1)) for height in (4, 3)), verbose=0)
+
+
 def test_predict_needs_no_compile_and_lets_nan_pass(data):
     x = data[0].copy()
     model = cnnlite.Sequential([layers.Dense(2)])
