@@ -56,6 +56,7 @@ class Convolution(ImageLayer):
         raise NotImplementedError(f"{type(self).__name__} must define preactivation(x, training=False).")
 
     def backward(self, dy: Array) -> Array:
+        self.recall()  # here first, so that an error speaks of this layer and not of the activation inside it
         return self.backward_preactivation(self.activation.backward(dy))
 
     def backward_weights(self, dy: Array) -> None:

@@ -82,6 +82,7 @@ class Dense(Layer):
         return z.reshape(*x.shape[:-1], self.units)
 
     def backward(self, dy: Array) -> Array:
+        self.recall()  # here first, so that an error speaks of this layer and not of the activation inside it
         return self.backward_preactivation(self.activation.backward(dy))
 
     def backward_preactivation(self, dz: Array) -> Array:
