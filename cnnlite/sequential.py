@@ -271,6 +271,11 @@ class Sequential(Trainer, Layer):
         """All arrays, layer by layer, in Keras's order."""
         return [array for layer in self.inner_layers for array in layer.weights]
 
+    @property
+    def trainable_weights(self):
+        """Those of `weights` that training changes by their gradients."""
+        return [array for layer in self.inner_layers for array in layer.trainable_weights]
+
     def named_layers(self, prefix=None):
         """Return [(path, layer), ...] of all layers inside that hold weights of their own."""
         prefix = "" if prefix is None else f"{prefix}{self.name}/"

@@ -34,6 +34,23 @@ class ArrayDict(dict):
         return ArrayDict, (dict(self),)
 
 
+class Weight:
+    """A short way to a weight: with `kernel = Weight()` in its class, `layer.kernel` is `layer.params["kernel"]`.
+
+    It is None where the layer has no such weight, and assigning to it copies, as `params` does.
+    """
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, layer, owner=None):
+        return self if layer is None else layer.params.get(self.name, layer.state.get(self.name))
+
+    def __set__(self, layer, values):
+        arrays = layer.params if self.name in layer.params else layer.state
+        arrays[self.name] = values
+
+
 class Layer:
     """The base of all layers, and of yours.
 
@@ -156,7 +173,10 @@ class Layer:
             self.input_shape = (None, *input_shape[1:])
 
     def add_weight(self, name, shape, initializer="glorot_uniform", *, trainable=True, regularizer=None):
-        """Create an array of `shape`: one of `params`, with its gradient, or of `state` if not trainable."""
+        """Create an array of `shape`: one of `params`, with its gradient, or of `state` if not trainable.
+
+        Read it from there in every pass, and keep no reference to it: a model that trains moves it into its vector.
+        """
         array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
         if trainable:
             self._params.bind(name, array)
@@ -166,7 +186,6 @@ class Layer:
         if regularizer is not None:
             self.regularizers[name] = regularizers.get(regularizer)
         self.built = True
-        return array
 
     def prepare(self, x):
         """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for."""
@@ -263,6 +282,17 @@ class Layer:
     def weights(self):
         """All arrays, the trainable ones first, in Keras's order."""
         return [*self.params.values(), *self.state.values()]
+
+    @property
+    def trainable_weights(self):
+        """Those of `weights` that training changes by their gradients; none of a layer with `trainable=False`."""
+        return list(self.params.values()) if self.trainable else []
+
+    @property
+    def non_trainable_weights(self):
+        """The others of `weights`."""
+        trainable = {id(array) for array in self.trainable_weights}
+        return [array for array in self.weights if id(array) not in trainable]
 
     def get_weights(self):
         """Return copies of `weights`."""

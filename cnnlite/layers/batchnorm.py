@@ -4,7 +4,7 @@ import numpy as np
 
 from cnnlite import initializers, kernels, regularizers
 from cnnlite.arguments import boolean, integer, number
-from cnnlite.layers.base import Layer
+from cnnlite.layers.base import Layer, Weight
 
 
 class BatchNorm(Layer):
@@ -59,6 +59,8 @@ class BatchNorm(Layer):
     [[-1. -1.]
      [ 1.  1.]]
     """
+
+    gamma, beta, moving_mean, moving_variance = Weight(), Weight(), Weight(), Weight()
 
     def __init__(self, axis=-1, momentum=0.99, epsilon=1e-3, center=True, scale=True, beta_initializer="zeros",
                  gamma_initializer="ones", moving_mean_initializer="zeros", moving_variance_initializer="ones",

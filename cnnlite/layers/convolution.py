@@ -4,11 +4,14 @@ from cnnlite import activations, initializers, regularizers
 from cnnlite.arguments import boolean, padding_mode, pair
 from cnnlite.identifiers import to_config
 from cnnlite.kernels.geometry import window_output_size, window_pads
+from cnnlite.layers.base import Weight
 from cnnlite.layers.image import ImageLayer
 
 
 class Convolution(ImageLayer):
     """The base of the convolutions: a subclass defines `preactivation` and the two that go back from it."""
+
+    kernel, bias = Weight(), Weight()
 
     def __init__(self, kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
                  bias_initializer, bias_regularizer, **kwargs):

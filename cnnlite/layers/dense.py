@@ -3,7 +3,7 @@
 from cnnlite import activations, initializers, kernels, regularizers
 from cnnlite.arguments import boolean, integer
 from cnnlite.identifiers import to_config
-from cnnlite.layers.base import Layer
+from cnnlite.layers.base import Layer, Weight
 
 
 class Dense(Layer):
@@ -27,6 +27,8 @@ class Dense(Layer):
     >>> layers.Dense(3)(np.ones((2, 5))).shape
     (2, 3)
     """
+
+    kernel, bias = Weight(), Weight()
 
     def __init__(self, units, activation=None, use_bias=True, kernel_initializer="glorot_uniform",
                  bias_initializer="zeros", kernel_regularizer=None, bias_regularizer=None, **kwargs):
