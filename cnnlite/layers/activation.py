@@ -128,6 +128,7 @@ class LeakyReLU(ActivationLayer):
     activation_name = "leaky_relu"
 
     def __init__(self, negative_slope=0.3, **kwargs):
+        negative_slope = kwargs.pop("alpha", negative_slope)  # its name in Keras 2, which Keras 3 still takes
         super().__init__(**kwargs)
         self.negative_slope = number(negative_slope, "negative_slope", "LeakyReLU", minimum=0)
 

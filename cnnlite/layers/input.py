@@ -14,10 +14,12 @@ class InputLayer:
         shape: the shape without the batch axis, such as (28, 28, 1); None in it stands for any size.
         batch_size: the size of the batch, for your own use: a model takes any.
         dtype: the type of the data, for your own use: a model converts to the dtype of its first layer.
+        batch_shape: the shape with the batch axis, such as (None, 28, 28, 1), instead of `shape`.
+        input_shape: another name of `shape`, which older Keras scripts use.
         name: a name, for your own use.
 
     Raises:
-        ValueError: there is no shape.
+        ValueError: there is no shape, or more than one.
 
     Example:
 
@@ -26,9 +28,15 @@ class InputLayer:
     <InputLayer shape=(28, 28, 1)>
     """
 
-    def __init__(self, shape=None, batch_size=None, dtype=None, name=None):
-        if shape is None:
-            raise ValueError("Input: shape must be given. Received: shape=None. Pass one like shape=(28, 28, 1).")
+    def __init__(self, shape=None, batch_size=None, dtype=None, *, batch_shape=None, input_shape=None, name=None):
+        if sum(given is not None for given in (shape, batch_shape, input_shape)) != 1:
+            raise ValueError(
+                f"Input: shape must be given, once. Received: shape={shape}, batch_shape={batch_shape}, "
+                f"input_shape={input_shape}. Pass one like shape=(28, 28, 1)."
+            )
+        shape = input_shape if shape is None else shape
+        if batch_shape is not None:
+            batch_size, *shape = batch_shape
         self.shape = shape_tuple(shape, "shape", "Input")
         self.batch_size = None if batch_size is None else integer(batch_size, "batch_size", "Input")
         self.dtype = None if dtype is None else np.dtype(dtype).name
