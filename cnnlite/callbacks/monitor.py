@@ -7,6 +7,7 @@ import warnings
 from cnnlite import metrics
 from cnnlite.arguments import integer, number, one_of
 from cnnlite.callbacks.base import Callback
+from cnnlite.model_files import check_ending
 from cnnlite.progress import message
 
 
@@ -155,13 +156,14 @@ class ModelCheckpoint(Monitor):
         initial_value_threshold: a value that the first to be saved must be better than.
 
     Raises:
-        ValueError: `filepath` names a value that there is not.
+        ValueError: `filepath` ends like a file of another format, or names a value that there is not.
     """
 
     def __init__(self, filepath, monitor="val_loss", verbose=0, save_best_only=False, save_weights_only=False,
                  mode="auto", save_freq="epoch", initial_value_threshold=None):
         super().__init__(monitor, mode)
         self.filepath = os.fspath(filepath)
+        check_ending(self.filepath, "ModelCheckpoint")  # now, not after the first epoch
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
