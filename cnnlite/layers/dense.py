@@ -9,6 +9,9 @@ from cnnlite.layers.base import Layer, Weight
 class Dense(Layer):
     """y = activation(x @ kernel + bias)
 
+    With z what the activation is applied to: dkernel = x.T @ dz,  dbias = sum of dz over the rows,
+    dx = dz @ kernel.T. An input with more than 2 axes is taken as rows of its last one, as in Keras.
+
     Args:
         units: how many outputs.
         activation: a name ("relu"), an activation layer, or None for none.
@@ -19,6 +22,9 @@ class Dense(Layer):
         **kwargs: name, dtype, trainable, input_shape; see `Layer`.
 
     Shapes: x (N, ..., D), kernel (D, units), bias (units,), y (N, ..., units).
+
+    Raises:
+        ValueError: units is below 1; when the layer is built, the input has no axis of features.
 
     Example:
 
