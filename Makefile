@@ -6,13 +6,15 @@
 #   make test ARGS="-k conv2d"              some of them
 #   make lint                               ruff and mypy
 #   make parity                             install PyTorch and Keras, which the parity tests compare with
+#   make bench                              measure cnnlite beside PyTorch; results in results/benchmarks
+#   make bench ARGS="--quick"               a try of a minute
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 
-.PHONY: mnist test lint parity clean
+.PHONY: mnist test lint parity bench clean
 
 mnist: $(VENV)/installed-plot
 	$(BIN)/python examples/train_mnist.py $(ARGS)
@@ -28,6 +30,11 @@ lint: $(VENV)/installed-lint
 parity: $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --editable ".[test,parity]"
+
+bench: $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -26,14 +26,15 @@ from the image, and the im2col matrix never has to exist.
 **Why LLVM by hand.** numba compiles plain loops well, but it doesn't keep an array of 16 sums in registers.
 So this file writes the vector instructions itself, in LLVM's own language, which is the same for
 all processors; where the vectors are longer than the machine's, LLVM splits them. What comes out, for 8 rows
-and 2 vectors of AVX-512, is a loop of 20 instructions (see `benchmarks/README.md`):
+and 2 vectors of AVX-512, is a loop of 36 instructions: 16 multiply-adds, the 10 loads, 8 that move addresses on, and
+the 2 of the loop. `python -m benchmarks.assembly` prints it; `benchmarks/README.md` explains it. Put in order:
 
-    vmovups zmm16, [b]           ; 2 vectors of b
-    vmovups zmm17, [b + 64]
-    vbroadcastss zmm18, [a]      ; a number of a ...
-    vfmadd231ps zmm0, zmm16, zmm18
-    vfmadd231ps zmm1, zmm17, zmm18
-    ...                          ; ... and so on for 8 rows
+    vmovups (b), zmm17               ; 2 vectors of b
+    vmovups 64(b), zmm18
+    vbroadcastss (a), zmm16          ; a number of a ...
+    vfmadd231ps zmm16, zmm17, zmm15  ; ... times both, added to the 2 sums of its row
+    vfmadd231ps zmm16, zmm18, zmm14
+    ...                              ; ... and so on for 8 rows
 
 **Why an address.** A kernel that contained the tiles would be compiled, slowly, with all of them inside. So `block`
 is compiled once for each dtype, and the kernels call it by its address, about once for each row of an image.
@@ -44,6 +45,7 @@ Nothing is checked here. `matmul.py` and `conv2d.py` compute the addresses from 
 import functools
 
 import llvmlite.binding as llvm
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -190,11 +192,21 @@ def block(rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_
               c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0)
 
 
+def _signature(dtype):
+    item = types.float32 if np.dtype(dtype) == np.float32 else types.float64
+    return types.void(*[types.int64] * 2, types.CPointer(item), *[types.int64] * 12)
+
+
 @functools.cache
 def block_address(dtype):
     """Return the address of `block`, compiled for arrays of a dtype on the first call."""
-    item = types.float32 if np.dtype(dtype) == np.float32 else types.float64
-    return c_callback(block, types.void(*[types.int64] * 2, types.CPointer(item), *[types.int64] * 12)).address
+    return c_callback(block, _signature(dtype)).address
+
+
+def assembly(dtype=np.float32):
+    """Return the machine code of `block` as text, for study: all its tiles, one after the other."""
+    # Compiled afresh, because no listing is kept with what lies on disk.
+    return numba.cfunc(_signature(dtype))(block)._library.get_asm_str()  # type: ignore[attr-defined]
 
 
 @intrinsic

@@ -1,0 +1,87 @@
+"""Measure cnnlite beside other libraries, and write down the ratios.
+
+    python -m benchmarks                        everything, some minutes
+    python -m benchmarks --quick                a little of everything, to see that it works
+    python -m benchmarks --only train,conv      some topics: train, infer, conv, start, roof
+
+Leaves results.json, results.md and results.png in the folder given by --out. README.md says how to read them.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+from benchmarks import machine, report
+from benchmarks.measure import Bench
+from benchmarks.sides import ONNX, SIDES, TORCH, is_installed
+from benchmarks.topics import TOPICS
+
+
+def main():
+    options = read_options()
+    require_opponents(options.only)
+    names = [name for name in SIDES if is_installed(name)]
+    if ONNX not in names and "infer" in options.only:
+        print("ONNX Runtime is left out; `pip install onnx onnxruntime` brings it in.", file=sys.stderr)
+    rounds = options.rounds or (2 if options.quick else 7)
+    run = {"rounds": rounds, "threads": options.threads, "quick": options.quick, "load_before": machine.load()}
+    results = []
+    bench = Bench(names, rounds, seconds=0.05 if options.quick else 0.4, threads=options.threads)
+    try:
+        for topic in options.only:
+            for result in TOPICS[topic](bench, options.quick):
+                results.append(result)
+                print(one_line(result), file=sys.stderr, flush=True)
+    finally:
+        bench.close()
+    run["load_after"] = machine.load()
+    whole = {"machine": machine.describe(), "run": run, "results": results}
+    report.write(whole, options.out)
+    print(report.markdown(whole))
+    print(f"Written to {options.out}.")
+
+
+def one_line(result):
+    if result["topic"] == "roof":
+        return f"{result['work']}: {report.share_of_roof(result)['share']:.0%} of SGEMM"
+    figures = report.compare(result)
+    return f"{figures['work']}: {figures['ratio']:.2f} times as fast as {figures['best']}"
+
+
+def read_options():
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="short blocks, two rounds, less of each topic")
+    parser.add_argument("--rounds", type=int, help="how many blocks each side gets, by default 7")
+    parser.add_argument("--only", type=topics, default=list(TOPICS), help=f"some of {','.join(TOPICS)}")
+    parser.add_argument("--threads", type=int, default=machine.cores(), help="threads a side may use, by default all")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="the folder to write to")
+    options = parser.parse_args()
+    for name in ("rounds", "threads"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} must be at least 1. Received: {value}.")
+    return options
+
+
+def topics(text):
+    names = text.split(",")
+    for name in names:
+        if name not in TOPICS:
+            raise argparse.ArgumentTypeError(f"the topics are {', '.join(TOPICS)}. Received: {name!r}.")
+    return names
+
+
+def require_opponents(only):
+    """End with the command to install what is missing; nothing is installed from here."""
+    missing = [] if importlib.util.find_spec("matplotlib") else ['pip install -e ".[bench]"']
+    if not is_installed(TORCH) and set(only) != {"roof"}:
+        missing.insert(0, "pip install torch==2.13.0")
+    if missing:
+        sys.exit(f"benchmarks: something to compare with, or to draw with, is not installed. Run: {'; '.join(missing)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""On which machine the figures were taken, and what else it was doing."""
+
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ["cnnlite", "numpy", "numba", "llvmlite", "torch", "onnxruntime"]
+BUSY = 0.5  # of a core
+
+
+def cores():
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def load():
+    """Return how many processes wanted a core during the last minute, or None where the system does not say."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def describe():
+    return {
+        "cpu": cpu(),
+        "cores": cores(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "versions": {name: version for name in PACKAGES if (version := version_of(name))},
+    }
+
+
+def cpu():
+    """Return the processor's name and, as virtual machines often shorten the name, the numbers of its kind."""
+    file = Path("/proc/cpuinfo")
+    if not file.exists():
+        return platform.processor() or platform.machine()
+    fields = dict(line.split(":", 1) for line in file.read_text().split("\n\n")[0].splitlines() if ":" in line)
+    fields = {name.strip(): value.strip() for name, value in fields.items()}
+    name = fields.get("model name", platform.machine())
+    if "cpu family" in fields and "model" in fields:
+        name += f" (family {fields['cpu family']}, model {fields['model']})"
+    return name
+
+
+def version_of(name):
+    try:
+        if name == "cnnlite":
+            from cnnlite import __version__
+            return __version__
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

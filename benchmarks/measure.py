@@ -1,0 +1,53 @@
+"""Side by side: a short block of one library, a short block of the next, round after round."""
+
+import math
+import statistics
+import time
+
+from benchmarks.workers import Worker
+
+PAUSE = 0.05  # seconds in which the threads of the side that has just worked go to sleep
+
+
+class Bench:
+    """The workers, and how long they work.
+
+    Args:
+        names: the sides that are there.
+        rounds: how many blocks each side gets.
+        seconds: how long a block is.
+        threads: how many threads each side may use.
+    """
+
+    def __init__(self, names, rounds, seconds, threads):
+        self.names, self.rounds, self.seconds, self.threads = names, rounds, seconds, threads
+        self._workers = {}
+
+    def compare(self, jobs):
+        """Take {side: job} and return {side: [seconds a repetition took, for each round]} of those that are there."""
+        workers = [self._worker(name) for name in jobs if name in self.names]
+        require_agreement({worker.name: worker.prepare(jobs[worker.name]) for worker in workers})
+        times = {worker.name: [] for worker in workers}
+        for turn in range(self.rounds):
+            # Nobody comes first always.
+            first = turn % len(workers)
+            for worker in workers[first:] + workers[:first]:
+                time.sleep(PAUSE)
+                times[worker.name].append(statistics.median(worker.run(self.seconds)))
+        return times
+
+    def _worker(self, name):
+        if name not in self._workers:
+            self._workers[name] = Worker(name, self.threads)
+        return self._workers[name]
+
+    def close(self):
+        for worker in self._workers.values():
+            worker.close()
+
+
+def require_agreement(checks):
+    """Raise a RuntimeError unless all sides do the same work: nets of as many weights, results of one size."""
+    numbers = [number for number in checks.values() if number is not None]
+    if not all(math.isclose(number, numbers[0], rel_tol=1e-3) for number in numbers):
+        raise RuntimeError(f"The sides do not do the same work: {checks}.")

@@ -1,0 +1,94 @@
+"""PyTorch, eager, with its images channels first (its default) or channels last (often faster on a CPU)."""
+
+import torch
+from torch import nn
+
+from benchmarks.nets import DROPOUT, NETS, shapes
+from benchmarks.sides.data import batch, convolution
+
+
+def prepare(job, layout, threads):
+    torch.set_num_threads(threads)
+    memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+    return {"train": train, "infer": infer, "conv": conv}[job["kind"]](job, memory_format)
+
+
+def train(job, memory_format):
+    net = NETS[job["net"]]
+    model = build(net).to(memory_format=memory_format)
+    x, y = batch(net.input_shape, job["batch"])
+    x, y = images(x, memory_format), torch.from_numpy(y)
+    optimizer = torch.optim.Adam(model.parameters())
+    loss = nn.CrossEntropyLoss()
+
+    def step():
+        optimizer.zero_grad()
+        value = loss(model(x), y)
+        value.backward()
+        optimizer.step()
+        return value.item()
+
+    return step, count(model)
+
+
+def infer(job, memory_format):
+    net = NETS[job["net"]]
+    model = build(net).to(memory_format=memory_format).eval()
+    x = images(batch(net.input_shape, job["batch"])[0], memory_format)
+
+    def run():
+        with torch.inference_mode():
+            return model(x)
+
+    return run, count(model)
+
+
+def conv(job, memory_format):
+    x, kernel, bias, dy = convolution(*job["shape"])
+    x, dy = images(x, memory_format), images(dy, memory_format)
+    kernel = torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous(memory_format=memory_format)
+    bias = torch.from_numpy(bias)
+
+    def gradient(which, mask):
+        # The arguments of the convolution: strides, pads, dilation, not transposed, output padding, groups.
+        arguments = [1, 1], [0, 0], [1, 1], False, [0, 0], 1
+        return torch.ops.aten.convolution_backward(dy, x, kernel, [len(bias)], *arguments, mask)[which]
+
+    compute = {
+        "forward": lambda: nn.functional.conv2d(x, kernel, bias),
+        "kernel gradient": lambda: gradient(1, [False, True, False]),
+        "input gradient": lambda: gradient(0, [True, False, False]),
+    }[job["direction"]]
+
+    def run():
+        with torch.inference_mode():
+            return compute()
+
+    return run, run().abs().double().mean().item()
+
+
+def images(x, memory_format):
+    """Return the array (N, H, W, C) as a tensor (N, C, H, W) in that layout; one without images as it is."""
+    x = torch.from_numpy(x)
+    return x.permute(0, 3, 1, 2).contiguous(memory_format=memory_format) if x.ndim == 4 else x
+
+
+def build(net):
+    stack = []
+    for (kind, *numbers), before, _ in shapes(net):
+        if kind == "conv":
+            filters, size, padding = numbers
+            stack.append(nn.Conv2d(before[-1], filters, size, padding=padding))
+        elif kind == "dense":
+            stack.append(nn.Linear(before[0], numbers[0]))
+        elif kind == "batchnorm":
+            stack.append(nn.BatchNorm2d(before[-1]))
+        elif kind == "dropout":
+            stack.append(nn.Dropout(DROPOUT))
+        else:
+            stack.append({"relu": nn.ReLU, "pool": nn.MaxPool2d, "flatten": nn.Flatten}[kind](*numbers))
+    return nn.Sequential(*stack)
+
+
+def count(model):
+    return sum(parameter.numel() for parameter in model.parameters())
