@@ -4,7 +4,11 @@
 give a layer that activation. Names and defaults are Keras's.
 """
 
+from __future__ import annotations
+
 import copy
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,54 +28,55 @@ from cnnlite.layers.activation import (
     Softplus,
     Tanh,
 )
+from cnnlite.types import Array, ArrayLike, DTypeLike
 
 
-def linear(x):
+def linear(x: Array) -> Array:
     """Return x."""
     return x
 
 
-def relu(x, negative_slope=0.0, max_value=None, threshold=0.0):
+def relu(x: ArrayLike, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Array:
     """Return max(x, 0), or min(x, max_value) where x > threshold, else negative_slope (x - threshold)."""
     return _apply(ReLU, x, max_value, negative_slope, threshold)
 
 
-def leaky_relu(x, negative_slope=0.2):
+def leaky_relu(x: ArrayLike, negative_slope: float = 0.2) -> Array:
     """Return x where x > 0, else negative_slope x."""
     return _apply(LeakyReLU, x, negative_slope)
 
 
-def elu(x, alpha=1.0):
+def elu(x: ArrayLike, alpha: float = 1.0) -> Array:
     """Return x where x > 0, else alpha (exp(x) - 1)."""
     return _apply(ELU, x, alpha)
 
 
-def gelu(x, approximate=False):
+def gelu(x: ArrayLike, approximate: bool = False) -> Array:
     """Return x Φ(x), with Φ the distribution function of the standard normal."""
     return _apply(GELU, x, approximate)
 
 
-def silu(x):
+def silu(x: ArrayLike) -> Array:
     """Return x sigmoid(x)."""
     return _apply(SiLU, x)
 
 
-def sigmoid(x):
+def sigmoid(x: ArrayLike) -> Array:
     """Return 1 / (1 + exp(-x))."""
     return _apply(Sigmoid, x)
 
 
-def tanh(x):
+def tanh(x: ArrayLike) -> Array:
     """Return tanh(x)."""
     return _apply(Tanh, x)
 
 
-def softplus(x):
+def softplus(x: ArrayLike) -> Array:
     """Return log(1 + exp(x))."""
     return _apply(Softplus, x)
 
 
-def softmax(x, axis=-1):
+def softmax(x: ArrayLike, axis: int | Sequence[int] = -1) -> Array:
     """Return exp(x) / sum(exp(x)) along `axis`.
 
     Example:
@@ -84,12 +89,12 @@ def softmax(x, axis=-1):
     return _apply(Softmax, x, axis)
 
 
-def log_softmax(x, axis=-1):
+def log_softmax(x: ArrayLike, axis: int | Sequence[int] = -1) -> Array:
     """Return x - log(sum(exp(x))) along `axis`."""
     return _apply(LogSoftmax, x, axis)
 
 
-def _apply(layer_class, x, *arguments):
+def _apply(layer_class: type[ActivationLayer], x: ArrayLike, *arguments: Any) -> Array:
     """Return what the layer computes, in the precision of x where x is an array of floats."""
     dtype = getattr(x, "dtype", None)
     dtype = dtype if dtype in (np.float32, np.float64) else config.floatx()
@@ -113,7 +118,7 @@ ACTIVATIONS = {
 _FUNCTIONS = (linear, relu, leaky_relu, elu, gelu, silu, sigmoid, tanh, softplus, softmax, log_softmax)
 
 
-def get(identifier, dtype=None):
+def get(identifier: Any, dtype: DTypeLike | None = None) -> ActivationLayer:
     """Return a new activation layer for what a user wrote after `activation=`.
 
     Args:
@@ -156,7 +161,7 @@ def get(identifier, dtype=None):
     return layer
 
 
-def serialize(activation):
+def serialize(activation: ActivationLayer) -> Any:
     """Return the name of an activation layer, or {"class_name", "config"} where its arguments aren't the name's."""
     name = activation.activation_name
     if name in ACTIVATIONS and get(name, activation.dtype).get_config() == activation.get_config():

@@ -3,14 +3,20 @@
 `owner` is the name that the user knows the receiver by ("Conv2D", "fit"), and opens the message.
 """
 
+from __future__ import annotations
+
 import difflib
 import math
 import numbers
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from cnnlite.types import Array, ArrayLike, DTypeLike, Shape
 
-def integer(value, name, owner, minimum=1):
+
+def integer(value: Any, name: str, owner: str, minimum: int = 1) -> int:
     """Return `value` as an int of at least `minimum`; TypeError or ValueError otherwise."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{owner}: {name} must be an integer. Received: {name}={value!r}.")
@@ -19,7 +25,7 @@ def integer(value, name, owner, minimum=1):
     return int(value)
 
 
-def pair(value, name, owner, minimum=1):
+def pair(value: Any, name: str, owner: str, minimum: int = 1) -> tuple[int, int]:
     """Return an int, or a sequence of two, as a tuple of two ints of at least `minimum`."""
     items = (value, value) if isinstance(value, numbers.Integral) else value
     try:
@@ -30,24 +36,32 @@ def pair(value, name, owner, minimum=1):
         raise ValueError(
             f"{owner}: {name} must be an integer or a pair of integers. Received: {name}={value!r}."
         )
-    return tuple(integer(item, name, owner, minimum) for item in items)
+    first, second = (integer(item, name, owner, minimum) for item in items)
+    return first, second
 
 
-def number(value, name, owner, minimum=None, below=None, above=None):
+def number(
+    value: Any,
+    name: str,
+    owner: str,
+    minimum: float | None = None,
+    below: float | None = None,
+    above: float | None = None,
+) -> float:
     """Return `value` as a float within [minimum, below) and above `above`, where these are given."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise TypeError(f"{owner}: {name} must be a number. Received: {name}={value!r}.")
-    rules = []
-    if minimum is not None:
-        rules.append((value >= minimum, f"at least {minimum}"))
-    if above is not None:
-        rules.append((value > above, f"greater than {above}"))
-    if below is not None:
-        rules.append((value < below, f"less than {below}"))
     try:
         converted = float(value)
     except OverflowError:  # an integer of more than 308 digits
         converted = math.inf
+    rules = []
+    if minimum is not None:
+        rules.append((converted >= minimum, f"at least {minimum}"))
+    if above is not None:
+        rules.append((converted > above, f"greater than {above}"))
+    if below is not None:
+        rules.append((converted < below, f"less than {below}"))
     rules.append((math.isfinite(converted), "finite"))
     if not all(holds for holds, _ in rules):
         rule = " and ".join(text for _, text in rules)
@@ -55,14 +69,14 @@ def number(value, name, owner, minimum=None, below=None, above=None):
     return converted
 
 
-def boolean(value, name, owner):
+def boolean(value: Any, name: str, owner: str) -> bool:
     """Return `value` as a bool; TypeError for anything that is not one."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{owner}: {name} must be True or False. Received: {name}={value!r}.")
     return bool(value)
 
 
-def one_of(value, choices, name, owner):
+def one_of(value: Any, choices: Sequence[str], name: str, owner: str) -> str:
     """Return `value` if it is among `choices`; a ValueError that lists them otherwise."""
     if isinstance(value, str) and value in choices:
         return value
@@ -72,12 +86,12 @@ def one_of(value, choices, name, owner):
     raise ValueError(f"{owner}: {name} must be one of {known}. Received: {name}={value!r}.{hint}")
 
 
-def padding_mode(value, owner):
+def padding_mode(value: Any, owner: str) -> str:
     """Return "valid" or "same", whatever the case of its letters."""
     return one_of(value.lower() if isinstance(value, str) else value, ("valid", "same"), "padding", owner)
 
 
-def shape_tuple(value, name, owner):
+def shape_tuple(value: Any, name: str, owner: str) -> Shape:
     """Return a shape without its batch axis as a tuple of positive ints and None."""
     items = (value,) if isinstance(value, numbers.Integral) else value
     try:
@@ -87,7 +101,7 @@ def shape_tuple(value, name, owner):
     return tuple(None if item is None else integer(item, name, owner) for item in items)
 
 
-def float_array(x, dtype, name, owner):
+def float_array(x: ArrayLike, dtype: DTypeLike | None, name: str, owner: str) -> Array:
     """Return `x` as a C-contiguous array of `dtype`, itself where it already is one.
 
     Integers and booleans are converted, as Keras does; text, objects and complex numbers are a TypeError,

@@ -1,41 +1,76 @@
 """compile: which optimizer, loss and metrics a model has."""
 
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from cnnlite import losses, metrics, optimizers
+from cnnlite.layers.base import Layer
+from cnnlite.losses import Loss
+from cnnlite.metrics import Metric
+from cnnlite.optimizers import Optimizer
+from cnnlite.parameters import FlatParameters
+from cnnlite.types import Array, ArrayLike, Config, Identifier, Logs, Scores
 
 
-class Compiled:
-    """The part of a model that knows what it is trained for.
+class Compiled(Layer):
+    """The part of a model that knows what it is trained for. A `Sequential` adds the layers that it is made of.
 
     Attributes:
         compiled: whether `compile` has been called.
         optimizer, loss: the objects that `compile` was given or that its names stand for.
     """
 
-    # What the stack of layers provides (sequential.py).
-    layers: Any
-    output_activation: Any
-    activate_logits: Any
-    forward: Any
-    forward_logits: Any
-    backward_weights: Any
-    regularization_loss: Any
-    add_regularization_gradients: Any
-    parameters: Any
-    walk: Any
-    build: Any
-    built: Any
-    dtype: Any
-
     compiled = False
     optimizer: Any = None
     loss: Any = None
-    _metrics: tuple = ()  # pairs of a metric and whether it takes the weights of the samples
+    _metrics: tuple[tuple[Metric, bool], ...] = ()  # pairs of a metric and whether it takes the weights of the samples
     _loss_on_logits: Any = None
 
-    def compile(self, optimizer="rmsprop", loss=None, loss_weights=None, metrics=None, weighted_metrics=None,
-                run_eagerly=False, steps_per_execution=1, jit_compile="auto", auto_scale_loss=True):
+    # What the stack of layers defines (sequential.py).
+
+    @property
+    @abstractmethod
+    def layers(self) -> list[Layer]: ...
+
+    @property
+    @abstractmethod
+    def output_activation(self) -> str | None: ...
+
+    @abstractmethod
+    def forward_logits(self, x: ArrayLike, training: bool = False) -> Array: ...
+
+    @abstractmethod
+    def activate_logits(self, logits: Array) -> Array: ...
+
+    @abstractmethod
+    def backward_weights(self, dy: Array, from_logits: bool = False) -> None: ...
+
+    @abstractmethod
+    def parameters(self) -> FlatParameters: ...
+
+    @abstractmethod
+    def regularization_loss(self) -> float: ...
+
+    @abstractmethod
+    def add_regularization_gradients(self) -> None: ...
+
+    # What compile says.
+
+    def compile(
+        self,
+        optimizer: Identifier | Optimizer = "rmsprop",
+        loss: Identifier | Loss | None = None,
+        loss_weights: None = None,
+        metrics: Identifier | Sequence[Identifier] | None = None,
+        weighted_metrics: Identifier | Sequence[Identifier] | None = None,
+        run_eagerly: bool = False,
+        steps_per_execution: int = 1,
+        jit_compile: bool | str = "auto",
+        auto_scale_loss: bool = True,
+    ) -> None:
         """Say how the model is trained.
 
         Args:
@@ -65,7 +100,7 @@ class Compiled:
         self.optimizer, self.loss, self._metrics = new_optimizer, new_loss, new_metrics
         self.compiled = True
 
-    def get_compile_config(self):
+    def get_compile_config(self) -> Config | None:
         """Return what `compile` was given, as plain values; None if it was not called."""
         if not self.compiled:
             return None
@@ -76,26 +111,26 @@ class Compiled:
             "weighted_metrics": [metrics.serialize(metric) for metric, weighted in self._metrics if weighted],
         }
 
-    def compile_from_config(self, config):
+    def compile_from_config(self, config: Config) -> None:
         """Compile the model from what `get_compile_config` returned."""
         self.compile(**config)
 
     @property
-    def metrics(self):
+    def metrics(self) -> list[Metric]:
         """The metrics, in the order in which they were given."""
         return [metric for metric, _ in self._metrics]
 
     @property
-    def metrics_names(self):
+    def metrics_names(self) -> list[str]:
         """The names of what `evaluate` returns: "loss", then those of the metrics."""
         return ["loss", *(metric.name for metric in self.metrics)]
 
-    def _fused_loss(self):
+    def _fused_loss(self) -> tuple[Any, bool]:
         """Return the loss to compute, and whether from logits rather than from outputs."""
         fused = self._loss_on_logits is not None and self.loss.fused_activation == self.output_activation
         return (self._loss_on_logits if fused else self.loss), fused
 
-    def _update_metrics(self, y, z, sample_weight):
+    def _update_metrics(self, y: Array, z: Array, sample_weight: Array | None) -> None:
         """Count a batch in the metrics, from the logits or outputs z that the loss was computed from."""
         if not self._metrics:
             return
@@ -105,17 +140,17 @@ class Compiled:
         for metric, weighted in self._metrics:
             metric.update_state(y, y_pred, sample_weight if weighted else None)
 
-    def _values(self, logs, return_dict):
+    def _values(self, logs: Logs, return_dict: bool) -> Scores:
         """Return the loss and the metrics as a dict, a list, or the loss alone, as Keras does."""
         if return_dict:
             return logs
         return list(logs.values()) if len(logs) > 1 else logs["loss"]
 
-    def _require_layers(self, owner):
+    def _require_layers(self, owner: str) -> None:
         if not self.layers:
             raise ValueError(f"{owner}: the model must have layers. Received: none. Use add(layer).")
 
-    def _require_loss(self, owner):
+    def _require_loss(self, owner: str) -> None:
         self._require_layers(owner)
         if not self.compiled:
             raise ValueError(
@@ -136,18 +171,18 @@ class RunningLoss:
         metrics: whose results `logs` gives with it. They start anew.
     """
 
-    def __init__(self, metrics):
+    def __init__(self, metrics: Sequence[Metric]) -> None:
         self.metrics = metrics
         self.total, self.samples = 0.0, 0
         for metric in metrics:
             metric.reset_state()
 
-    def add(self, loss, samples):
+    def add(self, loss: float, samples: int) -> None:
         """Count the mean loss of so many samples."""
         self.total += loss * samples
         self.samples += samples
 
-    def logs(self):
+    def logs(self) -> Logs:
         """Return {"loss": ..., "accuracy": ...} of all samples so far, in a new dict."""
         logs = {"loss": self.total / self.samples if self.samples else 0.0}
         for metric in self.metrics:
@@ -155,9 +190,9 @@ class RunningLoss:
         return logs
 
 
-def _named_metrics(unweighted, weighted, loss):
+def _named_metrics(unweighted: Any, weighted: Any, loss: Loss | None) -> tuple[tuple[Metric, bool], ...]:
     """Return pairs of a metric and whether it is weighted; a ValueError if two have one name."""
-    pairs: list[tuple] = []
+    pairs: list[tuple[Metric, bool]] = []
     for identifiers, takes_weights in ((unweighted, False), (weighted, True)):
         if identifiers is None:
             continue

@@ -1,27 +1,40 @@
 """evaluate and predict: what a model that is not being trained is asked."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Sequence
 
 import numpy as np
 
 from cnnlite.batches import Epochs, make_input_source, make_source
-from cnnlite.callbacks import CallbackList
+from cnnlite.callbacks import Callback, CallbackList
 from cnnlite.compiled import Compiled, RunningLoss
 from cnnlite.progress import Progress, verbosity
 from cnnlite.samples import checked_samples, optional_integer
+from cnnlite.types import Array, ArrayLike, Data, Logs, Scores
 
 
 class Evaluator(Compiled):
     """The part of a model that runs forward only, in inference mode."""
 
-    def test_step(self, x, y, sample_weight=None):
+    def test_step(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
         """Return what `train_step` returns, in inference mode and without changing anything."""
         loss, fused = self._fused_loss()
         z = self.forward_logits(x) if fused else self.forward(x)
         return loss(y, z, sample_weight) + self.regularization_loss(), z
 
-    def evaluate(self, x=None, y=None, batch_size=None, verbose="auto", sample_weight=None, steps=None, callbacks=None,
-                 return_dict=False):
+    def evaluate(
+        self,
+        x: Data | None = None,
+        y: Data | None = None,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        sample_weight: ArrayLike | None = None,
+        steps: int | None = None,
+        callbacks: Callback | Sequence[Callback] | None = None,
+        return_dict: bool = False,
+    ) -> Scores:
         """Return the loss and the metrics on data, in inference mode; nothing in the model changes.
 
         Args:
@@ -44,7 +57,7 @@ class Evaluator(Compiled):
             progress.finish(logs)
         return self._values(logs, return_dict)
 
-    def _test_epoch(self, data, callbacks, progress=None):
+    def _test_epoch(self, data: Epochs, callbacks: CallbackList, progress: Progress | None = None) -> Logs:
         """Return the loss and the metrics over the batches of `data`."""
         running = RunningLoss(self.metrics)
         callbacks.on_test_begin()
@@ -62,7 +75,14 @@ class Evaluator(Compiled):
         callbacks.on_test_end(logs)
         return logs
 
-    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+    def predict(
+        self,
+        x: Data,
+        batch_size: int | None = None,
+        verbose: int | str = "auto",
+        steps: int | None = None,
+        callbacks: Callback | Sequence[Callback] | None = None,
+    ) -> Array:
         """Return the outputs for x, in its order, as a new array.
 
         Several threads may predict with one model at the same time.
@@ -92,7 +112,13 @@ class Evaluator(Compiled):
         callbacks.on_predict_end()
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
 
-    def test_on_batch(self, x, y=None, sample_weight=None, return_dict=False):
+    def test_on_batch(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        return_dict: bool = False,
+    ) -> Scores:
         """Return the loss and the metrics of one batch, as `evaluate` does."""
         self._require_loss("test_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, owner="test_on_batch")
@@ -102,6 +128,7 @@ class Evaluator(Compiled):
         self._update_metrics(y, z, sample_weight)
         return self._values(running.logs(), return_dict)
 
-    def predict_on_batch(self, x):
+    def predict_on_batch(self, x: ArrayLike) -> Array:
         """Return the outputs for one batch as a new array."""
+        x = np.asarray(x)
         return self.predict(x, batch_size=max(1, len(x)), verbose=0)

@@ -10,13 +10,17 @@ then exact to about 1e-12, and rounding, which grows as h shrinks, stays at 1e-1
 any h can do is about 1e-10. So 1e-6 leaves room for steep functions and none for a mistake.
 """
 
+from __future__ import annotations
+
 import copy
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from cnnlite import random
 from cnnlite.arguments import boolean, float_array, integer, number
+from cnnlite.types import ArrayLike
 
 OWNER = "check_gradients"
 SHRINK = (1.0, 0.1, 0.01, 0.001)  # the steps that are tried, as parts of epsilon
@@ -49,7 +53,7 @@ class GradientReport:
         notes: sentences on what was not checked, and on what to do.
     """
 
-    def __init__(self, title: str, rows: list[GradientRow], notes: list[str]):
+    def __init__(self, title: str, rows: list[GradientRow], notes: list[str]) -> None:
         self.title, self.rows, self.notes = title, rows, notes
 
     @property
@@ -60,7 +64,7 @@ class GradientReport:
     def max_error(self) -> float:
         return max(row.relative_error for row in self.rows)
 
-    def __str__(self):
+    def __str__(self) -> str:
         cells: list[tuple[str, ...]] = [("name", "shape", "checked", "absolute error", "relative error", "verdict")]
         for row in self.rows:
             size = int(np.prod(row.shape))
@@ -75,8 +79,18 @@ class GradientReport:
     __repr__ = __str__
 
 
-def check_gradients(target, x, y=None, *, sample_weight=None, training=True, epsilon=1e-3, tolerance=1e-6,
-                    seed=0, max_elements=None) -> GradientReport:
+def check_gradients(
+    target: Any,
+    x: ArrayLike,
+    y: ArrayLike | None = None,
+    *,
+    sample_weight: ArrayLike | None = None,
+    training: bool = True,
+    epsilon: float = 1e-3,
+    tolerance: float = 1e-6,
+    seed: int = 0,
+    max_elements: int | None = None,
+) -> GradientReport:
     """Compare the gradients of a layer, a model or a loss with finite differences, in float64.
 
     It works on a copy of `target`, whose own weights, gradients and random state stay as they are. A layer

@@ -1,6 +1,7 @@
 """From what a user writes ("adam", "Adam", Adam, Adam(), a saved config) to the object that it stands for."""
 
 import difflib
+from typing import Any
 
 
 def from_identifier(identifier, table, base, kind):
@@ -44,7 +45,7 @@ def _class_named(name, table, kind):
     raise ValueError(f"Unknown {kind}: {name!r}. Known: {', '.join(sorted(table))}.{hint}")
 
 
-def to_config(thing):
+def to_config(thing: Any) -> Any:
     """Return {"class_name", "config"} of an object with a `get_config`, or None for None."""
     if thing is None:
         return None

@@ -5,16 +5,20 @@ and He choose the variance from the number of inputs (fan_in) and outputs (fan_o
 neither grows nor shrinks on the way up or down. Names, defaults and formulas are those of Keras.
 """
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import numpy as np
 
 from cnnlite.arguments import integer, number, one_of
 from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.random import RandomStream, new_seed
+from cnnlite.types import Array, Config, DTypeLike, Shape
 
 
-def compute_fans(shape):
+def compute_fans(shape: Shape) -> tuple[int, int]:
     """Return (fan_in, fan_out) of weights of `shape`: (inputs, outputs) or (KH, KW, inputs, outputs)."""
     if len(shape) < 2:
         size = shape[0] if shape else 1
@@ -26,11 +30,11 @@ def compute_fans(shape):
 class Initializer:
     """The base of all initializers; one of your own defines `__call__(shape, dtype)`."""
 
-    def __call__(self, shape, dtype="float32"):
+    def __call__(self, shape: Shape, dtype: Any = "float32") -> Array:
         """Return a new array."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(shape, dtype).")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """Return the arguments that make this initializer again."""
         return {}
 
@@ -38,82 +42,82 @@ class Initializer:
 class Constant(Initializer):
     """All weights equal to `value` (default 0)."""
 
-    def __init__(self, value=0.0):
+    def __init__(self, value: float = 0.0) -> None:
         self.value = number(value, "value", type(self).__name__)
 
-    def __call__(self, shape, dtype="float32"):
+    def __call__(self, shape: Shape, dtype: DTypeLike = "float32") -> Array:
         return np.full(shape, self.value, dtype)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"value": self.value}
 
 
 class Zeros(Initializer):
     """All weights 0."""
 
-    def __call__(self, shape, dtype="float32"):
+    def __call__(self, shape: Shape, dtype: DTypeLike = "float32") -> Array:
         return np.zeros(shape, dtype)
 
 
 class Ones(Initializer):
     """All weights 1."""
 
-    def __call__(self, shape, dtype="float32"):
+    def __call__(self, shape: Shape, dtype: DTypeLike = "float32") -> Array:
         return np.ones(shape, dtype)
 
 
 class _Random(Initializer):
     """An initializer that draws numbers. With a `seed` each call draws the same ones, as in Keras."""
 
-    def __init__(self, seed=None):
+    def __init__(self, seed: int | None = None) -> None:
         self.seed = None if seed is None else integer(seed, "seed", type(self).__name__, minimum=0)
 
-    def __call__(self, shape, dtype="float32"):
+    def __call__(self, shape: Shape, dtype: DTypeLike = "float32") -> Array:
         generator = RandomStream(new_seed() if self.seed is None else self.seed).generator()
         # Drawn in float64 and rounded, so that a seed gives the same weights in either precision.
         return self.draw(generator, tuple(shape)).astype(dtype, order="C")
 
-    def draw(self, generator, shape):
+    def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"seed": self.seed}
 
 
 class RandomNormal(_Random):
     """Normal with `mean` (default 0) and `stddev` (default 0.05)."""
 
-    def __init__(self, mean=0.0, stddev=0.05, seed=None):
+    def __init__(self, mean: float = 0.0, stddev: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
         self.mean = number(mean, "mean", type(self).__name__)
         self.stddev = number(stddev, "stddev", type(self).__name__, minimum=0)
 
-    def draw(self, generator, shape):
+    def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
         return generator.normal(self.mean, self.stddev, shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"mean": self.mean, "stddev": self.stddev, "seed": self.seed}
 
 
 class TruncatedNormal(RandomNormal):
     """Normal, drawn again wherever a value is more than two standard deviations from the mean."""
 
-    def draw(self, generator, shape):
+    def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
         return self.mean + self.stddev * draw_truncated_normal(generator, shape)
 
 
 class RandomUniform(_Random):
     """Uniform between `minval` (default -0.05) and `maxval` (default 0.05)."""
 
-    def __init__(self, minval=-0.05, maxval=0.05, seed=None):
+    def __init__(self, minval: float = -0.05, maxval: float = 0.05, seed: int | None = None) -> None:
         super().__init__(seed)
         self.minval = number(minval, "minval", type(self).__name__)
         self.maxval = number(maxval, "maxval", type(self).__name__, minimum=self.minval)
 
-    def draw(self, generator, shape):
+    def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
         return generator.uniform(self.minval, self.maxval, shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"minval": self.minval, "maxval": self.maxval, "seed": self.seed}
 
 
@@ -127,7 +131,13 @@ class VarianceScaling(_Random):
         seed: an integer for the same values at each call.
     """
 
-    def __init__(self, scale=1.0, mode="fan_in", distribution="truncated_normal", seed=None):
+    def __init__(
+        self,
+        scale: float = 1.0,
+        mode: str = "fan_in",
+        distribution: str = "truncated_normal",
+        seed: int | None = None,
+    ) -> None:
         super().__init__(seed)
         owner = type(self).__name__
         self.scale = number(scale, "scale", owner, above=0)
@@ -138,7 +148,7 @@ class VarianceScaling(_Random):
             distribution, ("truncated_normal", "untruncated_normal", "uniform"), "distribution", owner
         )
 
-    def draw(self, generator, shape):
+    def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
         fan_in, fan_out = compute_fans(shape)
         fan = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}[self.mode]
         stddev = math.sqrt(self.scale / max(1.0, fan))
@@ -150,7 +160,7 @@ class VarianceScaling(_Random):
         # Cutting the tails off at two deviations leaves 0.8796 of the deviation.
         return stddev / 0.87962566103423978 * draw_truncated_normal(generator, shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"scale": self.scale, "mode": self.mode, "distribution": self.distribution, "seed": self.seed}
 
 
@@ -159,10 +169,10 @@ class _NamedScaling(VarianceScaling):
 
     arguments = (1.0, "fan_in", "truncated_normal")
 
-    def __init__(self, seed=None):
+    def __init__(self, seed: int | None = None) -> None:
         super().__init__(*self.arguments, seed=seed)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"seed": self.seed}
 
 
@@ -208,11 +218,11 @@ class Orthogonal(_Random):
     All axes but the last are taken as the rows of the matrix.
     """
 
-    def __init__(self, gain=1.0, seed=None):
+    def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
         super().__init__(seed)
         self.gain = number(gain, "gain", type(self).__name__)
 
-    def draw(self, generator, shape):
+    def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
         if len(shape) < 2:
             raise ValueError(f"Orthogonal: the shape must have at least 2 axes. Received: shape={shape}.")
         rows, columns = math.prod(shape[:-1]), shape[-1]
@@ -221,11 +231,11 @@ class Orthogonal(_Random):
         q *= np.where(np.diag(r) < 0, -1.0, 1.0)
         return self.gain * (q if rows >= columns else q.T).reshape(shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"gain": self.gain, "seed": self.seed}
 
 
-def draw_truncated_normal(generator, shape):
+def draw_truncated_normal(generator: np.random.Generator, shape: Shape) -> Array:
     """Draw standard normal values of which none is larger than 2 in size."""
     values = generator.normal(size=shape)
     outside = np.abs(values) > 2
@@ -260,11 +270,11 @@ INITIALIZERS = {
 }
 
 
-def get(identifier):
+def get(identifier: Any) -> Initializer:
     """Return the initializer that a name ("he_normal", "HeNormal"), a config, or an initializer stands for."""
     return from_identifier(identifier, INITIALIZERS, Initializer, "initializer")
 
 
-def serialize(initializer):
+def serialize(initializer: Any) -> Config | None:
     """Return {"class_name", "config"} for an initializer, or None for None."""
     return to_config(initializer)

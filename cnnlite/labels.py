@@ -4,19 +4,22 @@ They read an array once or twice and make no copy of it, so `fit` can afford the
 entry of `shape` that is None, the batch, accepts any size.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from cnnlite.arguments import float_array
+from cnnlite.types import Array, ArrayLike, Shape
 
 _BLOCK = 1 << 16
 
 
-def number_array(values, name, owner):
+def number_array(values: ArrayLike, name: str, owner: str) -> Array:
     """Return `values` as an array of real numbers, of the dtype that it has."""
     return float_array(values, None, name, owner)
 
 
-def same_shape(y_true, shape, owner):
+def same_shape(y_true: ArrayLike, shape: Shape, owner: str) -> Array:
     """Return the labels in the shape of the predictions, (N, ..., K).
 
     As in Keras, (N,) counts as (N, 1) and (N, 1) as (N,). Nothing else is broadcast.
@@ -38,7 +41,7 @@ def same_shape(y_true, shape, owner):
     return aligned
 
 
-def finite_labels(y_true, owner):
+def finite_labels(y_true: Array, owner: str) -> None:
     """Check that no label is NaN or infinite."""
     low, high = _extent(y_true)
     if not (np.isfinite(low) and np.isfinite(high)):
@@ -48,7 +51,7 @@ def finite_labels(y_true, owner):
         )
 
 
-def probability_labels(y_true, owner):
+def probability_labels(y_true: Array, owner: str) -> Array:
     """Return the labels if every one is a probability, at least 0 and at most 1; a ValueError otherwise."""
     low, high = _extent(y_true)
     if not (low >= 0 and high <= 1):
@@ -59,7 +62,7 @@ def probability_labels(y_true, owner):
     return y_true
 
 
-def one_hot_labels(y_true, shape, owner):
+def one_hot_labels(y_true: ArrayLike, shape: Shape, owner: str) -> Array:
     """Return labels with a number for each class, as `to_categorical` makes them, of the shape (N, ..., classes).
 
     Raises:
@@ -80,7 +83,7 @@ def one_hot_labels(y_true, shape, owner):
     return y_true
 
 
-def integer_labels(y_true, shape, owner):
+def integer_labels(y_true: ArrayLike, shape: Shape, owner: str) -> Array:
     """Return labels that are the number of a class, of the shape (N, ...), given as that or as (N, ..., 1).
 
     Whole numbers in an array of floats are accepted, as in Keras; the dtype stays what it is.
@@ -118,7 +121,7 @@ def integer_labels(y_true, shape, owner):
     return labels
 
 
-def several_classes(shape, owner):
+def several_classes(shape: Shape, owner: str) -> None:
     """Check that predictions of `shape` are scores of at least two classes."""
     if len(shape) < 2 or shape[-1] < 2:
         raise ValueError(
@@ -127,7 +130,7 @@ def several_classes(shape, owner):
         )
 
 
-def weights_for(shape, sample_weight, owner):
+def weights_for(shape: Shape, sample_weight: ArrayLike, owner: str) -> Array:
     """Return sample weights in a shape that multiplies values of `shape`, one for each sample or for each value.
 
     Args:
@@ -148,11 +151,11 @@ def weights_for(shape, sample_weight, owner):
     return weight.reshape(weight.shape + (1,) * (len(shape) - weight.ndim))
 
 
-def _fits(shape, expected):
+def _fits(shape: Shape, expected: Shape) -> bool:
     return len(shape) == len(expected) and all(e is None or s == e for s, e in zip(shape, expected))
 
 
-def _text(shape):
+def _text(shape: Shape) -> str:
     sizes = ["N" if size is None else str(size) for size in shape]
     return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
@@ -164,7 +167,7 @@ def _extent(values):
     return values.min(), values.max()
 
 
-def _whole_numbers(labels, owner):
+def _whole_numbers(labels: Array, owner: str) -> None:
     flat = labels.reshape(-1)
     # In blocks: the floor of all labels of a large set of images at once would be as large again.
     for start in range(0, flat.size, _BLOCK):

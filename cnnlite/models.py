@@ -6,7 +6,7 @@ from cnnlite.sequential import Sequential
 __all__ = ["Sequential", "clone_model", "load_model", "save_model"]
 
 
-def clone_model(model):
+def clone_model(model: Sequential) -> Sequential:
     """Return a new model of the same architecture, with new weights of its own, not compiled.
 
     >>> import cnnlite

@@ -9,7 +9,10 @@ A model holds all its parameters in one flat vector, so an optimizer is a few ve
 >>> optimizer = cnnlite.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +20,13 @@ from cnnlite import kernels, schedules
 from cnnlite.arguments import boolean, number
 from cnnlite.clipping import clip_gradient
 from cnnlite.identifiers import from_identifier
+from cnnlite.types import Array, Config, Shape
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from cnnlite.parameters import FlatParameters
+    from cnnlite.schedules import LearningRateSchedule
 
 
 class Optimizer:
@@ -42,8 +52,15 @@ class Optimizer:
 
     slot_names: tuple[str, ...] = ()
 
-    def __init__(self, learning_rate, weight_decay=None, clipnorm=None, clipvalue=None, global_clipnorm=None,
-                 name=None):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        name: str | None = None,
+    ) -> None:
         owner = type(self).__name__
         self.name = owner.lower() if name is None else name
         self.learning_rate = learning_rate
@@ -61,16 +78,16 @@ class Optimizer:
             )
         self.iterations = 0
         self.slots: dict[str, np.ndarray] = {}
-        self._built_for = None
-        self._clipped = None
+        self._built_for: tuple[Any, ...] | None = None
+        self._clipped: Array | None = None
 
     # What an optimizer defines.
 
-    def initial_slots(self):
+    def initial_slots(self) -> dict[str, float]:
         """Return those of `slot_names` that are in use, each with the number that its vector starts from."""
         return {}
 
-    def update(self, p, g, slots, learning_rate, decay):
+    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
         """Change a stretch of the parameters in place, and of the slots: a list in the order of `slot_names`.
 
         A slot that is not in use has length 0. `decay` is the share that p loses before the step.
@@ -80,24 +97,24 @@ class Optimizer:
     # What training calls.
 
     @property
-    def learning_rate(self):
+    def learning_rate(self) -> Any:
         """A float, or the schedule that gives one for each step."""
         return self._learning_rate
 
     @learning_rate.setter
-    def learning_rate(self, value):
+    def learning_rate(self, value: float | LearningRateSchedule | dict[str, Any]) -> None:
         if isinstance(value, (schedules.LearningRateSchedule, dict)):
             self._learning_rate = schedules.get(value)
         else:
             self._learning_rate = number(value, "learning_rate", type(self).__name__, minimum=0)
 
-    def current_learning_rate(self):
+    def current_learning_rate(self) -> float:
         """Return the learning rate of the next step, a float."""
         if isinstance(self._learning_rate, schedules.LearningRateSchedule):
             return float(self._learning_rate(self.iterations))
         return self._learning_rate
 
-    def build(self, parameters):
+    def build(self, parameters: FlatParameters) -> None:
         """Create the slots for the parameters of a model; does nothing if that has happened.
 
         Raises:
@@ -117,13 +134,13 @@ class Optimizer:
         self._clipped = np.empty_like(vector) if self._clipping else None
         self._built_for = layout
 
-    def step(self, parameters):
+    def step(self, parameters: FlatParameters) -> None:
         """Change `parameters.vector` by one step along `parameters.gradient`, where it is trainable."""
         self.build(parameters)
         learning_rate = self.current_learning_rate()
         decay = learning_rate * (self.weight_decay or 0.0)
         vector, gradient = parameters.vector, parameters.gradient
-        if self._clipping:
+        if self._clipped is not None:
             clip_gradient(parameters, self._clipped, **self._clipping)
             gradient = self._clipped
         for start, stop in parameters.trainable_segments():
@@ -133,7 +150,7 @@ class Optimizer:
 
     # What files hold.
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """Return the arguments that make this optimizer again, as plain values that JSON can hold."""
         rate = self._learning_rate
         return {
@@ -144,18 +161,18 @@ class Optimizer:
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         """Make an optimizer from what `get_config` returned."""
         return cls(**config)
 
-    def state(self):
+    def state(self) -> dict[str, Any]:
         """Return copies of all that training goes on from: "iterations", each slot, and a fixed "learning_rate"."""
         state = {"iterations": self.iterations, **{name: slot.copy() for name, slot in self.slots.items()}}
         if not isinstance(self._learning_rate, schedules.LearningRateSchedule):
             state["learning_rate"] = self._learning_rate
         return state
 
-    def load_state(self, state):
+    def load_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state()` returned, bit for bit; call `build` first.
 
         A saved learning rate takes the place of a fixed one; a schedule stays, at the saved step.
@@ -182,7 +199,7 @@ class Optimizer:
         for name, slot in slots.items():
             self.slots[name][...] = slot
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{type(self).__name__} learning_rate={self._learning_rate}, iterations={self.iterations}>"
 
 
@@ -202,20 +219,30 @@ class SGD(Optimizer):
 
     slot_names = ("momentum",)
 
-    def __init__(self, learning_rate=0.01, momentum=0.0, nesterov=False, weight_decay=None, clipnorm=None,
-                 clipvalue=None, global_clipnorm=None, *, name=None):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
         super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
         self.momentum = number(momentum, "momentum", type(self).__name__, minimum=0, below=1)
         self.nesterov = boolean(nesterov, "nesterov", type(self).__name__)
 
-    def initial_slots(self):
+    def initial_slots(self) -> dict[str, float]:
         return {"momentum": 0.0} if self.momentum > 0 else {}
 
-    def update(self, p, g, slots, learning_rate, decay):
+    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
         (momentum,) = slots
         kernels.sgd_step(p, g, momentum, learning_rate, self.momentum, self.nesterov, decay)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}
 
 
@@ -236,8 +263,20 @@ class RMSprop(Optimizer):
 
     slot_names = ("velocity", "average_gradient", "momentum")
 
-    def __init__(self, learning_rate=0.001, rho=0.9, momentum=0.0, epsilon=1e-7, centered=False, weight_decay=None,
-                 clipnorm=None, clipvalue=None, global_clipnorm=None, *, name=None):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
         super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
         owner = type(self).__name__
         self.rho = number(rho, "rho", owner, minimum=0, below=1)
@@ -245,16 +284,16 @@ class RMSprop(Optimizer):
         self.epsilon = number(epsilon, "epsilon", owner, minimum=0)
         self.centered = boolean(centered, "centered", owner)
 
-    def initial_slots(self):
+    def initial_slots(self) -> dict[str, float]:
         in_use = {"velocity": True, "average_gradient": self.centered, "momentum": self.momentum > 0}
         return {name: 0.0 for name in self.slot_names if in_use[name]}
 
-    def update(self, p, g, slots, learning_rate, decay):
+    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
         velocity, average_gradient, momentum = slots
         kernels.rmsprop_step(p, g, velocity, average_gradient, momentum, learning_rate, self.rho, self.momentum,
                              self.epsilon, decay)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon,
                 "centered": self.centered}
 
@@ -279,8 +318,20 @@ class Adam(Optimizer):
 
     slot_names = ("momentum", "velocity", "velocity_hat")
 
-    def __init__(self, learning_rate=0.001, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False, weight_decay=None,
-                 clipnorm=None, clipvalue=None, global_clipnorm=None, *, name=None):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
         super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
         owner = type(self).__name__
         self.beta_1 = number(beta_1, "beta_1", owner, minimum=0, below=1)
@@ -288,16 +339,16 @@ class Adam(Optimizer):
         self.epsilon = number(epsilon, "epsilon", owner, minimum=0)
         self.amsgrad = boolean(amsgrad, "amsgrad", owner)
 
-    def initial_slots(self):
+    def initial_slots(self) -> dict[str, float]:
         return {name: 0.0 for name in self.slot_names if self.amsgrad or name != "velocity_hat"}
 
-    def update(self, p, g, slots, learning_rate, decay):
+    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
         t = self.iterations + 1
         alpha = learning_rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
         momentum, velocity, velocity_hat = slots
         kernels.adam_step(p, g, momentum, velocity, velocity_hat, alpha, self.beta_1, self.beta_2, self.epsilon, decay)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon,
                 "amsgrad": self.amsgrad}
 
@@ -305,8 +356,20 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with a weight decay, by default 0.004 (Loshchilov and Hutter, 2019)."""
 
-    def __init__(self, learning_rate=0.001, weight_decay=0.004, beta_1=0.9, beta_2=0.999, epsilon=1e-7, amsgrad=False,
-                 clipnorm=None, clipvalue=None, global_clipnorm=None, *, name=None):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
         weight_decay = number(weight_decay, "weight_decay", type(self).__name__, minimum=0)
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, clipnorm, clipvalue,
                          global_clipnorm, name=name)
@@ -327,8 +390,18 @@ class Adagrad(Optimizer):
 
     slot_names = ("accumulator",)
 
-    def __init__(self, learning_rate=0.001, initial_accumulator_value=0.1, epsilon=1e-7, weight_decay=None,
-                 clipnorm=None, clipvalue=None, global_clipnorm=None, *, name=None):
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        initial_accumulator_value: float = 0.1,
+        epsilon: float = 1e-7,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
         super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
         owner = type(self).__name__
         self.initial_accumulator_value = number(
@@ -336,14 +409,14 @@ class Adagrad(Optimizer):
         )
         self.epsilon = number(epsilon, "epsilon", owner, minimum=0)
 
-    def initial_slots(self):
+    def initial_slots(self) -> dict[str, float]:
         return {"accumulator": self.initial_accumulator_value}
 
-    def update(self, p, g, slots, learning_rate, decay):
+    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
         (accumulator,) = slots
         kernels.adagrad_step(p, g, accumulator, learning_rate, self.epsilon, decay)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "initial_accumulator_value": self.initial_accumulator_value,
                 "epsilon": self.epsilon}
 
@@ -353,7 +426,7 @@ AdaGrad = Adagrad
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW, "adagrad": Adagrad}
 
 
-def get(identifier):
+def get(identifier: Any) -> Optimizer:
     """Return the optimizer that a name ("adam"), a config or an optimizer stands for."""
     optimizer = from_identifier(identifier, OPTIMIZERS, Optimizer, "optimizer")
     if not isinstance(optimizer, Optimizer):
@@ -361,15 +434,15 @@ def get(identifier):
     return optimizer
 
 
-def serialize(optimizer):
+def serialize(optimizer: Optimizer) -> Config:
     """Return {"class_name", "config"} for an optimizer."""
     return {"class_name": type(optimizer).__name__, "config": optimizer.get_config()}
 
 
-def _summary(layout):
+def _summary(layout: tuple[Any, ...]) -> str:
     names, slices, dtype = layout
     return f"{len(names)} weights with {slices[-1][1] if slices else 0} numbers of {dtype}"
 
 
-def _forms(forms):
+def _forms(forms: dict[str, tuple[Shape, np.dtype[Any]]]) -> str:
     return ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in forms.items()) or "no slots"

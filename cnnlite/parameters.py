@@ -7,7 +7,15 @@ The layers' `params` and `grads` are shaped views into the two. So an optimizer 
 average of weights or an exchange between processes is one pass over one array, whatever the layers are.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from cnnlite.layers.base import Layer
 
 
 class FlatParameters:
@@ -22,7 +30,7 @@ class FlatParameters:
         slices: where each of them lies.
     """
 
-    def __init__(self, named_layers):
+    def __init__(self, named_layers: Sequence[tuple[str, Layer]]) -> None:
         self._places = []
         self.names, self.slices = [], []
         stop = 0
@@ -48,7 +56,7 @@ class FlatParameters:
                 view[...] = arrays[key]
                 arrays.bind(key, view)
 
-    def holds(self, named_layers):
+    def holds(self, named_layers: Sequence[tuple[str, Layer]]) -> bool:
         """Return whether this vector still is where the weights of these layers live.
 
         A layer that is shared moves into the vector of the model that was trained last.
@@ -60,9 +68,9 @@ class FlatParameters:
             for (layer, key), (mine, my_key) in zip(places, self._places)
         )
 
-    def trainable_segments(self):
+    def trainable_segments(self) -> list[tuple[int, int]]:
         """Return [(start, stop), ...], the fewest runs of the vector that cover what is trainable now."""
-        segments = []
+        segments: list[tuple[int, int]] = []
         for (layer, _), place in zip(self._places, self.slices):
             if not layer.trainable or place.start == place.stop:
                 continue

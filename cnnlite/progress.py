@@ -7,6 +7,7 @@ is not a terminal (a log file, a pipe) there is never a bar, as one would fill t
 import importlib.util
 import sys
 import time
+from typing import Any
 
 REDRAW_SECONDS = 0.1  # what a person sees; a step may take a thousandth of it
 
@@ -72,7 +73,7 @@ class Progress:
         return f"{format_rate(self.samples / max(seconds, 1e-9))} img/s"
 
 
-def verbosity(verbose, owner):
+def verbosity(verbose: Any, owner: str) -> int:
     """Return `verbose` ("auto", 0, 1, 2, True or False) as 0, 1 or 2; a ValueError for anything else."""
     if isinstance(verbose, str) and verbose == "auto":
         return 1
@@ -81,7 +82,7 @@ def verbosity(verbose, owner):
     raise ValueError(f"{owner}: verbose must be 'auto', 0, 1 or 2. Received: verbose={verbose!r}.")
 
 
-def message(text):
+def message(text: str) -> None:
     """Print a line of text without tearing a bar that is on the screen."""
     tqdm = sys.modules.get("tqdm")
     if tqdm is None:

@@ -6,6 +6,10 @@ training run that is resumed goes on with the very numbers that it would have dr
 state is never touched.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 
 from cnnlite.arguments import integer
@@ -19,11 +23,11 @@ class RandomStream:
             `cnnlite.utils.set_random_seed` sets.
     """
 
-    def __init__(self, seed=None):
+    def __init__(self, seed: int | None = None) -> None:
         self.seed = new_seed() if seed is None else checked_seed(seed, "RandomStream")
         self.count = 0
 
-    def generator(self):
+    def generator(self) -> np.random.Generator:
         """Return a NumPy Generator that no earlier call returned, and advance the count."""
         # Philox is keyed by 128 bits; (seed, count) as the key makes streams that never overlap.
         key = np.array([self.seed, self.count], dtype=np.uint64)
@@ -31,16 +35,16 @@ class RandomStream:
         return np.random.Generator(np.random.Philox(key=key))
 
     @property
-    def state(self):
+    def state(self) -> tuple[int, int]:
         """The two integers that say where this stream stands; assign them back to return there."""
         return (self.seed, self.count)
 
     @state.setter
-    def state(self, state):
+    def state(self, state: Sequence[int]) -> None:
         self.seed, self.count = (int(number) for number in state)
 
 
-def set_random_seed(seed):
+def set_random_seed(seed: int) -> None:
     """Make everything random from here on depend on `seed` alone.
 
     The same seed gives the same weights, masks and order of samples, bit for bit, in every run and for
@@ -59,7 +63,7 @@ def set_random_seed(seed):
     _library.state = (checked_seed(seed, "set_random_seed"), 0)
 
 
-def checked_seed(seed, owner):
+def checked_seed(seed: int, owner: str) -> int:
     """Return `seed` as an int from 0 to 2**64 - 1; TypeError or ValueError otherwise."""
     seed = integer(seed, "seed", owner, minimum=0)
     if seed >= 2**64:
@@ -67,7 +71,7 @@ def checked_seed(seed, owner):
     return seed
 
 
-def new_seed():
+def new_seed() -> int:
     """Draw a seed from the library's own stream."""
     return int(_library.generator().integers(2**63))
 

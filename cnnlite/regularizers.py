@@ -1,19 +1,24 @@
 """Penalties on large weights: each adds a value to the loss and its derivative to the gradient."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from cnnlite.arguments import number
 from cnnlite.identifiers import from_identifier, to_config
+from cnnlite.types import Array, Config
 
 
 class Regularizer:
     """The base of all regularizers; one of your own defines `__call__(weights)` and `gradient(weights)`."""
 
-    def __call__(self, weights):
+    def __call__(self, weights: Array) -> float:
         """Return what the weights add to the loss, a float."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(weights).")
 
-    def gradient(self, weights):
+    def gradient(self, weights: Array) -> Array:
         """Return the derivative of `__call__` by each weight."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(weights).")
 
@@ -21,39 +26,39 @@ class Regularizer:
 class L1L2(Regularizer):
     """l1 * sum(|w|) + l2 * sum(w²); both factors are 0 by default."""
 
-    def __init__(self, l1=0.0, l2=0.0):
+    def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
         self.l1 = number(l1, "l1", type(self).__name__, minimum=0)
         self.l2 = number(l2, "l2", type(self).__name__, minimum=0)
 
-    def __call__(self, weights):
+    def __call__(self, weights: Array) -> float:
         return self.l1 * float(np.abs(weights).sum()) + self.l2 * float(np.square(weights).sum())
 
-    def gradient(self, weights):
+    def gradient(self, weights: Array) -> Array:
         # The type of the weights, not Python's float, decides the precision.
         l1, l2 = weights.dtype.type(self.l1), weights.dtype.type(2 * self.l2)
         return l1 * np.sign(weights) + l2 * weights
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"l1": self.l1, "l2": self.l2}
 
 
 class L1(L1L2):
     """l1 * sum(|w|), by default with the factor 0.01."""
 
-    def __init__(self, l1=0.01):
+    def __init__(self, l1: float = 0.01) -> None:
         super().__init__(l1=l1)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"l1": self.l1}
 
 
 class L2(L1L2):
     """l2 * sum(w²), by default with the factor 0.01."""
 
-    def __init__(self, l2=0.01):
+    def __init__(self, l2: float = 0.01) -> None:
         super().__init__(l2=l2)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"l2": self.l2}
 
 
@@ -63,13 +68,13 @@ l1, l2, l1_l2 = L1, L2, L1L2
 REGULARIZERS = {"l1": L1, "l2": L2, "l1_l2": L1L2}
 
 
-def get(identifier):
+def get(identifier: Any) -> Regularizer | None:
     """Return the regularizer that a name, a config or a regularizer stands for; None for None."""
     if identifier is None:
         return None
     return from_identifier(identifier, REGULARIZERS, Regularizer, "regularizer")
 
 
-def serialize(regularizer):
+def serialize(regularizer: Regularizer | None) -> Config | None:
     """Return {"class_name", "config"} for a regularizer, or None for None."""
     return to_config(regularizer)

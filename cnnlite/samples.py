@@ -3,14 +3,27 @@
 Each check reads the whole array once, in pieces where it would otherwise need as much memory again.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from cnnlite.arguments import integer
+from cnnlite.types import Array, ArrayLike
 
 PIECE = 1 << 18  # numbers looked at at a time; a piece of float32 is 1 MB and stays in the cache
 
 
-def checked_samples(model, x, y, sample_weight=None, class_weight=None, owner="fit"):
+def checked_samples(
+    model: Any,
+    x: ArrayLike,
+    y: ArrayLike | None,
+    sample_weight: ArrayLike | None = None,
+    class_weight: Mapping[int, float] | None = None,
+    owner: str = "fit",
+) -> tuple[Array, Array, Array | None]:
     """Return (x, y, sample_weight) as arrays that belong together and that the model and its loss can take.
 
     x and y keep their dtype, and are the user's own arrays where these are arrays already. sample_weight is
@@ -36,7 +49,7 @@ def checked_samples(model, x, y, sample_weight=None, class_weight=None, owner="f
     return x, y, _combined_weights(y, sample_weight, class_weight, output_shape, model.dtype, owner)
 
 
-def number_array(values, name, owner):
+def number_array(values: ArrayLike, name: str, owner: str) -> Array:
     """Return `values` as an array of real numbers with at least one sample, itself where it is one."""
     try:
         array = np.asarray(values)
@@ -157,6 +170,6 @@ def _weights_by_class(y, class_weight, output_shape, owner):
     return weights
 
 
-def optional_integer(value, name, owner):
+def optional_integer(value: Any, name: str, owner: str) -> int | None:
     """Return None, or `value` as an int of at least 1."""
     return None if value is None else integer(value, name, owner)

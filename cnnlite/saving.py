@@ -15,9 +15,13 @@ The file is a safetensors file: a header in JSON, then the bytes of the arrays. 
 A file of `save_weights` has neither `model` nor `training`, and no tensors of an optimizer.
 """
 
+from __future__ import annotations
+
 import contextlib
 import inspect
 import json
+import os
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,10 +29,18 @@ from cnnlite.architecture import describe, rebuild, revive
 from cnnlite.model_files import check_path_to_write, read, write
 from cnnlite.random import RandomStream
 
+if TYPE_CHECKING:
+    from cnnlite.sequential import Sequential
+
 # What users call.
 
 
-def save_model(model, filepath, overwrite=True, include_optimizer=True):
+def save_model(
+    model: Sequential,
+    filepath: str | os.PathLike[str],
+    overwrite: bool = True,
+    include_optimizer: bool = True,
+) -> None:
     """Write a model to a file from which `load_model` makes it again and training goes on with the same bits.
 
     The file appears complete or not at all: a write that fails leaves the old one as it was.
@@ -59,7 +71,11 @@ def save_model(model, filepath, overwrite=True, include_optimizer=True):
     write(path, tensors, metadata)
 
 
-def load_model(filepath, custom_objects=None, compile=True):
+def load_model(
+    filepath: str | os.PathLike[str],
+    custom_objects: dict[str, Any] | None = None,
+    compile: bool = True,
+) -> Sequential:
     """Make the model that `save_model` wrote, with its weights, its optimizer's state and its random states.
 
     The layers come from `cnnlite.layers` and from `custom_objects`; nothing that a file names is imported.
@@ -99,13 +115,13 @@ def load_model(filepath, custom_objects=None, compile=True):
     return model
 
 
-def save_weights(model, filepath, overwrite=True):
+def save_weights(model: Sequential, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
     """Write the weights of a built model, and nothing else, to a file for `load_weights`."""
     path = check_path_to_write(filepath, "save_weights", overwrite)
     write(path, _weights(model, "save_weights"), {})
 
 
-def load_weights(model, filepath):
+def load_weights(model: Sequential, filepath: str | os.PathLike[str]) -> None:
     """Copy the weights in a file into a built model: all of them, or none and a ValueError.
 
     Args:

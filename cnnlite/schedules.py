@@ -4,11 +4,19 @@ Pass one to an optimizer in the place of a number. The first step is 0. Names, a
 those of Keras; `OneCycle` follows PyTorch's OneCycleLR.
 """
 
+from __future__ import annotations
+
 import bisect
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from cnnlite.arguments import boolean, integer, number
 from cnnlite.identifiers import from_identifier, to_config
+from cnnlite.types import Config
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class LearningRateSchedule:
@@ -23,16 +31,16 @@ class LearningRateSchedule:
     0.1
     """
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         """Return the learning rate of a step, a float."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(step).")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """Return the arguments that make this schedule again."""
         raise NotImplementedError(f"{type(self).__name__} must define get_config() to be written to a file.")
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         """Make a schedule from what `get_config` returned."""
         return cls(**config)
 
@@ -53,7 +61,14 @@ class ExponentialDecay(LearningRateSchedule):
     (0.1, 0.025)
     """
 
-    def __init__(self, initial_learning_rate, decay_steps, decay_rate, staircase=False, name="ExponentialDecay"):
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: float,
+        decay_rate: float,
+        staircase: bool = False,
+        name: str | None = "ExponentialDecay",
+    ) -> None:
         owner = type(self).__name__
         self.initial_learning_rate = number(initial_learning_rate, "initial_learning_rate", owner, minimum=0)
         self.decay_steps = number(decay_steps, "decay_steps", owner, above=0)
@@ -61,15 +76,15 @@ class ExponentialDecay(LearningRateSchedule):
         self.staircase = boolean(staircase, "staircase", owner)
         self.name = name
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return self.initial_learning_rate * self.decay_rate ** self.decays(step)
 
-    def decays(self, step):
+    def decays(self, step: int) -> float:
         """Return step / decay_steps, rounded down where `staircase` asks for it."""
         decays = step / self.decay_steps
         return float(math.floor(decays)) if self.staircase else decays
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "initial_learning_rate": self.initial_learning_rate, "decay_steps": self.decay_steps,
             "decay_rate": self.decay_rate, "staircase": self.staircase, "name": self.name,
@@ -79,10 +94,17 @@ class ExponentialDecay(LearningRateSchedule):
 class InverseTimeDecay(ExponentialDecay):
     """initial_learning_rate / (1 + decay_rate * step / decay_steps), with the arguments of `ExponentialDecay`."""
 
-    def __init__(self, initial_learning_rate, decay_steps, decay_rate, staircase=False, name="InverseTimeDecay"):
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: float,
+        decay_rate: float,
+        staircase: bool = False,
+        name: str | None = "InverseTimeDecay",
+    ) -> None:
         super().__init__(initial_learning_rate, decay_steps, decay_rate, staircase, name)
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return self.initial_learning_rate / (1 + self.decay_rate * self.decays(step))
 
 
@@ -94,7 +116,12 @@ class PiecewiseConstantDecay(LearningRateSchedule):
         values: learning rates, one more than there are boundaries.
     """
 
-    def __init__(self, boundaries, values, name="PiecewiseConstant"):
+    def __init__(
+        self,
+        boundaries: Sequence[float],
+        values: Sequence[float],
+        name: str | None = "PiecewiseConstant",
+    ) -> None:
         owner = type(self).__name__
         self.boundaries = [number(step, "each of boundaries", owner, minimum=0) for step in boundaries]
         self.values = [number(value, "each of values", owner, minimum=0) for value in values]
@@ -110,10 +137,10 @@ class PiecewiseConstantDecay(LearningRateSchedule):
                 f"Received: boundaries={self.boundaries}."
             )
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         return self.values[bisect.bisect_left(self.boundaries, step)]
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"boundaries": self.boundaries, "values": self.values, "name": self.name}
 
 
@@ -127,8 +154,15 @@ class PolynomialDecay(LearningRateSchedule):
         cycle: True starts again at the end, each time as if `decay_steps` were the next multiple of itself.
     """
 
-    def __init__(self, initial_learning_rate, decay_steps, end_learning_rate=0.0001, power=1.0, cycle=False,
-                 name="PolynomialDecay"):
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: float,
+        end_learning_rate: float = 0.0001,
+        power: float = 1.0,
+        cycle: bool = False,
+        name: str | None = "PolynomialDecay",
+    ) -> None:
         owner = type(self).__name__
         self.initial_learning_rate = number(initial_learning_rate, "initial_learning_rate", owner, minimum=0)
         self.decay_steps = number(decay_steps, "decay_steps", owner, above=0)
@@ -137,14 +171,14 @@ class PolynomialDecay(LearningRateSchedule):
         self.cycle = boolean(cycle, "cycle", owner)
         self.name = name
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         decay_steps = self.decay_steps
         if self.cycle:
             decay_steps *= max(1, math.ceil(step / decay_steps))
         left = 1 - min(step, decay_steps) / decay_steps
         return (self.initial_learning_rate - self.end_learning_rate) * left**self.power + self.end_learning_rate
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "initial_learning_rate": self.initial_learning_rate, "decay_steps": self.decay_steps,
             "end_learning_rate": self.end_learning_rate, "power": self.power, "cycle": self.cycle, "name": self.name,
@@ -168,8 +202,15 @@ class CosineDecay(LearningRateSchedule):
         warmup_steps: how many steps the warm-up takes.
     """
 
-    def __init__(self, initial_learning_rate, decay_steps, alpha=0.0, name="CosineDecay", warmup_target=None,
-                 warmup_steps=0):
+    def __init__(
+        self,
+        initial_learning_rate: float,
+        decay_steps: float,
+        alpha: float = 0.0,
+        name: str | None = "CosineDecay",
+        warmup_target: float | None = None,
+        warmup_steps: int = 0,
+    ) -> None:
         owner = type(self).__name__
         self.initial_learning_rate = number(initial_learning_rate, "initial_learning_rate", owner, minimum=0)
         self.decay_steps = number(decay_steps, "decay_steps", owner, above=0)
@@ -180,16 +221,17 @@ class CosineDecay(LearningRateSchedule):
             self.warmup_target = number(warmup_target, "warmup_target", owner, minimum=0)
         self.warmup_steps = number(warmup_steps, "warmup_steps", owner, minimum=0)
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         start, peak = self.initial_learning_rate, self.initial_learning_rate
+        decaying: float = step
         if self.warmup_target is not None:
             peak = self.warmup_target
             if step < self.warmup_steps:
                 return start + (peak - start) * step / self.warmup_steps
-            step = step - self.warmup_steps
-        return peak * ((1 - self.alpha) * cosine(1.0, 0.0, min(step / self.decay_steps, 1)) + self.alpha)
+            decaying = step - self.warmup_steps
+        return peak * ((1 - self.alpha) * cosine(1.0, 0.0, min(decaying / self.decay_steps, 1)) + self.alpha)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "initial_learning_rate": self.initial_learning_rate, "decay_steps": self.decay_steps, "alpha": self.alpha,
             "name": self.name, "warmup_target": self.warmup_target, "warmup_steps": self.warmup_steps,
@@ -217,8 +259,15 @@ class OneCycle(LearningRateSchedule):
     [0.004, 0.1, 0.0]
     """
 
-    def __init__(self, max_learning_rate, total_steps, pct_start=0.3, div_factor=25.0, final_div_factor=1e4,
-                 name="OneCycle"):
+    def __init__(
+        self,
+        max_learning_rate: float,
+        total_steps: int,
+        pct_start: float = 0.3,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        name: str | None = "OneCycle",
+    ) -> None:
         owner = type(self).__name__
         self.max_learning_rate = number(max_learning_rate, "max_learning_rate", owner, above=0)
         self.total_steps = integer(total_steps, "total_steps", owner)
@@ -229,7 +278,7 @@ class OneCycle(LearningRateSchedule):
         self.final_div_factor = number(final_div_factor, "final_div_factor", owner, minimum=1)
         self.name = name
 
-    def __call__(self, step):
+    def __call__(self, step: int) -> float:
         first = self.max_learning_rate / self.div_factor
         last_step = self.total_steps - 1
         peak_step = self.pct_start * self.total_steps - 1
@@ -239,14 +288,14 @@ class OneCycle(LearningRateSchedule):
         return cosine(self.max_learning_rate, first / self.final_div_factor,
                       (step - peak_step) / (last_step - peak_step))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "max_learning_rate": self.max_learning_rate, "total_steps": self.total_steps, "pct_start": self.pct_start,
             "div_factor": self.div_factor, "final_div_factor": self.final_div_factor, "name": self.name,
         }
 
 
-def cosine(start, end, share):
+def cosine(start: float, end: float, share: float) -> float:
     """Return the point at `share` (0 to 1) of half a cosine from `start` to `end`."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
@@ -261,12 +310,12 @@ SCHEDULES = {
 }
 
 
-def get(identifier):
+def get(identifier: Any) -> Any:
     """Return the schedule that a saved config or a schedule stands for."""
     return from_identifier(identifier, SCHEDULES, LearningRateSchedule, "schedule")
 
 
-def serialize(schedule):
+def serialize(schedule: LearningRateSchedule | None) -> Config | None:
     """Return {"class_name", "config"} for a schedule."""
     return to_config(schedule)
 

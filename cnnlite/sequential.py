@@ -1,5 +1,13 @@
 """Sequential: a stack of layers. A batch goes up the stack, and its gradient comes down the same stack."""
 
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
 from cnnlite import saving
 from cnnlite.architecture import describe, rebuild
 from cnnlite.arguments import float_array
@@ -9,9 +17,13 @@ from cnnlite.layers.input import InputLayer
 from cnnlite.parameters import FlatParameters
 from cnnlite.summary import summary_table
 from cnnlite.training import Trainer
+from cnnlite.types import Array, ArrayLike, Config, Shape
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
-class Sequential(Trainer, Layer):
+class Sequential(Trainer):
     """A plain stack of layers, each with one input and one output. It is a layer itself, and can be in a stack.
 
     Args:
@@ -41,9 +53,14 @@ class Sequential(Trainer, Layer):
     13610
     """
 
-    def __init__(self, layers=None, trainable=True, name=None):
+    def __init__(
+        self,
+        layers: Iterable[Layer | InputLayer] | None = None,
+        trainable: bool = True,
+        name: str | None = None,
+    ) -> None:
         super().__init__(name=name)
-        self._flat = None
+        self._flat: FlatParameters | None = None
         for layer in layers or []:
             self.add(layer)
         if not trainable:
@@ -52,11 +69,11 @@ class Sequential(Trainer, Layer):
     # The stack.
 
     @property
-    def layers(self):
+    def layers(self) -> list[Layer]:
         """The layers from the bottom to the top, in a new list."""
         return list(self.inner_layers)
 
-    def add(self, layer):
+    def add(self, layer: Layer | InputLayer) -> None:
         """Put a layer on top of the stack, and build it as soon as the shape of its input is known."""
         if isinstance(layer, InputLayer):
             if self.inner_layers or self.given_input_shape is not None:
@@ -74,8 +91,9 @@ class Sequential(Trainer, Layer):
         given = self.given_input_shape
         if not self.inner_layers and given is None:
             given = layer.given_input_shape
-        if self.built:
-            _build(layer, self.output_shape)
+        below = self.output_shape
+        if below is not None:
+            _build(layer, below)
         elif not self.inner_layers and given is not None:
             _build(layer, (None, *given))
             self.input_shape = (None, *given)
@@ -85,7 +103,7 @@ class Sequential(Trainer, Layer):
         layer.name, layer.name_is_given = name, True
         self.inner_layers.append(layer)
 
-    def pop(self):
+    def pop(self) -> Layer:
         """Take the top layer off the stack and return it."""
         if not self.inner_layers:
             raise ValueError(f"{self.name}: pop needs a layer to take. The model has none.")
@@ -93,7 +111,7 @@ class Sequential(Trainer, Layer):
             self.built, self.input_shape = False, None
         return self.inner_layers.pop()
 
-    def get_layer(self, name=None, index=None):
+    def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Return the layer of that name, or at that place in the stack."""
         if (name is None) == (index is None):
             raise ValueError(
@@ -108,17 +126,21 @@ class Sequential(Trainer, Layer):
             raise ValueError(f"{self.name}: no layer is called {name!r}. The layers are: {', '.join(found)}.")
         return found[name]
 
-    def build(self, input_shape=None):
+    def build(self, input_shape: Shape | None = None) -> None:
         """Create the weights of all layers for inputs of `input_shape`, the batch axis included."""
         if not self.inner_layers:
             raise ValueError(f"{self.name}: a model needs layers before it can be built. Use add(layer).")
         given = self.given_input_shape
-        if input_shape is None and given is None:
+        if input_shape is not None:
+            sample = input_shape[1:]
+        elif given is not None:
+            sample = given
+        else:
             raise ValueError(
                 f"{self.name}: the shape of the input must be known. Start the stack with Input(shape=...), or call "
                 "build((None, height, width, channels))."
             )
-        input_shape = shape = (None, *(given if input_shape is None else input_shape[1:]))
+        input_shape = shape = (None, *sample)
         if given is not None and not _fits(shape[1:], given):
             raise ValueError(
                 f"{self.name}: the model takes samples of shape {given}. Received: an input of shape {input_shape}."
@@ -131,20 +153,20 @@ class Sequential(Trainer, Layer):
 
     # Up and down the stack.
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for a batch x; with `training=True` the layers remember what backward needs."""
         x = self.prepare(x)
         for layer in self.inner_layers:
             x = layer.forward(x, training=training)
         return x
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         """Take d loss / d output, fill the gradients of all layers and return d loss / d input."""
         for layer in reversed(self.inner_layers):
             dy = layer.backward(dy)
         return dy
 
-    def backward_weights(self, dy, from_logits=False):
+    def backward_weights(self, dy: Array, from_logits: bool = False) -> None:
         """Fill the gradients of all trainable weights, and compute nothing that only the input would need.
 
         Args:
@@ -157,94 +179,97 @@ class Sequential(Trainer, Layer):
         for i in range(top, lowest - 1, -1):
             layer = self.inner_layers[i]
             if from_logits and i == top:
-                dy = layer.backward_preactivation(dy)
+                dy = self._top.backward_preactivation(dy)
             elif i > lowest:
                 dy = layer.backward(dy)
             else:
                 layer.backward_weights(dy)
 
     @property
-    def activation(self):
+    def activation(self) -> ActivationLayer | None:
         """The activation layer that the model ends with, or None."""
         top = self.inner_layers[-1] if self.inner_layers else None
         return top if isinstance(top, ActivationLayer) else getattr(top, "activation", None)
 
     @property
-    def output_activation(self):
+    def output_activation(self) -> str | None:
         """The name of the activation that the model ends with ("softmax"), or None."""
         return getattr(self.activation, "activation_name", None)
 
-    def forward_logits(self, x, training=False):
+    @property
+    def _top(self) -> Any:
+        """The top layer, where it is known to have what `preactivation` and `backward_preactivation` stand for."""
+        return self.inner_layers[-1]
+
+    def forward_logits(self, x: ArrayLike, training: bool = False) -> Array:
         """Return what goes into the activation of the top layer.
 
         From the logits a cross-entropy is exact where the probabilities have already been rounded to 0 or 1.
         """
         x = self.prepare(x)
-        *below, top = self.inner_layers
-        for layer in below:
+        for layer in self.inner_layers[:-1]:
             x = layer.forward(x, training=training)
-        return top.preactivation(x, training=training)
+        return self._top.preactivation(x, training=training)
 
-    def activate_logits(self, logits):
+    def activate_logits(self, logits: Array) -> Array:
         """Return the output of the model for what `forward_logits` returned."""
-        return self.activation.forward(logits)
+        activation = self.activation
+        return logits if activation is None else activation.forward(logits)
 
     # What the two are called where this model is the top layer of another one.
     preactivation = forward_logits
 
-    def backward_preactivation(self, dz):
+    def backward_preactivation(self, dz: Array) -> Array:
         """Take d loss / d logits, fill the gradients of all layers and return d loss / d input."""
-        *below, top = self.inner_layers
-        dy = top.backward_preactivation(dz)
-        for layer in reversed(below):
+        dy = self._top.backward_preactivation(dz)
+        for layer in reversed(self.inner_layers[:-1]):
             dy = layer.backward(dy)
         return dy
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = tuple(input_shape)
         for layer in self.inner_layers:
             shape = layer.compute_output_shape(shape)
         return shape
 
-    def prepare(self, x):
+    def prepare(self, x: ArrayLike) -> Array:
         """Return x as an array of the model's dtype, checked against the shape of a sample."""
         x = float_array(x, self.dtype, "x", self.name)
-        if not self.built:
-            self.build(x.shape)
-        if not _fits(x.shape[1:], self.input_shape[1:]) or x.ndim == 0:
+        built_for = self.build_once(x.shape)
+        if not _fits(x.shape[1:], built_for[1:]) or x.ndim == 0:
             hint = ""
-            if _fits((*x.shape[1:], 1), self.input_shape[1:]):
+            if _fits((*x.shape[1:], 1), built_for[1:]):
                 hint = " Add the axis of channels: x[..., np.newaxis]."
-            elif _fits(x.shape, self.input_shape[1:]):
+            elif _fits(x.shape, built_for[1:]):
                 hint = " Add the axis of samples: x[np.newaxis]."
             raise ValueError(
-                f"{self.name}: the input must have the shape {self.input_shape}. Received: shape={x.shape}.{hint}"
+                f"{self.name}: the input must have the shape {built_for}. Received: shape={x.shape}.{hint}"
             )
         return x
 
     # The weights.
 
     @property
-    def dtype(self):
+    def dtype(self) -> np.dtype[Any]:
         """The dtype of the bottom layer, to which inputs are converted."""
         return self.inner_layers[0].dtype if self.inner_layers else self._dtype
 
     @dtype.setter
-    def dtype(self, dtype):
+    def dtype(self, dtype: np.dtype[Any]) -> None:
         self._dtype = dtype
 
     @property
-    def trainable(self):
+    def trainable(self) -> bool:
         """Whether the model's weights train; setting it sets it for every layer inside, as in Keras."""
         return self._trainable
 
     @trainable.setter
-    def trainable(self, value):
+    def trainable(self, value: bool) -> None:
         self._trainable = value
         for layer in getattr(self, "inner_layers", []):
             layer.trainable = value
 
-    def _named_arrays(self, kind):
+    def _named_arrays(self, kind: str) -> ArrayDict:
         arrays = ArrayDict()
         for path, layer in self.named_layers():
             for key, array in getattr(layer, kind).items():
@@ -252,43 +277,43 @@ class Sequential(Trainer, Layer):
         return arrays
 
     @property
-    def params(self):
+    def params(self) -> ArrayDict:
         """The trainable arrays of all layers by their paths ("conv2d/kernel")."""
         return self._named_arrays("params")
 
     @property
-    def grads(self):
+    def grads(self) -> ArrayDict:
         """d loss / d param by the same paths, as the last `backward` left them."""
         return self._named_arrays("grads")
 
     @property
-    def state(self):
+    def state(self) -> ArrayDict:
         """The arrays of all layers that training changes without a gradient, by their paths."""
         return self._named_arrays("state")
 
     @property
-    def weights(self):
+    def weights(self) -> list[Array]:
         """All arrays, layer by layer, in Keras's order."""
         return [array for layer in self.inner_layers for array in layer.weights]
 
     @property
-    def trainable_weights(self):
+    def trainable_weights(self) -> list[Array]:
         """Those of `weights` that training changes by their gradients."""
         return [array for layer in self.inner_layers for array in layer.trainable_weights]
 
-    def named_layers(self, prefix=None):
+    def named_layers(self, prefix: str | None = None) -> list[tuple[str, Layer]]:
         """Return [(path, layer), ...] of all layers inside that hold weights of their own."""
         prefix = "" if prefix is None else f"{prefix}{self.name}/"
         return [pair for layer in self.inner_layers for pair in layer.named_layers(prefix)]
 
-    def parameters(self):
+    def parameters(self) -> FlatParameters:
         """Return the `FlatParameters` that all the model's trainable weights and their gradients live in."""
         named_layers = self.named_layers()
         if self._flat is None or not self._flat.holds(named_layers):
             self._flat = FlatParameters(named_layers)
         return self._flat
 
-    def regularization_loss(self):
+    def regularization_loss(self) -> float:
         """Return the sum of the penalties of all trainable layers' regularizers."""
         return float(sum(
             penalty(layer.params[key])
@@ -296,7 +321,7 @@ class Sequential(Trainer, Layer):
             for key, penalty in layer.regularizers.items()
         ))
 
-    def add_regularization_gradients(self):
+    def add_regularization_gradients(self) -> None:
         """Add the derivative of `regularization_loss` to the gradients."""
         for _, layer in self.named_layers():
             if layer.trainable:
@@ -305,11 +330,11 @@ class Sequential(Trainer, Layer):
 
     # Description and files.
 
-    def summary(self, line_length=None, print_fn=None):
+    def summary(self, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
         """Print a table of the layers with the shapes of their outputs and the numbers of their weights."""
         (print_fn or print)(summary_table(self, line_length))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -319,7 +344,7 @@ class Sequential(Trainer, Layer):
         }
 
     @classmethod
-    def from_config(cls, config, custom_objects=None):
+    def from_config(cls, config: Config, custom_objects: dict[str, Any] | None = None) -> Self:
         """Make a model with new weights from what `get_config` returned.
 
         Args:
@@ -336,19 +361,19 @@ class Sequential(Trainer, Layer):
         model._trainable = config["trainable"]  # not the property, which would set it for the layers too
         return model
 
-    def save(self, filepath, overwrite=True, include_optimizer=True):
+    def save(self, filepath: str | os.PathLike[str], overwrite: bool = True, include_optimizer: bool = True) -> None:
         """Write weights, architecture and optimizer state to one file; see `cnnlite.saving.save_model`."""
         saving.save_model(self, filepath, overwrite=overwrite, include_optimizer=include_optimizer)
 
-    def save_weights(self, filepath, overwrite=True):
+    def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
         """Write the weights alone; see `cnnlite.saving.save_weights`."""
         saving.save_weights(self, filepath, overwrite=overwrite)
 
-    def load_weights(self, filepath):
+    def load_weights(self, filepath: str | os.PathLike[str]) -> None:
         """Read the weights from a file of a model of the same architecture; see `cnnlite.saving.load_weights`."""
         saving.load_weights(self, filepath)
 
-    def _free_name(self, layer):
+    def _free_name(self, layer: Layer) -> str:
         """Return the layer's name, numbered if the name was not given and is taken."""
         taken = {other.name for other in self.inner_layers}
         name, number = layer.name, 0
@@ -363,17 +388,17 @@ class Sequential(Trainer, Layer):
         return name
 
 
-def _build(layer, shape):
+def _build(layer: Layer, shape: Shape) -> None:
     """Build a layer for inputs of that shape, or check that one that was built before can take them."""
     layer.build_once(shape)
     layer.compute_output_shape(shape)
 
 
-def has_trainable_weights(layer):
+def has_trainable_weights(layer: Layer) -> bool:
     return any(inner.trainable and inner._params for inner in layer.walk())
 
 
-def _fits(shape, wanted):
+def _fits(shape: Shape, wanted: Shape) -> bool:
     """Return whether a shape has the sizes of `wanted`, where None on either side stands for any size."""
     return len(shape) == len(wanted) and all(
         a == b or a is None or b is None for a, b in zip(shape, wanted)

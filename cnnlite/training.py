@@ -4,21 +4,25 @@
 surrounds it repeats it, over batches from `batches.py`, shows it by `progress.py`, and lets `callbacks` look on.
 """
 
+from __future__ import annotations
+
 import math
 import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cnnlite.arguments import boolean, integer, number
 from cnnlite.batches import Epochs, make_source, make_validation_source, split_validation
-from cnnlite.callbacks import CallbackList, History, TerminateOnNaN
+from cnnlite.callbacks import Callback, CallbackList, History, TerminateOnNaN
 from cnnlite.compiled import RunningLoss
 from cnnlite.evaluation import Evaluator
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.progress import Progress, verbosity
 from cnnlite.random import RandomStream
 from cnnlite.samples import checked_samples, optional_integer
+from cnnlite.types import Array, ArrayLike, Data, Logs, Scores, Shape
 
 
 class Trainer(Evaluator):
@@ -34,7 +38,7 @@ class Trainer(Evaluator):
     stop_training = False
     shuffle_random: RandomStream | None = None
 
-    def train_step(self, x, y, sample_weight=None):
+    def train_step(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
         """Make one step of gradient descent on one batch; return its loss and what the loss was computed from.
 
         A loss that is fused with the last activation takes the logits: log(softmax(z)) is exact where softmax(z)
@@ -50,9 +54,25 @@ class Trainer(Evaluator):
             self.optimizer.step(self.parameters())
         return value, z
 
-    def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, validation_split=0.0,
-            validation_data=None, shuffle=True, class_weight=None, sample_weight=None, initial_epoch=0,
-            steps_per_epoch=None, validation_steps=None, validation_batch_size=None, validation_freq=1):
+    def fit(
+        self,
+        x: Data | None = None,
+        y: Data | None = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: int | str = "auto",
+        callbacks: Callback | Sequence[Callback] | None = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: ArrayLike | None = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int | Sequence[int] = 1,
+    ) -> History:
         """Train the model.
 
         Args:
@@ -142,7 +162,14 @@ class Trainer(Evaluator):
             self._release_memory()
         return self.history
 
-    def _train_epoch(self, epoch, data, callbacks, progress, watch):
+    def _train_epoch(
+        self,
+        epoch: int,
+        data: Epochs,
+        callbacks: CallbackList,
+        progress: Progress,
+        watch: _LossWatch,
+    ) -> Logs:
         """Make a step for each batch of one epoch; return the loss and the metrics over all of them."""
         running = RunningLoss(self.metrics)
         shows_batches = callbacks.listens("on_train_batch_end")
@@ -160,7 +187,14 @@ class Trainer(Evaluator):
                 break
         return running.logs()
 
-    def train_on_batch(self, x, y=None, sample_weight=None, class_weight=None, return_dict=False):
+    def train_on_batch(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None = None,
+        sample_weight: ArrayLike | None = None,
+        class_weight: Mapping[int, float] | None = None,
+        return_dict: bool = False,
+    ) -> Scores:
         """Make one step on one batch, and return its loss and metrics as `evaluate` does.
 
         The values are those of the batch alone and of the weights before the step. (Keras's run on from call
@@ -178,13 +212,13 @@ class Trainer(Evaluator):
             self._release_memory(buffers=False)
         return self._values(running.logs(), return_dict)
 
-    def _get_ready(self, shape):
+    def _get_ready(self, shape: Shape) -> None:
         """Create what does not exist yet: weights for an x of that shape, their vector, the optimizer's slots."""
         if not self.built:
             self.build((None, *shape[1:]))
         self.optimizer.build(self.parameters())
 
-    def _train_step_in_buffers(self, x, y, sample_weight):
+    def _train_step_in_buffers(self, x: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         """Make a step in the memory of the step before; whatever happens, later passes get arrays of their own."""
         layers = list(self.walk())
         try:
@@ -197,7 +231,7 @@ class Trainer(Evaluator):
             for layer in layers:
                 layer.reuse_buffers = False
 
-    def _release_memory(self, buffers=True):
+    def _release_memory(self, buffers: bool = True) -> None:
         """Let go of what the layers remember for backward, which holds on to a batch, and of their buffers."""
         for layer in self.walk():
             layer._memory = None
@@ -208,10 +242,10 @@ class Trainer(Evaluator):
 class _LossWatch:
     """Warns once if the loss is no longer a number, unless a callback is there to deal with it."""
 
-    def __init__(self, callbacks):
+    def __init__(self, callbacks: CallbackList) -> None:
         self.is_on = not any(isinstance(callback, TerminateOnNaN) for callback in callbacks.callbacks)
 
-    def look_at(self, loss, epoch, step):
+    def look_at(self, loss: float, epoch: int, step: int) -> None:
         if self.is_on and not math.isfinite(loss):
             self.is_on = False
             warnings.warn(
@@ -222,7 +256,7 @@ class _LossWatch:
             )
 
 
-def _validation_epochs(validation_freq):
+def _validation_epochs(validation_freq: int | Iterable[int]) -> Callable[[int], bool]:
     """Return a function that says of an epoch, from 0, whether it ends with a validation."""
     if isinstance(validation_freq, (list, tuple, set, range)):
         epochs = {integer(epoch, "validation_freq", "fit") for epoch in validation_freq}
@@ -231,7 +265,7 @@ def _validation_epochs(validation_freq):
     return lambda epoch: (epoch + 1) % every == 0
 
 
-def _check_readings(source, steps, times, name):
+def _check_readings(source: Any, steps: int | None, times: int, name: str) -> None:
     """Raise a ValueError if data that can be read once would have to be read several times."""
     if source.reads_once and steps is None and times > 1:
         raise ValueError(

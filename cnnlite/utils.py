@@ -1,14 +1,17 @@
 """Small helpers that training scripts use."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from cnnlite.arguments import integer
 from cnnlite.random import set_random_seed
+from cnnlite.types import Array, ArrayLike
 
 __all__ = ["clear_session", "normalize", "set_random_seed", "to_categorical"]
 
 
-def to_categorical(x, num_classes=None):
+def to_categorical(x: ArrayLike, num_classes: int | None = None) -> Array:
     """Return one-hot rows: 1 at the class of each label and 0 elsewhere.
 
     Args:
@@ -47,7 +50,7 @@ def to_categorical(x, num_classes=None):
     return one_hot.reshape(*labels.shape, one_hot.shape[1])
 
 
-def normalize(x, axis=-1, order=2):
+def normalize(x: ArrayLike, axis: int = -1, order: float = 2) -> Array:
     """Return x divided by its norms along an axis; where the norm is 0, by 1.
 
     Args:
@@ -66,11 +69,11 @@ def normalize(x, axis=-1, order=2):
     return x / np.where(norms == 0, 1, norms)
 
 
-def clear_session():
+def clear_session() -> None:
     """Do nothing: there is no session. Keras scripts call this between models."""
 
 
-def _check(holds, labels, rule):
+def _check(holds: Array, labels: Array, rule: str) -> None:
     """Raise a ValueError that names the first label for which the rule doesn't hold."""
     if not np.all(holds):
         wrong = np.flatnonzero(~np.atleast_1d(holds))[0]

@@ -1,6 +1,11 @@
 """The hooks that training calls, a list of callbacks that passes them on, and a callback made of functions."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from typing import Any
+
+from cnnlite.types import Logs
 
 
 class Callback:
@@ -25,60 +30,60 @@ class Callback:
     model: Any = None
     params: dict | None = None
 
-    def set_model(self, model):
+    def set_model(self, model: Any) -> None:
         self.model = model
 
-    def set_params(self, params):
+    def set_params(self, params: dict[str, Any]) -> None:
         self.params = params
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         """Called once, before the first epoch."""
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         """Called once, after the last epoch, with its logs."""
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Called before each epoch of `fit`."""
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Called after each epoch of `fit` and the validation that follows it."""
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Called before each training step."""
         self.on_batch_begin(batch, logs=logs)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Called after each training step."""
         self.on_batch_end(batch, logs=logs)
 
-    def on_batch_begin(self, batch, logs=None):
+    def on_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """An older name of `on_train_batch_begin`."""
 
-    def on_batch_end(self, batch, logs=None):
+    def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """An older name of `on_train_batch_end`."""
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs: Logs | None = None) -> None:
         """Called when `evaluate` begins, and each validation within `fit`."""
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs: Logs | None = None) -> None:
         """Called when it ends."""
 
-    def on_test_batch_begin(self, batch, logs=None):
+    def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Called before each batch of `evaluate`."""
 
-    def on_test_batch_end(self, batch, logs=None):
+    def on_test_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Called after each batch of `evaluate`."""
 
-    def on_predict_begin(self, logs=None):
+    def on_predict_begin(self, logs: Logs | None = None) -> None:
         """Called when `predict` begins."""
 
-    def on_predict_end(self, logs=None):
+    def on_predict_end(self, logs: Logs | None = None) -> None:
         """Called when it ends."""
 
-    def on_predict_batch_begin(self, batch, logs=None):
+    def on_predict_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Called before each batch of `predict`."""
 
-    def on_predict_batch_end(self, batch, logs=None):
+    def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Called after each batch of `predict`, with {"outputs": what came out}."""
 
 
@@ -95,7 +100,7 @@ class CallbackList(Callback):
         **params: what they find in `params`.
     """
 
-    def __init__(self, callbacks=None, model=None, owner="fit", **params):
+    def __init__(self, callbacks: Any = None, model: Any = None, owner: str = "fit", **params: Any) -> None:
         if callbacks is None:
             callbacks = []
         if not isinstance(callbacks, (list, tuple)):
@@ -112,32 +117,32 @@ class CallbackList(Callback):
         if model is not None:
             self.set_model(model)
 
-    def append(self, callback):
+    def append(self, callback: Any) -> None:
         """Add a callback at the end."""
         self.callbacks.append(callback)
         self._find_listeners()
 
-    def listens(self, hook):
+    def listens(self, hook: str) -> bool:
         """Return whether any callback does something at this hook: what lets a step skip making its logs."""
         return bool(self._listeners[hook])
 
-    def set_model(self, model):
+    def set_model(self, model: Any) -> None:
         super().set_model(model)
         for callback in self.callbacks:
             callback.set_model(model)
 
-    def set_params(self, params):
+    def set_params(self, params: dict[str, Any]) -> None:
         super().set_params(params)
         for callback in self.callbacks:
             callback.set_params(params)
 
-    def _find_listeners(self):
+    def _find_listeners(self) -> None:
         self._listeners = {
             hook: [callback for callback in self.callbacks if _overrides(callback, hook)] for hook in HOOKS
         }
 
 
-def _overrides(callback, hook):
+def _overrides(callback: Any, hook: str) -> bool:
     if isinstance(callback, CallbackList):
         return callback.listens(hook)
     names = [hook, _OLDER_NAMES[hook]] if hook in _OLDER_NAMES else [hook]
@@ -146,8 +151,8 @@ def _overrides(callback, hook):
     )
 
 
-def _pass_on(hook):
-    def call(self, *args, **kwargs):
+def _pass_on(hook: str) -> Callable[..., None]:
+    def call(self: CallbackList, *args: Any, **kwargs: Any) -> None:
         for callback in self._listeners[hook]:
             getattr(callback, hook)(*args, **kwargs)
 
@@ -174,8 +179,16 @@ class LambdaCallback(Callback):
     >>> show = cnnlite.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: print(epoch, logs["loss"]))
     """
 
-    def __init__(self, on_epoch_begin=None, on_epoch_end=None, on_train_begin=None, on_train_end=None,
-                 on_train_batch_begin=None, on_train_batch_end=None, **kwargs):
+    def __init__(
+        self,
+        on_epoch_begin: Callable[..., Any] | None = None,
+        on_epoch_end: Callable[..., Any] | None = None,
+        on_train_begin: Callable[..., Any] | None = None,
+        on_train_end: Callable[..., Any] | None = None,
+        on_train_batch_begin: Callable[..., Any] | None = None,
+        on_train_batch_end: Callable[..., Any] | None = None,
+        **kwargs: Callable[..., Any] | None,
+    ) -> None:
         functions = {
             "on_epoch_begin": on_epoch_begin, "on_epoch_end": on_epoch_end,
             "on_train_begin": on_train_begin, "on_train_end": on_train_end,

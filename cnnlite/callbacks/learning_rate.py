@@ -1,12 +1,17 @@
 """Callbacks that change the learning rate from epoch to epoch."""
 
+from __future__ import annotations
+
 import inspect
 import numbers
+from collections.abc import Callable
+from typing import Any
 
 from cnnlite.arguments import integer, number
 from cnnlite.callbacks.base import Callback
 from cnnlite.callbacks.monitor import Monitor
 from cnnlite.progress import message
+from cnnlite.types import Logs
 
 
 class LearningRateScheduler(Callback):
@@ -20,16 +25,16 @@ class LearningRateScheduler(Callback):
     The rate goes into the history as "learning_rate".
     """
 
-    def __init__(self, schedule, verbose=0):
+    def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         if not callable(schedule):
             raise TypeError(f"LearningRateScheduler: schedule must be a function. Received: schedule={schedule!r}.")
         self.schedule = schedule
         self.verbose = verbose
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         _check_settable(self.model.optimizer, "LearningRateScheduler")
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         optimizer = self.model.optimizer
         if _takes_two(self.schedule):
             rate = self.schedule(epoch, float(optimizer.learning_rate))
@@ -39,7 +44,7 @@ class LearningRateScheduler(Callback):
         if self.verbose:
             message(f"Epoch {epoch + 1}: the learning rate is set to {optimizer.learning_rate:g}")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if logs is not None:
             logs["learning_rate"] = float(self.model.optimizer.learning_rate)
 
@@ -60,8 +65,17 @@ class ReduceLROnPlateau(Monitor):
     The rate goes into the history as "learning_rate".
     """
 
-    def __init__(self, monitor="val_loss", factor=0.1, patience=10, verbose=0, mode="auto", min_delta=0.0001,
-                 cooldown=0, min_lr=0.0):
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        factor: float = 0.1,
+        patience: int = 10,
+        verbose: int = 0,
+        mode: str = "auto",
+        min_delta: float = 0.0001,
+        cooldown: int = 0,
+        min_lr: float = 0.0,
+    ) -> None:
         super().__init__(monitor, mode, min_delta)
         self.factor = number(factor, "factor", "ReduceLROnPlateau", above=0, below=1)
         self.patience = integer(patience, "patience", "ReduceLROnPlateau", minimum=0)
@@ -70,20 +84,20 @@ class ReduceLROnPlateau(Monitor):
         self.min_lr = number(min_lr, "min_lr", "ReduceLROnPlateau", minimum=0)
         self._forget()
 
-    def _forget(self):
-        self.best = None
+    def _forget(self) -> None:
+        self.best: float | None = None
         self.wait = 0
         self.cooldown_counter = 0
 
-    def in_cooldown(self):
+    def in_cooldown(self) -> bool:
         """Return whether a reduction is still too recent for another."""
         return self.cooldown_counter > 0
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         _check_settable(self.model.optimizer, "ReduceLROnPlateau")
         self._forget()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         optimizer = self.model.optimizer
         logs = {} if logs is None else logs
         logs["learning_rate"] = float(optimizer.learning_rate)
@@ -104,7 +118,7 @@ class ReduceLROnPlateau(Monitor):
                     message(f"Epoch {epoch + 1}: the learning rate is reduced to {optimizer.learning_rate:g}")
 
 
-def _check_settable(optimizer, owner):
+def _check_settable(optimizer: Any, owner: str) -> None:
     if not isinstance(optimizer.learning_rate, numbers.Real):
         raise ValueError(
             f"{owner}: the optimizer must have a fixed learning rate, which this callback then changes. "
@@ -112,7 +126,7 @@ def _check_settable(optimizer, owner):
         )
 
 
-def _takes_two(function):
+def _takes_two(function: Callable[..., Any]) -> bool:
     """Return whether a schedule takes the present learning rate as well as the epoch."""
     try:
         inspect.signature(function).bind(0, 0.0)

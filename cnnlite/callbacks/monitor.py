@@ -1,14 +1,18 @@
 """Callbacks that watch one of the values in the logs: to stop in time, to keep the best, to give up."""
 
+from __future__ import annotations
+
 import math
 import os
 import warnings
+from typing import Any
 
 from cnnlite import metrics
 from cnnlite.arguments import integer, number, one_of
 from cnnlite.callbacks.base import Callback
 from cnnlite.model_files import check_ending
 from cnnlite.progress import message
+from cnnlite.types import Array, Logs
 
 
 class Monitor(Callback):
@@ -20,23 +24,24 @@ class Monitor(Callback):
         min_delta: how much better a value must be to count as better.
     """
 
-    def __init__(self, monitor="val_loss", mode="auto", min_delta=0):
+    def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0) -> None:
         self.monitor = monitor
         self.mode = one_of(mode, ("auto", "min", "max"), "mode", type(self).__name__)
         self.min_delta = abs(number(min_delta, "min_delta", type(self).__name__))
 
-    def value(self, logs, consequence):
+    def value(self, logs: Logs | None, consequence: str) -> float | None:
         """Return the value that is watched as a float; warn and return None where the logs don't have it."""
-        if self.monitor in (logs or {}):
+        logs = logs or {}
+        if self.monitor in logs:
             return float(logs[self.monitor])
         warnings.warn(
             f"{type(self).__name__}: {self.monitor!r} is not among the values of this epoch, and {consequence}. "
-            f"Available: {', '.join(logs or {}) or 'none'}.",
+            f"Available: {', '.join(logs) or 'none'}.",
             stacklevel=4,
         )
         return None
 
-    def improves(self, value, best):
+    def improves(self, value: float, best: float | None) -> bool:
         """Return whether `value` is better than `best` by more than `min_delta`; a NaN never is."""
         if math.isnan(value):
             return False
@@ -46,12 +51,12 @@ class Monitor(Callback):
             return value - self.min_delta > best
         return value + self.min_delta < best
 
-    def set_model(self, model):
+    def set_model(self, model: Any) -> None:
         super().set_model(model)
         if any(metric.name == self.monitor.removeprefix("val_") for metric in model.metrics):
             self._more_is_better()  # a direction that is not known is found before training, not after an epoch
 
-    def _more_is_better(self):
+    def _more_is_better(self) -> bool:
         if self.mode != "auto":
             return self.mode == "max"
         direction = direction_of(self.monitor.removeprefix("val_"), self.model)
@@ -63,7 +68,7 @@ class Monitor(Callback):
         return direction == "up"
 
 
-def direction_of(name, model):
+def direction_of(name: str, model: Any) -> str | None:
     """Return "up" or "down", which way the loss or the metric of that name improves, or None."""
     if name == "loss":
         return "down"
@@ -96,8 +101,17 @@ class EarlyStopping(Monitor):
         start_from_epoch: the first epoch that is looked at, from 0.
     """
 
-    def __init__(self, monitor="val_loss", min_delta=0, patience=0, verbose=0, mode="auto", baseline=None,
-                 restore_best_weights=False, start_from_epoch=0):
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        min_delta: float = 0,
+        patience: int = 0,
+        verbose: int = 0,
+        mode: str = "auto",
+        baseline: float | None = None,
+        restore_best_weights: bool = False,
+        start_from_epoch: int = 0,
+    ) -> None:
         super().__init__(monitor, mode, min_delta)
         self.patience = integer(patience, "patience", "EarlyStopping", minimum=0)
         self.verbose = verbose
@@ -106,17 +120,17 @@ class EarlyStopping(Monitor):
         self.start_from_epoch = start_from_epoch
         self._forget()
 
-    def _forget(self):
+    def _forget(self) -> None:
         self.wait = 0
         self.stopped_epoch = 0
-        self.best = None
+        self.best: float | None = None
         self.best_epoch = 0
-        self.best_weights = None
+        self.best_weights: list[Array] | None = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self._forget()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         value = self.value(logs, "training won't stop early")
         if value is None or epoch < self.start_from_epoch:
             return
@@ -132,7 +146,7 @@ class EarlyStopping(Monitor):
             self.stopped_epoch = epoch
             self.model.stop_training = True
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs | None = None) -> None:
         if self.stopped_epoch > 0 and self.verbose:
             message(f"Epoch {self.stopped_epoch + 1}: early stopping")
         if self.best_weights is not None:
@@ -159,8 +173,17 @@ class ModelCheckpoint(Monitor):
         ValueError: `filepath` ends like a file of another format, or names a value that there is not.
     """
 
-    def __init__(self, filepath, monitor="val_loss", verbose=0, save_best_only=False, save_weights_only=False,
-                 mode="auto", save_freq="epoch", initial_value_threshold=None):
+    def __init__(
+        self,
+        filepath: str | os.PathLike[str],
+        monitor: str = "val_loss",
+        verbose: int = 0,
+        save_best_only: bool = False,
+        save_weights_only: bool = False,
+        mode: str = "auto",
+        save_freq: str | int = "epoch",
+        initial_value_threshold: float | None = None,
+    ) -> None:
         super().__init__(monitor, mode)
         self.filepath = os.fspath(filepath)
         check_ending(self.filepath, "ModelCheckpoint")  # now, not after the first epoch
@@ -172,10 +195,10 @@ class ModelCheckpoint(Monitor):
         self._epoch = 0
         self._batches = 0
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if self.save_freq == "epoch":
             return
         self._batches += 1
@@ -183,11 +206,11 @@ class ModelCheckpoint(Monitor):
             self._batches = 0
             self._save(self._epoch, logs or {})
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         if self.save_freq == "epoch":
             self._save(epoch, logs or {})
 
-    def _save(self, epoch, logs):
+    def _save(self, epoch: int, logs: Logs) -> None:
         path = self._path(epoch, logs)
         reason = ""
         if self.save_best_only:
@@ -208,7 +231,7 @@ class ModelCheckpoint(Monitor):
         else:
             self.model.save(path)
 
-    def _path(self, epoch, logs):
+    def _path(self, epoch: int, logs: Logs) -> str:
         try:
             return self.filepath.format(epoch=epoch + 1, **logs)
         except (KeyError, IndexError):
@@ -225,10 +248,10 @@ class TerminateOnNaN(Callback):
         raise_error: True raises a RuntimeError, and nothing else is done at the end of training.
     """
 
-    def __init__(self, raise_error=False):
+    def __init__(self, raise_error: bool = False) -> None:
         self.raise_error = raise_error
 
-    def on_batch_end(self, batch, logs=None):
+    def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         loss = (logs or {}).get("loss")
         if loss is None or math.isfinite(loss):
             return

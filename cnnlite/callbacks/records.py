@@ -1,9 +1,13 @@
 """Callbacks that write down what happened: `History` in memory, `CSVLogger` in a file."""
 
+from __future__ import annotations
+
 import csv
 import os
+from typing import Any
 
 from cnnlite.callbacks.base import Callback
+from cnnlite.types import Logs
 
 
 class History(Callback):
@@ -16,15 +20,15 @@ class History(Callback):
         model: the model that was trained.
     """
 
-    def __init__(self):
-        self.history = {}
-        self.epoch = []
+    def __init__(self) -> None:
+        self.history: dict[str, list[Any]] = {}
+        self.epoch: list[int] = []
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         # Set at once and not at the end, so that an interrupted run leaves what it has.
         self.model.history = self
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         self.epoch.append(epoch)
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(value)
@@ -41,13 +45,13 @@ class CSVLogger(Callback):
         append: True goes on at the end of a file that exists, under its header, for a run that is resumed.
     """
 
-    def __init__(self, filename, separator=",", append=False):
+    def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
         self.filename = os.fspath(filename)
         self.separator = separator
         self.append = append
-        self._columns = None
+        self._columns: list[str] | None = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         self._columns = None
         if self.append and os.path.exists(self.filename):
             with open(self.filename, newline="", encoding="utf-8") as file:
@@ -58,7 +62,7 @@ class CSVLogger(Callback):
             with open(self.filename, "w", encoding="utf-8"):
                 pass
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
         new = self._columns is None
         if self._columns is None:

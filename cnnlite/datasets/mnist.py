@@ -3,7 +3,10 @@
 The data come with the package, under a licence of their own: see MNIST-ATTRIBUTION.md in this folder.
 """
 
+from __future__ import annotations
+
 import math
+import os
 import zipfile
 from importlib import resources
 from pathlib import Path
@@ -11,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from cnnlite.datasets.idx import MOST_DEFLATED, read_idx
+from cnnlite.types import Array
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
 IDX_NAMES = ("train-images{}idx3-ubyte", "train-labels{}idx1-ubyte", "t10k-images{}idx3-ubyte",
              "t10k-labels{}idx1-ubyte")
 
 
-def load_data(path=None):
+def load_data(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
     """Return ((x_train, y_train), (x_test, y_test)), as Keras does; without a network.
 
     Args:

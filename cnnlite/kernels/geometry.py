@@ -49,7 +49,14 @@ def window_output_size(height, width, window, strides, padding, dilation, owner)
     return out
 
 
-def window_pads(height, width, window, strides, padding, dilation=(1, 1)) -> Pads:
+def window_pads(
+    height: int,
+    width: int,
+    window: tuple[int, int],
+    strides: tuple[int, int],
+    padding: str,
+    dilation: tuple[int, int] = (1, 1),
+) -> Pads:
     """Return ((top, bottom), (left, right)) for "valid" or "same" padding."""
     if padding == "valid":
         return (0, 0), (0, 0)

@@ -206,7 +206,7 @@ def block_address(dtype):
 def assembly(dtype=np.float32):
     """Return the machine code of `block` as text, for study: all its tiles, one after the other."""
     # Compiled afresh, because no listing is kept with what lies on disk.
-    return numba.cfunc(_signature(dtype))(block)._library.get_asm_str()  # type: ignore[attr-defined]
+    return numba.cfunc(_signature(dtype))(block)._library.get_asm_str()
 
 
 @intrinsic

@@ -5,11 +5,15 @@ dy/dx, backward is dx = dy · dy/dx, element by element; softmax mixes the eleme
 take name, dtype, trainable and input_shape besides their own arguments. Names and defaults are Keras's.
 """
 
-import numbers
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 from cnnlite import kernels
 from cnnlite.arguments import boolean, integer, number
 from cnnlite.layers.base import Layer
+from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class ActivationLayer(Layer):
@@ -35,31 +39,31 @@ class ActivationLayer(Layer):
 
     activation_name = ""
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         """Write y into `out` and return it."""
         raise NotImplementedError(f"{type(self).__name__} must define function(x, out).")
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         """Write dx, which is dy times the derivative of y by x, into `out` and return it."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(dy, x, y, out).")
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         y = self.function(x, self.allocate("y", x.shape, training))
         if training:
             self.remember(x, y)
         return y
 
-    def preactivation(self, x, training=False):
+    def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
         """Return what goes into the activation, which for this layer is x; see `Sequential.forward_logits`."""
         return self.prepare(x)
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         x, y = self.recall()
         dy = self.prepare_gradient(dy, y.shape)
         return self.gradient(dy, x, y, self.allocate("dx", y.shape))
 
-    def backward_preactivation(self, dz):
+    def backward_preactivation(self, dz: Array) -> Array:
         return dz
 
 
@@ -70,10 +74,10 @@ class Linear(ActivationLayer):
 
     # Both hand on what they got: nothing is written into `out`, so its memory is never touched.
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         return x
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         return dy
 
 
@@ -96,24 +100,30 @@ class ReLU(ActivationLayer):
 
     activation_name = "relu"
 
-    def __init__(self, max_value=None, negative_slope=0.0, threshold=0.0, **kwargs):
+    def __init__(
+        self,
+        max_value: float | None = None,
+        negative_slope: float = 0.0,
+        threshold: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.max_value = None if max_value is None else number(max_value, "max_value", "ReLU", minimum=0)
         self.negative_slope = number(negative_slope, "negative_slope", "ReLU", minimum=0)
         self.threshold = number(threshold, "threshold", "ReLU", minimum=0)
         self.limits = (self.max_value, self.negative_slope, self.threshold)
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         if self.limits == (None, 0, 0):
             return kernels.relu(x, out)
         return kernels.clipped_relu(x, *self.limits, out=out)
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         if self.limits == (None, 0, 0):
             return kernels.relu_backward(dy, y, out)
         return kernels.clipped_relu_backward(dy, x, *self.limits, out=out)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         arguments = {
             "max_value": self.max_value, "negative_slope": self.negative_slope, "threshold": self.threshold
         }
@@ -135,18 +145,18 @@ class LeakyReLU(ActivationLayer):
 
     activation_name = "leaky_relu"
 
-    def __init__(self, negative_slope=0.3, **kwargs):
+    def __init__(self, negative_slope: float = 0.3, **kwargs: Any) -> None:
         negative_slope = kwargs.pop("alpha", negative_slope)  # its name in Keras 2, which Keras 3 still takes
         super().__init__(**kwargs)
         self.negative_slope = number(negative_slope, "negative_slope", "LeakyReLU", minimum=0)
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         return kernels.leaky_relu(x, self.negative_slope, out)
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         return kernels.leaky_relu_backward(dy, y, self.negative_slope, out)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "negative_slope": self.negative_slope}
 
 
@@ -165,17 +175,17 @@ class ELU(ActivationLayer):
 
     activation_name = "elu"
 
-    def __init__(self, alpha=1.0, **kwargs):
+    def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.alpha = number(alpha, "alpha", "ELU")
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         return kernels.elu(x, self.alpha, out)
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         return kernels.elu_backward(dy, x, self.alpha, out)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "alpha": self.alpha}
 
 
@@ -196,17 +206,17 @@ class GELU(ActivationLayer):
 
     activation_name = "gelu"
 
-    def __init__(self, approximate=False, **kwargs):
+    def __init__(self, approximate: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.approximate = boolean(approximate, "approximate", "GELU")
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         return kernels.gelu(x, self.approximate, out)
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         return kernels.gelu_backward(dy, x, self.approximate, out)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "approximate": self.approximate}
 
 
@@ -222,10 +232,10 @@ class SiLU(ActivationLayer):
 
     activation_name = "silu"
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         return kernels.silu(x, out)
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         return kernels.silu_backward(dy, x, out)
 
 
@@ -241,10 +251,10 @@ class Sigmoid(ActivationLayer):
 
     activation_name = "sigmoid"
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         return kernels.sigmoid(x, out)
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         return kernels.sigmoid_backward(dy, y, out)
 
 
@@ -260,10 +270,10 @@ class Tanh(ActivationLayer):
 
     activation_name = "tanh"
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         return kernels.tanh(x, out)
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         return kernels.tanh_backward(dy, y, out)
 
 
@@ -279,10 +289,10 @@ class Softplus(ActivationLayer):
 
     activation_name = "softplus"
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         return kernels.softplus(x, out)
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         return kernels.softplus_backward(dy, y, out)
 
 
@@ -308,16 +318,16 @@ class Softmax(ActivationLayer):
 
     activation_name = "softmax"
 
-    def __init__(self, axis=-1, **kwargs):
+    def __init__(self, axis: int | Iterable[int] = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         owner = type(self).__name__
-        axes = (axis,) if isinstance(axis, numbers.Integral) else tuple(axis)
+        axes = tuple(axis) if isinstance(axis, Iterable) else (axis,)
         self.axis = tuple(integer(item, "axis", owner, minimum=-32) for item in axes)
         if self.axis != (-1,):
             # A loss may be fused with what is called "softmax", and takes it to run along the last axis.
             self.activation_name = ""
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         axes = len(input_shape)
         if not all(-axes <= axis < axes for axis in self.axis):
             raise ValueError(
@@ -326,13 +336,13 @@ class Softmax(ActivationLayer):
             )
         super().build(input_shape)
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         return kernels.softmax(x, self.axis, out)
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         return kernels.softmax_backward(dy, y, self.axis, out)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         axis = self.axis[0] if len(self.axis) == 1 else list(self.axis)
         return {**super().get_config(), "axis": axis}
 
@@ -351,8 +361,8 @@ class LogSoftmax(Softmax):
 
     activation_name = "log_softmax"
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         return kernels.log_softmax(x, self.axis, out)
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         return kernels.log_softmax_backward(dy, y, self.axis, out)

@@ -1,7 +1,12 @@
 """The layer that applies an activation given by its name."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from cnnlite import activations
 from cnnlite.layers.activation import ActivationLayer
+from cnnlite.types import Array, Config, Identifier, Shape
 
 
 class Activation(ActivationLayer):
@@ -23,21 +28,21 @@ class Activation(ActivationLayer):
     array([[0., 2.]], dtype=float32)
     """
 
-    def __init__(self, activation, **kwargs):
+    def __init__(self, activation: Identifier, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.activation = activations.get(activation, dtype=self.dtype)
         self.inner_layers.append(self.activation)
         self.activation_name = self.activation.activation_name
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.activation.build(input_shape)
 
-    def function(self, x, out):
+    def function(self, x: Array, out: Array) -> Array:
         return self.activation.function(x, out)
 
-    def gradient(self, dy, x, y, out):
+    def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
         return self.activation.gradient(dy, x, y, out)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "activation": activations.serialize(self.activation)}

@@ -1,8 +1,11 @@
 """Average pooling: an image made smaller by taking the mean of each window."""
 
+from __future__ import annotations
+
 from cnnlite import kernels
 from cnnlite.kernels.pooling import pooled_shape
 from cnnlite.layers.pool import Pool
+from cnnlite.types import Array, ArrayLike
 
 
 class AveragePool(Pool):
@@ -37,7 +40,7 @@ class AveragePool(Pool):
            [6.5, 9. ]], dtype=float32)
     """
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         window = self.window(x.shape)
         y = self.allocate("y", pooled_shape(x.shape, *window), training)
@@ -46,7 +49,7 @@ class AveragePool(Pool):
             self.remember(x.shape, y.shape)
         return self.finish(y)
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         x_shape, y_shape = self.recall()
         dy = self.prepare_image_gradient(dy, y_shape)
         dx = self.allocate("dx", x_shape)

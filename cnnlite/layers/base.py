@@ -1,22 +1,30 @@
 """What every layer shares: named arrays, checked input, buffers, and the memory between forward and backward."""
 
+from __future__ import annotations
+
 import math
 import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnlite import config, initializers, regularizers
 from cnnlite.arguments import boolean, float_array, one_of, shape_tuple
+from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Identifier, Shape
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
-class ArrayDict(dict):
+class ArrayDict(dict[str, Array]):
     """Named arrays that stay where they are: `d[name] = values` copies into the array of that name.
 
     A model keeps all its parameters in one flat vector and its layers hold views into it. Copying on
     assignment is what lets a layer write `self.grads["kernel"] = ...` without leaving that vector.
     """
 
-    def __setitem__(self, name, values):
+    def __setitem__(self, name: str, values: ArrayLike) -> None:
         if name not in self:
             raise KeyError(f"{name!r} is not the name of a weight. Known: {', '.join(self) or 'none'}.")
         if np.shape(values) != self[name].shape:
@@ -25,11 +33,11 @@ class ArrayDict(dict):
             )
         self[name][...] = values
 
-    def bind(self, name, array):
+    def bind(self, name: str, array: Array) -> None:
         """Make `array` itself the one of that name."""
         super().__setitem__(name, array)
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         # Copying and pickling would otherwise assign to names that the new one doesn't have yet.
         return ArrayDict, (dict(self),)
 
@@ -40,13 +48,13 @@ class Weight:
     It is None where the layer has no such weight, and assigning to it copies, as `params` does.
     """
 
-    def __set_name__(self, owner, name):
+    def __set_name__(self, owner: type[Layer], name: str) -> None:
         self.name = name
 
-    def __get__(self, layer, owner=None):
+    def __get__(self, layer: Layer | None, owner: type[Layer] | None = None) -> Any:
         return self if layer is None else layer.params.get(self.name, layer.state.get(self.name))
 
-    def __set__(self, layer, values):
+    def __set__(self, layer: Layer, values: ArrayLike) -> None:
         arrays = layer.params if self.name in layer.params else layer.state
         arrays[self.name] = values
 
@@ -89,7 +97,14 @@ class Layer:
     rank: int | None = None  # how many axes an input must have, batch included; None accepts any number
     channel_axis: int | None = None  # the axis whose size the weights depend on; None where there is none
 
-    def __init__(self, *, name=None, dtype=None, trainable=True, input_shape=None):
+    def __init__(
+        self,
+        *,
+        name: str | None = None,
+        dtype: DTypeLike | None = None,
+        trainable: bool = True,
+        input_shape: Shape | None = None,
+    ) -> None:
         owner = type(self).__name__
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
             raise ValueError(f"{owner}: name must be a text without '/'. Received: name={name!r}.")
@@ -101,17 +116,17 @@ class Layer:
         self.trainable = boolean(trainable, "trainable", owner)
         self.given_input_shape = None if input_shape is None else shape_tuple(input_shape, "input_shape", owner)
         self.built = False
-        self.input_shape = None
+        self.input_shape: Shape | None = None
         self._params, self._grads, self._state = ArrayDict(), ArrayDict(), ArrayDict()
-        self.regularizers = {}
-        self.inner_layers = []
+        self.regularizers: dict[str, regularizers.Regularizer] = {}
+        self.inner_layers: list[Layer] = []
         self.reuse_buffers = False
-        self._buffers = {}
-        self._memory = None
+        self._buffers: dict[str, Array] = {}
+        self._memory: tuple[Any, ...] | None = None
 
-    # What a layer defines.
+    # What a layer defines. (x is Any, so that a layer of yours may say that it takes np.ndarray alone.)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         """Create the weights for inputs of `input_shape`, whose first entry, the batch, may be None."""
         input_shape = (None, *input_shape[1:])
         if self.rank is not None and len(input_shape) != self.rank:
@@ -127,23 +142,23 @@ class Layer:
         self.input_shape = input_shape
         self.built = True
 
-    def forward(self, x, training=False):
+    def forward(self, x: Any, training: bool = False) -> Array:
         """Return y; with `training=True` also remember what `backward` needs."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x, training=False).")
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         """Take d loss / dy of the last training forward, fill `grads` and return d loss / dx."""
         raise NotImplementedError(f"{type(self).__name__} must define backward(dy).")
 
-    def backward_weights(self, dy):
+    def backward_weights(self, dy: Array) -> None:
         """Fill `grads` and nothing else: what a model calls where nobody needs the gradient of the input."""
         self.backward(dy)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of the output for an input of that shape; None stays None."""
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """Return the arguments that make this layer again, as plain values that JSON can hold."""
         config = {"name": self.name, "dtype": self.dtype.name, "trainable": self.trainable}
         if self.given_input_shape is not None:
@@ -151,28 +166,37 @@ class Layer:
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         """Make a layer from what `get_config` returned."""
         return cls(**config)
 
     # What a layer uses.
 
-    def __call__(self, x, training=False):
+    def __call__(self, x: ArrayLike, training: bool = False) -> Array:
         """Build the layer for `x` if that has not happened, and return `forward(x, training)`."""
         if not self.built:
             self.build_once(float_array(x, self.dtype, "x", self.name).shape)
         return self.forward(x, training=training)
 
-    def build_once(self, input_shape):
-        """Build the layer, unless that has happened."""
+    def build_once(self, input_shape: Shape) -> Shape:
+        """Build the layer, unless that has happened, and return the shape that it was built for."""
         if not self.built:
             self.build(input_shape)
         # A layer of a user's need not call Layer.build, which sets these two.
         self.built = True
         if self.input_shape is None:
             self.input_shape = (None, *input_shape[1:])
+        return self.input_shape
 
-    def add_weight(self, name, shape, initializer="glorot_uniform", *, trainable=True, regularizer=None):
+    def add_weight(
+        self,
+        name: str,
+        shape: Shape,
+        initializer: Identifier = "glorot_uniform",
+        *,
+        trainable: bool = True,
+        regularizer: Identifier | None = None,
+    ) -> None:
         """Create an array of `shape`: one of `params`, with its gradient, or of `state` if not trainable.
 
         Read it from there in every pass, and keep no reference to it: a model that trains moves it into its vector.
@@ -183,28 +207,29 @@ class Layer:
             self._grads.bind(name, np.zeros_like(array))
         else:
             self._state.bind(name, array)
-        if regularizer is not None:
-            self.regularizers[name] = regularizers.get(regularizer)
+        penalty = regularizers.get(regularizer)
+        if penalty is not None:
+            self.regularizers[name] = penalty
         self.built = True
 
-    def prepare(self, x):
+    def prepare(self, x: ArrayLike) -> Array:
         """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for."""
         x = float_array(x, self.dtype, "x", self.name)
-        self.build_once(x.shape)
-        if x.ndim != len(self.input_shape):
+        built_for = self.build_once(x.shape)
+        if x.ndim != len(built_for):
             raise ValueError(
-                f"{self.name}: the input must have {len(self.input_shape)} axes, the batch included, as the layer "
-                f"was built for {self.input_shape}. Received: shape={x.shape}."
+                f"{self.name}: the input must have {len(built_for)} axes, the batch included, as the layer was built "
+                f"for {built_for}. Received: shape={x.shape}."
             )
         axis = self.channel_axis
-        if axis is not None and x.shape[axis] != self.input_shape[axis]:
+        if axis is not None and x.shape[axis] != built_for[axis]:
             raise ValueError(
-                f"{self.name}: axis {axis} of the input must have size {self.input_shape[axis]}, as the layer was "
-                f"built for {self.input_shape}. Received: shape={x.shape}."
+                f"{self.name}: axis {axis} of the input must have size {built_for[axis]}, as the layer was built "
+                f"for {built_for}. Received: shape={x.shape}."
             )
         return x
 
-    def prepare_gradient(self, dy, shape):
+    def prepare_gradient(self, dy: Array, shape: Shape) -> Array:
         """Return dy as a C-contiguous array of the layer's dtype, checked to have the shape of the output."""
         dy = float_array(dy, self.dtype, "dy", self.name)
         if dy.shape != tuple(shape):
@@ -213,11 +238,11 @@ class Layer:
             )
         return dy
 
-    def remember(self, *values):
+    def remember(self, *values: Any) -> None:
         """Keep what `backward` will need."""
         self._memory = values
 
-    def recall(self):
+    def recall(self) -> tuple[Any, ...]:
         """Return what the last training forward kept; the same again until the next one."""
         if self._memory is None:
             raise ValueError(
@@ -226,7 +251,7 @@ class Layer:
             )
         return self._memory
 
-    def allocate(self, key, shape, training=True, dtype=None):
+    def allocate(self, key: str, shape: Shape, training: bool = True, dtype: DTypeLike | None = None) -> Array:
         """Return an uninitialised array of `shape`.
 
         It is a fresh one that the caller may hand out, unless a training loop has set `reuse_buffers`: then a
@@ -245,27 +270,27 @@ class Layer:
     # What users ask a layer.
 
     @property
-    def params(self):
+    def params(self) -> ArrayDict:
         """The trainable arrays by name; assigning to a name copies into its array."""
         return self._params
 
     @property
-    def grads(self):
+    def grads(self) -> ArrayDict:
         """d loss / d param by the same names, as the last `backward` left them."""
         return self._grads
 
     @property
-    def state(self):
+    def state(self) -> ArrayDict:
         """The arrays that training changes without a gradient."""
         return self._state
 
-    def walk(self):
+    def walk(self) -> Iterator[Layer]:
         """Yield this layer and every layer inside it."""
         yield self
         for layer in self.inner_layers:
             yield from layer.walk()
 
-    def named_layers(self, prefix=""):
+    def named_layers(self, prefix: str = "") -> list[tuple[str, Layer]]:
         """Return [(path, layer), ...] of this layer and all inside it that hold weights of their own."""
         path = prefix + self.name
         pairs = [(path, self)]
@@ -274,34 +299,34 @@ class Layer:
         return [(name, layer) for name, layer in pairs if layer._params or layer._state]
 
     @property
-    def output_shape(self):
+    def output_shape(self) -> Shape | None:
         """The shape of the output, None for the batch; None before the layer is built."""
         return None if self.input_shape is None else self.compute_output_shape(self.input_shape)
 
     @property
-    def weights(self):
+    def weights(self) -> list[Array]:
         """All arrays, the trainable ones first, in Keras's order."""
         return [*self.params.values(), *self.state.values()]
 
     @property
-    def trainable_weights(self):
+    def trainable_weights(self) -> list[Array]:
         """Those of `weights` that training changes by their gradients; none of a layer with `trainable=False`."""
         return list(self.params.values()) if self.trainable else []
 
     @property
-    def non_trainable_weights(self):
+    def non_trainable_weights(self) -> list[Array]:
         """The others of `weights`."""
         trainable = {id(array) for array in self.trainable_weights}
         return [array for array in self.weights if id(array) not in trainable]
 
-    def get_weights(self):
+    def get_weights(self) -> list[Array]:
         """Return copies of `weights`."""
         return [array.copy() for array in self.weights]
 
-    def set_weights(self, weights):
+    def set_weights(self, weights: Sequence[ArrayLike]) -> None:
         """Copy a list of arrays, in the order of `get_weights`, into the weights; all of them or none."""
-        weights = [np.asarray(array) for array in weights]
-        shapes = [array.shape for array in weights]
+        arrays = [np.asarray(array) for array in weights]
+        shapes = [array.shape for array in arrays]
         expected = [array.shape for array in self.weights]
         if not self.built:
             raise ValueError(f"{self.name}: set_weights needs weights to set. Call build(input_shape) first.")
@@ -309,19 +334,19 @@ class Layer:
             raise ValueError(
                 f"{self.name}: set_weights must get arrays of the shapes {expected}. Received: shapes={shapes}."
             )
-        for mine, array in zip(self.weights, weights):
+        for mine, array in zip(self.weights, arrays):
             mine[...] = array
 
-    def count_params(self):
+    def count_params(self) -> int:
         """Return how many numbers the weights hold, the non-trainable ones included."""
         if not self.built:
             raise ValueError(f"{self.name}: count_params needs weights to count. Call build(input_shape) first.")
         return sum(array.size for array in self.weights)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
 
 
-def snake_case(name):
+def snake_case(name: str) -> str:
     """Return "conv2d" for "Conv2D", "max_pool" for "MaxPool": the default name of a layer."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -1,10 +1,15 @@
 """Batch normalisation: each channel shifted and scaled to mean 0 and deviation 1, then to a learned beta and gamma."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from cnnlite import initializers, kernels, regularizers
 from cnnlite.arguments import boolean, integer, number
 from cnnlite.layers.base import Layer, Weight
+from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
 
 class BatchNorm(Layer):
@@ -68,9 +73,21 @@ class BatchNorm(Layer):
 
     gamma, beta, moving_mean, moving_variance = Weight(), Weight(), Weight(), Weight()
 
-    def __init__(self, axis=-1, momentum=0.99, epsilon=1e-3, center=True, scale=True, beta_initializer="zeros",
-                 gamma_initializer="ones", moving_mean_initializer="zeros", moving_variance_initializer="ones",
-                 beta_regularizer=None, gamma_regularizer=None, **kwargs):
+    def __init__(
+        self,
+        axis: int = -1,
+        momentum: float = 0.99,
+        epsilon: float = 1e-3,
+        center: bool = True,
+        scale: bool = True,
+        beta_initializer: Identifier = "zeros",
+        gamma_initializer: Identifier = "ones",
+        moving_mean_initializer: Identifier = "zeros",
+        moving_variance_initializer: Identifier = "ones",
+        beta_regularizer: Identifier | None = None,
+        gamma_regularizer: Identifier | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         owner = type(self).__name__
         if isinstance(axis, (list, tuple)) and len(axis) == 1:
@@ -89,7 +106,7 @@ class BatchNorm(Layer):
         self.beta_regularizer = regularizers.get(beta_regularizer)
         self.gamma_regularizer = regularizers.get(gamma_regularizer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         rank = len(input_shape)
         if self.axis % max(rank, 1) == 0 or not -rank < self.axis < rank:
             raise ValueError(
@@ -106,7 +123,7 @@ class BatchNorm(Layer):
         self.add_weight("moving_mean", channels, self.moving_mean_initializer, trainable=False)
         self.add_weight("moving_variance", channels, self.moving_variance_initializer, trainable=False)
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         shape = x.shape
         x = self.samples_by_channels(x)
@@ -126,7 +143,7 @@ class BatchNorm(Layer):
             self.remember(x if learning else None, mean, inv_std, shape)
         return self.restore(y, shape)
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         x, mean, inv_std, shape = self.recall()
         dy = self.samples_by_channels(self.prepare_gradient(dy, shape))
         gamma, _ = self.gamma_and_beta()
@@ -141,29 +158,29 @@ class BatchNorm(Layer):
                 self.grads["beta"] = dbeta
         return self.restore(dx, shape)
 
-    def samples_by_channels(self, x):
+    def samples_by_channels(self, x: Array) -> Array:
         """Return x as a contiguous (M, C)."""
         return np.ascontiguousarray(np.moveaxis(x, self.axis, -1)).reshape(-1, x.shape[self.axis])
 
-    def restore(self, y, shape):
+    def restore(self, y: Array, shape: Shape) -> Array:
         """Return the array (M, C) in the shape of the input."""
         sizes = list(shape)
         channels = sizes.pop(self.axis)
         return np.moveaxis(y.reshape(*sizes, channels), -1, self.axis)
 
-    def gamma_and_beta(self):
+    def gamma_and_beta(self) -> tuple[Array, Array]:
         """Return gamma and beta, 1 and 0 where the layer has none."""
         constant = np.ones_like(self.state["moving_mean"])
         return self.params.get("gamma", constant), self.params.get("beta", 0 * constant)
 
-    def move(self, name, value):
+    def move(self, name: str, value: Array) -> None:
         """Move an average towards `value`."""
         self.state[name] = self.momentum * self.state[name] + (1 - self.momentum) * value
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "axis": self.axis,
             "momentum": self.momentum,

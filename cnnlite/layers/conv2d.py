@@ -1,9 +1,14 @@
 """Conv2D: a kernel slides over the image, and every output pixel is a weighted sum of the window under it."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from cnnlite import initializers, kernels, regularizers
 from cnnlite.arguments import integer
 from cnnlite.identifiers import to_config
 from cnnlite.layers.convolution import Convolution
+from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 
 
 class Conv2D(Convolution):
@@ -44,10 +49,23 @@ class Conv2D(Convolution):
     (1, 14, 14, 4)
     """
 
-    def __init__(self, filters, kernel_size, strides=(1, 1), padding="valid", data_format=None,
-                 dilation_rate=(1, 1), groups=1, activation=None, use_bias=True,
-                 kernel_initializer="glorot_uniform", bias_initializer="zeros",
-                 kernel_regularizer=None, bias_regularizer=None, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: IntPair,
+        strides: IntPair = (1, 1),
+        padding: str = "valid",
+        data_format: str | None = None,
+        dilation_rate: IntPair = (1, 1),
+        groups: int = 1,
+        activation: Identifier | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Identifier = "glorot_uniform",
+        bias_initializer: Identifier = "zeros",
+        kernel_regularizer: Identifier | None = None,
+        bias_regularizer: Identifier | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
                          bias_initializer, bias_regularizer, **kwargs)
         self.filters = integer(filters, "filters", "Conv2D")
@@ -59,7 +77,7 @@ class Conv2D(Convolution):
         self.kernel_initializer = initializers.get(kernel_initializer)
         self.kernel_regularizer = regularizers.get(kernel_regularizer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         channels = input_shape[self.channel_axis]
         self.add_weight("kernel", (*self.kernel_size, channels // self.groups, self.filters),
@@ -67,7 +85,7 @@ class Conv2D(Convolution):
         if self.use_bias:
             self.add_weight("bias", (self.filters,), self.bias_initializer, regularizer=self.bias_regularizer)
 
-    def preactivation(self, x, training=False):
+    def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
         """z = x * kernel + bias, the convolution itself."""
         x = self.prepare(x)
         z = self.allocate("z", self.output_image_shape(*x.shape), training)
@@ -76,7 +94,7 @@ class Conv2D(Convolution):
             self.remember(x, z.shape)
         return self.finish(z)
 
-    def backward_preactivation(self, dz):
+    def backward_preactivation(self, dz: Array) -> Array:
         """dx[n, h, w, c] = sum of dz[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into"""
         dz = self.weight_gradients(dz)
         x, _ = self.recall()
@@ -84,7 +102,7 @@ class Conv2D(Convolution):
         kernels.conv2d_input_gradient(dz, self.params["kernel"], x.shape, *self.geometry(x), self.groups, out=dx)
         return self.finish(dx)
 
-    def weight_gradients(self, dz):
+    def weight_gradients(self, dz: Array) -> Array:
         """dkernel[ky, kx, c, f] = sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * dz[n, oh, ow, f],  dbias[f] = sum of dz
 
         Both sums run over all images and all output pixels, n, oh and ow.
@@ -98,7 +116,7 @@ class Conv2D(Convolution):
                 kernels.column_sums(dz.reshape(-1, self.filters), out=self.grads["bias"])
         return dz
 
-    def im2col(self, x):
+    def im2col(self, x: ArrayLike) -> Array:
         """Return the matrix whose product with the kernel this convolution is: (N * OH * OW, KH * KW * C).
 
         For study. With groups=1:
@@ -114,7 +132,7 @@ class Conv2D(Convolution):
         x = self.prepare(x)
         return kernels.im2col(x, self.kernel_size, *self.geometry(x))
 
-    def output_channels(self, channels):
+    def output_channels(self, channels: int | Any) -> int:
         if channels is not None and channels % self.groups:
             raise ValueError(
                 f"{self.name}: the channels of the input must be divisible by groups. "
@@ -122,7 +140,7 @@ class Conv2D(Convolution):
             )
         return self.filters
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "filters": self.filters,
             "groups": self.groups,

@@ -1,11 +1,16 @@
 """What Conv2D and DepthwiseConv2D share: their arguments, and where the window goes."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from cnnlite import activations, initializers, regularizers
 from cnnlite.arguments import boolean, padding_mode, pair
 from cnnlite.identifiers import to_config
-from cnnlite.kernels.geometry import window_output_size, window_pads
+from cnnlite.kernels.geometry import Pads, window_output_size, window_pads
 from cnnlite.layers.base import Weight
 from cnnlite.layers.image import ImageLayer
+from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 
 
 class Convolution(ImageLayer):
@@ -13,8 +18,21 @@ class Convolution(ImageLayer):
 
     kernel, bias = Weight(), Weight()
 
-    def __init__(self, kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
-                 bias_initializer, bias_regularizer, **kwargs):
+    channel_axis: int
+
+    def __init__(
+        self,
+        kernel_size: IntPair,
+        strides: IntPair,
+        padding: str,
+        data_format: str | None,
+        dilation_rate: IntPair,
+        activation: Identifier | None,
+        use_bias: bool,
+        bias_initializer: Identifier,
+        bias_regularizer: Identifier | None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(data_format, **kwargs)
         owner = type(self).__name__
         self.kernel_size = pair(kernel_size, "kernel_size", owner)
@@ -33,46 +51,46 @@ class Convolution(ImageLayer):
         self.inner_layers = [self.activation]
         self.channel_axis = -1 if self.data_format == "channels_last" else 1
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         return self.activation.forward(self.preactivation(x, training), training)
 
-    def preactivation(self, x, training=False):
+    def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
         """Return what goes into the activation."""
         raise NotImplementedError(f"{type(self).__name__} must define preactivation(x, training=False).")
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         return self.backward_preactivation(self.activation.backward(dy))
 
-    def backward_weights(self, dy):
+    def backward_weights(self, dy: Array) -> None:
         self.weight_gradients(self.activation.backward(dy))
 
-    def backward_preactivation(self, dz):
+    def backward_preactivation(self, dz: Array) -> Array:
         """Take the gradient by what `preactivation` returned, fill `grads` and return dx."""
         raise NotImplementedError(f"{type(self).__name__} must define backward_preactivation(dz).")
 
-    def weight_gradients(self, dz):
+    def weight_gradients(self, dz: Array) -> Array:
         """Fill `grads`, and return dz as contiguous (N, OH, OW, C)."""
         raise NotImplementedError(f"{type(self).__name__} must define weight_gradients(dz).")
 
-    def geometry(self, x):
+    def geometry(self, x: Array) -> tuple[tuple[int, int], Pads, tuple[int, int]]:
         """Return (strides, pads, dilation), the arguments of the kernels, for x of shape (N, H, W, C)."""
-        pads = window_pads(*x.shape[1:3], self.kernel_size, self.strides, self.padding, self.dilation_rate)
+        pads = window_pads(x.shape[1], x.shape[2], self.kernel_size, self.strides, self.padding, self.dilation_rate)
         return self.strides, pads, self.dilation_rate
 
-    def output_channels(self, channels):
+    def output_channels(self, channels: int | Any) -> int | Any:
         """Return how many channels the output has for an input with so many."""
         raise NotImplementedError(f"{type(self).__name__} must define output_channels(channels).")
 
-    def output_image_shape(self, n, height, width, channels):
+    def output_image_shape(self, n: int | Any, height: int | Any, width: int | Any, channels: int | Any) -> Shape:
         """Return (N, OH, OW, C of the output) for images of that shape."""
         size = window_output_size(height, width, self.kernel_size, self.strides, self.padding, self.dilation_rate,
                                   self.name)
         return (n, *size, self.output_channels(channels))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.join(*self.output_image_shape(*self.split(input_shape)))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "kernel_size": list(self.kernel_size),
             "strides": list(self.strides),

@@ -1,9 +1,14 @@
 """Dense: every output is a weighted sum of all inputs."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from cnnlite import activations, initializers, kernels, regularizers
 from cnnlite.arguments import boolean, integer
 from cnnlite.identifiers import to_config
 from cnnlite.layers.base import Layer, Weight
+from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
 
 class Dense(Layer):
@@ -36,8 +41,17 @@ class Dense(Layer):
 
     kernel, bias = Weight(), Weight()
 
-    def __init__(self, units, activation=None, use_bias=True, kernel_initializer="glorot_uniform",
-                 bias_initializer="zeros", kernel_regularizer=None, bias_regularizer=None, **kwargs):
+    def __init__(
+        self,
+        units: int,
+        activation: Identifier | None = None,
+        use_bias: bool = True,
+        kernel_initializer: Identifier = "glorot_uniform",
+        bias_initializer: Identifier = "zeros",
+        kernel_regularizer: Identifier | None = None,
+        bias_regularizer: Identifier | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.units = integer(units, "units", "Dense")
         self.activation = activations.get(activation, dtype=self.dtype)
@@ -49,7 +63,7 @@ class Dense(Layer):
         self.inner_layers = [self.activation]
         self.channel_axis = -1
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         if len(input_shape) < 2:
             raise ValueError(
                 f"{self.name}: the input must have at least 2 axes, (samples, features). "
@@ -61,10 +75,10 @@ class Dense(Layer):
         if self.use_bias:
             self.add_weight("bias", (self.units,), self.bias_initializer, regularizer=self.bias_regularizer)
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         return self.activation.forward(self.preactivation(x, training), training)
 
-    def preactivation(self, x, training=False):
+    def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
         """z = x @ kernel + bias"""
         x = self.prepare(x)
         rows = x.reshape(-1, x.shape[-1])
@@ -74,20 +88,20 @@ class Dense(Layer):
             self.remember(rows, x.shape)
         return z.reshape(*x.shape[:-1], self.units)
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         return self.backward_preactivation(self.activation.backward(dy))
 
-    def backward_preactivation(self, dz):
+    def backward_preactivation(self, dz: Array) -> Array:
         """dkernel = x.T @ dz,  dbias = sum of dz over the rows,  dx = dz @ kernel.T"""
         dz = self.weight_gradients(dz)
         rows, x_shape = self.recall()
         dx = self.allocate("dx", rows.shape)
         return kernels.matmul(dz, self.params["kernel"], transpose_b=True, out=dx).reshape(x_shape)
 
-    def backward_weights(self, dy):
+    def backward_weights(self, dy: Array) -> None:
         self.weight_gradients(self.activation.backward(dy))
 
-    def weight_gradients(self, dz):
+    def weight_gradients(self, dz: Array) -> Array:
         """Fill `grads`, and return dz as a matrix."""
         rows, x_shape = self.recall()
         dz = self.prepare_gradient(dz, (*x_shape[:-1], self.units)).reshape(-1, self.units)
@@ -97,10 +111,10 @@ class Dense(Layer):
                 kernels.column_sums(dz, out=self.grads["bias"])
         return dz
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             **super().get_config(),
             "units": self.units,

@@ -1,9 +1,14 @@
 """DepthwiseConv2D: every channel is convolved on its own, with kernels of its own."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from cnnlite import initializers, kernels, regularizers
 from cnnlite.arguments import integer
 from cnnlite.identifiers import to_config
 from cnnlite.layers.convolution import Convolution
+from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 
 
 class DepthwiseConv2D(Convolution):
@@ -34,16 +39,29 @@ class DepthwiseConv2D(Convolution):
     (1, 6, 6, 6)
     """
 
-    def __init__(self, kernel_size, strides=(1, 1), padding="valid", depth_multiplier=1, data_format=None,
-                 dilation_rate=(1, 1), activation=None, use_bias=True, depthwise_initializer="glorot_uniform",
-                 bias_initializer="zeros", depthwise_regularizer=None, bias_regularizer=None, **kwargs):
+    def __init__(
+        self,
+        kernel_size: IntPair,
+        strides: IntPair = (1, 1),
+        padding: str = "valid",
+        depth_multiplier: int = 1,
+        data_format: str | None = None,
+        dilation_rate: IntPair = (1, 1),
+        activation: Identifier | None = None,
+        use_bias: bool = True,
+        depthwise_initializer: Identifier = "glorot_uniform",
+        bias_initializer: Identifier = "zeros",
+        depthwise_regularizer: Identifier | None = None,
+        bias_regularizer: Identifier | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
                          bias_initializer, bias_regularizer, **kwargs)
         self.depth_multiplier = integer(depth_multiplier, "depth_multiplier", "DepthwiseConv2D")
         self.depthwise_initializer = initializers.get(depthwise_initializer)
         self.depthwise_regularizer = regularizers.get(depthwise_regularizer)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         channels = input_shape[self.channel_axis]
         self.add_weight("kernel", (*self.kernel_size, channels, self.depth_multiplier), self.depthwise_initializer,
@@ -52,7 +70,7 @@ class DepthwiseConv2D(Convolution):
             self.add_weight("bias", (self.output_channels(channels),), self.bias_initializer,
                             regularizer=self.bias_regularizer)
 
-    def preactivation(self, x, training=False):
+    def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
         """z = x * kernel + bias, channel by channel."""
         x = self.prepare(x)
         z = self.allocate("z", self.output_image_shape(*x.shape), training)
@@ -61,7 +79,7 @@ class DepthwiseConv2D(Convolution):
             self.remember(x, z.shape)
         return self.finish(z)
 
-    def backward_preactivation(self, dz):
+    def backward_preactivation(self, dz: Array) -> Array:
         """dx[n, h, w, c] = sum of dz[n, oh, ow, c*M + m] * kernel[ky, kx, c, m] over all that the pixel went into"""
         dz = self.weight_gradients(dz)
         x, _ = self.recall()
@@ -69,7 +87,7 @@ class DepthwiseConv2D(Convolution):
         kernels.depthwise_conv2d_input_gradient(dz, self.params["kernel"], x.shape, *self.geometry(x), out=dx)
         return self.finish(dx)
 
-    def weight_gradients(self, dz):
+    def weight_gradients(self, dz: Array) -> Array:
         """dkernel[ky, kx, c, m] = sum over n, oh, ow of x[n, oh*s + ky*d, ow*s + kx*d, c] * dz[n, oh, ow, c*M + m]"""
         x, z_shape = self.recall()
         dz = self.prepare_image_gradient(dz, z_shape)
@@ -80,10 +98,10 @@ class DepthwiseConv2D(Convolution):
                 kernels.column_sums(dz.reshape(-1, dz.shape[-1]), out=self.grads["bias"])
         return dz
 
-    def output_channels(self, channels):
+    def output_channels(self, channels: int | Any) -> int | Any:
         return None if channels is None else channels * self.depth_multiplier
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {
             "depth_multiplier": self.depth_multiplier,
             "depthwise_initializer": to_config(self.depthwise_initializer),

@@ -1,10 +1,16 @@
 """Dropout: a random part of the inputs is set to 0 while the model trains."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from cnnlite.arguments import integer, number
 from cnnlite.layers.base import Layer
 from cnnlite.random import RandomStream
+from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class Dropout(Layer):
@@ -37,7 +43,13 @@ class Dropout(Layer):
     array([1.], dtype=float32)
     """
 
-    def __init__(self, rate, noise_shape=None, seed=None, **kwargs):
+    def __init__(
+        self,
+        rate: float,
+        noise_shape: Sequence[int | None] | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         owner = type(self).__name__
         self.rate = number(rate, "rate", owner, minimum=0)
@@ -55,7 +67,7 @@ class Dropout(Layer):
         self.seed = seed
         self.random = RandomStream(seed)
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         if not training:
             return x
@@ -66,12 +78,12 @@ class Dropout(Layer):
         self.remember(x.shape, mask)
         return self._multiply(x, mask, "y")
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         shape, mask = self.recall()
         dy = self.prepare_gradient(dy, shape)
         return dy if mask is None else self._multiply(dy, mask, "dx")
 
-    def draw_mask(self, x):
+    def draw_mask(self, x: Array) -> Array:
         """Return a new mask, which broadcasts against x."""
         shape = self.mask_shape(x.shape)
         # In float32 whatever the dtype of the layer, so that a seed gives the same mask in either precision.
@@ -82,7 +94,7 @@ class Dropout(Layer):
             mask *= 1 / (1 - self.rate)
         return mask
 
-    def mask_shape(self, shape):
+    def mask_shape(self, shape: Shape) -> Shape:
         """Return the shape of the mask for an input of that shape."""
         if self.noise_shape is None:
             return shape
@@ -94,10 +106,10 @@ class Dropout(Layer):
             )
         return mask
 
-    def get_config(self):
+    def get_config(self) -> Config:
         noise_shape = None if self.noise_shape is None else list(self.noise_shape)
         return {**super().get_config(), "rate": self.rate, "noise_shape": noise_shape, "seed": self.seed}
 
-    def _multiply(self, x, mask, key):
+    def _multiply(self, x: Array, mask: Array, key: str) -> Array:
         with np.errstate(invalid="ignore"):  # infinity times 0: NaN goes on, without a warning
             return np.multiply(x, mask, out=self.allocate(key, x.shape))

@@ -1,10 +1,16 @@
 """Flatten: all axes but the batch become one."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
+
+import numpy as np
 
 from cnnlite import config
 from cnnlite.arguments import one_of
 from cnnlite.layers.base import Layer
+from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class Flatten(Layer):
@@ -23,29 +29,29 @@ class Flatten(Layer):
     (2, 48)
     """
 
-    def __init__(self, data_format=None, **kwargs):
+    def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         data_format = config.image_data_format() if data_format is None else data_format
         self.data_format = one_of(data_format, ("channels_last", "channels_first"), "data_format", "Flatten")
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         if self.data_format == "channels_first" and x.ndim > 2:
-            x = x.transpose(0, *range(2, x.ndim), 1)
+            x = np.moveaxis(x, 1, -1)
         if training:
             self.remember(x.shape)
         return x.reshape(self.compute_output_shape(x.shape))
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         (shape,) = self.recall()
         dx = self.prepare_gradient(dy, self.compute_output_shape(shape)).reshape(shape)
         if self.data_format == "channels_first" and dx.ndim > 2:
-            dx = dx.transpose(0, -1, *range(1, dx.ndim - 1))
+            dx = np.moveaxis(dx, -1, 1)
         return dx
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         sample = input_shape[1:]
         return (input_shape[0], None if None in sample else math.prod(sample))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "data_format": self.data_format}

@@ -1,31 +1,36 @@
 """Global pooling: one number for each channel of an image, by the kernels of pooling with a window as large as it."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from cnnlite import kernels
 from cnnlite.arguments import boolean
 from cnnlite.kernels.pooling import argmax_dtype
 from cnnlite.layers.image import ImageLayer
 from cnnlite.layers.pool import Window
+from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class GlobalPool(ImageLayer):
     """The base of the layers that reduce an image to one pixel; a subclass defines forward and backward."""
 
-    def __init__(self, data_format=None, keepdims=False, **kwargs):
+    def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any) -> None:
         super().__init__(data_format, **kwargs)
         self.keepdims = boolean(keepdims, "keepdims", type(self).__name__)
 
     @staticmethod
-    def window(shape) -> Window:
+    def window(shape: Shape) -> Window:
         """Return (window, strides, pads) of the one window that covers images of shape (N, H, W, C)."""
-        return shape[1:3], (1, 1), ((0, 0), (0, 0))
+        return (shape[1], shape[2]), (1, 1), ((0, 0), (0, 0))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, height, width, channels = self.split(input_shape)
         if 0 in (height, width):
             raise ValueError(f"{self.name}: the image must have at least one pixel. Received: shape={input_shape}.")
         return self.join(n, 1, 1, channels) if self.keepdims else (n, channels)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"keepdims": self.keepdims, **super().get_config()}
 
 
@@ -54,7 +59,7 @@ class GlobalMaxPool(GlobalPool):
     array([[6., 7.]], dtype=float32)
     """
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         shape = (x.shape[0], 1, 1, x.shape[3])
         y = self.allocate("y", shape, training)
@@ -64,7 +69,7 @@ class GlobalMaxPool(GlobalPool):
             self.remember(argmax, x.shape)
         return y.reshape(self.compute_output_shape(self.join(*x.shape)))
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         argmax, x_shape = self.recall()
         dy = self.prepare_gradient(dy, self.compute_output_shape(self.join(*x_shape))).reshape(argmax.shape)
         dx = self.allocate("dx", x_shape)
@@ -94,7 +99,7 @@ class GlobalAveragePool(GlobalPool):
     array([[3., 4.]], dtype=float32)
     """
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         y = self.allocate("y", (x.shape[0], 1, 1, x.shape[3]), training)
         kernels.average_pool(x, *self.window(x.shape), out=y)
@@ -102,7 +107,7 @@ class GlobalAveragePool(GlobalPool):
             self.remember(x.shape)
         return y.reshape(self.compute_output_shape(self.join(*x.shape)))
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         (x_shape,) = self.recall()
         dy = self.prepare_gradient(dy, self.compute_output_shape(self.join(*x_shape)))
         dx = self.allocate("dx", x_shape)

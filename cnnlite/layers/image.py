@@ -1,10 +1,15 @@
 """What the layers on images share: the two layouts, (N, H, W, C) and (N, C, H, W)."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from cnnlite import config
 from cnnlite.arguments import one_of
 from cnnlite.layers.base import Layer
+from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class ImageLayer(Layer):
@@ -12,33 +17,33 @@ class ImageLayer(Layer):
 
     rank = 4
 
-    def __init__(self, data_format=None, **kwargs):
+    def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if data_format is None:
             data_format = config.image_data_format()
         self.data_format = one_of(data_format, ("channels_last", "channels_first"), "data_format", type(self).__name__)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         # First of all, so that a shape that doesn't fit leaves the layer as it was.
         self.compute_output_shape(input_shape)
         super().build(input_shape)
 
-    def prepare(self, x):
+    def prepare(self, x: ArrayLike) -> Array:
         """Return x checked, and as contiguous (N, H, W, C)."""
         x = super().prepare(x)
         self.compute_output_shape(x.shape)
         return x if self.data_format == "channels_last" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
-    def prepare_image_gradient(self, dy, shape):
+    def prepare_image_gradient(self, dy: Array, shape: Shape) -> Array:
         """Return dy checked, and as contiguous (N, OH, OW, C), which is `shape`."""
         dy = self.prepare_gradient(dy, self.join(*shape))
         return dy if self.data_format == "channels_last" else np.ascontiguousarray(dy.transpose(0, 2, 3, 1))
 
-    def finish(self, y):
+    def finish(self, y: Array) -> Array:
         """Return images (N, H, W, C) in the layout of the user; a view."""
         return y if self.data_format == "channels_last" else y.transpose(0, 3, 1, 2)
 
-    def split(self, input_shape):
+    def split(self, input_shape: Shape) -> Shape:
         """Return (N, H, W, C) of a shape in the layout of the user."""
         if len(input_shape) != self.rank:
             raise ValueError(
@@ -49,10 +54,10 @@ class ImageLayer(Layer):
         height, width, channels = image if self.data_format == "channels_last" else (*image[1:], image[0])
         return n, height, width, channels
 
-    def join(self, n, height, width, channels):
+    def join(self, n: int | Any, height: int | Any, width: int | Any, channels: int | Any) -> Shape:
         """Return these four in the layout of the user."""
         last = self.data_format == "channels_last"
         return (n, height, width, channels) if last else (n, channels, height, width)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"data_format": self.data_format, **super().get_config()}

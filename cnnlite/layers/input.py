@@ -1,8 +1,13 @@
 """Input: the shape of what goes into a model."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 
 from cnnlite.arguments import integer, shape_tuple
+from cnnlite.types import DTypeLike
 
 
 class InputLayer:
@@ -28,21 +33,33 @@ class InputLayer:
     <InputLayer shape=(28, 28, 1)>
     """
 
-    def __init__(self, shape=None, batch_size=None, dtype=None, *, batch_shape=None, input_shape=None, name=None):
-        if sum(given is not None for given in (shape, batch_shape, input_shape)) != 1:
+    def __init__(
+        self,
+        shape: Sequence[int | None] | int | None = None,
+        batch_size: int | None = None,
+        dtype: DTypeLike | None = None,
+        *,
+        batch_shape: Sequence[int | None] | None = None,
+        input_shape: Sequence[int | None] | int | None = None,
+        name: str | None = None,
+    ) -> None:
+        if shape is not None and batch_shape is input_shape is None:
+            sample = shape
+        elif input_shape is not None and shape is batch_shape is None:
+            sample = input_shape
+        elif batch_shape is not None and shape is input_shape is None:
+            batch_size, *sample = batch_shape
+        else:
             raise ValueError(
                 f"Input: shape must be given, once. Received: shape={shape}, batch_shape={batch_shape}, "
                 f"input_shape={input_shape}. Pass one like shape=(28, 28, 1)."
             )
-        shape = input_shape if shape is None else shape
-        if batch_shape is not None:
-            batch_size, *shape = batch_shape
-        self.shape = shape_tuple(shape, "shape", "Input")
+        self.shape = shape_tuple(sample, "shape", "Input")
         self.batch_size = None if batch_size is None else integer(batch_size, "batch_size", "Input")
         self.dtype = None if dtype is None else np.dtype(dtype).name
         self.name = "input_layer" if name is None else name
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"<InputLayer shape={self.shape}>"
 
 

@@ -1,8 +1,11 @@
 """Max pooling: an image made smaller by keeping the largest value of each window."""
 
+from __future__ import annotations
+
 from cnnlite import kernels
 from cnnlite.kernels.pooling import argmax_dtype, pooled_shape
 from cnnlite.layers.pool import Pool
+from cnnlite.types import Array, ArrayLike
 
 
 class MaxPool(Pool):
@@ -41,7 +44,7 @@ class MaxPool(Pool):
            [7., 9.]], dtype=float32)
     """
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         window = self.window(x.shape)
         shape = pooled_shape(x.shape, *window)
@@ -52,7 +55,7 @@ class MaxPool(Pool):
             self.remember(argmax, x.shape)
         return self.finish(y)
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         argmax, x_shape = self.recall()
         dy = self.prepare_image_gradient(dy, argmax.shape)
         dx = self.allocate("dx", x_shape)

@@ -1,9 +1,14 @@
 """Rescaling: pixels from 0..255 to 0..1, say."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 from cnnlite.arguments import float_array
 from cnnlite.layers.base import Layer
+from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class Rescaling(Layer):
@@ -27,12 +32,12 @@ class Rescaling(Layer):
     array([[-1.,  1.]], dtype=float32)
     """
 
-    def __init__(self, scale, offset=0.0, **kwargs):
+    def __init__(self, scale: ArrayLike, offset: ArrayLike = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.scale = self._constant(scale, "scale")
         self.offset = self._constant(offset, "offset")
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         for name, value in (("scale", self.scale), ("offset", self.offset)):
             ends = tuple(input_shape[len(input_shape) - value.ndim:])
             if value.ndim > len(ends) or any(
@@ -44,7 +49,7 @@ class Rescaling(Layer):
                 )
         super().build(input_shape)
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         if training:
             self.remember(x.shape)
@@ -52,16 +57,16 @@ class Rescaling(Layer):
         y += self.offset.astype(self.dtype)
         return y
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         (shape,) = self.recall()
         dy = self.prepare_gradient(dy, shape)
         return np.multiply(dy, self.scale.astype(self.dtype), out=self.allocate("dx", shape))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "scale": self.scale.tolist(), "offset": self.offset.tolist()}
 
     @staticmethod
-    def _constant(value, name):
+    def _constant(value: ArrayLike, name: str) -> Array:
         value = np.array(float_array(value, np.float64, name, "Rescaling"))
         if not np.isfinite(value).all():
             raise ValueError(f"Rescaling: {name} must be finite. Received: {name}={value}.")

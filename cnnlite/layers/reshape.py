@@ -1,9 +1,14 @@
 """Reshape: the same values in another shape."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from cnnlite.arguments import integer
 from cnnlite.layers.base import Layer
+from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class Reshape(Layer):
@@ -26,7 +31,7 @@ class Reshape(Layer):
     (5, 3, 2, 2)
     """
 
-    def __init__(self, target_shape, **kwargs):
+    def __init__(self, target_shape: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         try:
             target_shape = tuple(target_shape)
@@ -41,21 +46,21 @@ class Reshape(Layer):
                 f"Received: target_shape={self.target_shape}."
             )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         self.compute_output_shape(input_shape)
         super().build(input_shape)
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         if training:
             self.remember(x.shape)
         return x.reshape(self.compute_output_shape(x.shape))
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         (shape,) = self.recall()
         return self.prepare_gradient(dy, self.compute_output_shape(shape)).reshape(shape)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         batch, *sample = input_shape
         if None in sample:
             return (batch, *(None if size == -1 else size for size in self.target_shape))
@@ -67,5 +72,5 @@ class Reshape(Layer):
             )
         return (batch, *(size // known if target == -1 else target for target in self.target_shape))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "target_shape": list(self.target_shape)}

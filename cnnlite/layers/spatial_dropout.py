@@ -1,8 +1,13 @@
 """SpatialDropout2D: dropout of whole channels."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from cnnlite import config
 from cnnlite.arguments import one_of
 from cnnlite.layers.dropout import Dropout
+from cnnlite.types import Config, Shape
 
 
 class SpatialDropout2D(Dropout):
@@ -30,17 +35,17 @@ class SpatialDropout2D(Dropout):
 
     rank = 4
 
-    def __init__(self, rate, data_format=None, seed=None, **kwargs):
+    def __init__(self, rate: float, data_format: str | None = None, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(rate, seed=seed, **kwargs)
         data_format = config.image_data_format() if data_format is None else data_format
         self.data_format = one_of(data_format, ("channels_last", "channels_first"), "data_format", "SpatialDropout2D")
 
-    def mask_shape(self, shape):
+    def mask_shape(self, shape: Shape) -> Shape:
         if self.data_format == "channels_first":
             return (*shape[:2], 1, 1)
         return (shape[0], 1, 1, shape[3])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         arguments = super().get_config()
         del arguments["noise_shape"]
         return {**arguments, "data_format": self.data_format}

@@ -1,9 +1,13 @@
 """ZeroPadding2D: a frame of zeros around each image."""
 
+from __future__ import annotations
+
 import numbers
+from typing import Any
 
 from cnnlite.arguments import pair
 from cnnlite.layers.image import ImageLayer
+from cnnlite.types import Array, ArrayLike, Config, IntPair, Shape
 
 
 class ZeroPadding2D(ImageLayer):
@@ -30,9 +34,14 @@ class ZeroPadding2D(ImageLayer):
            [0., 0., 0.]], dtype=float32)
     """
 
-    def __init__(self, padding=(1, 1), data_format=None, **kwargs):
+    def __init__(
+        self,
+        padding: IntPair | tuple[IntPair, IntPair] = (1, 1),
+        data_format: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(data_format, **kwargs)
-        sides = (padding, padding) if isinstance(padding, numbers.Integral) else padding
+        sides: Any = (padding, padding) if isinstance(padding, numbers.Integral) else padding
         if isinstance(sides, str) or not hasattr(sides, "__len__") or len(sides) != 2:
             raise ValueError(
                 "ZeroPadding2D: padding must be an integer, a pair of integers or a pair of pairs. "
@@ -40,7 +49,7 @@ class ZeroPadding2D(ImageLayer):
             )
         self.padding = tuple(pair(side, "padding", "ZeroPadding2D", minimum=0) for side in sides)
 
-    def forward(self, x, training=False):
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         if training:
             self.remember(x.shape)
@@ -49,24 +58,24 @@ class ZeroPadding2D(ImageLayer):
         self._inside(y, x.shape)[...] = x
         return self.finish(y)
 
-    def backward(self, dy):
+    def backward(self, dy: Array) -> Array:
         (shape,) = self.recall()
         dy = self.prepare_image_gradient(dy, self._padded(*shape))
         dx = self.allocate("dx", shape)
         dx[...] = self._inside(dy, shape)
         return self.finish(dx)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.join(*self._padded(*self.split(input_shape)))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {"padding": [list(side) for side in self.padding], **super().get_config()}
 
-    def _padded(self, n, height, width, channels):
+    def _padded(self, n: int, height: int | Any, width: int | Any, channels: int | Any) -> Shape:
         rows, columns = (sum(side) for side in self.padding)
         return n, None if height is None else height + rows, None if width is None else width + columns, channels
 
-    def _inside(self, y, shape):
+    def _inside(self, y: Array, shape: Shape) -> Array:
         """Return the view of the padded images y where images of `shape` lie."""
         (top, _), (left, _) = self.padding
         return y[:, top:top + shape[1], left:left + shape[2]]

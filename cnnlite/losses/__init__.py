@@ -4,10 +4,15 @@ Every loss is computed for each sample by `forward`, averaged over the batch by 
 by the predictions by `backward`. The functions return what `forward` of the class of that name returns.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.losses.base import Loss
 from cnnlite.losses.crossentropy import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
 from cnnlite.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError
+from cnnlite.types import Array, ArrayLike, Config
 
 __all__ = [
     "BinaryCrossentropy",
@@ -40,37 +45,55 @@ LOSSES = {
 }
 
 
-def categorical_crossentropy(y_true, y_pred, from_logits=False, label_smoothing=0.0, axis=-1):
+def categorical_crossentropy(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+) -> Array:
     """Return the losses (N, ...) that `CategoricalCrossentropy` averages."""
     return CategoricalCrossentropy(from_logits, label_smoothing, axis).forward(y_true, y_pred)
 
 
-def sparse_categorical_crossentropy(y_true, y_pred, from_logits=False, ignore_class=None, axis=-1):
+def sparse_categorical_crossentropy(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    from_logits: bool = False,
+    ignore_class: int | None = None,
+    axis: int = -1,
+) -> Array:
     """Return the losses (N, ...) that `SparseCategoricalCrossentropy` averages."""
     return SparseCategoricalCrossentropy(from_logits, ignore_class, axis=axis).forward(y_true, y_pred)
 
 
-def binary_crossentropy(y_true, y_pred, from_logits=False, label_smoothing=0.0, axis=-1):
+def binary_crossentropy(
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    from_logits: bool = False,
+    label_smoothing: float = 0.0,
+    axis: int = -1,
+) -> Array:
     """Return the losses (N, ...) that `BinaryCrossentropy` averages."""
     return BinaryCrossentropy(from_logits, label_smoothing, axis).forward(y_true, y_pred)
 
 
-def mean_squared_error(y_true, y_pred):
+def mean_squared_error(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
     """Return the losses (N, ...) that `MeanSquaredError` averages."""
     return MeanSquaredError().forward(y_true, y_pred)
 
 
-def mean_absolute_error(y_true, y_pred):
+def mean_absolute_error(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
     """Return the losses (N, ...) that `MeanAbsoluteError` averages."""
     return MeanAbsoluteError().forward(y_true, y_pred)
 
 
-def huber(y_true, y_pred, delta=1.0):
+def huber(y_true: ArrayLike, y_pred: ArrayLike, delta: float = 1.0) -> Array:
     """Return the losses (N, ...) that `Huber` averages."""
     return Huber(delta).forward(y_true, y_pred)
 
 
-def get(identifier):
+def get(identifier: Any) -> Loss:
     """Return the loss that a name ("mse", "categorical_crossentropy"), a config, or a loss stands for.
 
     One of the functions of this module stands for its class, as Keras scripts write it.
@@ -93,6 +116,6 @@ def get(identifier):
     return loss
 
 
-def serialize(loss):
+def serialize(loss: Loss | None) -> Config | None:
     """Return {"class_name", "config"} for a loss, or None for None."""
     return to_config(loss)

@@ -1,11 +1,18 @@
 """What every loss shares: the mean over a batch, weights of samples, and checks."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnlite import config, labels
 from cnnlite.arguments import float_array, one_of
+from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Loss:
@@ -39,22 +46,29 @@ class Loss:
             accurately from its input, the logits, with `on_logits()`; None elsewhere.
     """
 
-    def __init__(self, name=None, reduction="sum_over_batch_size", dtype=None):
+    def __init__(
+        self,
+        name: str | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        dtype: DTypeLike | None = None,
+    ) -> None:
         owner = type(self).__name__
         self.name = owner if name is None else name
         reduction = "none" if reduction is None else reduction
         self.reduction = one_of(reduction, ("sum_over_batch_size", "sum", "none"), "reduction", owner)
         self.dtype = None if dtype is None else one_of(np.dtype(dtype).name, ("float32", "float64"), "dtype", owner)
 
-    def forward(self, y_true, y_pred):
+    # Any, so that a loss of yours may say that it takes np.ndarray alone.
+
+    def forward(self, y_true: Any, y_pred: Any) -> Array:
         """Return the losses (N, ...) of predictions (N, ..., K)."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(y_true, y_pred).")
 
-    def gradient(self, y_true, y_pred):
+    def gradient(self, y_true: Any, y_pred: Any) -> Array:
         """Return the derivative (N, ..., K) of each of the losses (N, ...) by the predictions that it is made of."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(y_true, y_pred).")
 
-    def __call__(self, y_true, y_pred, sample_weight=None):
+    def __call__(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
         """Return the loss of a batch as a float; 0.0 for an empty one.
 
         Args:
@@ -73,7 +87,7 @@ class Loss:
                 return losses
             return float(losses.sum(dtype=np.float64)) / self._divisor(losses.size)
 
-    def backward(self, y_true, y_pred, sample_weight=None):
+    def backward(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> Array:
         """Return the gradient of `loss(y_true, y_pred, sample_weight)` by y_pred, of its shape and dtype."""
         if self.reduction == "none":
             raise ValueError(
@@ -83,20 +97,20 @@ class Loss:
         with np.errstate(over="ignore", invalid="ignore"):
             gradient = self.gradient(y_true, y_pred)
             shape = gradient.shape[:-1]
-            scale = np.float64(1 / self._divisor(math.prod(shape)))
+            scale = np.array(1 / self._divisor(math.prod(shape)))
             if sample_weight is not None:
                 scale = scale * labels.weights_for(shape, sample_weight, self.name)[..., np.newaxis]
             gradient = gradient * scale.astype(gradient.dtype)
         return gradient.reshape(np.shape(y_pred)).astype(self._dtype_of(y_pred), copy=False)
 
-    def _divisor(self, size):
+    def _divisor(self, size: int) -> int:
         return max(size, 1) if self.reduction == "sum_over_batch_size" else 1
 
-    def _dtype_of(self, y_pred):
+    def _dtype_of(self, y_pred: ArrayLike) -> np.dtype[Any]:
         dtype = getattr(y_pred, "dtype", None)
         return dtype if dtype in (np.float32, np.float64) else np.dtype(config.floatx())
 
-    def check(self, y_true, output_shape):
+    def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError if these labels don't fit predictions of `output_shape` (None, ..., K).
 
         `fit` calls it with all labels before it starts. Here they must have the shape of the predictions and
@@ -104,7 +118,7 @@ class Loss:
         """
         labels.finite_labels(labels.same_shape(y_true, at_least_2d(output_shape), self.name), self.name)
 
-    def prepare(self, y_true, y_pred):
+    def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
         """Return labels and predictions (N, ..., K) as arrays of one dtype, of the same shape.
 
         Predictions (N,) become (N, 1).
@@ -113,30 +127,30 @@ class Loss:
         y_true = labels.same_shape(y_true, y_pred.shape, self.name)
         return y_true.astype(y_pred.dtype, copy=False), y_pred
 
-    def prepare_predictions(self, y_pred):
+    def prepare_predictions(self, y_pred: ArrayLike) -> Array:
         """Return predictions (N, ..., K) as a contiguous array of the dtype to compute in."""
         y_pred = float_array(y_pred, self.dtype or self._dtype_of(y_pred), "y_pred", self.name)
         return y_pred.reshape(at_least_2d(y_pred.shape))
 
     @property
-    def fused_activation(self):
+    def fused_activation(self) -> str | None:
         """The activation whose input this loss can do with, if `on_logits` tells it to; None for most losses."""
         return None
 
-    def on_logits(self):
+    def on_logits(self) -> Loss:
         """Return the same loss for predictions that have not been through `fused_activation`."""
         raise ValueError(f"{self.name}: there is no activation that this loss could be fused with.")
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """Return the arguments that make this loss again."""
         return {"name": self.name, "reduction": self.reduction, "dtype": self.dtype}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         """Make a loss from what `get_config` returned."""
         return cls(**config)
 
 
-def at_least_2d(shape):
+def at_least_2d(shape: Shape) -> Shape:
     """Return (N, 1) for (N,), and any other shape as it is."""
     return (*shape, 1) if len(shape) == 1 else tuple(shape)

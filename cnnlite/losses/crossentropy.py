@@ -1,5 +1,7 @@
 """Cross-entropies: the losses of classifiers."""
 
+from __future__ import annotations
+
 import copy
 
 import numpy as np
@@ -8,6 +10,7 @@ from cnnlite import labels
 from cnnlite.arguments import boolean, number
 from cnnlite.kernels.activations import log_softmax, sigmoid, softmax, softplus
 from cnnlite.losses.base import Loss, at_least_2d
+from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 # Probabilities are kept this far from 0 and 1, so that their logarithm stays finite; Keras's epsilon.
 EPSILON = 1e-7
@@ -18,7 +21,15 @@ class _Crossentropy(Loss):
 
     probability_activation = ""
 
-    def __init__(self, from_logits, label_smoothing, axis, reduction, name, dtype):
+    def __init__(
+        self,
+        from_logits: bool,
+        label_smoothing: float,
+        axis: int,
+        reduction: str | None,
+        name: str | None,
+        dtype: DTypeLike | None,
+    ) -> None:
         super().__init__(name, reduction, dtype)
         owner = type(self).__name__
         self.from_logits = boolean(from_logits, "from_logits", owner)
@@ -34,15 +45,15 @@ class _Crossentropy(Loss):
             )
 
     @property
-    def fused_activation(self):
+    def fused_activation(self) -> str | None:
         return None if self.from_logits else self.probability_activation
 
-    def on_logits(self):
+    def on_logits(self) -> Loss:
         loss = copy.copy(self)
         loss.from_logits = True
         return loss
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "from_logits": self.from_logits, "label_smoothing": self.label_smoothing}
 
 
@@ -74,16 +85,23 @@ class CategoricalCrossentropy(_Crossentropy):
 
     probability_activation = "softmax"
 
-    def __init__(self, from_logits=False, label_smoothing=0.0, axis=-1, reduction="sum_over_batch_size",
-                 name="categorical_crossentropy", dtype=None):
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "categorical_crossentropy",
+        dtype: DTypeLike | None = None,
+    ) -> None:
         super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
 
-    def forward(self, y_true, y_pred):
+    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         log_p = log_softmax(y) if self.from_logits else np.log(_clip(_normalise(y)))
         return -(t * log_p).sum(axis=-1)
 
-    def gradient(self, y_true, y_pred):
+    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         if self.from_logits:
             return softmax(y) * t.sum(axis=-1, keepdims=True) - t
@@ -93,17 +111,17 @@ class CategoricalCrossentropy(_Crossentropy):
         with np.errstate(divide="ignore", invalid="ignore"):
             return (dp - (dp * p).sum(axis=-1, keepdims=True)) / y.sum(axis=-1, keepdims=True)
 
-    def prepare(self, y_true, y_pred):
+    def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
         """Return the smoothed probabilities t and the predictions, both (N, ..., classes)."""
         y_pred = self.prepare_predictions(y_pred)
         t = labels.probability_labels(labels.one_hot_labels(y_true, y_pred.shape, self.name), self.name)
         return self._smooth(t.astype(y_pred.dtype, copy=False)), y_pred
 
-    def _smooth(self, t):
+    def _smooth(self, t: Array) -> Array:
         s = self.label_smoothing
         return t * (1 - s) + s / t.shape[-1] if s else t
 
-    def check(self, y_true, output_shape):
+    def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError unless labels are one-hot, (N, ..., classes), with values in [0, 1]."""
         labels.probability_labels(labels.one_hot_labels(y_true, output_shape, self.name), self.name)
 
@@ -132,8 +150,16 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         ValueError: labels that are one-hot, that are not whole numbers, or that are not among the classes.
     """
 
-    def __init__(self, from_logits=False, ignore_class=None, reduction="sum_over_batch_size", axis=-1,
-                 name="sparse_categorical_crossentropy", dtype=None, label_smoothing=0.0):
+    def __init__(
+        self,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+        axis: int = -1,
+        name: str | None = "sparse_categorical_crossentropy",
+        dtype: DTypeLike | None = None,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
         if ignore_class is not None:
             raise ValueError(
@@ -141,7 +167,7 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
                 "Give the samples that are to be ignored a label of any class and sample_weight=0."
             )
 
-    def prepare(self, y_true, y_pred):
+    def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
         """Return the smoothed one-hot labels t and the predictions, both (N, ..., classes)."""
         y_pred = self.prepare_predictions(y_pred)
         classes = labels.integer_labels(y_true, y_pred.shape, self.name).astype(np.intp)
@@ -149,7 +175,7 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         np.put_along_axis(t, classes[..., np.newaxis], 1, axis=-1)
         return self._smooth(t), y_pred
 
-    def check(self, y_true, output_shape):
+    def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError unless labels are whole numbers from 0 to classes - 1, one for each sample."""
         labels.integer_labels(y_true, output_shape, self.name)
 
@@ -180,11 +206,18 @@ class BinaryCrossentropy(_Crossentropy):
 
     probability_activation = "sigmoid"
 
-    def __init__(self, from_logits=False, label_smoothing=0.0, axis=-1, reduction="sum_over_batch_size",
-                 name="binary_crossentropy", dtype=None):
+    def __init__(
+        self,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "binary_crossentropy",
+        dtype: DTypeLike | None = None,
+    ) -> None:
         super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
 
-    def forward(self, y_true, y_pred):
+    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         if self.from_logits:
             # -log(sigmoid(y)) = max(-y, 0) + log(1 + exp(-|y|)), and with -y for -log(1 - sigmoid(y)): neither
@@ -193,35 +226,35 @@ class BinaryCrossentropy(_Crossentropy):
         p = _clip(y)
         return -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean(axis=-1)
 
-    def gradient(self, y_true, y_pred):
+    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         if self.from_logits:
             return (sigmoid(y) - t) / y.shape[-1]
         p = _clip(y)
         return np.where(_is_clipped(y), 0, ((1 - t) / (1 - p) - t / p) / y.shape[-1]).astype(y.dtype, copy=False)
 
-    def prepare(self, y_true, y_pred):
+    def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
         """Return the smoothed labels t and the predictions, both (N, ..., K)."""
         t, y_pred = super().prepare(y_true, y_pred)
         labels.probability_labels(t, self.name)
         s = self.label_smoothing
         return (t * (1 - s) + 0.5 * s if s else t), y_pred
 
-    def check(self, y_true, output_shape):
+    def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError unless labels have the shape of the predictions and values in [0, 1]."""
         labels.probability_labels(labels.same_shape(y_true, at_least_2d(output_shape), self.name), self.name)
 
 
-def _normalise(y):
+def _normalise(y: Array) -> Array:
     # A row of zeros becomes NaN, as in Keras, and shows in the loss.
     with np.errstate(divide="ignore", invalid="ignore"):
         return y / y.sum(axis=-1, keepdims=True)
 
 
-def _clip(p):
+def _clip(p: Array) -> Array:
     return np.clip(p, EPSILON, 1 - EPSILON)
 
 
-def _is_clipped(p):
+def _is_clipped(p: Array) -> Array:
     # Written so that NaN is not.
     return (p < EPSILON) | (p > 1 - EPSILON)

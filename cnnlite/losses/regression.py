@@ -1,9 +1,12 @@
 """Losses of predictions that are quantities, not classes."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from cnnlite.arguments import number
 from cnnlite.losses.base import Loss
+from cnnlite.types import Array, ArrayLike, Config, DTypeLike
 
 
 class MeanSquaredError(Loss):
@@ -15,14 +18,19 @@ class MeanSquaredError(Loss):
     0.5
     """
 
-    def __init__(self, reduction="sum_over_batch_size", name="mean_squared_error", dtype=None):
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "mean_squared_error",
+        dtype: DTypeLike | None = None,
+    ) -> None:
         super().__init__(name, reduction, dtype)
 
-    def forward(self, y_true, y_pred):
+    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         return np.square(y - t).mean(axis=-1)
 
-    def gradient(self, y_true, y_pred):
+    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         return (y - t) * (2 / y.shape[-1])
 
@@ -36,14 +44,19 @@ class MeanAbsoluteError(Loss):
     0.5
     """
 
-    def __init__(self, reduction="sum_over_batch_size", name="mean_absolute_error", dtype=None):
+    def __init__(
+        self,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "mean_absolute_error",
+        dtype: DTypeLike | None = None,
+    ) -> None:
         super().__init__(name, reduction, dtype)
 
-    def forward(self, y_true, y_pred):
+    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         return np.abs(y - t).mean(axis=-1)
 
-    def gradient(self, y_true, y_pred):
+    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         return np.sign(y - t) / y.shape[-1]
 
@@ -63,18 +76,24 @@ class Huber(Loss):
         reduction, name, dtype: see `Loss`.
     """
 
-    def __init__(self, delta=1.0, reduction="sum_over_batch_size", name="huber_loss", dtype=None):
+    def __init__(
+        self,
+        delta: float = 1.0,
+        reduction: str | None = "sum_over_batch_size",
+        name: str | None = "huber_loss",
+        dtype: DTypeLike | None = None,
+    ) -> None:
         super().__init__(name, reduction, dtype)
         self.delta = number(delta, "delta", type(self).__name__, above=0)
 
-    def forward(self, y_true, y_pred):
+    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         e = np.abs(y - t)
         return np.where(e <= self.delta, 0.5 * e * e, self.delta * e - 0.5 * self.delta**2).mean(axis=-1)
 
-    def gradient(self, y_true, y_pred):
+    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         return np.clip(y - t, -self.delta, self.delta) / y.shape[-1]
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "delta": self.delta}

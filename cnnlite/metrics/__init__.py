@@ -4,6 +4,10 @@ A metric takes one batch after another by `update_state` and keeps sums, so that
 and a short last batch counts as what it is. A batch of 0 samples changes nothing.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.losses import Loss
 from cnnlite.metrics.accuracy import (
@@ -26,6 +30,7 @@ from cnnlite.metrics.of_losses import (
     MeanSquaredError,
     SparseCategoricalCrossentropy,
 )
+from cnnlite.types import Config
 
 __all__ = [
     "AccuracyByForm",
@@ -79,7 +84,7 @@ _KNOW_LOGITS = (
 )
 
 
-def get(identifier, loss=None):
+def get(identifier: Any, loss: Any = None) -> Metric:
     """Return the metric that a name, a config, a metric, a loss or a function stands for.
 
     Args:
@@ -109,6 +114,6 @@ def get(identifier, loss=None):
     return metric if isinstance(metric, Metric) else MeanMetricWrapper(metric)
 
 
-def serialize(metric):
+def serialize(metric: Metric | None) -> Config | None:
     """Return {"class_name", "config"} for a metric, or None for None."""
     return to_config(metric)

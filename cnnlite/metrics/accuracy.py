@@ -4,21 +4,24 @@ All of them are means over the samples, weighted by `sample_weight`, and 0.0 bef
 prediction with a NaN in it counts as wrong.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from cnnlite import labels
 from cnnlite.arguments import float_array, integer, number
-from cnnlite.metrics.base import Average, ByForm
+from cnnlite.metrics.base import Average, ByForm, Metric
+from cnnlite.types import Array, ArrayLike, Config, DTypeLike
 
 
 class _Accuracy(Average):
     """The mean of `matches`, which a subclass defines: whether each prediction is right, (N, ...)."""
 
-    def values(self, y_true, y_pred):
+    def values(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         y_pred = float_array(y_pred, None, "y_pred", self.name)
         return self.matches(y_true, y_pred[:, np.newaxis] if y_pred.ndim == 1 else y_pred)
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: ArrayLike, y_pred: Array) -> Array:
         raise NotImplementedError
 
 
@@ -37,15 +40,20 @@ class BinaryAccuracy(_Accuracy):
         threshold: 0.5 by default; 0 suits logits.
     """
 
-    def __init__(self, name="binary_accuracy", dtype=None, threshold=0.5):
+    def __init__(
+        self,
+        name: str | None = "binary_accuracy",
+        dtype: DTypeLike | None = None,
+        threshold: float = 0.5,
+    ) -> None:
         super().__init__(dtype, name)
         self.threshold = number(threshold, "threshold", type(self).__name__)
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: ArrayLike, y_pred: Array) -> Array:
         y_true = labels.same_shape(y_true, y_pred.shape, self.name)
         return (y_true == (y_pred > self.threshold)) & ~np.isnan(y_pred)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "threshold": self.threshold}
 
 
@@ -61,10 +69,10 @@ class CategoricalAccuracy(_Accuracy):
     0.5
     """
 
-    def __init__(self, name="categorical_accuracy", dtype=None):
+    def __init__(self, name: str | None = "categorical_accuracy", dtype: DTypeLike | None = None) -> None:
         super().__init__(dtype, name)
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: ArrayLike, y_pred: Array) -> Array:
         return _is_largest(labels.one_hot_labels(y_true, y_pred.shape, self.name).argmax(axis=-1), y_pred)
 
 
@@ -80,10 +88,10 @@ class SparseCategoricalAccuracy(_Accuracy):
     0.5
     """
 
-    def __init__(self, name="sparse_categorical_accuracy", dtype=None):
+    def __init__(self, name: str | None = "sparse_categorical_accuracy", dtype: DTypeLike | None = None) -> None:
         super().__init__(dtype, name)
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: ArrayLike, y_pred: Array) -> Array:
         return _is_largest(labels.integer_labels(y_true, y_pred.shape, self.name), y_pred)
 
 
@@ -101,14 +109,19 @@ class TopKCategoricalAccuracy(_Accuracy):
     0.5
     """
 
-    def __init__(self, k=5, name="top_k_categorical_accuracy", dtype=None):
+    def __init__(
+        self,
+        k: int = 5,
+        name: str | None = "top_k_categorical_accuracy",
+        dtype: DTypeLike | None = None,
+    ) -> None:
         super().__init__(dtype, name)
         self.k = integer(k, "k", type(self).__name__)
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: ArrayLike, y_pred: Array) -> Array:
         return _in_top_k(labels.one_hot_labels(y_true, y_pred.shape, self.name).argmax(axis=-1), y_pred, self.k)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "k": self.k}
 
 
@@ -123,10 +136,15 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
     0.5
     """
 
-    def __init__(self, k=5, name="sparse_top_k_categorical_accuracy", dtype=None):
+    def __init__(
+        self,
+        k: int = 5,
+        name: str | None = "sparse_top_k_categorical_accuracy",
+        dtype: DTypeLike | None = None,
+    ) -> None:
         super().__init__(k, name, dtype)
 
-    def matches(self, y_true, y_pred):
+    def matches(self, y_true: ArrayLike, y_pred: Array) -> Array:
         return _in_top_k(labels.integer_labels(y_true, y_pred.shape, self.name), y_pred, self.k)
 
 
@@ -144,26 +162,31 @@ class AccuracyByForm(ByForm):
     0.5
     """
 
-    def __init__(self, name="accuracy", dtype=None, from_logits=False):
+    def __init__(
+        self,
+        name: str | None = "accuracy",
+        dtype: DTypeLike | None = None,
+        from_logits: bool = False,
+    ) -> None:
         super().__init__(name, dtype)
         self.from_logits = from_logits
 
-    def choose(self, form):
+    def choose(self, form: str) -> Metric:
         if form == "binary":
             return BinaryAccuracy(self.name, threshold=0.0 if self.from_logits else 0.5)
         return (SparseCategoricalAccuracy if form == "sparse" else CategoricalAccuracy)(self.name)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "from_logits": self.from_logits}
 
 
-def _is_largest(classes, y_pred):
+def _is_largest(classes: Array, y_pred: Array) -> Array:
     predicted = y_pred.argmax(axis=-1)
     # argmax takes the first NaN for the largest.
     largest = np.take_along_axis(y_pred, predicted[..., np.newaxis], axis=-1)[..., 0]
     return (classes == predicted) & ~np.isnan(largest)
 
 
-def _in_top_k(classes, y_pred, k):
+def _in_top_k(classes: Array, y_pred: Array, k: int) -> Array:
     own = np.take_along_axis(y_pred, classes.astype(np.intp)[..., np.newaxis], axis=-1)
     return ((y_pred > own).sum(axis=-1) < k) & ~np.isnan(y_pred).any(axis=-1)

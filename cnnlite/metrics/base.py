@@ -1,9 +1,18 @@
 """What every metric shares: sums that grow from batch to batch."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from cnnlite import labels
 from cnnlite.arguments import one_of
+from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 class Metric:
@@ -17,34 +26,35 @@ class Metric:
         name: how logs call it.
     """
 
-    def __init__(self, dtype=None, name=None):
+    def __init__(self, dtype: DTypeLike | None = None, name: str | None = None) -> None:
         owner = type(self).__name__
         self.dtype = None if dtype is None else one_of(np.dtype(dtype).name, ("float32", "float64"), "dtype", owner)
         self.name = owner if name is None else name
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    # Any, so that a metric of yours may say that it takes np.ndarray alone.
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Take a batch into account."""
         raise NotImplementedError(f"{type(self).__name__} must define update_state(y_true, y_pred, sample_weight).")
 
-    def result(self):
+    def result(self) -> float:
         """Return the value over all batches since the last `reset_state`."""
         raise NotImplementedError(f"{type(self).__name__} must define result().")
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         """Forget all batches."""
         raise NotImplementedError(f"{type(self).__name__} must define reset_state().")
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> float:
         """Take a batch into account, as `update_state` does, and return the value so far."""
         self.update_state(*args, **kwargs)
         return self.result()
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """Return the arguments that make this metric again."""
         return {"name": self.name, "dtype": self.dtype}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Config) -> Self:
         """Make a metric from what `get_config` returned."""
         return cls(**config)
 
@@ -55,20 +65,20 @@ class Average(Metric):
     Unlike in a loss, the weights are in the divisor too, as in Keras. NaN in, NaN out.
     """
 
-    def __init__(self, dtype=None, name=None):
+    def __init__(self, dtype: DTypeLike | None = None, name: str | None = None) -> None:
         super().__init__(dtype, name)
         self.reset_state()
 
-    def values(self, y_true, y_pred):
+    def values(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         """Return the values (N, ...) of a batch."""
         raise NotImplementedError(f"{type(self).__name__} must define values(y_true, y_pred).")
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
         # A diverging model says so by the result, and not by NumPy's warnings.
         with np.errstate(over="ignore", invalid="ignore"):
             self.add(self.values(y_true, y_pred), sample_weight)
 
-    def add(self, values, sample_weight=None):
+    def add(self, values: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
         """Add values (N, ...), weighted by one number for each sample (N,) or for each value (N, ...)."""
         values = labels.number_array(values, "values", self.name)
         weights = np.ones((1,) * values.ndim)
@@ -77,10 +87,10 @@ class Average(Metric):
         self.total += float((values * weights).sum(dtype=np.float64))
         self.count += float(np.broadcast_to(weights, values.shape).sum(dtype=np.float64))
 
-    def result(self):
+    def result(self) -> float:
         return self.total / self.count if self.count else 0.0
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         self.total = 0.0
         self.count = 0.0
 
@@ -95,10 +105,13 @@ class Mean(Average):
     5.0
     """
 
-    def __init__(self, name="mean", dtype=None):
+    def __init__(self, name: str | None = "mean", dtype: DTypeLike | None = None) -> None:
         super().__init__(dtype, name)
 
-    def update_state(self, values, sample_weight=None):  # type: ignore[override]
+    # No labels and predictions, as in Keras: the one metric that can't stand where any metric can.
+    def update_state(  # type: ignore[override]
+        self, values: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> None:
         self.add(values, sample_weight)
 
 
@@ -121,16 +134,22 @@ class MeanMetricWrapper(Average):
     ('largest_error', 3.0)
     """
 
-    def __init__(self, fn, name=None, dtype=None, **kwargs):
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        name: str | None = None,
+        dtype: DTypeLike | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(dtype, getattr(fn, "__name__", type(fn).__name__) if name is None else name)
         self.fn = fn
         self.arguments = kwargs
 
-    def values(self, y_true, y_pred):
+    def values(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         values = np.asarray(self.fn(y_true, y_pred, **self.arguments))
         return values if values.ndim else np.broadcast_to(values, np.shape(y_pred)[:1])
 
-    def get_config(self):
+    def get_config(self) -> Config:
         """As for every metric; `fn` itself stands in it, which a file then holds by name."""
         return {**super().get_config(), "fn": self.fn, **self.arguments}
 
@@ -142,28 +161,28 @@ class ByForm(Metric):
     classes; all others are one-hot.
     """
 
-    def __init__(self, name, dtype=None):
+    def __init__(self, name: str | None, dtype: DTypeLike | None = None) -> None:
         super().__init__(dtype, name)
-        self.metric = None
+        self.metric: Metric | None = None
 
-    def choose(self, form):
+    def choose(self, form: str) -> Metric:
         """Return the metric for labels that are "binary", "sparse" or "one-hot"."""
         raise NotImplementedError
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
         if self.metric is None:
             self.metric = self.choose(label_form(np.shape(y_true), np.shape(y_pred)))
         self.metric.update_state(y_true, y_pred, sample_weight)
 
-    def result(self):
+    def result(self) -> float:
         return 0.0 if self.metric is None else self.metric.result()
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         if self.metric is not None:
             self.metric.reset_state()
 
 
-def label_form(labels_shape, predictions_shape):
+def label_form(labels_shape: Shape, predictions_shape: Shape) -> str:
     """Return "binary", "sparse" or "one-hot", by Keras's rule."""
     if len(predictions_shape) < 2 or predictions_shape[-1] == 1:
         return "binary"

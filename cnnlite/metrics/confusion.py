@@ -1,18 +1,30 @@
 """Precision and recall: what is right among the positives that were predicted, and among those that there are."""
 
+from __future__ import annotations
+
 import numbers
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 from cnnlite import labels
 from cnnlite.arguments import float_array, integer, number
 from cnnlite.metrics.base import Metric
+from cnnlite.types import Array, ArrayLike, Config, DTypeLike
 
 
 class _Confusion(Metric):
     """Counts of true positives, and of all that `counted` selects, for each threshold."""
 
-    def __init__(self, thresholds=None, top_k=None, class_id=None, name=None, dtype=None):
+    def __init__(
+        self,
+        thresholds: float | Iterable[float] | None = None,
+        top_k: int | None = None,
+        class_id: int | None = None,
+        name: str | None = None,
+        dtype: DTypeLike | None = None,
+    ) -> None:
         owner = type(self).__name__
         super().__init__(dtype, owner.lower() if name is None else name)
         self.given_thresholds = thresholds
@@ -20,7 +32,7 @@ class _Confusion(Metric):
             thresholds = 0.5 if top_k is None else -np.inf
             self.thresholds = [thresholds]
         else:
-            several = [thresholds] if isinstance(thresholds, numbers.Real) else list(thresholds)
+            several = list(thresholds) if isinstance(thresholds, Iterable) else [thresholds]
             self.thresholds = [number(threshold, "thresholds", owner, minimum=0) for threshold in several]
             if not self.thresholds or max(self.thresholds) > 1:
                 raise ValueError(
@@ -31,7 +43,7 @@ class _Confusion(Metric):
         self.class_id = None if class_id is None else integer(class_id, "class_id", owner, minimum=0)
         self.reset_state()
 
-    def update_state(self, y_true, y_pred, sample_weight=None):
+    def update_state(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
         """Count predictions (N, ..., K), weighted by one number for each sample or for each prediction."""
         y_pred = float_array(y_pred, None, "y_pred", self.name)
         y_true = labels.same_shape(y_true, y_pred.shape, self.name)
@@ -49,29 +61,28 @@ class _Confusion(Metric):
                     f"{self.name}: class_id must be less than the size of the last axis of the predictions. "
                     f"Received: class_id={self.class_id}, y_pred.shape={y_pred.shape}."
                 )
-            y_true, y_pred, selected, weight = (
-                array[..., self.class_id] for array in (y_true, y_pred, selected, weight)
-            )
+            y_true, y_pred = y_true[..., self.class_id], y_pred[..., self.class_id]
+            selected, weight = selected[..., self.class_id], weight[..., self.class_id]
         is_positive = y_true != 0
         for i, threshold in enumerate(self.thresholds):
             said_positive = selected & (y_pred > threshold)
             self.true_positives[i] += weight[said_positive & is_positive].sum(dtype=np.float64)
             self.total[i] += weight[self.counted(is_positive, said_positive)].sum(dtype=np.float64)
 
-    def counted(self, is_positive, said_positive):
+    def counted(self, is_positive: Array, said_positive: Array) -> Array:
         """Return which predictions the true positives are divided by."""
         raise NotImplementedError
 
-    def result(self):
+    def result(self) -> float | Any:
         """Return a float, or an array with a number for each of several thresholds."""
         value = np.divide(self.true_positives, self.total, out=np.zeros_like(self.total), where=self.total != 0)
         return float(value[0]) if len(value) == 1 else value
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         self.true_positives = np.zeros(len(self.thresholds))
         self.total = np.zeros(len(self.thresholds))
 
-    def get_config(self):
+    def get_config(self) -> Config:
         thresholds = self.given_thresholds
         if thresholds is not None and not isinstance(thresholds, numbers.Real):
             thresholds = self.thresholds
@@ -99,7 +110,7 @@ class Precision(_Confusion):
         name, dtype: see `Metric`.
     """
 
-    def counted(self, is_positive, said_positive):
+    def counted(self, is_positive: Array, said_positive: Array) -> Array:
         return said_positive
 
 
@@ -114,11 +125,11 @@ class Recall(_Confusion):
     0.6667
     """
 
-    def counted(self, is_positive, said_positive):
+    def counted(self, is_positive: Array, said_positive: Array) -> Array:
         return is_positive
 
 
-def _top_k_mask(y_pred, k):
+def _top_k_mask(y_pred: Array, k: int) -> Array:
     # Stable, so that of equal predictions the first are taken; NaN sorts behind all numbers.
     order = np.argsort(-y_pred, axis=-1, kind="stable")[..., :k]
     mask = np.zeros(y_pred.shape, bool)

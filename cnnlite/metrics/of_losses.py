@@ -1,7 +1,12 @@
 """The losses as metrics: means over the samples, weighted by `sample_weight`, without regularization."""
 
+from __future__ import annotations
+
+from typing import Any
+
 from cnnlite import losses
-from cnnlite.metrics.base import Average, ByForm
+from cnnlite.metrics.base import Average, ByForm, Metric
+from cnnlite.types import Array, ArrayLike, Config, DTypeLike
 
 
 class LossMetric(Average):
@@ -21,14 +26,14 @@ class LossMetric(Average):
     1.125
     """
 
-    def __init__(self, loss, name=None, dtype=None):
+    def __init__(self, loss: Any, name: str | None = None, dtype: DTypeLike | None = None) -> None:
         self.loss = losses.get(loss)
         super().__init__(dtype, self.loss.name if name is None else name)
 
-    def values(self, y_true, y_pred):
+    def values(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         return self.loss.forward(y_true, y_pred)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "loss": losses.serialize(self.loss)}
 
 
@@ -37,7 +42,7 @@ class _NamedLossMetric(LossMetric):
 
     arguments: tuple[str, ...] = ()
 
-    def get_config(self):
+    def get_config(self) -> Config:
         arguments = {argument: getattr(self.loss, argument) for argument in self.arguments}
         return {"name": self.name, "dtype": self.dtype, **arguments}
 
@@ -53,7 +58,14 @@ class CategoricalCrossentropy(_NamedLossMetric):
 
     arguments = ("from_logits", "label_smoothing")
 
-    def __init__(self, name="categorical_crossentropy", dtype=None, from_logits=False, label_smoothing=0.0, axis=-1):
+    def __init__(
+        self,
+        name: str | None = "categorical_crossentropy",
+        dtype: DTypeLike | None = None,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+        axis: int = -1,
+    ) -> None:
         super().__init__(losses.CategoricalCrossentropy(from_logits, label_smoothing, axis), name, dtype)
 
 
@@ -68,8 +80,15 @@ class SparseCategoricalCrossentropy(_NamedLossMetric):
 
     arguments = ("from_logits", "label_smoothing")
 
-    def __init__(self, name="sparse_categorical_crossentropy", dtype=None, from_logits=False, ignore_class=None,
-                 axis=-1, label_smoothing=0.0):
+    def __init__(
+        self,
+        name: str | None = "sparse_categorical_crossentropy",
+        dtype: DTypeLike | None = None,
+        from_logits: bool = False,
+        ignore_class: int | None = None,
+        axis: int = -1,
+        label_smoothing: float = 0.0,
+    ) -> None:
         loss = losses.SparseCategoricalCrossentropy(
             from_logits, ignore_class, axis=axis, label_smoothing=label_smoothing
         )
@@ -87,21 +106,27 @@ class BinaryCrossentropy(_NamedLossMetric):
 
     arguments = ("from_logits", "label_smoothing")
 
-    def __init__(self, name="binary_crossentropy", dtype=None, from_logits=False, label_smoothing=0.0):
+    def __init__(
+        self,
+        name: str | None = "binary_crossentropy",
+        dtype: DTypeLike | None = None,
+        from_logits: bool = False,
+        label_smoothing: float = 0.0,
+    ) -> None:
         super().__init__(losses.BinaryCrossentropy(from_logits, label_smoothing), name, dtype)
 
 
 class MeanSquaredError(_NamedLossMetric):
     """The mean of `cnnlite.losses.MeanSquaredError`."""
 
-    def __init__(self, name="mean_squared_error", dtype=None):
+    def __init__(self, name: str | None = "mean_squared_error", dtype: DTypeLike | None = None) -> None:
         super().__init__(losses.MeanSquaredError(), name, dtype)
 
 
 class MeanAbsoluteError(_NamedLossMetric):
     """The mean of `cnnlite.losses.MeanAbsoluteError`."""
 
-    def __init__(self, name="mean_absolute_error", dtype=None):
+    def __init__(self, name: str | None = "mean_absolute_error", dtype: DTypeLike | None = None) -> None:
         super().__init__(losses.MeanAbsoluteError(), name, dtype)
 
 
@@ -110,7 +135,7 @@ class Huber(_NamedLossMetric):
 
     arguments = ("delta",)
 
-    def __init__(self, name="huber", dtype=None, delta=1.0):
+    def __init__(self, name: str | None = "huber", dtype: DTypeLike | None = None, delta: float = 1.0) -> None:
         super().__init__(losses.Huber(delta), name, dtype)
 
 
@@ -122,15 +147,20 @@ class CrossentropyByForm(ByForm):
         from_logits: whether the predictions are logits. `get` takes it from the loss.
     """
 
-    def __init__(self, name="crossentropy", dtype=None, from_logits=False):
+    def __init__(
+        self,
+        name: str | None = "crossentropy",
+        dtype: DTypeLike | None = None,
+        from_logits: bool = False,
+    ) -> None:
         super().__init__(name, dtype)
         self.from_logits = from_logits
 
-    def choose(self, form):
+    def choose(self, form: str) -> Metric:
         if form == "binary":
             return BinaryCrossentropy(self.name, from_logits=self.from_logits)
         kind = SparseCategoricalCrossentropy if form == "sparse" else CategoricalCrossentropy
         return kind(self.name, from_logits=self.from_logits)
 
-    def get_config(self):
+    def get_config(self) -> Config:
         return {**super().get_config(), "from_logits": self.from_logits}
