@@ -1,6 +1,6 @@
 """Train a convolutional network on the handwritten digits of MNIST, and write down how it went.
 
-    python examples/train_mnist.py                 all 60,000 images, 5 epochs
+    python examples/train_mnist.py                 all 60,000 images, 6 epochs
     python examples/train_mnist.py --quick         4,000 images, to see that everything works
 
 Leaves model.safetensors, history.csv and report.png in the folder given by --out. Ctrl-C ends the training early
@@ -129,7 +129,7 @@ def read_options():
     parser.add_argument("--quick", action="store_true", help="train on 4,000 images, test on 1,000")
     options = parser.parse_args()
     if options.epochs is None:
-        options.epochs = 1 if options.quick else 5
+        options.epochs = 1 if options.quick else 6
     if options.batch_size is None:
         options.batch_size = 32 if options.quick else 128
     if options.out.exists() and not options.out.is_dir():

@@ -196,15 +196,13 @@ def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, di
 
 @compiled(parallel=True)
 def _conv2d_kernel_gradient(block, x, dy, sums, kw, strides, before, dilation, groups, pads, packs):
-    chunks, kh = sums.shape[0], sums.shape[1]
-    for unit in prange(chunks * kh):
-        _kernel_gradient_chunk(block, x, dy, sums, kw, strides, before, dilation, groups, pads, packs,
-                               unit // kh, unit % kh)
+    for chunk in prange(sums.shape[0]):
+        _kernel_gradient_chunk(block, x, dy, sums, kw, strides, before, dilation, groups, pads, packs, chunk)
 
 
 @compiled
-def _kernel_gradient_chunk(block, x, dy, sums, kw, strides, before, dilation, groups, pads, packs, chunk, ky):
-    """Sum over the images of a chunk, for one row of the kernel.
+def _kernel_gradient_chunk(block, x, dy, sums, kw, strides, before, dilation, groups, pads, packs, chunk):
+    """Sum over the images of a chunk.
 
     The reduction of a tile runs over the pixels of an output row (k0) and over the rows (k1); its rows i are
     (kx, c), which lie side by side in the image, unless a dilation or groups part the kx.
@@ -215,41 +213,40 @@ def _kernel_gradient_chunk(block, x, dy, sums, kw, strides, before, dilation, gr
     channels, group_filters = c // groups, filters // groups
     width = 2 * VECTOR_BYTES // dy.itemsize
     panel_count = padded // width
-    own = sums[chunk, ky]
-    own[:] = 0
+    sums[chunk] = 0
     itemsize = dy.itemsize
+    height = (oh - 1) * strides[0] + (kh - 1) * dilation[0] + 1
     columns = (ow - 1) * strides[1] + (kw - 1) * dilation[1] + 1
-    image = np.empty((oh, columns, c) if pads else (0, 0, 0), x.dtype)
+    image = np.empty((height, columns, c) if pads else (0, 0, 0), x.dtype)
     gradient = np.empty((panel_count, oh * ow, width) if packs else (0, 0, 0), dy.dtype)
     together = dilation[1] == 1 and groups == 1
     for n in range(chunk * images // chunks, (chunk + 1) * images // chunks):
         if pads:
-            for row in range(oh):
-                top = row * strides[0] + ky * dilation[0] - before[0]
-                _copy_window(x[n], 0, top, before[1], 1, 1, 1, image[row : row + 1])
+            _copy_window(x[n], 0, -before[0], before[1], 1, 1, 1, image)
             source, image_place, line = image.reshape(-1), 0, columns * c
         else:
-            source, image_place, line = x.reshape(-1), (n * h + ky * dilation[0]) * w * c, strides[0] * w * c
+            source, image_place, line = x.reshape(-1), n * h * w * c, w * c
         for group in range(groups):
             if packs:
                 _pack_gradient(dy[n], group * group_filters, group_filters, gradient)
-            for kx in range(1 if together else kw):
-                place = image_place + kx * dilation[1] * c + group * channels
-                target = (((chunk * kh + ky) * groups + group) * run + kx * channels) * padded
-                for panel in range(panel_count):
-                    column = panel * width
-                    if packs:
-                        b, b_place, b_k0 = gradient.reshape(-1), panel * oh * ow * width, width
-                    else:
-                        b, b_k0 = dy.reshape(-1), filters
-                        b_place = n * oh * ow * filters + group * group_filters + column
-                    # Where the last panel is not full, the columns behind it are zeros, or not looked at.
-                    vectors = 1 if group_filters - column <= width // 2 else 2
-                    sums_address = sums.ctypes.data + (target + column) * itemsize
-                    call_block(block, run if together else channels, vectors,
-                               sums_address, padded, sums_address, padded,
-                               source.ctypes.data + place * itemsize, 1, line, strides[1] * c,
-                               b.ctypes.data + b_place * itemsize, ow * b_k0, b_k0, oh, ow)
+            for ky in range(kh):
+                for kx in range(1 if together else kw):
+                    place = image_place + ky * dilation[0] * line + kx * dilation[1] * c + group * channels
+                    target = (((chunk * kh + ky) * groups + group) * run + kx * channels) * padded
+                    for panel in range(panel_count):
+                        column = panel * width
+                        if packs:
+                            b, b_place, b_k0 = gradient.reshape(-1), panel * oh * ow * width, width
+                        else:
+                            b, b_k0 = dy.reshape(-1), filters
+                            b_place = n * oh * ow * filters + group * group_filters + column
+                        # Where the last panel is not full, the columns behind it are zeros, or not looked at.
+                        vectors = 1 if group_filters - column <= width // 2 else 2
+                        sums_address = sums.ctypes.data + (target + column) * itemsize
+                        call_block(block, run if together else channels, vectors,
+                                   sums_address, padded, sums_address, padded,
+                                   source.ctypes.data + place * itemsize, 1, strides[0] * line, strides[1] * c,
+                                   b.ctypes.data + b_place * itemsize, ow * b_k0, b_k0, oh, ow)
 
 
 @compiled
@@ -258,11 +255,14 @@ def _pack_gradient(dy, first, filters, out):
     panels, _, width = out.shape
     oh, ow, _ = dy.shape
     for panel in range(panels):
+        columns = min(width, filters - panel * width)
         for i in range(oh):
             for j in range(ow):
-                target = out[panel, i * ow + j]
-                for f in range(width):
-                    target[f] = dy[i, j, first + panel * width + f] if panel * width + f < filters else 0
+                source, target = dy[i, j], out[panel, i * ow + j]
+                for f in range(columns):
+                    target[f] = source[first + panel * width + f]
+                for f in range(columns, width):
+                    target[f] = 0
 
 
 @compiled(parallel=True)
