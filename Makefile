@@ -1,6 +1,6 @@
 # The two commands of the README. Both make the virtual environment .venv and install into it by themselves.
 #
-#   make mnist                              train on MNIST; results in results/mnist
+#   make mnist                              train on MNIST; what it leaves is in results/
 #   make mnist ARGS="--epochs 10 --seed 1"  with options
 #   make test                               all tests
 #   make test ARGS="-k conv2d"              some of them

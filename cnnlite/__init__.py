@@ -10,6 +10,7 @@
 
 from cnnlite import (
     activations,
+    backend,
     callbacks,
     config,
     datasets,
@@ -34,6 +35,7 @@ __all__ = [
     "Sequential",
     "__version__",
     "activations",
+    "backend",
     "callbacks",
     "check_gradients",
     "config",

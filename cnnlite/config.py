@@ -12,9 +12,9 @@ def floatx() -> str:
     return _settings["floatx"]
 
 
-def set_floatx(dtype: str) -> None:
-    """Make `dtype` ("float32" or "float64") the default of every layer made from now on."""
-    _settings["floatx"] = one_of(dtype, ("float32", "float64"), "dtype", "set_floatx")
+def set_floatx(value: str) -> None:
+    """Make `value`, "float32" or "float64", the default dtype of every layer made from now on."""
+    _settings["floatx"] = one_of(value, ("float32", "float64"), "value", "set_floatx")
 
 
 def image_data_format() -> str:

@@ -103,7 +103,7 @@ class TruncatedNormal(RandomNormal):
     """Normal, drawn again wherever a value is more than two standard deviations from the mean."""
 
     def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
-        return self.mean + self.stddev * truncated_normal(generator, shape)
+        return self.mean + self.stddev * draw_truncated_normal(generator, shape)
 
 
 class RandomUniform(_Random):
@@ -158,7 +158,7 @@ class VarianceScaling(_Random):
         if self.distribution == "untruncated_normal":
             return generator.normal(0.0, stddev, shape)
         # Cutting the tails off at two deviations leaves 0.8796 of the deviation.
-        return stddev / 0.87962566103423978 * truncated_normal(generator, shape)
+        return stddev / 0.87962566103423978 * draw_truncated_normal(generator, shape)
 
     def get_config(self) -> Config:
         return {"scale": self.scale, "mode": self.mode, "distribution": self.distribution, "seed": self.seed}
@@ -235,7 +235,7 @@ class Orthogonal(_Random):
         return {"gain": self.gain, "seed": self.seed}
 
 
-def truncated_normal(generator: np.random.Generator, shape: Shape) -> Array:
+def draw_truncated_normal(generator: np.random.Generator, shape: Shape) -> Array:
     """Draw standard normal values of which none is larger than 2 in size."""
     values = generator.normal(size=shape)
     outside = np.abs(values) > 2
@@ -244,6 +244,13 @@ def truncated_normal(generator: np.random.Generator, shape: Shape) -> Array:
         outside = np.abs(values) > 2
     return values
 
+
+# Keras's spellings in lower case are the same classes.
+zeros, ones, constant, orthogonal, variance_scaling = Zeros, Ones, Constant, Orthogonal, VarianceScaling
+random_normal, random_uniform, truncated_normal = RandomNormal, RandomUniform, TruncatedNormal
+glorot_normal, glorot_uniform = GlorotNormal, GlorotUniform
+he_normal, he_uniform = HeNormal, HeUniform
+lecun_normal, lecun_uniform = LecunNormal, LecunUniform
 
 INITIALIZERS = {
     "zeros": Zeros,

@@ -23,7 +23,7 @@ FOREIGN_ENDINGS = (".keras", ".h5", ".hdf5", ".pkl", ".pickle", ".npz", ".npy", 
 def check_path_to_write(path, owner, overwrite):
     """Return the path as a text, if a file of ours may be written there."""
     path = _path(path, owner)
-    _check_ending(path, owner)
+    check_ending(path, owner)
     if not overwrite and os.path.exists(path):
         raise FileExistsError(f"{owner}: {path} exists already. Pass overwrite=True to replace it.")
     folder = os.path.dirname(path) or "."
@@ -41,7 +41,8 @@ def _path(path, owner):
         raise TypeError(f"{owner}: path must be a text or a path. Received: path={path!r}.") from None
 
 
-def _check_ending(path, owner):
+def check_ending(path, owner):
+    """Raise a ValueError if the name of the file ends like that of another format."""
     if path.lower().endswith(FOREIGN_ENDINGS):
         raise ValueError(
             f"{owner}: cnnlite writes and reads its own safetensors files only. Received: path={path!r}. "
@@ -99,7 +100,7 @@ def read(path, owner):
         raise FileNotFoundError(f"{owner}: there is no file {path}.")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{owner}: {path} is a folder. Give the name of a file.")
-    _check_ending(path, owner)
+    check_ending(path, owner)
     with open(path, "rb") as file:
         content = file.read()
     try:

@@ -76,4 +76,4 @@ def new_seed() -> int:
     return int(_library.generator().integers(2**63))
 
 
-_library = RandomStream(seed=int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1))
+_library = RandomStream(seed=int(np.random.SeedSequence().generate_state(1, np.uint64)[0]) >> 1)

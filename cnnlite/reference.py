@@ -145,13 +145,6 @@ def _windows(x_shape, window, strides, pads):
         yield tap, rows.clip(0, height - 1), columns.clip(0, width - 1), real[..., None]
 
 
-def _write(out, values):
-    if out is None:
-        return values
-    out[...] = values
-    return out
-
-
 def max_pool(x, window, strides, pads, out=None):
     """Return (y, argmax): the largest value of each window, and a·KW + b of the pixel (a, b) that it stands at."""
     y = argmax = None
@@ -163,7 +156,7 @@ def max_pool(x, window, strides, pads, out=None):
         wins = real & ((argmax < 0) | (pixel > y) | (np.isnan(pixel) & ~np.isnan(y)))
         y, argmax = np.where(wins, pixel, y), np.where(wins, tap, argmax)
     argmax = argmax.astype(np.uint8 if window[0] * window[1] <= 256 else np.int32)
-    return (y, argmax) if out is None else (_write(out[0], y), _write(out[1], argmax))
+    return (y, argmax) if out is None else (write(y, out[0]), write(argmax, out[1]))
 
 
 def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
@@ -171,7 +164,7 @@ def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
     dx = np.zeros(x_shape, dy.dtype)
     for tap, rows, columns, _ in _windows(x_shape, window, strides, pads):
         np.add.at(dx, (slice(None), rows, columns), np.where(argmax == tap, dy, 0))
-    return _write(out, dx)
+    return write(dx, out)
 
 
 def _real_pixels(x_shape, window, strides, pads):
@@ -183,7 +176,7 @@ def average_pool(x, window, strides, pads, out=None):
     """Return the mean of the real pixels of each window."""
     total = sum(np.where(real, x[:, rows, columns], 0) for _, rows, columns, real
                 in _windows(x.shape, window, strides, pads))
-    return _write(out, (total / _real_pixels(x.shape, window, strides, pads)).astype(x.dtype))
+    return write((total / _real_pixels(x.shape, window, strides, pads)).astype(x.dtype), out)
 
 
 def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
@@ -192,7 +185,7 @@ def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
     share = (dy / _real_pixels(x_shape, window, strides, pads)).astype(dy.dtype)
     for _, rows, columns, real in _windows(x_shape, window, strides, pads):
         np.add.at(dx, (slice(None), rows, columns), np.where(real, share, 0))
-    return _write(out, dx)
+    return write(dx, out)
 
 
 # ---------------------------------------------------------------- batch normalisation
@@ -213,7 +206,7 @@ def batchnorm_statistics(x):
 
 def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
     """Return gamma (x − mean) inv_std + beta."""
-    return _write(out, (x - mean) * (inv_std * gamma) + beta)
+    return write((x - mean) * (inv_std * gamma) + beta, out)
 
 
 def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
@@ -223,57 +216,49 @@ def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
     dgamma = (dy * normalized).sum(axis=0)
     samples = x.dtype.type(max(x.shape[0], 1))
     dx = gamma * inv_std * (dy - dbeta / samples - normalized * dgamma / samples)
-    return _write(out, dx), dgamma, dbeta
+    return write(dx, out), dgamma, dbeta
 
 
 def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
     """Return dx where mean and inv_std are constants."""
-    return _write(out, gamma * inv_std * dy)
+    return write(gamma * inv_std * dy, out)
 
 
 # ---------------------------------------------------------------- activations
 
 
-def _into(out, values):
-    """Return `values`, or `out` with the values copied into it."""
-    if out is None:
-        return values
-    out[...] = values
-    return out
-
-
 def relu(x, out=None):
-    return _into(out, np.where(x <= 0, 0, x).astype(x.dtype))
+    return write(np.where(x <= 0, 0, x).astype(x.dtype), out)
 
 
 def relu_backward(dy, y, out=None):
-    return _into(out, np.where(y <= 0, 0, dy).astype(dy.dtype))
+    return write(np.where(y <= 0, 0, dy).astype(dy.dtype), out)
 
 
 def leaky_relu(x, negative_slope=0.2, out=None):
-    return _into(out, np.where(x <= 0, negative_slope * x, x))
+    return write(np.where(x <= 0, negative_slope * x, x), out)
 
 
 def leaky_relu_backward(dy, y, negative_slope=0.2, out=None):
-    return _into(out, np.where(y <= 0, negative_slope * dy, dy))
+    return write(np.where(y <= 0, negative_slope * dy, dy), out)
 
 
 def clipped_relu(x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
     below = negative_slope * (x - threshold) if negative_slope else np.zeros_like(x)
-    return _into(out, np.where(x <= threshold, below, x if max_value is None else np.minimum(x, max_value)))
+    return write(np.where(x <= threshold, below, x if max_value is None else np.minimum(x, max_value)), out)
 
 
 def clipped_relu_backward(dy, x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
     above = dy if max_value is None else np.where(x >= max_value, 0, dy)
-    return _into(out, np.where(x <= threshold, negative_slope * dy, above).astype(dy.dtype))
+    return write(np.where(x <= threshold, negative_slope * dy, above).astype(dy.dtype), out)
 
 
 def elu(x, alpha=1.0, out=None):
-    return _into(out, np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))))
+    return write(np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0))), out)
 
 
 def elu_backward(dy, x, alpha=1.0, out=None):
-    return _into(out, np.where(x > 0, dy, alpha * np.exp(np.minimum(x, 0)) * dy))
+    return write(np.where(x > 0, dy, alpha * np.exp(np.minimum(x, 0)) * dy), out)
 
 
 def _erfc(x):
@@ -282,65 +267,65 @@ def _erfc(x):
 
 def gelu(x, approximate=False, out=None):
     if approximate:
-        return _into(out, 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))))
-    return _into(out, x * _erfc(-math.sqrt(0.5) * x) / 2)
+        return write(0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))), out)
+    return write(x * _erfc(-math.sqrt(0.5) * x) / 2, out)
 
 
 def gelu_backward(dy, x, approximate=False, out=None):
     if approximate:
         t = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))
-        return _into(out, dy * 0.5 * (1 + t + x * (1 - t**2) * math.sqrt(2 / math.pi) * (1 + 0.134145 * x**2)))
-    return _into(out, dy * (_erfc(-math.sqrt(0.5) * x) / 2 + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)))
+        return write(dy * 0.5 * (1 + t + x * (1 - t**2) * math.sqrt(2 / math.pi) * (1 + 0.134145 * x**2)), out)
+    return write(dy * (_erfc(-math.sqrt(0.5) * x) / 2 + x * np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)), out)
 
 
 def sigmoid(x, out=None):
-    return _into(out, np.exp(-np.logaddexp(0, -x)).astype(x.dtype))
+    return write(np.exp(-np.logaddexp(0, -x)).astype(x.dtype), out)
 
 
 def sigmoid_backward(dy, y, out=None):
-    return _into(out, dy * y * (1 - y))
+    return write(dy * y * (1 - y), out)
 
 
 def silu(x, out=None):
-    return _into(out, x * sigmoid(x))
+    return write(x * sigmoid(x), out)
 
 
 def silu_backward(dy, x, out=None):
-    return _into(out, dy * (sigmoid(x) + x * sigmoid(x) * sigmoid(-x)))
+    return write(dy * (sigmoid(x) + x * sigmoid(x) * sigmoid(-x)), out)
 
 
 def tanh(x, out=None):
     e = np.expm1(-2 * np.abs(x))
-    return _into(out, np.sign(x) * -e / (2 + e))
+    return write(np.sign(x) * -e / (2 + e), out)
 
 
 def tanh_backward(dy, y, out=None):
-    return _into(out, dy * (1 - y) * (1 + y))
+    return write(dy * (1 - y) * (1 + y), out)
 
 
 def softplus(x, out=None):
-    return _into(out, np.logaddexp(x, 0).astype(x.dtype))
+    return write(np.logaddexp(x, 0).astype(x.dtype), out)
 
 
 def softplus_backward(dy, y, out=None):
-    return _into(out, dy - dy * np.exp(-y))
+    return write(dy - dy * np.exp(-y), out)
 
 
 def softmax(x, axis=-1, out=None):
-    return _into(out, np.exp(log_softmax(x, axis)))
+    return write(np.exp(log_softmax(x, axis)), out)
 
 
 def softmax_backward(dy, y, axis=-1, out=None):
-    return _into(out, y * (dy - (dy * y).sum(axis, keepdims=True)))
+    return write(y * (dy - (dy * y).sum(axis, keepdims=True)), out)
 
 
 def log_softmax(x, axis=-1, out=None):
     x = x - x.max(axis, keepdims=True)
-    return _into(out, x - np.log(np.exp(x).sum(axis, keepdims=True)))
+    return write(x - np.log(np.exp(x).sum(axis, keepdims=True)), out)
 
 
 def log_softmax_backward(dy, y, axis=-1, out=None):
-    return _into(out, dy - np.exp(y) * dy.sum(axis, keepdims=True))
+    return write(dy - np.exp(y) * dy.sum(axis, keepdims=True), out)
 
 
 # ---------------------------------------------------------------- optimizer steps

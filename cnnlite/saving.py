@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 def save_model(
     model: Sequential,
-    path: str | os.PathLike[str],
+    filepath: str | os.PathLike[str],
     overwrite: bool = True,
     include_optimizer: bool = True,
 ) -> None:
@@ -47,7 +47,7 @@ def save_model(
 
     Args:
         model: a built `Sequential`.
-        path: where to; "model.safetensors", say, in a folder that exists.
+        filepath: where to; "model.safetensors", say, in a folder that exists.
         overwrite: False makes a file that is there already an error.
         include_optimizer: False leaves out the optimizer's vectors and its count of steps, two thirds of the
             file after training with Adam.
@@ -58,7 +58,7 @@ def save_model(
         FileExistsError: the file is there and `overwrite` is False.
         OSError: the file can't be written.
     """
-    path = check_path_to_write(path, "save", overwrite)
+    path = check_path_to_write(filepath, "save", overwrite)
     tensors = _weights(model, "save")
     training = _training_state(model)
     if include_optimizer and model.optimizer is not None:
@@ -72,7 +72,7 @@ def save_model(
 
 
 def load_model(
-    path: str | os.PathLike[str],
+    filepath: str | os.PathLike[str],
     custom_objects: dict[str, Any] | None = None,
     compile: bool = True,
 ) -> Sequential:
@@ -81,7 +81,7 @@ def load_model(
     The layers come from `cnnlite.layers` and from `custom_objects`; nothing that a file names is imported.
 
     Args:
-        path: the file.
+        filepath: the file.
         custom_objects: the classes and functions that are not cnnlite's, by name: {"Scale": Scale}.
         compile: False gives a model for prediction only, without loss, metrics and optimizer.
 
@@ -94,48 +94,48 @@ def load_model(
             is neither in `cnnlite.layers` nor in `custom_objects`; the message names the file and what was wrong.
     """
     custom_objects = _check_custom_objects(custom_objects)
-    tensors, metadata = read(path, "load_model")
+    tensors, metadata = read(filepath, "load_model")
     if "model" not in metadata:
         raise ValueError(
-            f"load_model: {path} holds weights without a model. Make the model, then call model.load_weights(path)."
+            f"load_model: {filepath} holds weights without a model. Make the model, then call model.load_weights(path)."
         )
-    training = _from_json(metadata.get("training", "{}"), "training", path)
-    with _blaming(path, "the model in it can't be made"):
-        model = rebuild(_from_json(metadata["model"], "model", path), custom_objects)
+    training = _from_json(metadata.get("training", "{}"), "training", filepath)
+    with _blaming(filepath, "the model in it can't be made"):
+        model = rebuild(_from_json(metadata["model"], "model", filepath), custom_objects)
         if not model.built:
             raise ValueError("it does not say of what shape the input is")
-    vectors = _take_optimizer_vectors(tensors, training, path)
-    _assign_weights(model, tensors, path, "load_model")
-    with _blaming(path, "its random states don't fit its layers"):
+    vectors = _take_optimizer_vectors(tensors, training, filepath)
+    _assign_weights(model, tensors, filepath, "load_model")
+    with _blaming(filepath, "its random states don't fit its layers"):
         _restore_random(model, training)
     if compile and training.get("compile") is not None:
-        with _blaming(path, "the model in it can't be compiled (compile=False loads it for prediction)"):
+        with _blaming(filepath, "the model in it can't be compiled (compile=False loads it for prediction)"):
             model.compile_from_config(revive(training["compile"], custom_objects))
             _restore_optimizer(model, training, vectors)
     return model
 
 
-def save_weights(model: Sequential, path: str | os.PathLike[str], overwrite: bool = True) -> None:
+def save_weights(model: Sequential, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
     """Write the weights of a built model, and nothing else, to a file for `load_weights`."""
-    path = check_path_to_write(path, "save_weights", overwrite)
+    path = check_path_to_write(filepath, "save_weights", overwrite)
     write(path, _weights(model, "save_weights"), {})
 
 
-def load_weights(model: Sequential, path: str | os.PathLike[str]) -> None:
+def load_weights(model: Sequential, filepath: str | os.PathLike[str]) -> None:
     """Copy the weights in a file into a built model: all of them, or none and a ValueError.
 
     Args:
         model: a model with the layers, by name and shape, of the one that was saved. Weights of another precision are
             converted to the model's.
-        path: a file of `save_weights` or of `save_model`.
+        filepath: a file of `save_weights` or of `save_model`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, or of another architecture; the message says which name or shape differs first.
     """
-    tensors, metadata = read(path, "load_weights")
-    _take_optimizer_vectors(tensors, _from_json(metadata.get("training", "{}"), "training", path), path)
-    _assign_weights(model, tensors, path, "load_weights")
+    tensors, metadata = read(filepath, "load_weights")
+    _take_optimizer_vectors(tensors, _from_json(metadata.get("training", "{}"), "training", filepath), filepath)
+    _assign_weights(model, tensors, filepath, "load_weights")
 
 
 def _check_custom_objects(custom_objects):

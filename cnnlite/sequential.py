@@ -296,6 +296,11 @@ class Sequential(Trainer):
         """All arrays, layer by layer, in Keras's order."""
         return [array for layer in self.inner_layers for array in layer.weights]
 
+    @property
+    def trainable_weights(self) -> list[Array]:
+        """Those of `weights` that training changes by their gradients."""
+        return [array for layer in self.inner_layers for array in layer.trainable_weights]
+
     def named_layers(self, path: str | None = None) -> list[tuple[str, Layer]]:
         """Return [(path, layer), ...] of all layers inside that hold weights of their own."""
         prefix = "" if path is None else f"{path}/"

@@ -8,7 +8,7 @@ from cnnlite.arguments import integer
 from cnnlite.random import set_random_seed
 from cnnlite.types import Array, ArrayLike
 
-__all__ = ["set_random_seed", "to_categorical"]
+__all__ = ["clear_session", "normalize", "set_random_seed", "to_categorical"]
 
 
 def to_categorical(x: ArrayLike, num_classes: int | None = None) -> Array:
@@ -48,6 +48,29 @@ def to_categorical(x: ArrayLike, num_classes: int | None = None) -> Array:
     one_hot = np.zeros((labels.size, num_classes or int(labels.max()) + 1))
     one_hot[np.arange(labels.size), labels.ravel()] = 1
     return one_hot.reshape(*labels.shape, one_hot.shape[1])
+
+
+def normalize(x: ArrayLike, axis: int = -1, order: float = 2) -> Array:
+    """Return x divided by its norms along an axis; where the norm is 0, by 1.
+
+    Args:
+        x: an array of numbers; integers give float64.
+        axis: the axis that each norm is taken along.
+        order: which norm: 2 (default) is the root of the sum of squares, 1 the sum of sizes.
+
+    Example:
+
+    >>> normalize([[3, 4], [0, 0]])
+    array([[0.6, 0.8],
+           [0. , 0. ]])
+    """
+    x = np.atleast_1d(x)
+    norms = np.linalg.norm(x, ord=order, axis=axis, keepdims=True)
+    return x / np.where(norms == 0, 1, norms)
+
+
+def clear_session() -> None:
+    """Do nothing: there is no session. Keras scripts call this between models."""
 
 
 def _check(holds: Array, labels: Array, rule: str) -> None:

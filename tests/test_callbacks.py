@@ -245,6 +245,12 @@ def test_only_the_best_is_saved_if_so_asked(arguments, saved, monkeypatch, tmp_p
     )
 
 
+@pytest.mark.parametrize("name", ["best.keras", "weights-{epoch:02d}.weights.h5"])
+def test_a_checkpoint_of_another_format_is_refused_before_training(name, tmp_path):
+    with pytest.raises(ValueError, match=r"ModelCheckpoint: .*\.safetensors"):
+        ModelCheckpoint(tmp_path / name)
+
+
 def test_checkpoints_after_so_many_batches(tmp_path):
     model = Model()
     callback = ModelCheckpoint(tmp_path / "{epoch}-{loss}", save_freq=3)

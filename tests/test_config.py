@@ -2,6 +2,7 @@
 
 import pytest
 
+import cnnlite
 from cnnlite import config
 from cnnlite.layers import Layer
 
@@ -34,7 +35,7 @@ def test_the_data_format_can_be_set():
 
 @pytest.mark.parametrize("dtype", ["float16", "int32", None, 32])
 def test_other_precisions_are_refused_and_nothing_changes(dtype):
-    with pytest.raises(ValueError, match=r"set_floatx: dtype must be one of 'float32', 'float64'. Received: dtype="):
+    with pytest.raises(ValueError, match=r"set_floatx: value must be one of 'float32', 'float64'. Received: value="):
         config.set_floatx(dtype)
     assert config.floatx() == "float32"
 
@@ -43,3 +44,9 @@ def test_other_data_formats_are_refused_and_nothing_changes():
     with pytest.raises(ValueError, match=r"Did you mean 'channels_last'"):
         config.set_image_data_format("channel_last")
     assert config.image_data_format() == "channels_last"
+
+
+def test_the_backend_of_older_scripts_has_the_same_settings():
+    cnnlite.backend.set_image_data_format("channels_first")
+    assert config.image_data_format() == "channels_first"
+    cnnlite.backend.clear_session()

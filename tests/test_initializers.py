@@ -157,3 +157,8 @@ def test_a_config_makes_the_same_initializer_again(name):
 def test_arguments_that_make_no_sense_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("name", sorted(initializers.INITIALIZERS))
+def test_the_spelling_in_lower_case_is_the_same_class(name):
+    assert getattr(initializers, name) is initializers.INITIALIZERS[name]

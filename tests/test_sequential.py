@@ -510,3 +510,20 @@ def test_double_precision_goes_through_a_model():
     model = cnnlite.Sequential([layers.Dense(4, input_shape=(3,), dtype="float64"), layers.Dense(2, dtype="float64")])
     assert model(RNG(0).normal(size=(2, 3))).dtype == np.float64
     assert model.parameters().vector.dtype == np.float64
+
+
+def test_a_clone_has_the_architecture_and_weights_of_its_own():
+    model = cnnlite.Sequential([layers.Conv2D(2, 3, input_shape=(6, 6, 1)), layers.Flatten(), layers.Dense(3)])
+    clone = cnnlite.models.clone_model(model)
+    assert clone.get_config() == model.get_config()
+    assert not np.shares_memory(clone.layers[0].kernel, model.layers[0].kernel)
+    assert (clone.layers[0].kernel != model.layers[0].kernel).any()
+
+
+def test_a_clone_of_a_model_with_layers_of_a_user_has_them_too():
+    class Twice(layers.Layer):
+        def forward(self, x, training=False):
+            return 2 * x
+
+    clone = cnnlite.models.clone_model(cnnlite.Sequential([Twice(input_shape=(3,))]))
+    assert isinstance(clone.layers[0], Twice)

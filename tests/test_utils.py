@@ -73,3 +73,11 @@ def test_the_seed_decides_what_is_drawn():
 def test_a_seed_that_is_no_whole_number_is_refused(seed, error):
     with pytest.raises(error, match="set_random_seed: seed must be"):
         set_random_seed(seed)
+
+
+@pytest.mark.parametrize(("axis", "order"), [(-1, 2), (0, 2), (1, 1)])
+def test_normalised_rows_have_norm_one_and_zeros_stay(axis, order):
+    x = np.array([[[3, -4], [0, 0]], [[1, 2], [0, 0]]])
+    norms = np.linalg.norm(cnnlite.utils.normalize(x, axis, order), ord=order, axis=axis)
+    np.testing.assert_allclose(norms[np.linalg.norm(x, axis=axis) > 0], 1)
+    np.testing.assert_array_equal(cnnlite.utils.normalize(x, axis, order)[:, 1], 0)

@@ -10,6 +10,7 @@ from typing import Any
 from cnnlite import metrics
 from cnnlite.arguments import integer, number, one_of
 from cnnlite.callbacks.base import Callback
+from cnnlite.model_files import check_ending
 from cnnlite.progress import message
 from cnnlite.types import Array, Logs
 
@@ -169,7 +170,7 @@ class ModelCheckpoint(Monitor):
         initial_value_threshold: a value that the first to be saved must be better than.
 
     Raises:
-        ValueError: `filepath` names a value that there is not.
+        ValueError: `filepath` ends like a file of another format, or names a value that there is not.
     """
 
     def __init__(
@@ -185,6 +186,7 @@ class ModelCheckpoint(Monitor):
     ) -> None:
         super().__init__(monitor, mode)
         self.filepath = os.fspath(filepath)
+        check_ending(self.filepath, "ModelCheckpoint")  # now, not after the first epoch
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only

@@ -4,12 +4,19 @@ With channels last, the window of an output pixel is KH runs of KW * C numbers t
 the windows of the next pixel start `stride * C` further on:
 
     y[n, oh, ow, f] = bias[f] + sum over ky, (kx, c) of  x[n, oh*s + ky, ow*s + kx, c] * kernel[ky, kx, c, f]
-           ^  ^                          ^      ^
-     row i of a tile              k1 of a tile  k0 of a tile, both of them strides into the image
+             ^                                                       ^          ^
+      row i of a tile                                                k1         k0
 
-Only where the runs are broken does an image go through a scratch copy first, of one image at most: padding
-puts zeros round it, a dilation unrolls the taps of a row (im2col along the width alone), and groups
-bring the channels of a group together.
+Pixels are the rows of a tile, and ky and (kx, c) its two sums: for the micro-kernel each is a distance in the image.
+With a dilation d the pixel of x is [n, oh*s + ky*d, ow*s + kx*d, c].
+
+Only where the runs are broken does an image go through a scratch copy first, of one image at most: for padding
+a copy with zeros round it; for a dilation one with the taps of each window row side by side (im2col along the
+width alone); for groups one of the channels of a single group.
+
+The kernel is cut into panels, each of which holds the weights of as many filters as fill two vectors: panel p is
+the (KH * KW * C / groups, width) columns from p * width on. One call of the micro-kernel makes a row of output pixels
+for one panel of filters. Where the last panel is not full, it is filled up with zeros.
 
 Shapes: x (N, H, W, C), kernel (KH, KW, C / groups, F), y (N, OH, OW, F); pads ((top, bottom), (left, right)).
 """
@@ -50,7 +57,11 @@ def _conv2d(block, x, panels, start, y, kh, kw, strides, before, dilation, group
 
 @compiled
 def _conv2d_rows(block, x, panels, start, y, kh, kw, strides, before, dilation, groups, copies, n, first, last):
-    """Compute the rows first <= oh < last of one output image."""
+    """Compute the rows first <= oh < last of one output image.
+
+    Every row of pixels is a product (OW, K) @ (K, width) for each panel. Its left factor starts at `place` in `source`,
+    the image or its copy, in which `pixel` lies between the windows of neighbours and `line` between two rows.
+    """
     _, h, w, c = x.shape
     _, oh, ow, filters = y.shape
     channels, group_filters = c // groups, filters // groups
@@ -142,6 +153,7 @@ def _conv2d_input_gradient(block, dy, panels, dx, kh, kw, strides, before, dilat
 
 @compiled
 def _scatter_image(block, dy, panels, dx, kh, kw, strides, before, dilation, groups, n):
+    """Compute dx of one image: for each row of output pixels cols = dy @ kernel.T, which col2im adds to dx."""
     _, oh, ow, filters = dy.shape
     channels, group_filters = dx.shape[3] // groups, filters // groups
     k = kh * kw * channels
@@ -163,7 +175,7 @@ def _scatter_image(block, dy, panels, dx, kh, kw, strides, before, dilation, gro
 
 
 def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
-    """Return dkernel[ky, kx, c, f] = sum over n, oh, ow of x[n, oh*s + ky, ow*s + kx, c] * dy[n, oh, ow, f].
+    """Return dkernel[ky, kx, c, f] = sum over n, oh, ow of x[n, oh*s + ky*d, ow*s + kx*d, c] * dy[n, oh, ow, f].
 
     The images are cut into chunks whose number depends on the batch alone; each adds into a buffer of its own,
     and the buffers are added in order. So the bits do not depend on the number of threads.

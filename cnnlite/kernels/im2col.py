@@ -8,8 +8,8 @@ Every output pixel becomes a row, and holds the window of pixels that the kernel
                                                 5 6 8 9                          (1, 1)
 
     convolution:      y = im2col(x) @ kernel.reshape(KH * KW * C, F)
-    gradient of x:    dx = col2im(dy @ kernel.T)         a pixel that n windows saw adds up n gradients
-    gradient of w:    dkernel = im2col(x).T @ dy
+    gradient of x:    dx = col2im(dy @ kernel.T)         a pixel that k windows saw adds up k gradients
+    of the kernel:    dkernel = im2col(x).T @ dy
 """
 
 import numpy as np

@@ -1,6 +1,8 @@
-"""The activations, each a layer without weights: y = f(x).
+"""The activations, each a layer without weights: y = f(x), of the shape of x, which is free.
 
-They stand alone in a model, or inside a layer that was given `activation="relu"`.
+They stand alone in a model, or inside a layer that was given `activation="relu"`. Where the derivative is given as
+dy/dx, backward is dx = dy · dy/dx, element by element; softmax mixes the elements, and its docstring derives dx. All
+take name, dtype, trainable and input_shape besides their own arguments. Names and defaults are Keras's.
 """
 
 from __future__ import annotations
@@ -133,11 +135,18 @@ class LeakyReLU(ActivationLayer):
 
     Args:
         negative_slope: not negative; by default 0.3 for this layer and 0.2 for the name "leaky_relu", as in Keras.
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.layers.LeakyReLU(0.1)([[-10.0, 2.0]])
+    array([[-1.,  2.]], dtype=float32)
     """
 
     activation_name = "leaky_relu"
 
     def __init__(self, negative_slope: float = 0.3, **kwargs: Any) -> None:
+        negative_slope = kwargs.pop("alpha", negative_slope)  # its name in Keras 2, which Keras 3 still takes
         super().__init__(**kwargs)
         self.negative_slope = number(negative_slope, "negative_slope", "LeakyReLU", minimum=0)
 
@@ -156,6 +165,12 @@ class ELU(ActivationLayer):
 
     Args:
         alpha: minus the value that y tends to for x far below 0 (default 1).
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.layers.ELU()([[-100.0, 2.0]])
+    array([[-1.,  2.]], dtype=float32)
     """
 
     activation_name = "elu"
@@ -181,6 +196,12 @@ class GELU(ActivationLayer):
 
     Args:
         approximate: True takes Φ(x) ≈ (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2; False (default) is exact.
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.layers.GELU()([[-100.0, 0.0, 100.0]])
+    array([[ -0.,   0., 100.]], dtype=float32)
     """
 
     activation_name = "gelu"
@@ -200,7 +221,14 @@ class GELU(ActivationLayer):
 
 
 class SiLU(ActivationLayer):
-    """y = x s with s = 1 / (1 + exp(-x)), also called swish; dy/dx = s (1 + x (1 - s))."""
+    """y = x s with s = 1 / (1 + exp(-x)), also called swish (Ramachandran et al., 2017); dy/dx = s (1 + x (1 - s)).
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.layers.SiLU()([[0.0, 100.0]])
+    array([[  0., 100.]], dtype=float32)
+    """
 
     activation_name = "silu"
 
@@ -212,7 +240,14 @@ class SiLU(ActivationLayer):
 
 
 class Sigmoid(ActivationLayer):
-    """y = 1 / (1 + exp(-x)), so dy/dx = y (1 - y)."""
+    """y = 1 / (1 + exp(-x)), so dy/dx = y (1 - y).
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.layers.Sigmoid()([[-1000.0, 0.0, 1000.0]])
+    array([[0. , 0.5, 1. ]], dtype=float32)
+    """
 
     activation_name = "sigmoid"
 
@@ -224,7 +259,14 @@ class Sigmoid(ActivationLayer):
 
 
 class Tanh(ActivationLayer):
-    """y = tanh(x), so dy/dx = 1 - y²."""
+    """y = tanh(x), so dy/dx = 1 - y².
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.layers.Tanh()([[-100.0, 0.0, 100.0]])
+    array([[-1.,  0.,  1.]], dtype=float32)
+    """
 
     activation_name = "tanh"
 
@@ -236,7 +278,14 @@ class Tanh(ActivationLayer):
 
 
 class Softplus(ActivationLayer):
-    """y = log(1 + exp(x)), so dy/dx = 1 / (1 + exp(-x)) = 1 - exp(-y)."""
+    """y = log(1 + exp(x)), so dy/dx = 1 / (1 + exp(-x)) = 1 - exp(-y).
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.layers.Softplus()([[-1000.0, 1000.0]])
+    array([[   0., 1000.]], dtype=float32)
+    """
 
     activation_name = "softplus"
 
@@ -248,10 +297,23 @@ class Softplus(ActivationLayer):
 
 
 class Softmax(ActivationLayer):
-    """y_i = exp(x_i) / Σ_j exp(x_j), so dx_i = y_i (dy_i - Σ_j dy_j y_j).
+    """y_i = exp(x_i) / Σ_j exp(x_j), so that all y_i are positive and add up to 1.
+
+    Every y_j depends on every x_i: ∂y_j/∂x_i = y_j ([i = j] - y_i), with [i = j] 1 where i is j and 0 elsewhere. So
+
+        dx_i = Σ_j dy_j y_j ([i = j] - y_i) = y_i (dy_i - Σ_j dy_j y_j)
 
     Args:
         axis: the axis that the sum runs over (default the last), or several.
+
+    Raises:
+        ValueError: when the layer is built, `axis` is not an axis of the input.
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.layers.Softmax()([[1000.0, 1000.0, 0.0]])
+    array([[0.5, 0.5, 0. ]], dtype=float32)
     """
 
     activation_name = "softmax"
@@ -286,7 +348,16 @@ class Softmax(ActivationLayer):
 
 
 class LogSoftmax(Softmax):
-    """y_i = x_i - log Σ_j exp(x_j), so dx_i = dy_i - exp(y_i) Σ_j dy_j. `axis` as for `Softmax`."""
+    """y_i = x_i - log Σ_j exp(x_j), the logarithm of softmax; `axis` as for `Softmax`.
+
+    Here ∂y_j/∂x_i = [i = j] - exp(y_i), so dx_i = dy_i - exp(y_i) Σ_j dy_j.
+
+    Example:
+
+    >>> import cnnlite
+    >>> cnnlite.layers.LogSoftmax()([[1000.0, 0.0]])
+    array([[    0., -1000.]], dtype=float32)
+    """
 
     activation_name = "log_softmax"
 

@@ -14,6 +14,12 @@ class Activation(ActivationLayer):
 
     Args:
         activation: a name, a function of `cnnlite.activations`, or an activation layer.
+        **kwargs: name, dtype, trainable, input_shape; see `Layer`.
+
+    Shapes: x and y any, the same.
+
+    Raises:
+        ValueError: no activation has that name.
 
     Example:
 

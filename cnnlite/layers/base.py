@@ -42,6 +42,30 @@ class ArrayDict(dict[str, Array]):
         return ArrayDict, (dict(self),)
 
 
+class Weight:
+    """A short way to a weight: with `kernel = Weight()` in its class, `layer.kernel` is `layer.params["kernel"]`.
+
+    It is None where the layer has no such weight, and assigning to it copies, as `params` does.
+    """
+
+    def __set_name__(self, owner: type[Layer], name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Layer | None, owner: type[Layer] | None = None) -> Any:
+        return self if layer is None else layer.params.get(self.name, layer.state.get(self.name))
+
+    def __set__(self, layer: Layer, values: ArrayLike) -> None:
+        arrays = layer.params if self.name in layer.params else layer.state
+        arrays[self.name] = values
+
+
+# Arguments of Keras's layers that scripts write out with their default, which is None and does nothing.
+_NOT_OFFERED = (
+    "activity_regularizer", "kernel_constraint", "bias_constraint", "depthwise_constraint", "beta_constraint",
+    "gamma_constraint",
+)
+
+
 class Layer:
     """The base of all layers, and of yours.
 
@@ -87,8 +111,14 @@ class Layer:
         dtype: DTypeLike | None = None,
         trainable: bool = True,
         input_shape: Shape | None = None,
+        **unknown: Any,
     ) -> None:
         owner = type(self).__name__
+        for argument, value in unknown.items():
+            if argument not in _NOT_OFFERED:
+                raise TypeError(f"{owner} takes no argument {argument!r}. Received: {argument}={value!r}.")
+            if value is not None:
+                raise ValueError(f"{owner}: {argument} is not offered. Received: {argument}={value!r}. Leave it out.")
         if name is not None and (not isinstance(name, str) or not name or "/" in name):
             raise ValueError(f"{owner}: name must be a text without '/'. Received: name={name!r}.")
         self.name_is_given = name is not None
@@ -190,8 +220,11 @@ class Layer:
         *,
         trainable: bool = True,
         regularizer: Identifier | None = None,
-    ) -> Array:
-        """Create an array of `shape`: one of `params`, with its gradient, or of `state` if not trainable."""
+    ) -> None:
+        """Create an array of `shape`: one of `params`, with its gradient, or of `state` if not trainable.
+
+        Read it from there in every pass, and keep no reference to it: a model that trains moves it into its vector.
+        """
         array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
         if array.shape != tuple(shape):
             raise ValueError(
@@ -207,7 +240,6 @@ class Layer:
         if penalty is not None:
             self.regularizers[name] = penalty
         self.built = True
-        return array
 
     def prepare(self, x: ArrayLike) -> Array:
         """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for."""
@@ -327,6 +359,17 @@ class Layer:
         """All arrays, the trainable ones first and those of layers inside last, in Keras's order."""
         inner = [array for layer in self.inner_layers for array in layer.weights]
         return [*self.params.values(), *self.state.values(), *inner]
+
+    @property
+    def trainable_weights(self) -> list[Array]:
+        """Those of `weights` that training changes by their gradients; none of a layer with `trainable=False`."""
+        return list(self.params.values()) if self.trainable else []
+
+    @property
+    def non_trainable_weights(self) -> list[Array]:
+        """The others of `weights`."""
+        trainable = {id(array) for array in self.trainable_weights}
+        return [array for array in self.weights if id(array) not in trainable]
 
     def get_weights(self) -> list[Array]:
         """Return copies of `weights`."""

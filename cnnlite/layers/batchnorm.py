@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnlite import initializers, kernels, regularizers
 from cnnlite.arguments import boolean, integer, number
-from cnnlite.layers.base import Layer
+from cnnlite.layers.base import Layer, Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
 
@@ -30,6 +30,12 @@ class BatchNorm(Layer):
         dbeta = Σ dy
         dgamma = Σ dy x̂
         dx = gamma / √(variance + epsilon) · (dy − dbeta / M − x̂ dgamma / M)
+
+    The last line, step by step, with r = 1 / √(variance + epsilon) and [i = j] 1 where i is j and 0 elsewhere:
+
+        ∂mean/∂x_j = 1/M,   ∂variance/∂x_j = 2/M (x_j − mean),   ∂r/∂x_j = −r³/2 ∂variance/∂x_j = −r² x̂_j / M
+        ∂x̂_i/∂x_j = r ([i = j] − 1/M) + (x_i − mean) ∂r/∂x_j = r ([i = j] − 1/M − x̂_i x̂_j / M)
+        dx_j = Σ_i gamma dy_i ∂x̂_i/∂x_j = gamma r (dy_j − 1/M Σ_i dy_i − x̂_j/M Σ_i dy_i x̂_i)
 
     A layer with `trainable=False` is frozen: it runs in inference mode in training too, and its backward is
     dx = gamma / √(moving_variance + epsilon) · dy. The gradients of gamma and beta are then not computed.
@@ -64,6 +70,8 @@ class BatchNorm(Layer):
     [[-1. -1.]
      [ 1.  1.]]
     """
+
+    gamma, beta, moving_mean, moving_variance = Weight(), Weight(), Weight(), Weight()
 
     def __init__(
         self,

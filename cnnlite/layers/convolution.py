@@ -8,12 +8,15 @@ from cnnlite import activations, initializers, regularizers
 from cnnlite.arguments import boolean, padding_mode, pair
 from cnnlite.identifiers import to_config
 from cnnlite.kernels.geometry import Pads, window_output_size, window_pads
+from cnnlite.layers.base import Weight
 from cnnlite.layers.image import ImageLayer
 from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 
 
 class Convolution(ImageLayer):
     """The base of the convolutions: a subclass defines `preactivation` and the two that go back from it."""
+
+    kernel, bias = Weight(), Weight()
 
     channel_axis: int
 

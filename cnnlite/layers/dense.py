@@ -7,12 +7,15 @@ from typing import Any
 from cnnlite import activations, initializers, kernels, regularizers
 from cnnlite.arguments import boolean, integer
 from cnnlite.identifiers import to_config
-from cnnlite.layers.base import Layer
+from cnnlite.layers.base import Layer, Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
 
 class Dense(Layer):
     """y = activation(x @ kernel + bias)
+
+    With z what the activation is applied to: dkernel = x.T @ dz,  dbias = sum of dz over the rows,
+    dx = dz @ kernel.T. An input with more than 2 axes is taken as rows of its last one, as in Keras.
 
     Args:
         units: how many outputs.
@@ -25,6 +28,9 @@ class Dense(Layer):
 
     Shapes: x (N, ..., D), kernel (D, units), bias (units,), y (N, ..., units).
 
+    Raises:
+        ValueError: units is below 1; when the layer is built, the input has no axis of features.
+
     Example:
 
     >>> import numpy as np
@@ -32,6 +38,8 @@ class Dense(Layer):
     >>> layers.Dense(3)(np.ones((2, 5))).shape
     (2, 3)
     """
+
+    kernel, bias = Weight(), Weight()
 
     def __init__(
         self,

@@ -28,6 +28,9 @@ class DepthwiseConv2D(Convolution):
 
     Shapes: x (N, H, W, C), kernel (KH, KW, C, M), bias (C * M,), y (N, OH, OW, C * M).
 
+    Raises:
+        ValueError: strides are combined with a dilation, or the window is larger than the image.
+
     Example:
 
     >>> import numpy as np

@@ -25,6 +25,12 @@ class Dropout(Layer):
             there. (None, 1, 1, None) drops whole channels. By default the shape of x.
         seed: an integer for the same masks in every run; by default drawn from the library's stream, which
             `cnnlite.utils.set_random_seed` sets.
+        **kwargs: name, dtype, trainable, input_shape; see `Layer`.
+
+    Shapes: x and y any, the same.
+
+    Raises:
+        ValueError: rate is not from 0 to 1, or noise_shape doesn't fit the input.
 
     Example:
 

@@ -19,10 +19,12 @@ class InputLayer:
         shape: the shape without the batch axis, such as (28, 28, 1); None in it stands for any size.
         batch_size: the size of the batch, for your own use: a model takes any.
         dtype: the type of the data, for your own use: a model converts to the dtype of its first layer.
+        batch_shape: the shape with the batch axis, such as (None, 28, 28, 1), instead of `shape`.
+        input_shape: another name of `shape`, which older Keras scripts use.
         name: a name, for your own use.
 
     Raises:
-        ValueError: there is no shape.
+        ValueError: there is no shape, or more than one.
 
     Example:
 
@@ -36,11 +38,23 @@ class InputLayer:
         shape: Sequence[int | None] | int | None = None,
         batch_size: int | None = None,
         dtype: DTypeLike | None = None,
+        *,
+        batch_shape: Sequence[int | None] | None = None,
+        input_shape: Sequence[int | None] | int | None = None,
         name: str | None = None,
     ) -> None:
-        if shape is None:
-            raise ValueError("Input: shape must be given. Received: shape=None. Pass one like shape=(28, 28, 1).")
-        self.shape = shape_tuple(shape, "shape", "Input")
+        if shape is not None and batch_shape is input_shape is None:
+            sample = shape
+        elif input_shape is not None and shape is batch_shape is None:
+            sample = input_shape
+        elif batch_shape is not None and shape is input_shape is None:
+            batch_size, *sample = batch_shape
+        else:
+            raise ValueError(
+                f"Input: shape must be given, once. Received: shape={shape}, batch_shape={batch_shape}, "
+                f"input_shape={input_shape}. Pass one like shape=(28, 28, 1)."
+            )
+        self.shape = shape_tuple(sample, "shape", "Input")
         self.batch_size = None if batch_size is None else integer(batch_size, "batch_size", "Input")
         self.dtype = None if dtype is None else np.dtype(dtype).name
         self.name = "input_layer" if name is None else name

@@ -17,6 +17,12 @@ class Rescaling(Layer):
     Args:
         scale: a number, or an array that broadcasts against x, such as one number for each channel.
         offset: the same (default 0).
+        **kwargs: name, dtype, trainable, input_shape; see `Layer`.
+
+    Shapes: x and y any, the same.
+
+    Raises:
+        ValueError: scale or offset is not finite or, when the layer is built, doesn't broadcast against the input.
 
     Example:
 

@@ -12,10 +12,13 @@ from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class Reshape(Layer):
-    """Give each sample the shape `target_shape`, its values in the same order.
+    """Give each sample the shape `target_shape`, its values in the same order. dx is dy in the shape of x.
 
     Args:
         target_shape: integers, without the batch axis; one may be -1 and is computed from the others.
+        **kwargs: name, dtype, trainable, input_shape; see `Layer`.
+
+    Shapes: x (N, ...), y (N, *target_shape).
 
     Raises:
         ValueError: the shape doesn't hold as many values as a sample has.

@@ -20,6 +20,17 @@ class SpatialDropout2D(Dropout):
         rate: the share of channels to drop, from 0 to 1.
         data_format: "channels_last" or "channels_first"; by default `cnnlite.config.image_data_format()`.
         seed: an integer for the same masks in every run.
+        **kwargs: name, dtype, trainable, input_shape; see `Layer`.
+
+    Shapes: x and y (N, H, W, C), or (N, C, H, W) with "channels_first".
+
+    Example:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> y = cnnlite.layers.SpatialDropout2D(0.5, seed=1)(np.ones((1, 2, 2, 8)), training=True)
+    >>> bool((y == y[:, :1, :1]).all())  # the pixels of a channel share one fate
+    True
     """
 
     rank = 4

@@ -20,6 +20,10 @@ class ZeroPadding2D(ImageLayer):
             ((top, bottom), (left, right)). 1 on every side by default.
         data_format: "channels_last" or "channels_first" for (N, C, H, W); by default
             `cnnlite.config.image_data_format()`.
+        **kwargs: name, dtype, trainable, input_shape; see `Layer`.
+
+    Raises:
+        ValueError: padding is none of these, or negative.
 
     Example:
 

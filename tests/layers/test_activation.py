@@ -135,3 +135,7 @@ def test_only_a_softmax_along_the_last_axis_is_called_softmax():
 def test_wrong_arguments_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_the_slope_may_be_called_alpha_as_in_older_scripts():
+    assert layers.LeakyReLU(alpha=0.1).negative_slope == 0.1

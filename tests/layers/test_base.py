@@ -1,3 +1,5 @@
+"""What every layer shares: shapes and weights that are checked, and reached as attributes."""
+
 import numpy as np
 import pytest
 
@@ -108,3 +110,14 @@ def test_a_frozen_layer_freezes_those_inside(model):
     model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0)
     changed = [not np.array_equal(mine, array) for mine, array in zip(model.get_weights(), before)]
     assert changed == [False] * 4 + [True] * 2
+
+
+def test_an_unknown_argument_is_named_with_the_layer():
+    with pytest.raises(TypeError, match=r"Dense takes no argument 'actvation'. Received: actvation='relu'"):
+        layers.Dense(3, actvation="relu")
+
+
+def test_what_keras_has_and_cnnlite_has_not_may_be_none():
+    layers.Conv2D(2, 3, kernel_constraint=None, activity_regularizer=None)
+    with pytest.raises(ValueError, match=r"Conv2D: kernel_constraint is not offered. Received: kernel_constraint='max_"):
+        layers.Conv2D(2, 3, kernel_constraint="max_norm")

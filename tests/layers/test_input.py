@@ -20,3 +20,12 @@ def test_input_holds_the_shape_of_a_sample():
 def test_wrong_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         Input(**arguments)
+
+
+def test_the_shape_can_be_given_as_keras_scripts_do():
+    assert Input(input_shape=(28, 28, 1)).shape == (28, 28, 1)
+    layer = Input(batch_shape=(8, 28, 28, 1))
+    assert (layer.shape, layer.batch_size) == ((28, 28, 1), 8)
+    assert Input(batch_shape=(None, 5)).batch_size is None
+    with pytest.raises(ValueError, match="shape must be given, once"):
+        Input(shape=(5,), batch_shape=(None, 5))
