@@ -11,6 +11,8 @@ import numba
 from numba.core import caching, sigutils
 from numba.core.ccallback import CFunc
 
+from cnnlite.interrupts import held_back_interrupts
+
 # "contract" lets a*b + c become one fused instruction and "nsz" ignores the sign of zero. The rest of
 # fastmath is left out on purpose: it assumes that there is no NaN and no infinity.
 FASTMATH = {"contract", "nsz"}
@@ -81,6 +83,8 @@ def kernel(function=None, *, parallel=False):
     if function is None:
         return lambda function: kernel(function, parallel=parallel)
     compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
+    # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
+    compiled.compile = held_back_interrupts()(compiled.compile)
     if not numba.config.DISABLE_JIT:
         _keep_on_disk(compiled, function)
     return compiled
@@ -90,7 +94,8 @@ def c_callback(function, signature):
     """Compile a function for one signature, so that compiled code can call it by its `address`."""
     compiled = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"nopython": True})
     _keep_on_disk(compiled, function)
-    compiled.compile()
+    with held_back_interrupts():
+        compiled.compile()
     return compiled
 
 

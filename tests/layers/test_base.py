@@ -119,5 +119,5 @@ def test_an_unknown_argument_is_named_with_the_layer():
 
 def test_what_keras_has_and_cnnlite_has_not_may_be_none():
     layers.Conv2D(2, 3, kernel_constraint=None, activity_regularizer=None)
-    with pytest.raises(ValueError, match=r"Conv2D: kernel_constraint is not offered. Received: kernel_constraint='max_"):
+    with pytest.raises(ValueError, match=r"Conv2D: kernel_constraint is not offered. Received: kernel_constraint='ma"):
         layers.Conv2D(2, 3, kernel_constraint="max_norm")
