@@ -33,7 +33,10 @@ UNITS = 16  # into how many pieces a batch is cut at least, where it can be; a f
 
 
 def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
-    """Return y = x * kernel + bias, (N, OH, OW, F)."""
+    """Return y = x * kernel + bias, (N, OH, OW, F).
+
+    Rows of the kernel are left out where they lie wholly on padding, so a NaN in them does not show there.
+    """
     n = len(x)
     kh, kw, group_channels, filters = kernel.shape
     oh, ow = output_shape(x.shape, (kh, kw), strides, pads, dilation)
@@ -86,13 +89,18 @@ def _conv2d_rows(block, x, panels, start, y, kh, kw, strides, before, dilation, 
         for panel in range(panel_count):
             column = panel * width
             for row in range(last - first):
+                # Rows of the kernel that lie wholly on padding are left out. On the gradient of the input, which
+                # is padded by KH - 1 rows on either side, that saves a sixth of the work for 13 rows and KH = 3.
+                above = (first + row) * strides[0] - before[0]
+                low = max(0, -(above // dilation[0]))
+                high = max(low, min(kh, (h - 1 - above) // dilation[0] + 1))
                 product_block(
                     block, ow, min(width, group_filters - column),
                     flat_y, ((n * oh + first + row) * ow) * filters + group * group_filters + column, filters,
                     start, (group * panel_count + panel) * width,
-                    source, place + row * strides[0] * line, pixel, dilation[0] * line, 1,
-                    panels, (group * panel_count + panel) * k * width, kw * channels * width, width,
-                    kh, kw * channels, scratch)
+                    source, place + (row * strides[0] + low * dilation[0]) * line, pixel, dilation[0] * line, 1,
+                    panels, ((group * panel_count + panel) * k + low * kw * channels) * width,
+                    kw * channels * width, width, high - low, kw * channels, scratch)
 
 
 @compiled
