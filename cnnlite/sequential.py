@@ -12,8 +12,9 @@ from cnnlite import saving
 from cnnlite.architecture import describe, rebuild
 from cnnlite.arguments import float_array
 from cnnlite.layers.activation import ActivationLayer
-from cnnlite.layers.base import ArrayDict, Layer
+from cnnlite.layers.base import Layer
 from cnnlite.layers.input import InputLayer
+from cnnlite.layers.weights import ArrayDict
 from cnnlite.parameters import FlatParameters
 from cnnlite.summary import summary_table
 from cnnlite.training import Trainer

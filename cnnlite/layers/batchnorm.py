@@ -8,7 +8,8 @@ import numpy as np
 
 from cnnlite import initializers, kernels, regularizers
 from cnnlite.arguments import boolean, integer, number
-from cnnlite.layers.base import Layer, Weight
+from cnnlite.layers.base import Layer
+from cnnlite.layers.weights import Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
 

@@ -8,8 +8,8 @@ from cnnlite import activations, initializers, regularizers
 from cnnlite.arguments import boolean, padding_mode, pair
 from cnnlite.identifiers import to_config
 from cnnlite.kernels.geometry import Pads, window_output_size, window_pads
-from cnnlite.layers.base import Weight
 from cnnlite.layers.image import ImageLayer
+from cnnlite.layers.weights import Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from cnnlite import activations, initializers, kernels, regularizers
 from cnnlite.arguments import boolean, integer
 from cnnlite.identifiers import to_config
-from cnnlite.layers.base import Layer, Weight
+from cnnlite.layers.base import Layer
+from cnnlite.layers.weights import Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
 
