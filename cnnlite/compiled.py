@@ -10,12 +10,12 @@ from cnnlite import losses, metrics, optimizers
 from cnnlite.layers.base import Layer
 from cnnlite.losses import Loss
 from cnnlite.metrics import Metric
+from cnnlite.model_weights import ModelWeights
 from cnnlite.optimizers import Optimizer
-from cnnlite.parameters import FlatParameters
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Logs, Scores
 
 
-class Compiled(Layer):
+class Compiled(ModelWeights):
     """The part of a model that knows what it is trained for. A `Sequential` adds the layers that it is made of.
 
     Attributes:
@@ -47,15 +47,6 @@ class Compiled(Layer):
 
     @abstractmethod
     def backward_weights(self, dy: Array, from_logits: bool = False) -> None: ...
-
-    @abstractmethod
-    def parameters(self) -> FlatParameters: ...
-
-    @abstractmethod
-    def regularization_loss(self) -> float: ...
-
-    @abstractmethod
-    def add_regularization_gradients(self) -> None: ...
 
     # What compile says.
 

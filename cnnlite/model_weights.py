@@ -1,0 +1,86 @@
+"""The weights of a stack of layers: the arrays of all layers by their paths, and the flat vector that they live in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cnnlite.layers.base import Layer
+from cnnlite.layers.weights import ArrayDict
+from cnnlite.parameters import FlatParameters
+from cnnlite.types import Array
+
+
+class ModelWeights(Layer):
+    """The part of a model that knows where the weights of its layers are."""
+
+    _flat: FlatParameters | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the bottom layer, to which inputs are converted."""
+        return self.inner_layers[0].dtype if self.inner_layers else self._dtype
+
+    @dtype.setter
+    def dtype(self, dtype: np.dtype[Any]) -> None:
+        self._dtype = dtype
+
+    def _named_arrays(self, kind: str) -> ArrayDict:
+        arrays = ArrayDict()
+        for path, layer in self.named_layers():
+            for key, array in getattr(layer, kind).items():
+                arrays.bind(f"{path}/{key}", array)
+        return arrays
+
+    @property
+    def params(self) -> ArrayDict:
+        """The trainable arrays of all layers by their paths ("conv2d/kernel")."""
+        return self._named_arrays("params")
+
+    @property
+    def grads(self) -> ArrayDict:
+        """d loss / d param by the same paths, as the last `backward` left them."""
+        return self._named_arrays("grads")
+
+    @property
+    def state(self) -> ArrayDict:
+        """The arrays of all layers that training changes without a gradient, by their paths."""
+        return self._named_arrays("state")
+
+    @property
+    def weights(self) -> list[Array]:
+        """All arrays, layer by layer, in Keras's order."""
+        return [array for layer in self.inner_layers for array in layer.weights]
+
+    @property
+    def trainable_weights(self) -> list[Array]:
+        """Those of `weights` that training changes by their gradients."""
+        return [array for layer in self.inner_layers for array in layer.trainable_weights]
+
+    def named_layers(self, path: str | None = None) -> list[tuple[str, Layer]]:
+        """Return [(path, layer), ...] of all layers inside that hold weights of their own."""
+        prefix = "" if path is None else f"{path}/"
+        return [pair for name, layer in self.named_inner_layers() for pair in layer.named_layers(prefix + name)]
+
+    def parameters(self) -> FlatParameters:
+        """Return the `FlatParameters` that all the model's trainable weights and their gradients live in."""
+        named_layers = self.named_layers()
+        if self._flat is None or not self._flat.holds(named_layers):
+            self._flat = FlatParameters(named_layers)
+        return self._flat
+
+    def regularization_loss(self) -> float:
+        """Return the sum of the penalties of all trainable layers' regularizers."""
+        return float(sum(
+            penalty(layer.params[key])
+            for _, layer in self.named_layers() if layer.trainable
+            for key, penalty in layer.regularizers.items()
+        ))
+
+    def add_regularization_gradients(self) -> None:
+        """Add the derivative of `regularization_loss` to the gradients."""
+        for _, layer in self.named_layers():
+            if layer.trainable:
+                for key, penalty in layer.regularizers.items():
+                    layer.grads[key] += penalty.gradient(layer.params[key])
