@@ -75,14 +75,17 @@ def _conv2d_rows(block, x, panels, start, y, kh, kw, strides, before, dilation, 
     flat_y = y.reshape(-1)
     top = first * strides[0] - before[0]
     height = (last - first - 1) * strides[0] + (kh - 1) * dilation[0] + 1
-    unrolled = kw if dilation[1] > 1 else 1
-    columns = ow * kw if unrolled > 1 else (ow - 1) * strides[1] + kw
+    unrolls = dilation[1] > 1
+    columns = ow * kw if unrolls else (ow - 1) * strides[1] + kw
     image = np.empty((height, columns, channels) if copies else (0, 0, 0), y.dtype)
     for group in range(groups):
         if copies:
-            _copy_window(x[n], group * channels, top, before[1], strides[1], dilation[1], unrolled, image)
+            if unrolls:
+                _unroll_taps(x[n], group * channels, top, before[1], strides[1], dilation[1], kw, image)
+            else:
+                _copy_window(x[n], group * channels, top, before[1], image)
             source, place, line = image.reshape(-1), 0, columns * channels
-            pixel = kw * channels if unrolled > 1 else strides[1] * channels
+            pixel = kw * channels if unrolls else strides[1] * channels
         else:
             source, place, line = x.reshape(-1), (n * h + top) * w * c, w * c
             pixel = strides[1] * c
@@ -104,20 +107,41 @@ def _conv2d_rows(block, x, panels, start, y, kh, kw, strides, before, dilation, 
 
 
 @compiled
-def _copy_window(image, first_channel, top, left, stride, dilation, unrolled, out):
-    """Copy some channels of the rows from `top` on, with zeros where the window sticks out of the image.
+def _copy_window(image, first_channel, top, left, out):
+    """Copy some channels of the rows from `top` on, with zeros where the window sticks out of the image."""
+    h, w, image_channels = image.shape
+    height, columns, channels = out.shape
+    begin = min(columns, max(0, left))
+    end = max(begin, min(columns, w + left))
+    for i in range(height):
+        y, target = top + i, out[i].reshape(-1)
+        if y < 0 or y >= h:
+            target[:] = 0
+            continue
+        target[: begin * channels] = 0
+        target[end * channels :] = 0
+        source = image[y].reshape(-1)
+        if channels == image_channels:
+            # One loop over the whole line and not one a pixel, which matters for images with 1 or 3 channels.
+            place = (begin - left) * channels
+            for k in range((end - begin) * channels):
+                target[begin * channels + k] = source[place + k]
+        else:
+            for j in range(begin, end):
+                place = (j - left) * image_channels + first_channel
+                for c in range(channels):
+                    target[j * channels + c] = source[place + c]
 
-    With `unrolled` taps above 1 the copy holds for each output pixel its taps side by side.
-    """
+
+@compiled
+def _unroll_taps(image, first_channel, top, left, stride, dilation, taps, out):
+    """Copy rows like `_copy_window`, but for each output pixel its taps side by side, which a dilation has parted."""
     h, w, _ = image.shape
     height, columns, channels = out.shape
     for i in range(height):
         y = top + i
         for j in range(columns):
-            if unrolled > 1:
-                x = j // unrolled * stride + j % unrolled * dilation - left
-            else:
-                x = j - left
+            x = j // taps * stride + j % taps * dilation - left
             target = out[i, j]
             if 0 <= y < h and 0 <= x < w:
                 source = image[y, x]
@@ -226,11 +250,11 @@ def _kernel_gradient_chunk(block, x, dy, sums, kw, strides, before, dilation, gr
     height = (oh - 1) * strides[0] + (kh - 1) * dilation[0] + 1
     columns = (ow - 1) * strides[1] + (kw - 1) * dilation[1] + 1
     image = np.empty((height, columns, c) if pads else (0, 0, 0), x.dtype)
-    gradient = np.empty((panel_count, oh * ow, width) if packs else (0, 0, 0), dy.dtype)
+    gradient = np.zeros((panel_count, oh * ow, width) if packs else (0, 0, 0), dy.dtype)
     together = dilation[1] == 1 and groups == 1
     for n in range(chunk * images // chunks, (chunk + 1) * images // chunks):
         if pads:
-            _copy_window(x[n], 0, -before[0], before[1], 1, 1, 1, image)
+            _copy_window(x[n], 0, -before[0], before[1], image)
             source, image_place, line = image.reshape(-1), 0, columns * c
         else:
             source, image_place, line = x.reshape(-1), n * h * w * c, w * c
@@ -259,18 +283,15 @@ def _kernel_gradient_chunk(block, x, dy, sums, kw, strides, before, dilation, gr
 
 @compiled
 def _pack_gradient(dy, first, filters, out):
-    """Copy some filters of dy (OH, OW, F) into panels (panel, OH * OW, width), zeros behind the last filter."""
-    panels, _, width = out.shape
-    oh, ow, _ = dy.shape
+    """Copy some filters of dy (OH, OW, F) into panels (panel, OH * OW, width) that hold zeros behind the last filter."""
+    panels, pixels, width = out.shape
+    source, stride = dy.reshape(-1), dy.shape[2]
     for panel in range(panels):
-        columns = min(width, filters - panel * width)
-        for i in range(oh):
-            for j in range(ow):
-                source, target = dy[i, j], out[panel, i * ow + j]
-                for f in range(columns):
-                    target[f] = source[first + panel * width + f]
-                for f in range(columns, width):
-                    target[f] = 0
+        column = panel * width
+        for pixel in range(pixels):
+            target, place = out[panel, pixel], pixel * stride + first + column
+            for f in range(min(width, filters - column)):
+                target[f] = source[place + f]
 
 
 @compiled(parallel=True)
