@@ -283,7 +283,7 @@ def _kernel_gradient_chunk(block, x, dy, sums, kw, strides, before, dilation, gr
 
 @compiled
 def _pack_gradient(dy, first, filters, out):
-    """Copy some filters of dy (OH, OW, F) into panels (panel, OH * OW, width) that hold zeros behind the last filter."""
+    """Copy some filters of dy (OH, OW, F) into panels (panel, OH * OW, width), which hold zeros behind the last."""
     panels, pixels, width = out.shape
     source, stride = dy.reshape(-1), dy.shape[2]
     for panel in range(panels):
