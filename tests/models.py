@@ -7,6 +7,8 @@ from cnnlite import layers
 from cnnlite.callbacks import Callback
 from cnnlite.random import RandomStream
 
+# What is trained.
+
 N, D, K = 50, 6, 3
 
 
@@ -40,3 +42,45 @@ def fit(model, x, y, **arguments):
 class Stop(Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.model.stop_training = True
+
+
+# What is saved.
+
+
+def dense_model(dtype="float32", units=4, last="softmax"):
+    return cnnlite.Sequential([
+        cnnlite.Input(shape=(5,)),
+        layers.Dense(3, dtype=dtype),
+        layers.Dropout(0.5, dtype=dtype),
+        layers.Dense(units, activation=last, dtype=dtype),
+    ])
+
+
+def image_model():
+    """One layer of each kind that has a state of its own."""
+    return cnnlite.Sequential([
+        cnnlite.Input(shape=(6, 6, 1)),
+        layers.Conv2D(2, 3),
+        layers.BatchNorm(),
+        layers.ReLU(),
+        layers.MaxPool(),
+        layers.Flatten(),
+        layers.Dropout(0.5),
+        layers.Dense(3, activation="softmax"),
+    ])
+
+
+def image_data(seed=0, n=21):
+    random = np.random.default_rng(seed)
+    return random.normal(size=(n, 6, 6, 1)).astype("float32"), random.integers(0, 3, n)
+
+
+def vectors(n=7):
+    return np.random.default_rng(1).normal(size=(n, 5)).astype("float32")
+
+
+def assert_same_weights(a, b):
+    assert list(a.params) + list(a.state) == list(b.params) + list(b.state)
+    for mine, other in zip(a.get_weights(), b.get_weights(), strict=True):
+        assert mine.dtype == other.dtype
+        assert mine.tobytes() == other.tobytes()
