@@ -1,11 +1,25 @@
 """Keep gradients from being too large, by value, by the norm of each weight, or by the norm of all together."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnnlite.types import Array
 
-def clip_gradient(parameters, out, clipnorm=None, clipvalue=None, global_clipnorm=None):
+if TYPE_CHECKING:
+    from cnnlite.parameters import FlatParameters
+
+
+def clip_gradient(
+    parameters: FlatParameters,
+    out: Array,
+    clipnorm: float | None = None,
+    clipvalue: float | None = None,
+    global_clipnorm: float | None = None,
+) -> None:
     """Write the clipped gradient of all trainable parameters into `out`; the rest of `out` holds nothing of use.
 
         clipvalue          g limited to [-clipvalue, clipvalue], each number for itself
@@ -25,22 +39,22 @@ def clip_gradient(parameters, out, clipnorm=None, clipvalue=None, global_clipnor
             for start, stop in _trainable_weights(parameters.slices, segments):
                 norm = math.sqrt(_sum_of_squares(gradient[start:stop], out[start:stop]))
                 _scale(gradient[start:stop], clipnorm / np.maximum(norm, clipnorm), out[start:stop])
-        else:
+        elif global_clipnorm is not None:
             norm = math.sqrt(sum(_sum_of_squares(gradient[start:stop], out[start:stop]) for start, stop in segments))
             factor = global_clipnorm / np.maximum(norm, global_clipnorm) if math.isfinite(norm) else math.nan
             for start, stop in segments:
                 _scale(gradient[start:stop], factor, out[start:stop])
 
 
-def _trainable_weights(slices, segments):
+def _trainable_weights(slices: list[slice], segments: list[tuple[int, int]]) -> list[tuple[int, int]]:
     weights = [(place.start, place.stop) for place in slices]
     return [(a, b) for a, b in weights if any(start <= a and b <= stop for start, stop in segments)]
 
 
-def _sum_of_squares(g, scratch):
+def _sum_of_squares(g: Array, scratch: Array) -> float:
     # np.dot would be shorter, but hands long vectors to the threads of BLAS, whose number changes the bits.
     return float(np.multiply(g, g, out=scratch).sum())
 
 
-def _scale(g, factor, out):
+def _scale(g: Array, factor: float, out: Array) -> None:
     np.multiply(g, g.dtype.type(factor), out=out)

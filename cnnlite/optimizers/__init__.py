@@ -1,0 +1,53 @@
+"""How gradients become steps. Names, arguments, defaults and formulas are those of Keras.
+
+A model holds all its parameters in one flat vector, so an optimizer is a few vectors of the same length
+(its slots, such as Adam's averages) and one loop over them, which is in `cnnlite/kernels/optimizers.py`.
+
+>>> import cnnlite
+>>> optimizer = cnnlite.optimizers.Adam(learning_rate=1e-3, clipnorm=1.0)
+>>> schedule = cnnlite.optimizers.schedules.CosineDecay(0.1, decay_steps=1000)
+>>> optimizer = cnnlite.optimizers.SGD(schedule, momentum=0.9, nesterov=True)
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cnnlite import schedules
+from cnnlite.identifiers import from_identifier
+from cnnlite.optimizers.adagrad import Adagrad
+from cnnlite.optimizers.adam import Adam, AdamW
+from cnnlite.optimizers.base import Optimizer
+from cnnlite.optimizers.rmsprop import RMSprop
+from cnnlite.optimizers.sgd import SGD
+from cnnlite.types import Config
+
+__all__ = [
+    "SGD",
+    "AdaGrad",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Optimizer",
+    "RMSprop",
+    "get",
+    "schedules",
+    "serialize",
+]
+
+AdaGrad = Adagrad
+
+OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW, "adagrad": Adagrad}
+
+
+def get(identifier: Any) -> Optimizer:
+    """Return the optimizer that a name ("adam"), a config or an optimizer stands for."""
+    optimizer = from_identifier(identifier, OPTIMIZERS, Optimizer, "optimizer")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be a name or an Optimizer. Received: {identifier!r}.")
+    return optimizer
+
+
+def serialize(optimizer: Optimizer) -> Config:
+    """Return {"class_name", "config"} for an optimizer."""
+    return {"class_name": type(optimizer).__name__, "config": optimizer.get_config()}

@@ -1,0 +1,59 @@
+"""Adagrad."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnnlite import kernels
+from cnnlite.arguments import number
+from cnnlite.optimizers.base import Optimizer
+from cnnlite.types import Array, Config
+
+if TYPE_CHECKING:
+    from cnnlite.schedules import LearningRateSchedule
+
+
+class Adagrad(Optimizer):
+    """Each weight's gradient divided by the root of the sum of all its squares so far (Duchi et al., 2011).
+
+        s += g²
+        p -= learning_rate * g / sqrt(s + epsilon)
+
+    Args:
+        learning_rate: default 0.001. The paper's figures correspond to 1.0.
+        initial_accumulator_value: what s starts from, at least 0; default 0.1.
+        epsilon: keeps the divisor from 0; default 1e-7. It stands under the root (PyTorch adds it after the root).
+        weight_decay, clipnorm, clipvalue, global_clipnorm, name: see `Optimizer`.
+    """
+
+    slot_names = ("accumulator",)
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        initial_accumulator_value: float = 0.1,
+        epsilon: float = 1e-7,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
+        owner = type(self).__name__
+        self.initial_accumulator_value = number(
+            initial_accumulator_value, "initial_accumulator_value", owner, minimum=0
+        )
+        self.epsilon = number(epsilon, "epsilon", owner, minimum=0)
+
+    def initial_slots(self) -> dict[str, float]:
+        return {"accumulator": self.initial_accumulator_value}
+
+    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
+        (accumulator,) = slots
+        kernels.adagrad_step(p, g, accumulator, learning_rate, self.epsilon, decay)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "initial_accumulator_value": self.initial_accumulator_value,
+                "epsilon": self.epsilon}

@@ -1,0 +1,91 @@
+"""Adam, and AdamW, which is Adam with a weight decay."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from cnnlite import kernels
+from cnnlite.arguments import boolean, number
+from cnnlite.optimizers.base import Optimizer
+from cnnlite.types import Array, Config
+
+if TYPE_CHECKING:
+    from cnnlite.schedules import LearningRateSchedule
+
+
+class Adam(Optimizer):
+    """Running averages of the gradient and of its square, both corrected for their start from 0.
+
+        m += (1 - beta_1) * (g - m)
+        v += (1 - beta_2) * (g² - v)
+        p -= learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t) * m / (sqrt(v) + epsilon)
+
+    at step t = 1, 2, ... This is the form at the end of section 2 of Kingma and Ba (2015), so epsilon is not
+    quite that of PyTorch: ours equals PyTorch's epsilon times sqrt(1 - beta_2**t).
+
+    Args:
+        learning_rate: default 0.001.
+        beta_1, beta_2: how much of each average stays at each step, from 0 to below 1; defaults 0.9 and 0.999.
+        epsilon: keeps the divisor from 0; default 1e-7.
+        amsgrad: True divides by the largest v so far (Reddi et al., 2018).
+        weight_decay, clipnorm, clipvalue, global_clipnorm, name: see `Optimizer`.
+    """
+
+    slot_names = ("momentum", "velocity", "velocity_hat")
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
+        owner = type(self).__name__
+        self.beta_1 = number(beta_1, "beta_1", owner, minimum=0, below=1)
+        self.beta_2 = number(beta_2, "beta_2", owner, minimum=0, below=1)
+        self.epsilon = number(epsilon, "epsilon", owner, minimum=0)
+        self.amsgrad = boolean(amsgrad, "amsgrad", owner)
+
+    def initial_slots(self) -> dict[str, float]:
+        return {name: 0.0 for name in self.slot_names if self.amsgrad or name != "velocity_hat"}
+
+    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
+        t = self.iterations + 1
+        alpha = learning_rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
+        momentum, velocity, velocity_hat = slots
+        kernels.adam_step(p, g, momentum, velocity, velocity_hat, alpha, self.beta_1, self.beta_2, self.epsilon, decay)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon,
+                "amsgrad": self.amsgrad}
+
+
+class AdamW(Adam):
+    """Adam with a weight decay, by default 0.004 (Loshchilov and Hutter, 2019)."""
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        weight_decay: float = 0.004,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        weight_decay = number(weight_decay, "weight_decay", type(self).__name__, minimum=0)
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, clipnorm, clipvalue,
+                         global_clipnorm, name=name)

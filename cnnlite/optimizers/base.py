@@ -1,0 +1,201 @@
+"""What all optimizers share: the learning rate, clipping, weight decay, the slots, and what files hold."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnnlite import schedules
+from cnnlite.arguments import number
+from cnnlite.optimizers.clipping import clip_gradient
+from cnnlite.types import Array, Config, Shape
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from cnnlite.parameters import FlatParameters
+    from cnnlite.schedules import LearningRateSchedule
+
+
+class Optimizer:
+    """The base of all optimizers, with the arguments that they share.
+
+    One of your own sets `slot_names` and defines `initial_slots()` where it keeps something from step to step,
+    and `update(p, g, slots, learning_rate, decay)`.
+
+    Args:
+        learning_rate: a number of at least 0, or a `LearningRateSchedule`. It may be assigned to at any time.
+        weight_decay: before each step, weights lose the share learning_rate * weight_decay of themselves,
+            apart from the gradient and its averages (Loshchilov and Hutter, 2019). None for none. Unlike an L2
+            regularizer it takes no part in the loss.
+        clipnorm: the largest norm that the gradient of one weight (a kernel, a bias) may have.
+        clipvalue: the largest size that one number of the gradient may have.
+        global_clipnorm: the largest norm that the whole gradient may have. Only one of the three can be set.
+        name: what summaries and files call it.
+
+    Attributes:
+        iterations: how many steps were made.
+        slots: the vectors kept from step to step, by name.
+    """
+
+    slot_names: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        name: str | None = None,
+    ) -> None:
+        owner = type(self).__name__
+        self.name = owner.lower() if name is None else name
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        if weight_decay is not None:
+            self.weight_decay = number(weight_decay, "weight_decay", owner, minimum=0)
+        limits = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
+        self._clipping = {
+            key: number(limit, key, owner, above=0) for key, limit in limits.items() if limit is not None
+        }
+        if len(self._clipping) > 1:
+            raise ValueError(
+                f"{owner}: only one of clipnorm, clipvalue and global_clipnorm can be set. "
+                f"Received: {', '.join(f'{key}={limit}' for key, limit in self._clipping.items())}."
+            )
+        self.iterations = 0
+        self.slots: dict[str, np.ndarray] = {}
+        self._built_for: tuple[Any, ...] | None = None
+        self._clipped: Array | None = None
+
+    # What an optimizer defines.
+
+    def initial_slots(self) -> dict[str, float]:
+        """Return those of `slot_names` that are in use, each with the number that its vector starts from."""
+        return {}
+
+    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
+        """Change a stretch of the parameters in place, and of the slots: a list in the order of `slot_names`.
+
+        A slot that is not in use has length 0. `decay` is the share that p loses before the step.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define update(p, g, slots, learning_rate, decay).")
+
+    # What training calls.
+
+    @property
+    def learning_rate(self) -> Any:
+        """A float, or the schedule that gives one for each step."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float | LearningRateSchedule | dict[str, Any]) -> None:
+        if isinstance(value, (schedules.LearningRateSchedule, dict)):
+            self._learning_rate = schedules.get(value)
+        else:
+            self._learning_rate = number(value, "learning_rate", type(self).__name__, minimum=0)
+
+    def current_learning_rate(self) -> float:
+        """Return the learning rate of the next step, a float."""
+        if isinstance(self._learning_rate, schedules.LearningRateSchedule):
+            return float(self._learning_rate(self.iterations))
+        return self._learning_rate
+
+    def build(self, parameters: FlatParameters) -> None:
+        """Create the slots for the parameters of a model; does nothing if that has happened.
+
+        Raises:
+            ValueError: it was built for others.
+        """
+        layout = (list(parameters.names), [(place.start, place.stop) for place in parameters.slices],
+                  parameters.vector.dtype)
+        if self._built_for == layout:
+            return
+        if self._built_for is not None:
+            raise ValueError(
+                f"{type(self).__name__}: an optimizer belongs to the weights it was first used with, "
+                f"{_summary(self._built_for)}. Received: {_summary(layout)}. Compile the model with a new optimizer."
+            )
+        vector = parameters.vector
+        self.slots = {name: np.full_like(vector, value) for name, value in self.initial_slots().items()}
+        self._clipped = np.empty_like(vector) if self._clipping else None
+        self._built_for = layout
+
+    def step(self, parameters: FlatParameters) -> None:
+        """Change `parameters.vector` by one step along `parameters.gradient`, where it is trainable."""
+        self.build(parameters)
+        learning_rate = self.current_learning_rate()
+        decay = learning_rate * (self.weight_decay or 0.0)
+        vector, gradient = parameters.vector, parameters.gradient
+        if self._clipped is not None:
+            clip_gradient(parameters, self._clipped, **self._clipping)
+            gradient = self._clipped
+        for start, stop in parameters.trainable_segments():
+            slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
+            self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)
+        self.iterations += 1
+
+    # What files hold.
+
+    def get_config(self) -> Config:
+        """Return the arguments that make this optimizer again, as plain values that JSON can hold."""
+        rate = self._learning_rate
+        return {
+            "name": self.name,
+            "learning_rate": schedules.serialize(rate) if isinstance(rate, schedules.LearningRateSchedule) else rate,
+            "weight_decay": self.weight_decay,
+            **{key: self._clipping.get(key) for key in ("clipnorm", "clipvalue", "global_clipnorm")},
+        }
+
+    @classmethod
+    def from_config(cls, config: Config) -> Self:
+        """Make an optimizer from what `get_config` returned."""
+        return cls(**config)
+
+    def state(self) -> dict[str, Any]:
+        """Return copies of all that training goes on from: "iterations", each slot, and a fixed "learning_rate"."""
+        state = {"iterations": self.iterations, **{name: slot.copy() for name, slot in self.slots.items()}}
+        if not isinstance(self._learning_rate, schedules.LearningRateSchedule):
+            state["learning_rate"] = self._learning_rate
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state()` returned, bit for bit; call `build` first.
+
+        A saved learning rate takes the place of a fixed one; a schedule stays, at the saved step.
+
+        Raises:
+            ValueError: the state is of another optimizer or of other weights.
+        """
+        owner = type(self).__name__
+        slots = {key: np.asarray(state[key]) for key in state if key not in ("iterations", "learning_rate")}
+        forms = {name: (slot.shape, slot.dtype) for name, slot in slots.items()}
+        expected = {name: (slot.shape, slot.dtype) for name, slot in self.slots.items()}
+        if forms != expected or "iterations" not in state:
+            raise ValueError(
+                f"{owner}: the state must hold iterations and {_forms(expected)}. "
+                f"Received: {', '.join(state) or 'nothing'}, with {_forms(forms)}. "
+                "Use the optimizer with which it was saved, built for the same weights."
+            )
+        learning_rate = self._learning_rate
+        if "learning_rate" in state and not isinstance(learning_rate, schedules.LearningRateSchedule):
+            learning_rate = float(state["learning_rate"])
+        iterations = int(state["iterations"])
+        self.learning_rate = learning_rate
+        self.iterations = iterations
+        for name, slot in slots.items():
+            self.slots[name][...] = slot
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} learning_rate={self._learning_rate}, iterations={self.iterations}>"
+
+
+def _summary(layout: tuple[Any, ...]) -> str:
+    names, slices, dtype = layout
+    return f"{len(names)} weights with {slices[-1][1] if slices else 0} numbers of {dtype}"
+
+
+def _forms(forms: dict[str, tuple[Shape, np.dtype[Any]]]) -> str:
+    return ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in forms.items()) or "no slots"

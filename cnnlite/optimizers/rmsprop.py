@@ -1,0 +1,65 @@
+"""RMSprop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnnlite import kernels
+from cnnlite.arguments import boolean, number
+from cnnlite.optimizers.base import Optimizer
+from cnnlite.types import Array, Config
+
+if TYPE_CHECKING:
+    from cnnlite.schedules import LearningRateSchedule
+
+
+class RMSprop(Optimizer):
+    """Each weight's gradient divided by the root of a running average of its square (Tieleman and Hinton, 2012).
+
+        v = rho * v + (1 - rho) * g²
+        p -= learning_rate * g / sqrt(v + epsilon)
+
+    Args:
+        learning_rate: default 0.001.
+        rho: how much of the average stays at each step, from 0 to below 1; default 0.9.
+        momentum: from 0 to below 1, by default 0; above 0 the steps are added up as m = momentum * m + step.
+        epsilon: keeps the divisor from 0; default 1e-7. It stands under the root (PyTorch adds it after the root).
+        centered: True divides by the deviation instead: v less the square of the average gradient.
+        weight_decay, clipnorm, clipvalue, global_clipnorm, name: see `Optimizer`.
+    """
+
+    slot_names = ("velocity", "average_gradient", "momentum")
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.001,
+        rho: float = 0.9,
+        momentum: float = 0.0,
+        epsilon: float = 1e-7,
+        centered: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
+        owner = type(self).__name__
+        self.rho = number(rho, "rho", owner, minimum=0, below=1)
+        self.momentum = number(momentum, "momentum", owner, minimum=0, below=1)
+        self.epsilon = number(epsilon, "epsilon", owner, minimum=0)
+        self.centered = boolean(centered, "centered", owner)
+
+    def initial_slots(self) -> dict[str, float]:
+        in_use = {"velocity": True, "average_gradient": self.centered, "momentum": self.momentum > 0}
+        return {name: 0.0 for name in self.slot_names if in_use[name]}
+
+    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
+        velocity, average_gradient, momentum = slots
+        kernels.rmsprop_step(p, g, velocity, average_gradient, momentum, learning_rate, self.rho, self.momentum,
+                             self.epsilon, decay)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon,
+                "centered": self.centered}

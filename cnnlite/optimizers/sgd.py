@@ -1,0 +1,56 @@
+"""Gradient descent, plain, with momentum and with Nesterov's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cnnlite import kernels
+from cnnlite.arguments import boolean, number
+from cnnlite.optimizers.base import Optimizer
+from cnnlite.types import Array, Config
+
+if TYPE_CHECKING:
+    from cnnlite.schedules import LearningRateSchedule
+
+
+class SGD(Optimizer):
+    """Gradient descent, with momentum if it is above 0.
+
+        p -= learning_rate * g                                        without momentum
+        m = momentum * m - learning_rate * g;  p += m                 with it
+        m as above;  p += momentum * m - learning_rate * g            with Nesterov's, which looks one step ahead
+
+    Args:
+        learning_rate: default 0.01.
+        momentum: from 0 to below 1, by default 0.
+        nesterov: default False; without momentum it changes nothing.
+        weight_decay, clipnorm, clipvalue, global_clipnorm, name: see `Optimizer`.
+    """
+
+    slot_names = ("momentum",)
+
+    def __init__(
+        self,
+        learning_rate: float | LearningRateSchedule = 0.01,
+        momentum: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float | None = None,
+        clipnorm: float | None = None,
+        clipvalue: float | None = None,
+        global_clipnorm: float | None = None,
+        *,
+        name: str | None = None,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
+        self.momentum = number(momentum, "momentum", type(self).__name__, minimum=0, below=1)
+        self.nesterov = boolean(nesterov, "nesterov", type(self).__name__)
+
+    def initial_slots(self) -> dict[str, float]:
+        return {"momentum": 0.0} if self.momentum > 0 else {}
+
+    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
+        (momentum,) = slots
+        kernels.sgd_step(p, g, momentum, learning_rate, self.momentum, self.nesterov, decay)
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}

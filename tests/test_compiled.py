@@ -1,0 +1,65 @@
+"""compile: what it makes of its arguments, and what it refuses."""
+
+import numpy as np
+import pytest
+
+import cnnlite
+from cnnlite import layers
+from cnnlite.optimizers import SGD
+from tests.models import fit, make_data, make_model, weights_of
+
+
+@pytest.fixture
+def data():
+    return make_data()
+
+
+def test_compiling_from_a_config_gives_the_same_training(data):
+    model = make_model(optimizer=SGD(0.05, momentum=0.9))
+    copy = make_model()
+    copy.compile_from_config(model.get_compile_config())
+    fit(model, *data)
+    fit(copy, *data)
+    np.testing.assert_array_equal(weights_of(copy), weights_of(model))
+    assert copy.metrics_names == model.metrics_names
+    assert copy.optimizer.momentum == 0.9
+    assert cnnlite.Sequential().get_compile_config() is None
+
+
+def test_compiling_anew_starts_a_new_optimizer(data):
+    model = make_model(optimizer="adam")
+    fit(model, *data)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    assert model.optimizer.iterations == 0
+    assert model.metrics_names == ["loss"]
+    fit(model, *data)
+
+
+def test_a_failed_compile_changes_nothing(data):
+    model = make_model()
+    before = (model.optimizer, model.loss, model.metrics)
+    for arguments, error, text in [
+        (dict(optimizer="adan", loss="mse"), ValueError, "Known: .*adam"),
+        (dict(optimizer="adam", loss="msee"), ValueError, "Known: .*mse"),
+        (dict(optimizer="adam", loss="mse", metrics=["acuracy"]), ValueError, "Known: .*accuracy"),
+        (dict(optimizer="adam", loss="mse", metrics=["mae", "mae"]), ValueError, "must differ.*'mae'"),
+        (dict(optimizer="adam", loss=3), TypeError, "loss"),
+        (dict(optimizer="adam", loss="mse", loss_weights=["accuracy"]), ValueError, "loss_weights must be None"),
+    ]:
+        with pytest.raises(error, match=text):
+            model.compile(**arguments)
+    assert (model.optimizer, model.loss, model.metrics) == before
+
+
+def test_fit_and_evaluate_need_compile_and_a_loss(data):
+    model = cnnlite.Sequential([layers.Dense(2)])
+    for call in (model.fit, model.evaluate, model.train_on_batch, model.test_on_batch):
+        with pytest.raises(ValueError, match=rf"{call.__name__}: the model must be compiled.*Call compile"):
+            call(*data)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="must have a loss"):
+        model.fit(*data)
+    empty = cnnlite.Sequential()
+    empty.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="must have layers"):
+        empty.fit(*data)
