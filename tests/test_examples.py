@@ -74,7 +74,7 @@ def test_interrupted_training_keeps_the_best_model(tmp_path, rows, kept):
         process = subprocess.Popen(arguments, env=environment, stdout=output, stderr=subprocess.STDOUT)
     try:
         wait_for_rows(tmp_path / "history.csv", rows)
-        press_ctrl_c(process, tmp_path / "shown")
+        process.send_signal(signal.SIGINT)  # once: an interrupt must not be lost while kernels load
         process.wait(timeout=300)
     finally:
         process.kill()
@@ -84,20 +84,6 @@ def test_interrupted_training_keeps_the_best_model(tmp_path, rows, kept):
     assert "Test accuracy" in shown
     model = cnnlite.load_model(tmp_path / "model.safetensors")
     assert model.predict(np.zeros((2, 28, 28, 1), "uint8"), verbose=0).shape == (2, 10)
-
-
-def press_ctrl_c(process, shown):
-    """Interrupt a process until it says that it was interrupted, as a person would.
-
-    Python can lose a KeyboardInterrupt that falls into a callback of C code, such as those that compile a kernel.
-    """
-    for _ in range(10):
-        process.send_signal(signal.SIGINT)
-        for _ in range(100):
-            if process.poll() is not None or "Interrupted" in shown.read_text(encoding="utf-8"):
-                return
-            time.sleep(0.1)
-    raise AssertionError("ten interrupts were not noticed")
 
 
 def wait_for_rows(path, rows, seconds=240):

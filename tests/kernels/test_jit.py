@@ -118,3 +118,37 @@ def test_the_definitions_in_the_place_of_all_kernels_train_the_same_model():
     printed = run(TRAIN, root, CNNLITE_KERNELS="reference")
     losses = [float(text.strip("[],")) for text in printed]
     assert losses == pytest.approx(train(), rel=1e-5)
+
+
+# The interrupt comes inside the callback by which LLVM asks for cached code; what is raised there goes nowhere.
+INTERRUPTED = """
+import os, signal, sys
+import numpy as np
+from cnnlite import kernels
+
+sent = []
+
+def watch(frame, event, argument):
+    if event == "call" and frame.f_code.co_name in ("_object_compiled_hook", "_object_getbuffer_hook") and not sent:
+        sent.append(frame.f_code.co_name)
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.setprofile(watch)
+try:
+    kernels.column_sums(np.ones((4, 4), np.float32))
+except KeyboardInterrupt:
+    print("interrupted", len(sent))
+else:
+    print("lost", len(sent))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process can't be sent a Ctrl-C of its own there")
+def test_an_interrupt_while_a_kernel_is_compiled_or_loaded_is_not_lost(tmp_path):
+    paths = os.pathsep.join([str(Path(cnnlite.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": paths}
+    for _ in ("compiled", "loaded"):
+        done = subprocess.run(
+            [sys.executable, "-c", INTERRUPTED], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.stdout.strip() == "interrupted 1", done.stderr
