@@ -78,7 +78,7 @@ class _Random(Initializer):
         return self.draw(generator, tuple(shape)).astype(dtype, order="C")
 
     def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define draw(generator, shape).")
 
     def get_config(self) -> Config:
         return {"seed": self.seed}

@@ -30,10 +30,10 @@ class _Accuracy(Average):
         return self.matches(self.labels_for(y_true, y_pred.shape), y_pred)
 
     def labels_for(self, y_true: ArrayLike, shape: Shape) -> Array:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define labels_for(y_true, shape).")
 
     def matches(self, y_true: Array, y_pred: Array) -> Array:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define matches(y_true, y_pred).")
 
 
 class BinaryAccuracy(_Accuracy):

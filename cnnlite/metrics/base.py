@@ -173,7 +173,7 @@ class ByForm(Metric):
 
     def choose(self, form: str) -> Metric:
         """Return the metric for labels that are "binary", "sparse" or "one-hot"."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define choose(form).")
 
     def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         self.choose(label_form(np.shape(y_true), output_shape)).check(y_true, output_shape)
