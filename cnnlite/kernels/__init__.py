@@ -38,6 +38,7 @@ from cnnlite.kernels.batchnorm import (
 )
 from cnnlite.kernels.conv2d import (
     conv2d,
+    conv2d_backward,
     conv2d_input_gradient,
     conv2d_kernel_gradient,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "col2im",
     "column_sums",
     "conv2d",
+    "conv2d_backward",
     "conv2d_input_gradient",
     "conv2d_kernel_gradient",
     "depthwise_conv2d",

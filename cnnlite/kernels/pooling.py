@@ -12,7 +12,10 @@ import numpy as np
 from numba import prange
 
 from cnnlite.kernels._jit import kernel
-from cnnlite.kernels.geometry import padded_output_size
+from cnnlite.kernels import geometry
+from cnnlite.kernels.geometry import padded_output_size, window_of
+
+as_window = kernel(geometry.as_window)
 
 
 def pooled_shape(x_shape, window, strides, pads):
@@ -48,7 +51,7 @@ def max_pool(x, window, strides, pads, out=None):
         shape = pooled_shape(x.shape, window, strides, pads)
         out = np.empty(shape, x.dtype), np.empty(shape, argmax_dtype(window))
     y, argmax = out
-    _max_pool(x, window, strides, (pads[0][0], pads[1][0]), y, argmax)
+    _max_pool(x, tuple(window_of(window, strides, pads)), y, argmax)
     return y, argmax
 
 
@@ -61,44 +64,47 @@ def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
         out: an array of that shape to write to.
     """
     dx = np.empty(x_shape, dy.dtype) if out is None else out
-    _max_pool_backward(dy, argmax, window, strides, (pads[0][0], pads[1][0]), dx)
+    _max_pool_backward(dy, argmax, tuple(window_of(window, strides, pads)), dx)
     return dx
 
 
 def average_pool(x, window, strides, pads, out=None):
     """Return y (N, OH, OW, C), the mean of the real pixels of each window; arguments as for `max_pool`."""
     y = np.empty(pooled_shape(x.shape, window, strides, pads), x.dtype) if out is None else out
-    _average_pool(x, window, strides, (pads[0][0], pads[1][0]), y)
+    _average_pool(x, tuple(window_of(window, strides, pads)), y)
     return y
 
 
 def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
     """Return dx: each element of dy is shared equally by the real pixels of its window."""
     dx = np.empty(x_shape, dy.dtype) if out is None else out
-    _average_pool_backward(dy, window, strides, (pads[0][0], pads[1][0]), dx)
+    _average_pool_backward(dy, tuple(window_of(window, strides, pads)), dx)
     return dx
 
 
 @kernel
-def _max_pool_row(x, i, window, strides, corner, y, argmax):
-    """Fill one row of the output, y and argmax (OW, C), from one image x (H, W, C)."""
+def max_pool_row(x, i, first, window, y, argmax):
+    """Fill row i of the output, y and argmax (OW, C), from the rows of an image x (rows, W, C).
+
+    `first` is the number of the image's row that x begins with; x ends where the image or the window does.
+    """
     height, width, channels = x.shape
-    top = i * strides[0] - corner[0]
-    first_row, last_row = max(top, 0), min(top + window[0], height)
+    top = i * window.stride_h - window.top - first
+    first_row, last_row = max(top, 0), min(top + window.height, height)
     for j in range(y.shape[0]):
-        left = j * strides[1] - corner[1]
-        first_column, last_column = max(left, 0), min(left + window[1], width)
+        left = j * window.stride_w - window.left
+        first_column, last_column = max(left, 0), min(left + window.width, width)
         best, where = y[j], argmax[j]
         # Numbers of the arrays' own types here and below: mixed with a plain int, the arithmetic would widen.
-        first = argmax.dtype.type((first_row - top) * window[1] + first_column - left)
+        first_tap = argmax.dtype.type((first_row - top) * window.width + first_column - left)
         pixel = x[first_row, first_column]
         for c in range(channels):
             best[c] = pixel[c]
-            where[c] = first
+            where[c] = first_tap
         for row in range(first_row, last_row):
             for column in range(first_column, last_column):
-                tap = argmax.dtype.type((row - top) * window[1] + column - left)
-                if tap != first:
+                tap = argmax.dtype.type((row - top) * window.width + column - left)
+                if tap != first_tap:
                     pixel = x[row, column]
                     for c in range(channels):
                         # Larger, or the first NaN. Both comparisons are false for a NaN, and & instead of
@@ -109,48 +115,54 @@ def _max_pool_row(x, i, window, strides, corner, y, argmax):
 
 
 @kernel(parallel=True)
-def _max_pool(x, window, strides, corner, y, argmax):
+def _max_pool(x, window, y, argmax):
     n, rows = y.shape[0], y.shape[1]
     for task in prange(n * rows):
         image, i = task // rows, task % rows
-        _max_pool_row(x[image], i, window, strides, corner, y[image, i], argmax[image, i])
+        max_pool_row(x[image], i, 0, as_window(window), y[image, i], argmax[image, i])
 
 
 @kernel
-def _max_pool_backward_image(dy, argmax, window, strides, corner, dx):
+def max_pool_backward_image(dy, argmax, window, dx):
+    """Fill dx (H, W, C) of one image."""
     height, width, channels = dx.shape
     dx[:] = 0
+    overlaps = window.stride_h < window.height or window.stride_w < window.width
     zero = dx.dtype.type(0)
     for i in range(dy.shape[0]):
-        top = i * strides[0] - corner[0]
+        top = i * window.stride_h - window.top
         for j in range(dy.shape[1]):
-            left = j * strides[1] - corner[1]
+            left = j * window.stride_w - window.left
             gradient, where = dy[i, j], argmax[i, j]
             # Asking every pixel of the window whether it won keeps the channels together; going straight to
             # the winner would mean a store to another place for each channel.
-            for row in range(max(top, 0), min(top + window[0], height)):
-                for column in range(max(left, 0), min(left + window[1], width)):
-                    tap = argmax.dtype.type((row - top) * window[1] + column - left)
+            for row in range(max(top, 0), min(top + window.height, height)):
+                for column in range(max(left, 0), min(left + window.width, width)):
+                    tap = argmax.dtype.type((row - top) * window.width + column - left)
                     target = dx[row, column]
-                    for c in range(channels):
-                        target[c] += gradient[c] if where[c] == tap else zero
+                    if overlaps:
+                        for c in range(channels):
+                            target[c] += gradient[c] if where[c] == tap else zero
+                    else:
+                        for c in range(channels):
+                            target[c] = gradient[c] if where[c] == tap else zero
 
 
 @kernel(parallel=True)
-def _max_pool_backward(dy, argmax, window, strides, corner, dx):
+def _max_pool_backward(dy, argmax, window, dx):
     for image in prange(dx.shape[0]):
-        _max_pool_backward_image(dy[image], argmax[image], window, strides, corner, dx[image])
+        max_pool_backward_image(dy[image], argmax[image], as_window(window), dx[image])
 
 
 @kernel
-def _average_pool_row(x, i, window, strides, corner, y):
-    """Fill one row of the output, y (OW, C), from one image x (H, W, C)."""
+def average_pool_row(x, i, first, window, y):
+    """Fill row i of the output, y (OW, C), from rows x of an image as `max_pool_row` does."""
     height, width, channels = x.shape
-    top = i * strides[0] - corner[0]
-    first_row, last_row = max(top, 0), min(top + window[0], height)
+    top = i * window.stride_h - window.top - first
+    first_row, last_row = max(top, 0), min(top + window.height, height)
     for j in range(y.shape[0]):
-        left = j * strides[1] - corner[1]
-        first_column, last_column = max(left, 0), min(left + window[1], width)
+        left = j * window.stride_w - window.left
+        first_column, last_column = max(left, 0), min(left + window.width, width)
         total = y[j]
         total[:] = 0
         for row in range(first_row, last_row):
@@ -164,23 +176,24 @@ def _average_pool_row(x, i, window, strides, corner, y):
 
 
 @kernel(parallel=True)
-def _average_pool(x, window, strides, corner, y):
+def _average_pool(x, window, y):
     n, rows = y.shape[0], y.shape[1]
     for task in prange(n * rows):
         image, i = task // rows, task % rows
-        _average_pool_row(x[image], i, window, strides, corner, y[image, i])
+        average_pool_row(x[image], i, 0, as_window(window), y[image, i])
 
 
 @kernel
-def _average_pool_backward_image(dy, window, strides, corner, dx):
+def average_pool_backward_image(dy, window, dx):
+    """Fill dx (H, W, C) of one image."""
     height, width, channels = dx.shape
     dx[:] = 0
     for i in range(dy.shape[0]):
-        top = i * strides[0] - corner[0]
-        first_row, last_row = max(top, 0), min(top + window[0], height)
+        top = i * window.stride_h - window.top
+        first_row, last_row = max(top, 0), min(top + window.height, height)
         for j in range(dy.shape[1]):
-            left = j * strides[1] - corner[1]
-            first_column, last_column = max(left, 0), min(left + window[1], width)
+            left = j * window.stride_w - window.left
+            first_column, last_column = max(left, 0), min(left + window.width, width)
             gradient = dy[i, j]
             count = dy.dtype.type((last_row - first_row) * (last_column - first_column))
             for row in range(first_row, last_row):
@@ -191,6 +204,6 @@ def _average_pool_backward_image(dy, window, strides, corner, dx):
 
 
 @kernel(parallel=True)
-def _average_pool_backward(dy, window, strides, corner, dx):
+def _average_pool_backward(dy, window, dx):
     for image in prange(dx.shape[0]):
-        _average_pool_backward_image(dy[image], window, strides, corner, dx[image])
+        average_pool_backward_image(dy[image], as_window(window), dx[image])
