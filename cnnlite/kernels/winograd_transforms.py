@@ -1,0 +1,233 @@
+"""The three transforms of Winograd's convolution: their matrices, exact, and the vector code that applies them.
+
+What they are for, and a small example, stands at the head of `winograd.py`. This file is about where the numbers
+in them come from, and about how they are applied to a tile at full speed.
+
+**From polynomials to correlations.** Take two polynomials with n and K coefficients, n + K - 1 = 6. Their product
+s(t) = a(t) g(t) has 6 coefficients, so its values at 6 points say all of it, and each value is one multiplication:
+
+    s(p) = a(p) g(p)      with a(p) = sum over j < n of  a_j p^j,   or in a matrix:  V_n a,  (6, n) @ (n,)
+
+One of the points is infinity, where the value of a polynomial is its leading coefficient. Lagrange gives the coefficients
+back: s = sum over the points p of  s(p) L_p, where L_p is the polynomial of 6 coefficients that is 1 at p and 0 at the
+others. It is the product of (t - q) over the other points q, times a constant D_p. Let the rows of B be the
+coefficients of these products, without the constants. Then s_i = sum over p of  B[p, i] D_p (V_n a)_p (V_K g)_p.
+
+Now pair s with any 6 numbers d. Since s_i is the sum of a_j g_k over j + k = i,
+
+    sum over i of  d_i s_i  =  sum over j of  a_j (sum over k of  d_{j+k} g_k)  =  sum over j of  a_j y_j
+
+where y is what a convolution layer wants: n outputs of a kernel g of K taps that goes over d. And the same sum is,
+with s_i from above, a . V_n^T D [(V_K g) * (B d)]. This holds for every a, hence
+
+    y = A_n [(V_K g) * (B d)],    A_n = V_n^T D         in two dimensions:  A_n [(V_K g V_K^T) * (B d B^T)] A_n^T
+
+The gradient of g is found in the same way with a and g in exchanged roles: it is A_K [(V_n dy) * (B d)].
+So V and A do for both, and B (6 x 6) is one and the same for all sizes of kernels.
+
+**The points** are 0, 3/4, -3/4, 3/2, -3/2 and infinity. They decide how rounding grows. The usual 0, 1, -1, 2, -2
+lose about twice as much. These have, like them, few bits, so that B and V are exact even in float32; only D
+is rounded. And each comes with its negative, which saves half the multiplications below.
+
+**The code.** A tile is 6 x 6 pixels of many channels, and the channels lie side by side: so each number of a tile is a vector
+of channels, and a transform is a few dozen multiply-adds of vectors, first down the columns of the tile, then along its
+rows. As in `microkernel.py` they are written in LLVM's language: numba doesn't make vectors of a loop that reads
+36 places and writes 36 others, as it cannot know that these do not overlap.
+"""
+
+import functools
+from fractions import Fraction
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from cnnlite.kernels._jit import c_callback
+from cnnlite.kernels.microkernel import VECTOR_BYTES
+
+TILE = 6  # pixels on a side
+TAPS = (2, 3, 4, 5)  # sizes of kernels, each with TILE + 1 - K outputs on a side
+POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))  # and infinity
+PAIRS = (1, 3)  # where in POINTS a point stands whose negative is the next
+
+_int64 = ir.IntType(64)
+
+
+def evaluation(n):
+    """Return V_n (6, n): the values at the points of a polynomial with n coefficients."""
+    return [[point**j for j in range(n)] for point in POINTS] + [[Fraction(j == n - 1) for j in range(n)]]
+
+
+def _others(p):
+    """Return the coefficients of the product of (t - q) over all finite points q but that with index p."""
+    product = [Fraction(1)]
+    for q, point in enumerate(POINTS):
+        if q != p:
+            product = [below - point * here for below, here in zip([Fraction(0), *product], [*product, Fraction(0)])]
+    return product + [Fraction(0)] * (TILE - len(product))
+
+
+def tile_matrix():
+    """Return B (6, 6): what is done to a tile of the input."""
+    return [_others(p) for p in range(TILE)]
+
+
+def recovery(n):
+    """Return A_n = V_n^T D (n, 6): what makes n outputs of 6 products."""
+    values = [sum(c * point**i for i, c in enumerate(_others(p))) for p, point in enumerate(POINTS)]
+    d = [1 / value for value in values] + [Fraction(1)]
+    v = evaluation(n)
+    return [[v[p][j] * d[p] for p in range(TILE)] for j in range(n)]
+
+
+class _Vectors:
+    """Emits sums of vectors that are multiplied by constants."""
+
+    def __init__(self, builder, item):
+        self.builder = builder
+        self.itemsize = 4 if isinstance(item, ir.FloatType) else 8
+        self.dtype = np.float32 if self.itemsize == 4 else np.float64
+        self.width = VECTOR_BYTES // self.itemsize
+        self.type = ir.VectorType(item, self.width)
+        name = f"llvm.fmuladd.v{self.width}f{8 * self.itemsize}"
+        known = builder.module.globals
+        self._fmuladd = known.get(name) or ir.Function(
+            builder.module, ir.FunctionType(self.type, [self.type] * 3), name)
+
+    def pointer(self, address):
+        return self.builder.inttoptr(address, self.type.as_pointer())
+
+    def constant(self, value):
+        return ir.Constant(self.type, [float(self.dtype(value))] * self.width)
+
+    def multiply_add(self, factor, vector, addend):
+        """factor * vector + addend, in one rounding wherever the machine has the instruction"""
+        return self.builder.call(self._fmuladd, [self.constant(factor), vector, addend])
+
+    def combine(self, terms):
+        """The sum of factor * vector, with as few instructions as the factors 0 and 1 allow."""
+        terms = sorted((term for term in terms if term[0]), key=lambda term: term[0] != 1)
+        factor, total = terms[0]
+        if factor != 1:
+            total = self.builder.fmul(total, self.constant(factor))
+        for factor, vector in terms[1:]:
+            total = self.builder.fadd(total, vector) if factor == 1 else self.multiply_add(factor, vector, total)
+        return total
+
+    def to_points(self, matrix, vectors):
+        """matrix @ vectors, for B and V: 12 instructions for B.
+
+        Their rows for p and -p differ only in the sign of every second number: the even and the odd half
+        of the sum are made once, and then added and subtracted.
+        """
+        result = [self.combine(zip(row, vectors)) for row in (matrix[0], matrix[-1])]
+        for i in PAIRS:
+            row = matrix[i]
+            even = self.combine(list(zip(row, vectors))[::2])
+            scale = [factor for factor in row[1::2] if factor][-1]
+            odd = self.combine([(factor / scale, vector) for factor, vector in zip(row, vectors)][1::2])
+            result[-1:-1] = self.multiply_add(scale, odd, even), self.multiply_add(-scale, odd, even)
+        return result
+
+    def from_points(self, matrix, vectors, start):
+        """start + matrix @ vectors, for A, whose columns for p and -p differ only in the sign of every second number."""
+        sums = {i: self.builder.fadd(vectors[i], vectors[i + 1]) for i in PAIRS}
+        differences = {i: self.builder.fsub(vectors[i], vectors[i + 1]) for i in PAIRS}
+        result = []
+        for row in matrix:
+            terms = [(row[0], vectors[0]), (row[-1], vectors[-1])]
+            terms += [(row[i], (sums if row[i] == row[i + 1] else differences)[i]) for i in PAIRS]
+            result.append(self.combine(terms if start is None else [(Fraction(1), start), *terms]))
+        return result
+
+
+def _emit_transform(builder, item, kind, source, source_row, source_column, target, target_row, target_column, start):
+    """Emit a transform of one vector of channels; `kind` as for `transform`."""
+    vectors = _Vectors(builder, item)
+
+    def place(address, row, i, column, j):
+        offsets = (builder.mul(step, ir.Constant(_int64, k)) for step, k in ((row, i), (column, j)))
+        return vectors.pointer(functools.reduce(builder.add, offsets, address))
+
+    def load(i, j):
+        return builder.load(place(source, source_row, i, source_column, j), align=vectors.itemsize)
+
+    if kind > 0:
+        matrix = tile_matrix() if kind == TILE else evaluation(kind)
+        side = kind
+        along_columns = along_rows = functools.partial(vectors.to_points, matrix)
+    else:
+        matrix = recovery(-kind)
+        side = TILE
+        first = builder.load(vectors.pointer(start), align=vectors.itemsize)
+        along_columns = functools.partial(vectors.from_points, matrix, start=None)
+        along_rows = functools.partial(vectors.from_points, matrix, start=first)
+    columns = [along_columns([load(i, j) for i in range(side)]) for j in range(side)]
+    for i in range(len(matrix)):
+        for j, vector in enumerate(along_rows([column[i] for column in columns])):
+            builder.store(vector, place(target, target_row, i, target_column, j), align=vectors.itemsize)
+
+
+@intrinsic
+def _transform_vector(typingctx, kind, source, source_row, source_column, target, target_row, target_column, start,
+                      offset):
+    """Transform the vector of channels `offset` bytes behind the addresses; the type of target says of which numbers."""
+    item = ir.FloatType() if target.dtype == types.float32 else ir.DoubleType()
+
+    def codegen(context, builder, signature, args):
+        kind, source, source_row, source_column, target, target_row, target_column, start, offset = args
+        source, target, start = (
+            builder.add(address, offset) for address in (source, builder.ptrtoint(target, _int64), start))
+        end = builder.append_basic_block("end")
+        switch = builder.switch(kind, end)
+        for k in (TILE, *TAPS, *(-taps for taps in TAPS)):
+            block = builder.append_basic_block(f"transform_{k}")
+            switch.add_case(ir.Constant(_int64, k), block)
+            builder.position_at_end(block)
+            _emit_transform(builder, item, k, source, source_row, source_column, target, target_row, target_column, start)
+            builder.branch(end)
+        builder.position_at_end(end)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4, target, *[types.int64] * 4), codegen
+
+
+def transform(kind, itemsize, source, source_row, source_column, target, target_row, target_column, start, channels):
+    """Transform a tile of `channels` channels: target = M source M^T, or start + M source M^T.
+
+    `kind` says which M: 6 is B, n from 2 to 5 is V_n, -n is A_n. Only A adds `start`, one number a channel.
+    The last vector of channels begins where it ends with the last channel, and overlaps the one before it: so no
+    number is read or written beyond the channels. There must be one vector of them at least.
+    """
+    # The distances come in elements.
+    source_row, source_column = source_row * itemsize, source_column * itemsize
+    target_row, target_column = target_row * itemsize, target_column * itemsize
+    last = channels * itemsize - VECTOR_BYTES
+    for vector in range((channels * itemsize + VECTOR_BYTES - 1) // VECTOR_BYTES):
+        _transform_vector(kind, source, source_row, source_column, target, target_row, target_column, start,
+                          min(vector * VECTOR_BYTES, last))
+
+
+@functools.cache
+def transform_address(dtype):
+    """Return the address of `transform`, compiled for arrays of a dtype on the first call."""
+    item = types.float32 if np.dtype(dtype) == np.float32 else types.float64
+    signature = types.void(*[types.int64] * 5, types.CPointer(item), *[types.int64] * 4)
+    return c_callback(transform, signature).address
+
+
+@intrinsic
+def call_transform(typingctx, address, kind, itemsize, source, source_row, source_column, target, target_row,
+                   target_column, start, channels):
+    """Call the `transform` that is at an address, for use in compiled code; source, target and start are addresses."""
+
+    def codegen(context, builder, signature, args):
+        pointer = ir.IntType(8).as_pointer()
+        function_type = ir.FunctionType(ir.VoidType(), [*[_int64] * 5, pointer, *[_int64] * 4])
+        address, *rest = args
+        rest[5] = builder.inttoptr(rest[5], pointer)
+        builder.call(builder.inttoptr(address, function_type.as_pointer()), rest)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 11), codegen
