@@ -115,124 +115,127 @@ def winograd_weights(kernel, turned=False, out=None):
 def _winograd_weights(transform, kernel, turned, out):
     taps = kernel.shape[0]
     _, panels, reduced, width = out.shape
-    filters = kernel.shape[2] if turned else kernel.shape[3]
-    itemsize = kernel.itemsize
-    part = np.empty((taps * taps, reduced, width), kernel.dtype)  # the taps of a panel
+    c, f = kernel.shape[2], kernel.shape[3]
+    filters = c if turned else f
+    flat, itemsize = kernel.reshape(-1), kernel.itemsize
+    numbers = reduced * width
+    part = np.empty(taps * taps * numbers, kernel.dtype)  # the taps of a panel
     for panel in range(panels):
-        columns = min(width, filters - panel * width)
+        column, columns = _panel(panel, filters, width)
         for tap in range(taps * taps):
-            # Turned by 180 degrees, the taps come in reverse order.
-            source = kernel[(taps * taps - 1 - tap) // taps, (taps * taps - 1 - tap) % taps] if turned \
-                else kernel[tap // taps, tap % taps]
             for r in range(reduced):
-                target = part[tap, r]
-                if turned:
+                target = (tap * reduced + r) * width
+                if turned:  # by 180 degrees, that is with the taps in reverse order
+                    source = ((taps * taps - 1 - tap) * c + column) * f + r
                     for j in range(columns):
-                        target[j] = source[panel * width + j, r]
+                        part[target + j] = flat[source + j * f]
                 else:
+                    source = (tap * c + r) * f + column
                     for j in range(columns):
-                        target[j] = source[r, panel * width + j]
+                        part[target + j] = flat[source + j]
                 for j in range(columns, width):
-                    target[j] = 0
-        # All rows of the panel lie side by side, before and after: to the transform they are one row of channels.
-        numbers = reduced * width
-        call_transform(transform, taps, itemsize, part.ctypes.data, taps * numbers, numbers,
-                       out.ctypes.data + panel * numbers * itemsize, TILE * panels * numbers, panels * numbers,
-                       0, numbers)
+                    part[target + j] = 0
+        # All rows of a panel lie side by side, before and after: to the transform they are the channels of one pixel.
+        call_transform(transform, taps, itemsize, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
+                       out.ctypes.data + panel * numbers * itemsize, panels * numbers, 0)
 
 
 @compiled
-def _copy_tile(image, top, left, size, out):
-    """Copy size x size pixels to out (size * size, at least C), with zeros where they stick out of the image."""
-    h, w, channels = image.shape
-    for i in range(size):
-        for j in range(size):
-            target = out[i * size + j]
-            if 0 <= top + i < h and 0 <= left + j < w:
-                source = image[top + i, left + j]
-                for c in range(channels):
-                    target[c] = source[c]
-            else:
-                for c in range(channels):
-                    target[c] = 0
+def _panel(panel, filters, width):
+    """Return the first filter of a panel and their number.
+
+    The last panel begins earlier where it would have less than a vector of filters: what it shares with the one before is
+    computed twice, and every vector that is written is whole.
+    """
+    column = panel * width
+    if filters - column < width // 2:
+        column = max(0, filters - width // 2)
+    return column, min(width, filters - column)
 
 
 @compiled
-def _read_tile(transform, kind, size, image, top, left, scratch, target, target_row, target_column):
-    """Transform a tile of an image; one that sticks out, or has less than a vector of channels, from `scratch`."""
-    h, w, c = image.shape
-    itemsize = image.itemsize
-    padded = scratch.shape[1]
-    if padded == c and 0 <= top and top + size <= h and 0 <= left and left + size <= w:
-        call_transform(transform, kind, itemsize, image.ctypes.data + (top * w + left) * c * itemsize, w * c, c,
-                       target, target_row, target_column, 0, c)
-    else:
-        _copy_tile(image, top, left, size, scratch)
-        call_transform(transform, kind, itemsize, scratch.ctypes.data, size * padded, padded,
-                       target, target_row, target_column, 0, padded)
+def _tiles_of(images, oh, ow, outputs):
+    """Return (tiles, 3): the image, and the first row and column of the outputs of each tile."""
+    down, across = (oh + outputs - 1) // outputs, (ow + outputs - 1) // outputs
+    tiles = np.empty((images * down * across, 3), np.int64)
+    t = 0
+    for n in range(images):
+        for row in range(down):
+            for column in range(across):
+                tiles[t, 0], tiles[t, 1], tiles[t, 2] = n, row * outputs, column * outputs
+                t += 1
+    return tiles
 
 
 @compiled
-def _write_tile(transform, size, source, source_row, source_column, start, image, top, left, column, columns, scratch):
-    """Make size x size pixels of some columns of the image; those that stick out of it are dropped."""
-    h, w, f = image.shape
-    itemsize = image.itemsize
-    width = scratch.shape[1]
-    if columns * itemsize >= VECTOR_BYTES and top + size <= h and left + size <= w:
-        call_transform(transform, -size, itemsize, source, source_row, source_column,
-                       image.ctypes.data + ((top * w + left) * f + column) * itemsize, w * f, f, start, columns)
-        return
-    call_transform(transform, -size, itemsize, source, source_row, source_column,
-                   scratch.ctypes.data, size * width, width, start, width)
-    for i in range(min(size, h - top)):
-        for j in range(min(size, w - left)):
-            target, pixel = image[top + i, left + j], scratch[i * size + j]
-            for k in range(columns):
-                target[column + k] = pixel[k]
+def _with_channels(x, first, images, channels):
+    """Return a copy of some images with zeros for further channels: transforms want a vector of them at least."""
+    _, h, w, c = x.shape
+    out = np.zeros((images, h, w, channels), x.dtype)
+    source, target, place = x.reshape(-1), out.reshape(-1), first * h * w * c
+    for i in range(images * h * w):
+        for k in range(c):
+            target[i * channels + k] = source[place + i * c + k]
+    return out
 
 
 @compiled
 def winograd_images(block, transform, x, first, last, weights, start, taps, before, y):
-    """y[i] = the convolution of x[first + i], for the images first <= n < last.
+    """y[i] = the convolution of x[first + i], for the images first <= first + i < last.
 
     Args:
         weights: as of `winograd_weights`.
         start: the bias, or zeros, for whole panels, as of `padded_columns`.
-        before: rows of zeros above and columns of zeros to the left of an image.
+        before: rows of zeros above and columns of zeros to the left of an image; a negative number cuts some off.
         y: (last - first, OH, OW, F); how many zeros come below and to the right follows from its size.
     """
-    c = x.shape[3]
-    _, oh, ow, f = y.shape
+    images, oh, ow, f = y.shape
+    least = VECTOR_BYTES // y.itemsize
+    if x.shape[3] < least:
+        x, first = _with_channels(x, first, images, least), 0
+    if f >= least:
+        _images(block, transform, x, first, weights, start, taps, before, f, y)
+        return
+    wide = np.empty((images, oh, ow, least), y.dtype)
+    _images(block, transform, x, first, weights, start, taps, before, f, wide)
+    source, target = wide.reshape(-1), y.reshape(-1)
+    for i in range(images * oh * ow):
+        for k in range(f):
+            target[i * f + k] = source[i * least + k]
+
+
+@compiled
+def _images(block, transform, x, first, weights, start, taps, before, filters, y):
+    """`winograd_images` where x and y have a vector of channels at least, of which y needs only `filters`."""
+    _, h, w, c = x.shape
+    images, oh, ow, f = y.shape
     itemsize = y.itemsize
-    panels, width = weights.shape[1], weights.shape[3]
+    _, panels, reduced, width = weights.shape
     outputs = TILE + 1 - taps
-    down, across = (oh + outputs - 1) // outputs, (ow + outputs - 1) // outputs
-    tiles = (last - first) * down * across
-    padded = max(c, VECTOR_BYTES // itemsize)
-    block_tiles = min(tiles, _tiles_a_block(padded, width, itemsize))
-    v_distance, m_distance = _distance(block_tiles * padded, itemsize), _distance(block_tiles * width, itemsize)
+    tiles = _tiles_of(images, oh, ow, outputs)
+    block_tiles = min(len(tiles), _tiles_a_block(c, width, itemsize))
+    v_distance, m_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * width, itemsize)
     v, m = np.empty(POINTS * v_distance, y.dtype), np.empty(POINTS * m_distance, y.dtype)
-    tile_in, tile_out = np.zeros((POINTS, padded), y.dtype), np.empty((outputs * outputs, width), y.dtype)
     zeros = np.zeros(width, y.dtype)
-    for begin in range(0, tiles, block_tiles):
-        rows = min(block_tiles, tiles - begin)
+    for begin in range(0, len(tiles), block_tiles):
+        rows = min(block_tiles, len(tiles) - begin)
         for t in range(rows):
-            n, place = (begin + t) // (down * across), (begin + t) % (down * across)
-            _read_tile(transform, TILE, TILE, x[first + n], place // across * outputs - before[0],
-                       place % across * outputs - before[1], tile_in,
-                       v.ctypes.data + t * padded * itemsize, TILE * v_distance, v_distance)
+            n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
+            call_transform(transform, TILE, itemsize, c, x.ctypes.data + (first + n) * h * w * c * itemsize, h, w, c,
+                           top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
         for panel in range(panels):
-            columns = min(width, f - panel * width)
-            vectors = 1 if columns * itemsize <= VECTOR_BYTES else 2
+            column, columns = _panel(panel, filters, width)
+            vectors = 1 if columns <= width // 2 else 2
             for point in range(POINTS):
                 call_block(block, rows, vectors, m.ctypes.data + point * m_distance * itemsize, width,
-                           zeros.ctypes.data, 0, v.ctypes.data + point * v_distance * itemsize, padded, 0, 1,
-                           weights.ctypes.data + (point * panels + panel) * c * width * itemsize, 0, width, 1, c)
+                           zeros.ctypes.data, 0, v.ctypes.data + point * v_distance * itemsize, c, 0, 1,
+                           weights.ctypes.data + (point * panels + panel) * reduced * width * itemsize, 0, width,
+                           1, reduced)
             for t in range(rows):
-                n, place = (begin + t) // (down * across), (begin + t) % (down * across)
-                _write_tile(transform, outputs, m.ctypes.data + t * width * itemsize, TILE * m_distance, m_distance,
-                            start.ctypes.data + panel * width * itemsize, y[n], place // across * outputs,
-                            place % across * outputs, panel * width, columns, tile_out)
+                n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
+                call_transform(transform, -outputs, itemsize, max(columns, width // 2),
+                               y.ctypes.data + (n * oh * ow * f + column) * itemsize, oh, ow, f, top, left,
+                               m.ctypes.data + t * width * itemsize, m_distance, start.ctypes.data + column * itemsize)
 
 
 @compiled
@@ -242,51 +245,56 @@ def winograd_kernel_gradient(block, transform, x, x_first, dy, dy_first, images,
     Image i is x[x_first + i] and dy[dy_first + i]. The spectrum is read and written once a block of tiles:
     call it with several images at a time where an image has few tiles.
     """
-    c, f = x.shape[3], dy.shape[3]
-    _, oh, ow, _ = dy.shape
+    _, reduced, filters = spectrum.shape
+    least = VECTOR_BYTES // dy.itemsize
+    if x.shape[3] < least:
+        x, x_first = _with_channels(x, x_first, images, least), 0
+    if dy.shape[3] < least:
+        dy, dy_first = _with_channels(dy, dy_first, images, least), 0
+    _, h, w, c = x.shape
+    _, oh, ow, f = dy.shape
     itemsize = dy.itemsize
-    filters = spectrum.shape[2]
-    width = 2 * VECTOR_BYTES // itemsize
+    width = 2 * least
     outputs = TILE + 1 - taps
-    down, across = (oh + outputs - 1) // outputs, (ow + outputs - 1) // outputs
-    tiles = images * down * across
-    padded, padded_filters = max(c, VECTOR_BYTES // itemsize), max(f, VECTOR_BYTES // itemsize)
-    block_tiles = min(tiles, _tiles_a_block(padded, filters, itemsize))
-    v_distance, w_distance = _distance(block_tiles * padded, itemsize), _distance(block_tiles * filters, itemsize)
-    v, w = np.empty(POINTS * v_distance, dy.dtype), np.zeros(POINTS * w_distance, dy.dtype)
-    tile_in = np.zeros((POINTS, padded), dy.dtype)
-    tile_out = np.zeros((outputs * outputs, padded_filters), dy.dtype)
-    for begin in range(0, tiles, block_tiles):
-        rows = min(block_tiles, tiles - begin)
+    tiles = _tiles_of(images, oh, ow, outputs)
+    block_tiles = min(len(tiles), _tiles_a_block(c, filters, itemsize))
+    v_distance, w_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * filters, itemsize)
+    # Zeros, because some columns of the last panel are never written and still multiplied.
+    v, dy_points = np.empty(POINTS * v_distance, dy.dtype), np.zeros(POINTS * w_distance, dy.dtype)
+    for begin in range(0, len(tiles), block_tiles):
+        rows = min(block_tiles, len(tiles) - begin)
         for t in range(rows):
-            n, place = (begin + t) // (down * across), (begin + t) % (down * across)
-            top, left = place // across * outputs, place % across * outputs
-            _read_tile(transform, TILE, TILE, x[x_first + n], top - before[0], left - before[1], tile_in,
-                       v.ctypes.data + t * padded * itemsize, TILE * v_distance, v_distance)
-            _read_tile(transform, outputs, outputs, dy[dy_first + n], top, left, tile_out,
-                       w.ctypes.data + t * filters * itemsize, TILE * w_distance, w_distance)
+            n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
+            call_transform(transform, TILE, itemsize, c, x.ctypes.data + (x_first + n) * h * w * c * itemsize, h, w, c,
+                           top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
+            call_transform(transform, outputs, itemsize, f, dy.ctypes.data + (dy_first + n) * oh * ow * f * itemsize,
+                           oh, ow, f, top, left, dy_points.ctypes.data + t * filters * itemsize, w_distance, 0)
         for point in range(POINTS):
-            for panel in range(filters // width):
-                column = panel * width
-                vectors = 1 if (f - column) * itemsize <= VECTOR_BYTES else 2
-                s = spectrum.ctypes.data + (point * c * filters + column) * itemsize
-                call_block(block, c, vectors, s, filters, s, filters,
-                           v.ctypes.data + point * v_distance * itemsize, 1, 0, padded,
-                           w.ctypes.data + (point * w_distance + column) * itemsize, 0, filters, 1, rows)
+            for column in range(0, filters, width):
+                vectors = 1 if f - column <= least else 2
+                s = spectrum.ctypes.data + (point * reduced * filters + column) * itemsize
+                call_block(block, reduced, vectors, s, filters, s, filters,
+                           v.ctypes.data + point * v_distance * itemsize, 1, 0, c,
+                           dy_points.ctypes.data + (point * w_distance + column) * itemsize, 0, filters, 1, rows)
 
 
 @compiled
 def winograd_kernel_gradient_end(transform, spectrum, taps, out):
     """out (K, K, C, F) = the gradient of the kernel, from the sum of the spectra of all images."""
-    c, f = out.shape[2], out.shape[3]
-    filters = spectrum.shape[2]
+    _, c, filters = spectrum.shape
+    f = out.shape[3]
     itemsize = out.itemsize
-    width = 2 * VECTOR_BYTES // itemsize
     zeros = np.zeros(filters, out.dtype)
-    scratch = np.empty((taps * taps, width), out.dtype)
-    whole = out.reshape(taps, taps, c * f)
+    if f * itemsize >= VECTOR_BYTES:
+        for channel in range(c):
+            call_transform(transform, -taps, itemsize, f, out.ctypes.data + channel * f * itemsize, taps, taps, c * f,
+                           0, 0, spectrum.ctypes.data + channel * filters * itemsize, c * filters, zeros.ctypes.data)
+        return
+    wide = np.empty((taps * taps, filters), out.dtype)
+    flat = out.reshape(-1)
     for channel in range(c):
-        for column in range(0, f, width):
-            _write_tile(transform, taps, spectrum.ctypes.data + (channel * filters + column) * itemsize,
-                        TILE * c * filters, c * filters, zeros.ctypes.data, whole, 0, 0,
-                        channel * f + column, min(width, f - column), scratch)
+        call_transform(transform, -taps, itemsize, filters, wide.ctypes.data, taps, taps, filters,
+                       0, 0, spectrum.ctypes.data + channel * filters * itemsize, c * filters, zeros.ctypes.data)
+        for tap in range(taps * taps):
+            for k in range(f):
+                flat[(tap * c + channel) * f + k] = wide[tap, k]

@@ -41,6 +41,7 @@ from fractions import Fraction
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cnnlite.kernels._jit import c_callback
@@ -142,92 +143,122 @@ class _Vectors:
         return result
 
 
-def _emit_transform(builder, item, kind, source, source_row, source_column, target, target_row, target_column, start):
-    """Emit a transform of one vector of channels; `kind` as for `transform`."""
+def _emit_transform(builder, item, kind, image, height, width, pixel, top, left, points, distance, start, spare):
+    """Emit a transform of one vector of channels; `kind` as for `transform`, distances in bytes.
+
+    spare: a vector that takes the place of pixels outside the image, or None if there are none.
+    """
     vectors = _Vectors(builder, item)
 
-    def place(address, row, i, column, j):
-        offsets = (builder.mul(step, ir.Constant(_int64, k)) for step, k in ((row, i), (column, j)))
-        return vectors.pointer(functools.reduce(builder.add, offsets, address))
+    def number(k):
+        return ir.Constant(_int64, k)
 
-    def load(i, j):
-        return builder.load(place(source, source_row, i, source_column, j), align=vectors.itemsize)
+    def inside(first, size, count):
+        # Unsigned, so that one comparison finds what lies before the image and what lies behind it.
+        return [builder.icmp_unsigned("<", builder.add(first, number(k)), size) for k in range(count)]
+
+    side = kind if kind > 0 else -kind
+    if spare is not None:
+        real_rows, real_columns = inside(top, height, side), inside(left, width, side)
+    line = builder.mul(width, pixel)
+    corner = builder.add(image, builder.add(builder.mul(top, line), builder.mul(left, pixel)))
+
+    def at_pixel(i, j):
+        address = builder.add(corner, builder.add(builder.mul(line, number(i)), builder.mul(pixel, number(j))))
+        if spare is not None:
+            real = builder.and_(real_rows[i], real_columns[j])
+            address = builder.select(real, address, builder.ptrtoint(spare, _int64))
+        return vectors.pointer(address)
+
+    def at_point(i, j):
+        return vectors.pointer(builder.add(points, builder.mul(distance, number(i * TILE + j))))
 
     if kind > 0:
         matrix = tile_matrix() if kind == TILE else evaluation(kind)
-        side = kind
+        source, target = at_pixel, at_point
         along_columns = along_rows = functools.partial(vectors.to_points, matrix)
+        if spare is not None:
+            builder.store(vectors.constant(0), spare)
     else:
-        matrix = recovery(-kind)
-        side = TILE
+        matrix = recovery(side)
+        source, target = at_point, at_pixel
         first = builder.load(vectors.pointer(start), align=vectors.itemsize)
         along_columns = functools.partial(vectors.from_points, matrix, start=None)
         along_rows = functools.partial(vectors.from_points, matrix, start=first)
-    columns = [along_columns([load(i, j) for i in range(side)]) for j in range(side)]
+    size = len(matrix[0])
+    columns = []
+    for j in range(size):
+        columns.append(along_columns([builder.load(source(i, j), align=vectors.itemsize) for i in range(size)]))
     for i in range(len(matrix)):
         for j, vector in enumerate(along_rows([column[i] for column in columns])):
-            builder.store(vector, place(target, target_row, i, target_column, j), align=vectors.itemsize)
+            builder.store(vector, target(i, j), align=vectors.itemsize)
 
 
 @intrinsic
-def _transform_vector(typingctx, kind, source, source_row, source_column, target, target_row, target_column, start,
-                      offset):
-    """Transform the vector of channels `offset` bytes behind the addresses; the type of target says of which numbers."""
-    item = ir.FloatType() if target.dtype == types.float32 else ir.DoubleType()
+def _transform_vector(typingctx, kind, whole, offset, image, height, width, pixel, top, left, points, distance, start):
+    """Transform the vector of channels `offset` bytes on; the type of `points` says of which numbers."""
+    item, itemsize = (ir.FloatType(), 4) if points.dtype == types.float32 else (ir.DoubleType(), 8)
 
     def codegen(context, builder, signature, args):
-        kind, source, source_row, source_column, target, target_row, target_column, start, offset = args
-        source, target, start = (
-            builder.add(address, offset) for address in (source, builder.ptrtoint(target, _int64), start))
+        kind, whole, offset, image, height, width, pixel, top, left, points, distance, start = args
+        pixel, distance = (builder.mul(step, ir.Constant(_int64, itemsize)) for step in (pixel, distance))
+        image, points, start = (
+            builder.add(address, offset) for address in (image, builder.ptrtoint(points, _int64), start))
+        spare = cgutils.alloca_once(builder, ir.VectorType(item, VECTOR_BYTES // itemsize))
         end = builder.append_basic_block("end")
-        switch = builder.switch(kind, end)
+        switch = builder.switch(builder.add(builder.add(kind, kind), whole), end)
         for k in (TILE, *TAPS, *(-taps for taps in TAPS)):
-            block = builder.append_basic_block(f"transform_{k}")
-            switch.add_case(ir.Constant(_int64, k), block)
-            builder.position_at_end(block)
-            _emit_transform(builder, item, k, source, source_row, source_column, target, target_row, target_column, start)
-            builder.branch(end)
+            for w in (0, 1):
+                block = builder.append_basic_block(f"transform_{k}_{w}")
+                switch.add_case(ir.Constant(_int64, 2 * k + w), block)
+                builder.position_at_end(block)
+                _emit_transform(builder, item, k, image, height, width, pixel, top, left, points, distance, start,
+                                None if w else spare)
+                builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 4, target, *[types.int64] * 4), codegen
+    return types.void(*[types.int64] * 9, points, *[types.int64] * 2), codegen
 
 
-def transform(kind, itemsize, source, source_row, source_column, target, target_row, target_column, start, channels):
-    """Transform a tile of `channels` channels: target = M source M^T, or start + M source M^T.
+def transform(kind, itemsize, channels, image, height, width, pixel, top, left, points, distance, start):
+    """Transform a tile of pixels to 36 points, or 36 points back to a tile of pixels.
 
-    `kind` says which M: 6 is B, n from 2 to 5 is V_n, -n is A_n. Only A adds `start`, one number a channel.
-    The last vector of channels begins where it ends with the last channel, and overlaps the one before it: so no
-    number is read or written beyond the channels. There must be one vector of them at least.
+    `kind` says by which matrix: 6 is B, n from 2 to 5 is V_n, and -n is A_n, which goes back and to whose pixels
+    `start` is added, one number a channel.
+
+    The tile begins at the pixel (top, left) of an image of height x width pixels that lie `pixel` numbers apart. Pixels
+    outside the image are zeros, or are not written. The 36 points lie `distance` numbers apart. There must be one vector of
+    channels at least. The last one ends with the last channel and overlaps the one before, so that no number
+    beyond the channels is touched.
     """
-    # The distances come in elements.
-    source_row, source_column = source_row * itemsize, source_column * itemsize
-    target_row, target_column = target_row * itemsize, target_column * itemsize
+    side = abs(kind)
+    whole = 1 if top >= 0 and left >= 0 and top + side <= height and left + side <= width else 0
     last = channels * itemsize - VECTOR_BYTES
     for vector in range((channels * itemsize + VECTOR_BYTES - 1) // VECTOR_BYTES):
-        _transform_vector(kind, source, source_row, source_column, target, target_row, target_column, start,
-                          min(vector * VECTOR_BYTES, last))
+        _transform_vector(kind, whole, min(vector * VECTOR_BYTES, last), image, height, width, pixel, top, left,
+                          points, distance, start)
 
 
 @functools.cache
 def transform_address(dtype):
     """Return the address of `transform`, compiled for arrays of a dtype on the first call."""
     item = types.float32 if np.dtype(dtype) == np.float32 else types.float64
-    signature = types.void(*[types.int64] * 5, types.CPointer(item), *[types.int64] * 4)
+    signature = types.void(*[types.int64] * 9, types.CPointer(item), *[types.int64] * 2)
     return c_callback(transform, signature).address
 
 
 @intrinsic
-def call_transform(typingctx, address, kind, itemsize, source, source_row, source_column, target, target_row,
-                   target_column, start, channels):
-    """Call the `transform` that is at an address, for use in compiled code; source, target and start are addresses."""
+def call_transform(typingctx, address, kind, itemsize, channels, image, height, width, pixel, top, left, points,
+                   distance, start):
+    """Call the `transform` that is at an address, for use in compiled code; image, points and start are addresses."""
 
     def codegen(context, builder, signature, args):
         pointer = ir.IntType(8).as_pointer()
-        function_type = ir.FunctionType(ir.VoidType(), [*[_int64] * 5, pointer, *[_int64] * 4])
+        function_type = ir.FunctionType(ir.VoidType(), [*[_int64] * 9, pointer, *[_int64] * 2])
         address, *rest = args
-        rest[5] = builder.inttoptr(rest[5], pointer)
+        rest[9] = builder.inttoptr(rest[9], pointer)
         builder.call(builder.inttoptr(address, function_type.as_pointer()), rest)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 11), codegen
+    return types.void(*[types.int64] * 13), codegen
