@@ -136,7 +136,7 @@ def _winograd_weights(transform, kernel, turned, out):
                 for j in range(columns, width):
                     part[target + j] = 0
         # All rows of a panel lie side by side, before and after: to the transform they are the channels of one pixel.
-        call_transform(transform, taps, itemsize, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
+        call_transform(transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
                        out.ctypes.data + panel * numbers * itemsize, panels * numbers, 0)
 
 
@@ -221,7 +221,7 @@ def _images(block, transform, x, first, weights, start, taps, before, filters, y
         rows = min(block_tiles, len(tiles) - begin)
         for t in range(rows):
             n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-            call_transform(transform, TILE, itemsize, c, x.ctypes.data + (first + n) * h * w * c * itemsize, h, w, c,
+            call_transform(transform, TILE, c, x.ctypes.data + (first + n) * h * w * c * itemsize, h, w, c,
                            top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
         for panel in range(panels):
             column, columns = _panel(panel, filters, width)
@@ -233,7 +233,7 @@ def _images(block, transform, x, first, weights, start, taps, before, filters, y
                            1, reduced)
             for t in range(rows):
                 n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-                call_transform(transform, -outputs, itemsize, max(columns, width // 2),
+                call_transform(transform, -outputs, max(columns, width // 2),
                                y.ctypes.data + (n * oh * ow * f + column) * itemsize, oh, ow, f, top, left,
                                m.ctypes.data + t * width * itemsize, m_distance, start.ctypes.data + column * itemsize)
 
@@ -265,9 +265,9 @@ def winograd_kernel_gradient(block, transform, x, x_first, dy, dy_first, images,
         rows = min(block_tiles, len(tiles) - begin)
         for t in range(rows):
             n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-            call_transform(transform, TILE, itemsize, c, x.ctypes.data + (x_first + n) * h * w * c * itemsize, h, w, c,
+            call_transform(transform, TILE, c, x.ctypes.data + (x_first + n) * h * w * c * itemsize, h, w, c,
                            top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
-            call_transform(transform, outputs, itemsize, f, dy.ctypes.data + (dy_first + n) * oh * ow * f * itemsize,
+            call_transform(transform, outputs, f, dy.ctypes.data + (dy_first + n) * oh * ow * f * itemsize,
                            oh, ow, f, top, left, dy_points.ctypes.data + t * filters * itemsize, w_distance, 0)
         for point in range(POINTS):
             for column in range(0, filters, width):
@@ -287,13 +287,13 @@ def winograd_kernel_gradient_end(transform, spectrum, taps, out):
     zeros = np.zeros(filters, out.dtype)
     if f * itemsize >= VECTOR_BYTES:
         for channel in range(c):
-            call_transform(transform, -taps, itemsize, f, out.ctypes.data + channel * f * itemsize, taps, taps, c * f,
+            call_transform(transform, -taps, f, out.ctypes.data + channel * f * itemsize, taps, taps, c * f,
                            0, 0, spectrum.ctypes.data + channel * filters * itemsize, c * filters, zeros.ctypes.data)
         return
     wide = np.empty((taps * taps, filters), out.dtype)
     flat = out.reshape(-1)
     for channel in range(c):
-        call_transform(transform, -taps, itemsize, filters, wide.ctypes.data, taps, taps, filters,
+        call_transform(transform, -taps, filters, wide.ctypes.data, taps, taps, filters,
                        0, 0, spectrum.ctypes.data + channel * filters * itemsize, c * filters, zeros.ctypes.data)
         for tap in range(taps * taps):
             for k in range(f):

@@ -143,11 +143,17 @@ class _Vectors:
         return result
 
 
-def _emit_transform(builder, item, kind, image, height, width, pixel, top, left, points, distance, start, spare):
-    """Emit a transform of one vector of channels; `kind` as for `transform`, distances in bytes.
+def _emit_transform(module, item, kind, whole):
+    """Emit the function that makes one transform of all vectors of channels, with the arguments of `transform`.
 
-    spare: a vector that takes the place of pixels outside the image, or None if there are none.
+    whole: the tile lies within the image.
     """
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_int64] * 10), f"transform_{kind}_{whole}")
+    function.linkage = "internal"
+    # LLVM would move what two transforms have in common to one place, and 36 vectors through memory to get there.
+    function.attributes.add("noinline")
+    channels, image, height, width, pixel, top, left, points, distance, start = function.args
+    builder = ir.IRBuilder(function.append_basic_block())
     vectors = _Vectors(builder, item)
 
     def number(k):
@@ -157,63 +163,71 @@ def _emit_transform(builder, item, kind, image, height, width, pixel, top, left,
         # Unsigned, so that one comparison finds what lies before the image and what lies behind it.
         return [builder.icmp_unsigned("<", builder.add(first, number(k)), size) for k in range(count)]
 
-    side = kind if kind > 0 else -kind
-    if spare is not None:
-        real_rows, real_columns = inside(top, height, side), inside(left, width, side)
+    side = abs(kind)
+    channels, pixel, distance = (builder.mul(step, number(vectors.itemsize)) for step in (channels, pixel, distance))
     line = builder.mul(width, pixel)
     corner = builder.add(image, builder.add(builder.mul(top, line), builder.mul(left, pixel)))
+    if not whole:
+        real_rows, real_columns = inside(top, height, side), inside(left, width, side)
+        spare = builder.alloca(vectors.type)
+        builder.store(vectors.constant(0), spare)
 
-    def at_pixel(i, j):
-        address = builder.add(corner, builder.add(builder.mul(line, number(i)), builder.mul(pixel, number(j))))
-        if spare is not None:
+    def at_pixel(offset, i, j):
+        row = builder.add(builder.add(corner, offset), builder.mul(line, number(i)))
+        address = builder.add(row, builder.mul(pixel, number(j)))
+        if not whole:
             real = builder.and_(real_rows[i], real_columns[j])
             address = builder.select(real, address, builder.ptrtoint(spare, _int64))
         return vectors.pointer(address)
 
-    def at_point(i, j):
-        return vectors.pointer(builder.add(points, builder.mul(distance, number(i * TILE + j))))
+    def at_point(offset, i, j):
+        row = builder.add(builder.add(points, offset), builder.mul(distance, number(i * TILE)))
+        return vectors.pointer(builder.add(row, builder.mul(distance, number(j))))
 
-    if kind > 0:
-        matrix = tile_matrix() if kind == TILE else evaluation(kind)
-        source, target = at_pixel, at_point
-        along_columns = along_rows = functools.partial(vectors.to_points, matrix)
-        if spare is not None:
-            builder.store(vectors.constant(0), spare)
-    else:
-        matrix = recovery(side)
-        source, target = at_point, at_pixel
-        first = builder.load(vectors.pointer(start), align=vectors.itemsize)
-        along_columns = functools.partial(vectors.from_points, matrix, start=None)
-        along_rows = functools.partial(vectors.from_points, matrix, start=first)
-    size = len(matrix[0])
-    columns = []
-    for j in range(size):
-        columns.append(along_columns([builder.load(source(i, j), align=vectors.itemsize) for i in range(size)]))
-    for i in range(len(matrix)):
-        for j, vector in enumerate(along_rows([column[i] for column in columns])):
-            builder.store(vector, target(i, j), align=vectors.itemsize)
+    size = number(VECTOR_BYTES)
+    last = builder.sub(channels, size)
+    count = builder.udiv(builder.add(channels, number(VECTOR_BYTES - 1)), size)
+    with cgutils.for_range(builder, count) as loop:
+        offset = builder.mul(loop.index, size)
+        offset = builder.select(builder.icmp_signed("<", offset, last), offset, last)
+        if kind > 0:
+            matrix = tile_matrix() if kind == TILE else evaluation(kind)
+            source, target = at_pixel, at_point
+            along_columns = along_rows = functools.partial(vectors.to_points, matrix)
+        else:
+            matrix = recovery(side)
+            source, target = at_point, at_pixel
+            first = builder.load(vectors.pointer(builder.add(start, offset)), align=vectors.itemsize)
+            along_columns = functools.partial(vectors.from_points, matrix, start=None)
+            along_rows = functools.partial(vectors.from_points, matrix, start=first)
+        sources = range(len(matrix[0]))
+        columns = []
+        for j in sources:
+            column = [builder.load(source(offset, i, j), align=vectors.itemsize) for i in sources]
+            columns.append(along_columns(column))
+        for i in range(len(matrix)):
+            for j, vector in enumerate(along_rows([column[i] for column in columns])):
+                builder.store(vector, target(offset, i, j), align=vectors.itemsize)
+    builder.ret_void()
+    return function
 
 
 @intrinsic
-def _transform_vector(typingctx, kind, whole, offset, image, height, width, pixel, top, left, points, distance, start):
-    """Transform the vector of channels `offset` bytes on; the type of `points` says of which numbers."""
-    item, itemsize = (ir.FloatType(), 4) if points.dtype == types.float32 else (ir.DoubleType(), 8)
+def _transform(typingctx, kind, whole, channels, image, height, width, pixel, top, left, points, distance, start):
+    """Call the transform of that kind; the type of `points` says of which numbers."""
+    item = ir.FloatType() if points.dtype == types.float32 else ir.DoubleType()
 
     def codegen(context, builder, signature, args):
-        kind, whole, offset, image, height, width, pixel, top, left, points, distance, start = args
-        pixel, distance = (builder.mul(step, ir.Constant(_int64, itemsize)) for step in (pixel, distance))
-        image, points, start = (
-            builder.add(address, offset) for address in (image, builder.ptrtoint(points, _int64), start))
-        spare = cgutils.alloca_once(builder, ir.VectorType(item, VECTOR_BYTES // itemsize))
+        kind, whole, *rest = args
+        rest[7] = builder.ptrtoint(rest[7], _int64)
         end = builder.append_basic_block("end")
         switch = builder.switch(builder.add(builder.add(kind, kind), whole), end)
         for k in (TILE, *TAPS, *(-taps for taps in TAPS)):
             for w in (0, 1):
-                block = builder.append_basic_block(f"transform_{k}_{w}")
-                switch.add_case(ir.Constant(_int64, 2 * k + w), block)
-                builder.position_at_end(block)
-                _emit_transform(builder, item, k, image, height, width, pixel, top, left, points, distance, start,
-                                None if w else spare)
+                place = builder.append_basic_block()
+                switch.add_case(ir.Constant(_int64, 2 * k + w), place)
+                builder.position_at_end(place)
+                builder.call(_emit_transform(builder.module, item, k, w), rest)
                 builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
@@ -221,7 +235,7 @@ def _transform_vector(typingctx, kind, whole, offset, image, height, width, pixe
     return types.void(*[types.int64] * 9, points, *[types.int64] * 2), codegen
 
 
-def transform(kind, itemsize, channels, image, height, width, pixel, top, left, points, distance, start):
+def transform(kind, channels, image, height, width, pixel, top, left, points, distance, start):
     """Transform a tile of pixels to 36 points, or 36 points back to a tile of pixels.
 
     `kind` says by which matrix: 6 is B, n from 2 to 5 is V_n, and -n is A_n, which goes back and to whose pixels
@@ -234,31 +248,30 @@ def transform(kind, itemsize, channels, image, height, width, pixel, top, left, 
     """
     side = abs(kind)
     whole = 1 if top >= 0 and left >= 0 and top + side <= height and left + side <= width else 0
-    last = channels * itemsize - VECTOR_BYTES
-    for vector in range((channels * itemsize + VECTOR_BYTES - 1) // VECTOR_BYTES):
-        _transform_vector(kind, whole, min(vector * VECTOR_BYTES, last), image, height, width, pixel, top, left,
-                          points, distance, start)
+    _transform(kind, whole, channels, image, height, width, pixel, top, left, points, distance, start)
+
+
+def _signature(dtype):
+    item = types.float32 if np.dtype(dtype) == np.float32 else types.float64
+    return types.void(*[types.int64] * 8, types.CPointer(item), *[types.int64] * 2)
 
 
 @functools.cache
 def transform_address(dtype):
     """Return the address of `transform`, compiled for arrays of a dtype on the first call."""
-    item = types.float32 if np.dtype(dtype) == np.float32 else types.float64
-    signature = types.void(*[types.int64] * 9, types.CPointer(item), *[types.int64] * 2)
-    return c_callback(transform, signature).address
+    return c_callback(transform, _signature(dtype)).address
 
 
 @intrinsic
-def call_transform(typingctx, address, kind, itemsize, channels, image, height, width, pixel, top, left, points,
-                   distance, start):
+def call_transform(typingctx, address, kind, channels, image, height, width, pixel, top, left, points, distance, start):
     """Call the `transform` that is at an address, for use in compiled code; image, points and start are addresses."""
 
     def codegen(context, builder, signature, args):
         pointer = ir.IntType(8).as_pointer()
-        function_type = ir.FunctionType(ir.VoidType(), [*[_int64] * 9, pointer, *[_int64] * 2])
+        function_type = ir.FunctionType(ir.VoidType(), [*[_int64] * 8, pointer, *[_int64] * 2])
         address, *rest = args
-        rest[9] = builder.inttoptr(rest[9], pointer)
+        rest[8] = builder.inttoptr(rest[8], pointer)
         builder.call(builder.inttoptr(address, function_type.as_pointer()), rest)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 13), codegen
+    return types.void(*[types.int64] * 12), codegen
