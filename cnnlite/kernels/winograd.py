@@ -17,9 +17,9 @@ before y is made of it. So for many channels and filters only the four products 
 
     y = A [(V g) * (B d)]                    V (4, 3), B (4, 4), A (2, 4) are constants, * multiplies number by number
 
-**In two dimensions** the same is done along the columns and then along the rows of a tile: y = A [(V g V^T) * (B d B^T)] A^T.
-And since the products are summed over channels, each of the numbers of a tile is a matrix product of its own, of
-(tiles, C) @ (C, F). These go to the micro-kernel:
+**In two dimensions** the same is done along the columns and then along the rows of a tile,
+y = A [(V g V^T) * (B d B^T)] A^T. And since the products are summed over channels, each of the 36 numbers of a tile of
+6 x 6 is a matrix product of its own, (tiles, C) @ (C, F), which the micro-kernel does:
 
     x (N, H, W, C)   -- cut into tiles, B d B^T -->   V (36, tiles, C)     overlapping tiles of 6 x 6 pixels
     kernel (K, K, C, F)     -- V g V^T -->            U (36, C, F)
@@ -40,17 +40,18 @@ convolution, of dy with the turned kernel. For that of the kernel:
 
     dkernel = A_K [sum over tiles of (B d B^T) * (V_m dy V_m^T)] A_K^T        S[p] = V[p]^T @ W[p], (36, C, F)
 
-**Rounding** is relative to the largest number of a *tile*, not to each output: the pixels of a tile are added and subtracted before they
-are parted again. Where a direct convolution is wrong by 3e-7 of the largest output, this one is by 1e-6 to 3e-6, which
-training doesn't notice. But one infinite pixel makes its whole tile NaN, and one pixel of 1e30 leaves nothing of its
-neighbours. `moderate` tells the images where that could happen, for which the direct way is taken instead.
+**Rounding** is relative to the largest number of a *tile*, not to each output: the pixels of a tile are added and
+subtracted before they are parted again. Where a direct convolution is wrong by 3e-7 of the largest output, this
+one is by 1e-6 to 3e-6, which training doesn't notice. But one infinite pixel makes its whole tile NaN, and one pixel
+of 1e30 leaves nothing of its neighbours. `moderate` tells the images where that could happen, for which the direct way
+is to be taken instead.
 
-**The way through the data.** The tiles of all images are one sequence, and go in blocks through all three steps, so
-that V and M (see `_tiles_a_block`) stay in the second-level cache between them. U is read from front to back once a block. M is
-made for one panel of filters at a time. The 36 matrices in V lie an odd number of cache lines apart: at a power of two
-the 36 numbers of a tile would all fall into the same few places of the first-level cache and drive each other out.
-A block is a multiple of the rows of the micro-kernel's tile, except for the last. Each row of it is computed alone, so
-the bits of an image don't depend on which images are computed with it.
+**The way through the data.** The tiles of all images are one sequence, which is cut into blocks; each goes through all
+three steps, so that its V and M stay in the second-level cache between them. M is made for one panel of filters at
+a time. U is read from front to back once a block. The 36 matrices in V lie an odd number of cache lines apart: at a
+power of two the 36 numbers of a tile would all fall into the same few places of the first-level cache and drive each
+other out. A block has a multiple of the rows of the micro-kernel's tile, if it isn't the last. Each row is computed
+alone, so the bits of an image don't depend on which images are computed with it.
 
 Only stride 1, no dilation, no groups. Shapes as in `conv2d.py`.
 """
@@ -58,21 +59,46 @@ Only stride 1, no dilation, no groups. Shapes as in `conv2d.py`.
 import numpy as np
 
 from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels.im2col import NO_PADS, output_shape
+from cnnlite.kernels.im2col import output_shape
 from cnnlite.kernels.matmul import padded_columns, panel_width
-from cnnlite.kernels.microkernel import ROWS, VECTOR_BYTES, block_address, call_block, lanes
+from cnnlite.kernels.microkernel import ROWS, VECTOR_BYTES, block_address, call_block
 from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, transform_address
 
 POINTS = TILE * TILE
 CACHE_BYTES = 1 << 19  # what V and M of a block may take: half of a second-level cache of 1 MB
 LINE_BYTES = 64
+LEAST_CHANNELS = 16  # with fewer, most of the time is spent on transforms
+TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
+
+
+def suits(taps, height, before, output, channels, filters):
+    """Return whether a convolution with stride 1 is faster this way than directly.
+
+    Counts vector instructions of both. For each vector of filters the direct way does C multiply-adds for each tap
+    and pixel, without the rows of taps on padding; this one 36 C a tile, plus about 200 instructions for each vector of
+    channels that is transformed. The guess is within 20% of what was measured, for 16 to 176 channels and filters, 2 to 5
+    taps and 1 to 28 pixels. It is the same for all batches, and so are the bits of an image.
+
+    Args:
+        height: of the input; `before` the rows of zeros above it; output: (OH, OW). For the gradient of the input, ask
+            with dy as the input, for that of the kernel as for the convolution.
+    """
+    if not (taps in TAPS and channels >= LEAST_CHANNELS and filters >= LEAST_CHANNELS):
+        return False
+    oh, ow = output
+    outputs = TILE + 1 - taps
+    rows = sum(max(0, min(taps, height - top) - max(0, -top)) for top in range(-before, oh - before))
+    direct = rows * taps * ow * channels * filters
+    tiles = -(-oh // outputs) * -(-ow // outputs)
+    mine = tiles * (POINTS * channels * filters + TRANSFORM_COST * (channels + filters))
+    return direct > 1.2 * mine
 
 
 @compiled
-def _tiles_a_block(channels, others, itemsize):
-    """Return how many tiles fit into the cache: V takes `channels` numbers for each point, M or W `others`."""
-    fitting = CACHE_BYTES // (POINTS * (channels + others) * itemsize)
-    return max(2, min(8, fitting // ROWS)) * ROWS
+def _tiles_a_block(tiles, numbers, itemsize, cache):
+    """Return into blocks of how many tiles to cut them, if each tile takes so many numbers for each point."""
+    fitting = cache // (POINTS * numbers * itemsize)
+    return max(1, min(tiles, max(2, min(8, fitting // ROWS)) * ROWS))
 
 
 @compiled
@@ -86,8 +112,8 @@ def _distance(numbers, itemsize):
 def moderate(x):
     """Return whether all numbers of x (C-contiguous) are finite and less than 2^40 in size.
 
-    Then no sum in a tile can overflow. What a large pixel costs its neighbours is bounded by that only as the head of this
-    file says: relative to the largest of them.
+    Then no sum in a tile can overflow. It doesn't say that small pixels keep their digits next to large ones: the
+    error is relative to the largest of a tile, at most 3e-6 of it in float32.
     """
     outside = 0
     flat = x.reshape(-1)
@@ -102,7 +128,7 @@ def winograd_weights(kernel, turned=False, out=None):
     turned: instead for the gradient of the input, (36, panels, F, two vectors): the kernel turned by 180 degrees, with
         C and F exchanged.
     """
-    taps, _, c, f = kernel.shape
+    c, f = kernel.shape[2:]
     reduced, filters = (f, c) if turned else (c, f)
     width = panel_width(kernel.dtype)
     if out is None:
@@ -113,39 +139,38 @@ def winograd_weights(kernel, turned=False, out=None):
 
 @compiled
 def _winograd_weights(transform, kernel, turned, out):
-    taps = kernel.shape[0]
+    taps, _, c, f = kernel.shape
     _, panels, reduced, width = out.shape
-    c, f = kernel.shape[2], kernel.shape[3]
-    filters = c if turned else f
-    flat, itemsize = kernel.reshape(-1), kernel.itemsize
+    source = kernel.reshape(taps * taps, c, f)
+    part = np.empty((taps * taps, reduced, width), kernel.dtype)  # the taps of a panel
     numbers = reduced * width
-    part = np.empty(taps * taps * numbers, kernel.dtype)  # the taps of a panel
     for panel in range(panels):
-        column, columns = _panel(panel, filters, width)
+        column, columns = _panel(panel, c if turned else f, width)
         for tap in range(taps * taps):
+            # Turned by 180 degrees, the taps come in reverse order.
+            rows = source[taps * taps - 1 - tap] if turned else source[tap]
             for r in range(reduced):
-                target = (tap * reduced + r) * width
-                if turned:  # by 180 degrees, that is with the taps in reverse order
-                    source = ((taps * taps - 1 - tap) * c + column) * f + r
+                target = part[tap, r]
+                if turned:
                     for j in range(columns):
-                        part[target + j] = flat[source + j * f]
+                        target[j] = rows[column + j, r]
                 else:
-                    source = (tap * c + r) * f + column
+                    row = rows[r, column:]
                     for j in range(columns):
-                        part[target + j] = flat[source + j]
+                        target[j] = row[j]
                 for j in range(columns, width):
-                    part[target + j] = 0
+                    target[j] = 0
         # All rows of a panel lie side by side, before and after: to the transform they are the channels of one pixel.
         call_transform(transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
-                       out.ctypes.data + panel * numbers * itemsize, panels * numbers, 0)
+                       out.ctypes.data + panel * numbers * kernel.itemsize, panels * numbers, 0)
 
 
 @compiled
 def _panel(panel, filters, width):
     """Return the first filter of a panel and their number.
 
-    The last panel begins earlier where it would have less than a vector of filters: what it shares with the one before is
-    computed twice, and every vector that is written is whole.
+    The last panel begins earlier where it would have less than a vector of filters: what it shares with the one before
+    is computed twice, and every vector that is written is whole.
     """
     column = panel * width
     if filters - column < width // 2:
@@ -181,7 +206,7 @@ def _with_channels(x, first, images, channels):
 
 @compiled
 def winograd_images(block, transform, x, first, last, weights, start, taps, before, y):
-    """y[i] = the convolution of x[first + i], for the images first <= first + i < last.
+    """y[i] = the convolution of x[first + i], for each image first + i < last.
 
     Args:
         weights: as of `winograd_weights`.
@@ -213,7 +238,7 @@ def _images(block, transform, x, first, weights, start, taps, before, filters, y
     _, panels, reduced, width = weights.shape
     outputs = TILE + 1 - taps
     tiles = _tiles_of(images, oh, ow, outputs)
-    block_tiles = min(len(tiles), _tiles_a_block(c, width, itemsize))
+    block_tiles = _tiles_a_block(len(tiles), c + width, itemsize, CACHE_BYTES)
     v_distance, m_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * width, itemsize)
     v, m = np.empty(POINTS * v_distance, y.dtype), np.empty(POINTS * m_distance, y.dtype)
     zeros = np.zeros(width, y.dtype)
@@ -257,7 +282,8 @@ def winograd_kernel_gradient(block, transform, x, x_first, dy, dy_first, images,
     width = 2 * least
     outputs = TILE + 1 - taps
     tiles = _tiles_of(images, oh, ow, outputs)
-    block_tiles = min(len(tiles), _tiles_a_block(c, filters, itemsize))
+    # Larger blocks than forward, because each of them reads and writes the whole spectrum.
+    block_tiles = _tiles_a_block(len(tiles), c + filters, itemsize, 4 * CACHE_BYTES)
     v_distance, w_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * filters, itemsize)
     # Zeros, because some columns of the last panel are never written and still multiplied.
     v, dy_points = np.empty(POINTS * v_distance, dy.dtype), np.zeros(POINTS * w_distance, dy.dtype)
@@ -298,3 +324,36 @@ def winograd_kernel_gradient_end(transform, spectrum, taps, out):
         for tap in range(taps * taps):
             for k in range(f):
                 flat[(tap * c + channel) * f + k] = wide[tap, k]
+
+
+def winograd_conv2d(x, kernel, bias, pads, out=None, first=0):
+    """`conv2d` of the images of x from `first` on, as many as `out` has, on one thread; for tests and experiments."""
+    taps, _, _, f = kernel.shape
+    if out is None:
+        out = np.empty((len(x), *output_shape(x.shape, (taps, taps), (1, 1), pads, (1, 1)), f), x.dtype)
+    winograd_images(block_address(x.dtype), transform_address(x.dtype), x, first, first + len(out),
+                    winograd_weights(kernel), padded_columns(bias, f, x.dtype), taps, (pads[0][0], pads[1][0]), out)
+    return out
+
+
+def winograd_conv2d_input_gradient(dy, kernel, x_shape, pads, out=None):
+    """`conv2d_input_gradient`: a convolution of dy with the turned kernel, and K - 1 less the pads as pads."""
+    taps = kernel.shape[0]
+    out = np.empty(x_shape, dy.dtype) if out is None else out
+    winograd_images(block_address(dy.dtype), transform_address(dy.dtype), dy, 0, len(dy),
+                    winograd_weights(kernel, turned=True), padded_columns(None, x_shape[3], dy.dtype), taps,
+                    (taps - 1 - pads[0][0], taps - 1 - pads[1][0]), out)
+    return out
+
+
+def winograd_conv2d_kernel_gradient(x, dy, kernel_shape, pads, out=None):
+    """`conv2d_kernel_gradient`"""
+    taps, _, c, f = kernel_shape
+    out = np.empty(kernel_shape, x.dtype) if out is None else out
+    width = panel_width(x.dtype)
+    spectrum = np.zeros((POINTS, c, -(-f // width) * width), x.dtype)
+    transform = transform_address(x.dtype)
+    winograd_kernel_gradient(block_address(x.dtype), transform, x, 0, dy, 0, len(x), taps,
+                             (pads[0][0], pads[1][0]), spectrum)
+    winograd_kernel_gradient_end(transform, spectrum, taps, out)
+    return out

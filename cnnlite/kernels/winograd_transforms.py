@@ -8,10 +8,10 @@ s(t) = a(t) g(t) has 6 coefficients, so its values at 6 points say all of it, an
 
     s(p) = a(p) g(p)      with a(p) = sum over j < n of  a_j p^j,   or in a matrix:  V_n a,  (6, n) @ (n,)
 
-One of the points is infinity, where the value of a polynomial is its leading coefficient. Lagrange gives the coefficients
-back: s = sum over the points p of  s(p) L_p, where L_p is the polynomial of 6 coefficients that is 1 at p and 0 at the
-others. It is the product of (t - q) over the other points q, times a constant D_p. Let the rows of B be the
-coefficients of these products, without the constants. Then s_i = sum over p of  B[p, i] D_p (V_n a)_p (V_K g)_p.
+One of the points is infinity, where the value of a polynomial is its leading coefficient. Lagrange gives the
+coefficients back: s = sum over the points p of  s(p) L_p, where L_p is the polynomial of 6 coefficients that is 1 at p
+and 0 at the others. It is the product of (t - q) over the other points q, times a constant D_p. Let the rows of B be
+the coefficients of these products, without the constants. Then s_i = sum over p of  B[p, i] D_p (V_n a)_p (V_K g)_p.
 
 Now pair s with any 6 numbers d. Since s_i is the sum of a_j g_k over j + k = i,
 
@@ -29,10 +29,10 @@ So V and A do for both, and B (6 x 6) is one and the same for all sizes of kerne
 lose about twice as much. These have, like them, few bits, so that B and V are exact even in float32; only D
 is rounded. And each comes with its negative, which saves half the multiplications below.
 
-**The code.** A tile is 6 x 6 pixels of many channels, and the channels lie side by side: so each number of a tile is a vector
-of channels, and a transform is a few dozen multiply-adds of vectors, first down the columns of the tile, then along its
-rows. As in `microkernel.py` they are written in LLVM's language: numba doesn't make vectors of a loop that reads
-36 places and writes 36 others, as it cannot know that these do not overlap.
+**The code.** A tile is 6 x 6 pixels of many channels, and the channels lie side by side. So each number of a tile is a
+vector of channels, and a transform is a few dozen multiply-adds of vectors, first down the columns of the tile, then
+along its rows. As in `microkernel.py` they are written in LLVM's language: numba doesn't make vectors of a loop that
+reads 36 places and writes 36 others, as it cannot know that these do not overlap.
 """
 
 import functools
@@ -132,7 +132,7 @@ class _Vectors:
         return result
 
     def from_points(self, matrix, vectors, start):
-        """start + matrix @ vectors, for A, whose columns for p and -p differ only in the sign of every second number."""
+        """start + matrix @ vectors, for A: its columns for p and -p differ only in the sign of every second number."""
         sums = {i: self.builder.fadd(vectors[i], vectors[i + 1]) for i in PAIRS}
         differences = {i: self.builder.fsub(vectors[i], vectors[i + 1]) for i in PAIRS}
         result = []
@@ -242,8 +242,8 @@ def transform(kind, channels, image, height, width, pixel, top, left, points, di
     `start` is added, one number a channel.
 
     The tile begins at the pixel (top, left) of an image of height x width pixels that lie `pixel` numbers apart. Pixels
-    outside the image are zeros, or are not written. The 36 points lie `distance` numbers apart. There must be one vector of
-    channels at least. The last one ends with the last channel and overlaps the one before, so that no number
+    outside the image are zeros, or are not written. The 36 points lie `distance` numbers apart. There must be one
+    vector of channels at least. The last one ends with the last channel and overlaps the one before, so that no number
     beyond the channels is touched.
     """
     side = abs(kind)
