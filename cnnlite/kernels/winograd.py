@@ -74,10 +74,11 @@ TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
 def suits(taps, height, before, output, channels, filters):
     """Return whether a convolution with stride 1 is faster this way than directly.
 
-    Counts vector instructions of both. For each vector of filters the direct way does C multiply-adds for each tap
-    and pixel, without the rows of taps on padding; this one 36 C a tile, plus about 200 instructions for each vector of
-    channels that is transformed. The guess is within 20% of what was measured, for 16 to 176 channels and filters, 2 to 5
-    taps and 1 to 28 pixels. It is the same for all batches, and so are the bits of an image.
+    Counts vector instructions of both. For each vector of filters the direct way does C multiply-adds for each tap and
+    pixel, without the rows of taps on padding; this one 36 C a tile, plus about 200 instructions for each vector of
+    channels that is transformed. Of 300 cases (16 to 128 channels and filters, 2 to 5 taps, 1 to 22 pixels, each of
+    the three directions) it said yes to 220. There this way was faster by 1.06 to 4.8 times, the median 2.0.
+    The answer is the same for all sizes of a batch, and so are the bits of an image.
 
     Args:
         height: of the input; `before` the rows of zeros above it; output: (OH, OW). For the gradient of the input, ask
