@@ -53,7 +53,8 @@ power of two the 36 numbers of a tile would all fall into the same few places of
 other out. A block has a multiple of the rows of the micro-kernel's tile, if it isn't the last. Each row is computed
 alone, so the bits of an image don't depend on which images are computed with it.
 
-Only stride 1, no dilation, no groups. Shapes as in `conv2d.py`.
+Only stride 1, no dilation, no groups, and not less than 16 channels and filters: `suits` says whether a case is one
+of these. Shapes as in `conv2d.py`.
 """
 
 import numpy as np
@@ -67,7 +68,7 @@ from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, tran
 POINTS = TILE * TILE
 CACHE_BYTES = 1 << 19  # what V and M of a block may take: half of a second-level cache of 1 MB
 LINE_BYTES = 64
-LEAST_CHANNELS = 16  # with fewer, most of the time is spent on transforms
+LEAST_CHANNELS = 16  # the longest vector; and with fewer, most of the time would go to transforms
 TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
 
 
@@ -175,7 +176,7 @@ def _panel(panel, filters, width):
     """
     column = panel * width
     if filters - column < width // 2:
-        column = max(0, filters - width // 2)
+        column = filters - width // 2
     return column, min(width, filters - column)
 
 
@@ -194,51 +195,21 @@ def _tiles_of(images, oh, ow, outputs):
 
 
 @compiled
-def _with_channels(x, first, images, channels):
-    """Return a copy of some images with zeros for further channels: transforms want a vector of them at least."""
-    _, h, w, c = x.shape
-    out = np.zeros((images, h, w, channels), x.dtype)
-    source, target, place = x.reshape(-1), out.reshape(-1), first * h * w * c
-    for i in range(images * h * w):
-        for k in range(c):
-            target[i * channels + k] = source[place + i * c + k]
-    return out
-
-
-@compiled
 def winograd_images(block, transform, x, first, last, weights, start, taps, before, y):
-    """y[i] = the convolution of x[first + i], for each image first + i < last.
+    """y[i] = the convolution of x[first + i], for i < last - first.
 
     Args:
         weights: as of `winograd_weights`.
         start: the bias, or zeros, for whole panels, as of `padded_columns`.
         before: rows of zeros above and columns of zeros to the left of an image; a negative number cuts some off.
-        y: (last - first, OH, OW, F); how many zeros come below and to the right follows from its size.
+        y: (last - first or more, OH, OW, F); how many zeros come below and to the right follows from its size.
     """
-    images, oh, ow, f = y.shape
-    least = VECTOR_BYTES // y.itemsize
-    if x.shape[3] < least:
-        x, first = _with_channels(x, first, images, least), 0
-    if f >= least:
-        _images(block, transform, x, first, weights, start, taps, before, f, y)
-        return
-    wide = np.empty((images, oh, ow, least), y.dtype)
-    _images(block, transform, x, first, weights, start, taps, before, f, wide)
-    source, target = wide.reshape(-1), y.reshape(-1)
-    for i in range(images * oh * ow):
-        for k in range(f):
-            target[i * f + k] = source[i * least + k]
-
-
-@compiled
-def _images(block, transform, x, first, weights, start, taps, before, filters, y):
-    """`winograd_images` where x and y have a vector of channels at least, of which y needs only `filters`."""
     _, h, w, c = x.shape
-    images, oh, ow, f = y.shape
+    _, oh, ow, f = y.shape
     itemsize = y.itemsize
-    _, panels, reduced, width = weights.shape
+    panels, width = weights.shape[1], weights.shape[3]
     outputs = TILE + 1 - taps
-    tiles = _tiles_of(images, oh, ow, outputs)
+    tiles = _tiles_of(last - first, oh, ow, outputs)
     block_tiles = _tiles_a_block(len(tiles), c + width, itemsize, CACHE_BYTES)
     v_distance, m_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * width, itemsize)
     v, m = np.empty(POINTS * v_distance, y.dtype), np.empty(POINTS * m_distance, y.dtype)
@@ -250,16 +221,15 @@ def _images(block, transform, x, first, weights, start, taps, before, filters, y
             call_transform(transform, TILE, c, x.ctypes.data + (first + n) * h * w * c * itemsize, h, w, c,
                            top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
         for panel in range(panels):
-            column, columns = _panel(panel, filters, width)
+            column, columns = _panel(panel, f, width)
             vectors = 1 if columns <= width // 2 else 2
             for point in range(POINTS):
                 call_block(block, rows, vectors, m.ctypes.data + point * m_distance * itemsize, width,
                            zeros.ctypes.data, 0, v.ctypes.data + point * v_distance * itemsize, c, 0, 1,
-                           weights.ctypes.data + (point * panels + panel) * reduced * width * itemsize, 0, width,
-                           1, reduced)
+                           weights.ctypes.data + (point * panels + panel) * c * width * itemsize, 0, width, 1, c)
             for t in range(rows):
                 n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-                call_transform(transform, -outputs, max(columns, width // 2),
+                call_transform(transform, -outputs, columns,
                                y.ctypes.data + (n * oh * ow * f + column) * itemsize, oh, ow, f, top, left,
                                m.ctypes.data + t * width * itemsize, m_distance, start.ctypes.data + column * itemsize)
 
@@ -271,16 +241,11 @@ def winograd_kernel_gradient(block, transform, x, x_first, dy, dy_first, images,
     Image i is x[x_first + i] and dy[dy_first + i]. The spectrum is read and written once a block of tiles:
     call it with several images at a time where an image has few tiles.
     """
-    _, reduced, filters = spectrum.shape
-    least = VECTOR_BYTES // dy.itemsize
-    if x.shape[3] < least:
-        x, x_first = _with_channels(x, x_first, images, least), 0
-    if dy.shape[3] < least:
-        dy, dy_first = _with_channels(dy, dy_first, images, least), 0
     _, h, w, c = x.shape
     _, oh, ow, f = dy.shape
+    filters = spectrum.shape[2]
     itemsize = dy.itemsize
-    width = 2 * least
+    width = 2 * VECTOR_BYTES // itemsize
     outputs = TILE + 1 - taps
     tiles = _tiles_of(images, oh, ow, outputs)
     # Larger blocks than forward, because each of them reads and writes the whole spectrum.
@@ -298,9 +263,9 @@ def winograd_kernel_gradient(block, transform, x, x_first, dy, dy_first, images,
                            oh, ow, f, top, left, dy_points.ctypes.data + t * filters * itemsize, w_distance, 0)
         for point in range(POINTS):
             for column in range(0, filters, width):
-                vectors = 1 if f - column <= least else 2
-                s = spectrum.ctypes.data + (point * reduced * filters + column) * itemsize
-                call_block(block, reduced, vectors, s, filters, s, filters,
+                vectors = 1 if f - column <= width // 2 else 2
+                s = spectrum.ctypes.data + (point * c * filters + column) * itemsize
+                call_block(block, c, vectors, s, filters, s, filters,
                            v.ctypes.data + point * v_distance * itemsize, 1, 0, c,
                            dy_points.ctypes.data + (point * w_distance + column) * itemsize, 0, filters, 1, rows)
 
@@ -312,19 +277,9 @@ def winograd_kernel_gradient_end(transform, spectrum, taps, out):
     f = out.shape[3]
     itemsize = out.itemsize
     zeros = np.zeros(filters, out.dtype)
-    if f * itemsize >= VECTOR_BYTES:
-        for channel in range(c):
-            call_transform(transform, -taps, f, out.ctypes.data + channel * f * itemsize, taps, taps, c * f,
-                           0, 0, spectrum.ctypes.data + channel * filters * itemsize, c * filters, zeros.ctypes.data)
-        return
-    wide = np.empty((taps * taps, filters), out.dtype)
-    flat = out.reshape(-1)
     for channel in range(c):
-        call_transform(transform, -taps, filters, wide.ctypes.data, taps, taps, filters,
-                       0, 0, spectrum.ctypes.data + channel * filters * itemsize, c * filters, zeros.ctypes.data)
-        for tap in range(taps * taps):
-            for k in range(f):
-                flat[(tap * c + channel) * f + k] = wide[tap, k]
+        call_transform(transform, -taps, f, out.ctypes.data + channel * f * itemsize, taps, taps, c * f, 0, 0,
+                       spectrum.ctypes.data + channel * filters * itemsize, c * filters, zeros.ctypes.data)
 
 
 def winograd_conv2d(x, kernel, bias, pads, out=None, first=0):
