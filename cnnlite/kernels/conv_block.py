@@ -17,6 +17,7 @@ units of a few images, of which no bit of an image depends; backward into CHUNKS
 in a buffer of its own, and the buffers are added in order.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -36,8 +37,9 @@ from cnnlite.kernels.batchnorm import (
 from cnnlite.kernels.direct import direct_images, direct_input_gradient, direct_kernel_gradient
 from cnnlite.kernels.geometry import Window, window_of
 from cnnlite.kernels.im2col import NO_PADS, output_shape
-from cnnlite.kernels.matmul import pack_panels, padded_columns, panel_width
-from cnnlite.kernels.microkernel import block_address
+from cnnlite.kernels.matmul import pack_panel, pack_panels, padded_columns, panel_width
+from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address
+from cnnlite.kernels.packing import packed
 from cnnlite.kernels.pooling import (
     average_pool_row,
     max_pool_backward_image,
@@ -56,7 +58,7 @@ from cnnlite.kernels.winograd_transforms import TILE, transform_address
 
 UNIT_TILES = 32  # so many tiles of Winograd's, where there are as many, are convolved together
 CHUNKS = 16  # into how many chunks a batch is cut for backward; a fixed number keeps the bits fixed
-SMALL = 4e6  # additions and multiplications that are done before other threads would have begun
+SMALL = 6e6  # additions and multiplications that are done before other threads would have begun
 
 NO_POOL, MAX_POOL, AVERAGE_POOL = 0, 1, 2
 
@@ -89,6 +91,7 @@ def _as_following(numbers):
     return Following(numbers[0] > 0, numbers[1] > 0, numbers[2], as_window(numbers[3:]))
 
 
+@functools.lru_cache(maxsize=256)
 def _numbers(following):
     return (int(following.first_relu), int(following.relu), following.pool, *following.window)
 
@@ -109,36 +112,30 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     Returns:
         the sums of `batchnorm.new_statistics`, of no size unless they were asked for.
     """
-    n = len(x)
-    kh, kw, group_channels, filters = kernel.shape
-    strides, pads, dilation, groups = geometry
-    oh, ow = output_shape(x.shape, (kh, kw), strides, pads, dilation)
-    group_filters, k = filters // groups, kh * kw * group_channels
-    panels = pack_panels(kernel, k, group_filters, filters, 1, groups, group_filters)
-    spectra = _spectra(kernel, suits_winograd(kernel, geometry, x.shape[1], pads[0][0], (oh, ow)))
-    biases = [None] * groups if bias is None else np.split(bias, groups)
-    start = np.concatenate([padded_columns(part, group_filters, x.dtype) for part in biases])
-    sums = new_statistics((n, oh * ow, filters) if statistics else (0, 0, 0))
-    z = np.empty((0, oh, ow, filters), x.dtype) if z is None else z
+    plan = _plan(x.shape, kernel.shape, geometry)
+    n, filters, groups = len(x), kernel.shape[3], geometry.groups
+    weights, spectra = _weights(kernel, plan, groups)
+    start = padded_bias(bias, filters, groups, x.dtype)
+    sums = new_statistics((n, plan.oh * plan.ow, filters)) if statistics else _no_sums
+    z = np.empty((0, plan.oh, plan.ow, filters), x.dtype) if z is None else z
     y, argmax = _nothing(x.dtype) if out is None else out
-    images = _unit_images(n, len(spectra) > 0, kh, oh, ow)
-    arguments = (_addresses(x.dtype), x, panels.reshape(-1), spectra, start,
-                 tuple(window_of((kh, kw), strides, pads, dilation)), groups, z, *sums,
-                 _affine_of(affine, filters, x.dtype), _numbers(following), y, argmax)
-    if 2 * n * oh * ow * k * filters < SMALL:
-        _forward_alone(*arguments, images)
+    affine = np.empty((0, filters), x.dtype) if affine is None else affine
+    arguments = (_addresses(x.dtype), x, weights, spectra, start, plan.window, groups, z, *sums, affine,
+                 _numbers(following), y, argmax)
+    if plan.work < SMALL:
+        _forward_alone(*arguments, plan.images)
     elif n < CHUNKS and len(z) and not statistics and out is None:
         # A band begins with a tile, so that its bits are those of the whole image.
-        height = TILE + 1 - kh if len(spectra) else 1
-        _forward_bands(*arguments[:8], height, min(-(-oh // height), -(-CHUNKS // n)))
+        height = TILE + 1 - kernel.shape[0] if len(spectra) else 1
+        _forward_bands(*arguments[:8], height, min(-(-plan.oh // height), -(-CHUNKS // n)))
     else:
-        _forward(*arguments, images)
+        _forward(*arguments, plan.images)
     return sums
 
 
 def follow(z, affine, following, out):
     """Do what follows a z that was kept: (z - mean) * scale + beta, ReLU and pooling into out = (y, argmax)."""
-    _follow(z, _affine_of(affine, z.shape[3], z.dtype), _numbers(following), *out)
+    _follow(z, affine, _numbers(following), *out)
 
 
 def conv_block_gradient_sums(dy, out, z, mean, following):
@@ -163,33 +160,21 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
         normalised: (z, mean, terms) where z was normalised by its own statistics; see `combine_gradient_sums`.
         dkernel, dbias, dx: where to write the gradients; those that are None are not computed.
     """
-    n = len(x)
+    plan = _plan(x.shape, kernel.shape, geometry)
     kh, kw, group_channels, filters = kernel.shape
-    strides, pads, dilation, groups = geometry
-    group_filters = filters // groups
-    oh, ow = output_shape(x.shape, (kh, kw), strides, pads, dilation)
-    chunks = max(1, min(n, CHUNKS))
+    groups, group_filters, chunks = geometry.groups, filters // geometry.groups, max(1, min(len(x), CHUNKS))
     padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
     sums = np.empty((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
     bias_sums = np.empty((chunks if dbias is not None else 0, filters))
-    turned = spectra = np.empty((0, 0, 0, 0), x.dtype)
-    if dx is not None:
-        before = kh - 1 - pads[0][0]
-        spectra = _spectra(kernel, suits_winograd(kernel, geometry, oh, before, x.shape[1:3], turned=True), turned=True)
-        # The weights of a tap, with c and f exchanged: column c of row (tap, f).
-        turned = pack_panels(kernel, group_filters, group_channels, 1, filters, groups, group_filters, kh * kw,
-                             group_channels * filters)
+    nothing, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
+    weights, spectra = (no_row, nothing) if dx is None else _weights(kernel, plan, groups, turned=True)
     y, argmax = _nothing(x.dtype) if out is None else out
-    no_z, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
-    z, mean, terms = (no_z, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
-    window = tuple(window_of((kh, kw), strides, pads, dilation))
-    by_points = dkernel is not None and suits_winograd(kernel, geometry, x.shape[1], pads[0][0], (oh, ow))
-    images = _unit_images(n, by_points or len(spectra) > 0, kh, oh, ow)
+    z, mean, terms = (nothing, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
+    by_points = dkernel is not None and plan.by_points
     arguments = (_addresses(x.dtype), x, dy, y, argmax, _numbers(following), no_row if scale is None else scale,
-                 z, mean, terms, oh, ow, turned.reshape(-1), spectra, window, groups, by_points, sums, bias_sums,
-                 no_z if dx is None else dx, chunks, images)
-    products = (dkernel is not None) + (dx is not None)
-    work = 2 * n * oh * ow * kh * kw * group_channels * filters * products
+                 z, mean, terms, plan.oh, plan.ow, weights, spectra, plan.window, groups, by_points, sums, bias_sums,
+                 nothing if dx is None else dx, chunks, plan.images)
+    work = plan.work * ((dkernel is not None) + (dx is not None))
     (_backward_alone if work < SMALL else _backward)(*arguments)
     if dkernel is not None:
         _add_chunks(sums, dkernel.reshape(kh, kw * group_channels, groups, group_filters))
@@ -197,53 +182,93 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
         dbias[...] = bias_sums.sum(axis=0)
 
 
-def suits_winograd(kernel, geometry, height, before, output, turned=False):
-    """Return whether to convolve images of a height, with `before` rows of padding above, by Winograd's method.
+class Plan(NamedTuple):
+    """What follows from the shapes alone: the output, the method, and how much work there is."""
 
-    turned: ask for the gradient of the input, a convolution of dy.
+    oh: int
+    ow: int
+    window: tuple  # a Window as plain integers
+    by_points: bool  # whether forward and the gradient of the kernel go by Winograd's method
+    turned_by_points: bool  # whether the gradient of the input does
+    images: int  # how many to take at a time
+    work: float  # additions and multiplications
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(x_shape, kernel_shape, geometry):
+    n, h, w, _ = x_shape
+    kh, kw, channels, filters = kernel_shape
+    strides, pads, dilation, groups = geometry
+    oh, ow = output_shape(x_shape, (kh, kw), strides, pads, dilation)
+    plain = strides == (1, 1) and dilation == (1, 1) and groups == 1 and kh == kw
+    by_points = plain and suits(kh, h, pads[0][0], (oh, ow), channels, filters)
+    turned = plain and suits(kh, oh, kh - 1 - pads[0][0], (h, w), filters, channels)
+    images = 1
+    if by_points or turned:
+        outputs = TILE + 1 - kh
+        tiles = -(-oh // outputs) * -(-ow // outputs)
+        images = max(1, min(-(-UNIT_TILES // max(tiles, 1)), n // CHUNKS))
+    window = tuple(window_of((kh, kw), strides, pads, dilation))
+    return Plan(oh, ow, window, by_points, turned, images, 2.0 * n * oh * ow * kh * kw * channels * filters)
+
+
+def _weights(kernel, plan, groups, turned=False):
+    """Return the weights as `direct.py` takes them and nothing; or as they are, and as Winograd's method takes them.
+
+    turned: for the gradient of the input.
     """
     kh, kw, channels, filters = kernel.shape
-    if turned:
-        channels, filters = filters, channels
-    plain = geometry.strides == (1, 1) and geometry.dilation == (1, 1) and geometry.groups == 1 and kh == kw
-    return plain and suits(kh, height, before, output, channels, filters) and moderate(kernel)
+
+    def pack_spectra(kernel, out):
+        # Where weights are not moderate there are no spectra, and all is done directly.
+        if not moderate(kernel):
+            return np.empty((0, 0, 0, 0), kernel.dtype)
+        return winograd_weights(kernel, turned, out if out is not None and len(out) else None)
+
+    def pack(kernel, out):
+        if turned:  # column c of row (tap, f)
+            return pack_panels(kernel, filters // groups, channels, 1, filters, groups, filters // groups, kh * kw,
+                               channels * filters, out=out)
+        return pack_panels(kernel, kh * kw * channels, filters // groups, filters, 1, groups, filters // groups,
+                           out=out)
+
+    if plan.turned_by_points if turned else plan.by_points:
+        spectra = packed(kernel, ("spectra", turned), pack_spectra)
+        if len(spectra):
+            return kernel.reshape(-1), spectra
+    return packed(kernel, ("panels", turned, groups), pack).reshape(-1), np.empty((0, 0, 0, 0), kernel.dtype)
 
 
-def _spectra(kernel, wanted, turned=False):
-    """Return the weights of Winograd's method, of no size where it is not wanted."""
-    return winograd_weights(kernel, turned) if wanted else np.empty((0, 0, 0, 0), kernel.dtype)
+def padded_bias(bias, filters, groups, dtype):
+    """Return the bias, or zeros, filled up with zeros to whole panels for each group."""
+    if groups == 1:
+        return padded_columns(bias, filters, dtype)
+    parts = [None] * groups if bias is None else np.split(bias, groups)
+    return np.concatenate([padded_columns(part, filters // groups, dtype) for part in parts])
 
 
-def _unit_images(n, in_tiles, taps, oh, ow):
-    """Return how many images to take at a time: one, or more where Winograd's method gets too few tiles out of it."""
-    if not in_tiles:
-        return 1
-    outputs = TILE + 1 - taps
-    tiles = -(-oh // outputs) * -(-ow // outputs)
-    return max(1, min(-(-UNIT_TILES // tiles), n // CHUNKS))
-
-
+@functools.cache
 def _addresses(dtype):
     return block_address(dtype), transform_address(dtype)
 
 
+@functools.cache
 def _nothing(dtype):
     return np.empty((0, 0, 0, 0), dtype), np.empty((0, 0, 0, 0), np.uint8)
 
 
-def _affine_of(affine, filters, dtype):
-    return np.empty((0, filters), dtype) if affine is None else affine
+_no_sums = new_statistics((0, 0, 0))
 
 
 # Forward.
 
 
 @compiled
-def _convolve(addresses, x, panels, spectra, start, window, groups, y):
+def _convolve(addresses, x, weights, spectra, start, window, groups, y):
     """y = x * kernel + start for some images, by Winograd's method where there are weights for it."""
     block, transform = addresses
     if not len(spectra):
-        direct_images(block, x, panels, start, window, groups, y)
+        direct_images(block, x, weights, start, window, groups, y)
         return
     together = moderate(x)
     for i in range(1 if together else len(x)):
@@ -252,17 +277,29 @@ def _convolve(addresses, x, panels, spectra, start, window, groups, y):
             winograd_images(block, transform, x, i, i + images, spectra, start, window.height,
                             (window.top, window.left), y[i:])
         else:
+            filters = y.shape[3]
+            panels = _panels_of(weights, weights.size // filters, filters, filters, 1, 1, 0)
             direct_images(block, x[i : i + 1], panels, start, window, groups, y[i : i + 1])
 
 
 @compiled
-def _forward_unit(addresses, x, panels, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
+def _panels_of(weights, k, n, k_step, n_step, taps, tap_step):
+    """Pack weights for the few images that Winograd's method is not good for."""
+    width = 2 * VECTOR_BYTES // weights.itemsize
+    panels = np.empty((1, (n + width - 1) // width, taps * k, width), weights.dtype)
+    for panel in range(panels.shape[1]):
+        pack_panel(weights, k, n, k_step, n_step, 0, tap_step, panel, panels)
+    return panels.reshape(-1)
+
+
+@compiled
+def _forward_unit(addresses, x, weights, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
                   first, last):
     """Compute the images first <= n < last."""
     following = _as_following(following)
     _, oh, ow, filters = z.shape
     part = z[first:last] if len(z) else np.empty((last - first, oh, ow, filters), x.dtype)
-    _convolve(addresses, x[first:last], panels, spectra, start, as_window(window), groups, part)
+    _convolve(addresses, x[first:last], weights, spectra, start, as_window(window), groups, part)
     if following.first_relu:
         _relu_in_place(part.reshape(-1))
     if len(means):
@@ -273,31 +310,31 @@ def _forward_unit(addresses, x, panels, spectra, start, window, groups, z, means
 
 
 @compiled(parallel=True)
-def _forward(addresses, x, panels, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
+def _forward(addresses, x, weights, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
              images):
     for unit in prange((len(x) + images - 1) // images):
-        _forward_unit(addresses, x, panels, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
-                      unit * images, min(len(x), (unit + 1) * images))
+        _forward_unit(addresses, x, weights, spectra, start, window, groups, z, means, m2s, affine, following, y,
+                      argmax, unit * images, min(len(x), (unit + 1) * images))
 
 
 @compiled
-def _forward_alone(addresses, x, panels, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
+def _forward_alone(addresses, x, weights, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
                    images):
     for first in range(0, len(x), images):
-        _forward_unit(addresses, x, panels, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
-                      first, min(len(x), first + images))
+        _forward_unit(addresses, x, weights, spectra, start, window, groups, z, means, m2s, affine, following, y,
+                      argmax, first, min(len(x), first + images))
 
 
 @compiled(parallel=True)
-def _forward_bands(addresses, x, panels, spectra, start, window, groups, z, height, bands):
+def _forward_bands(addresses, x, weights, spectra, start, window, groups, z, height, bands):
     """Cut few, large images into bands of rows, each of which is a smaller image."""
     for unit in prange(len(x) * bands):
-        _forward_band(addresses, x, panels, spectra, start, window, groups, z, unit // bands, height, unit % bands,
+        _forward_band(addresses, x, weights, spectra, start, window, groups, z, unit // bands, height, unit % bands,
                       bands)
 
 
 @compiled
-def _forward_band(addresses, x, panels, spectra, start, window, groups, z, n, height, band, bands):
+def _forward_band(addresses, x, weights, spectra, start, window, groups, z, n, height, band, bands):
     window, h, oh = as_window(window), x.shape[1], z.shape[1]
     pieces = (oh + height - 1) // height
     first, last = band * pieces // bands * height, min(oh, (band + 1) * pieces // bands * height)
@@ -309,7 +346,7 @@ def _forward_band(addresses, x, panels, spectra, start, window, groups, z, n, he
                    window.dilation_h, window.dilation_w)
     image = rows.reshape(1, rows.shape[0], rows.shape[1], rows.shape[2])
     part = z[n][first:last]
-    _convolve(addresses, image, panels, spectra, start, moved, groups,
+    _convolve(addresses, image, weights, spectra, start, moved, groups,
               part.reshape(1, part.shape[0], part.shape[1], part.shape[2]))
 
 
@@ -396,7 +433,7 @@ def _image_sums(dy, y, argmax, z, mean, following, of_dy, of_product, n):
 
 
 @compiled
-def _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, spectra, window,
+def _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
                     groups, by_points, sums, bias_sums, dx, images, chunk, chunks):
     """Take one chunk of the images back, so many at a time; sums and bias_sums have a place for each chunk."""
     following, window = _as_following(following), as_window(window)
@@ -429,7 +466,7 @@ def _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, term
             for i in range(len(dz)):
                 _add_rows(dz[i].reshape(oh * ow, filters), bias_sums[chunk])
         if len(dx):
-            _input_gradient(addresses, dz, turned, spectra, window, groups, dx[first:last])
+            _input_gradient(addresses, dz, weights, spectra, window, groups, dx[first:last])
     if by_points:
         _add_spectrum(addresses[1], spectrum, window.height, sums[chunk])
 
@@ -464,11 +501,11 @@ def _add_spectrum(transform, spectrum, taps, sums):
 
 
 @compiled
-def _input_gradient(addresses, dz, turned, spectra, window, groups, dx):
+def _input_gradient(addresses, dz, weights, spectra, window, groups, dx):
     """Compute dx of some images, by Winograd's method where there are weights for it."""
     block, transform = addresses
     if not len(spectra):
-        direct_input_gradient(block, dz, turned, window, groups, dx)
+        direct_input_gradient(block, dz, weights, window, groups, dx)
         return
     start = np.zeros(spectra.shape[1] * spectra.shape[3], dx.dtype)
     before = (window.height - 1 - window.top, window.height - 1 - window.left)
@@ -478,7 +515,9 @@ def _input_gradient(addresses, dz, turned, spectra, window, groups, dx):
         if together or moderate(dz[i]):
             winograd_images(block, transform, dz, i, i + images, spectra, start, window.height, before, dx[i:])
         else:
-            direct_input_gradient(block, dz[i : i + 1], turned, window, groups, dx[i : i + 1])
+            filters, channels, taps = dz.shape[3], dx.shape[3], window.height * window.width
+            panels = _panels_of(weights, filters, channels, 1, filters, taps, channels * filters)
+            direct_input_gradient(block, dz[i : i + 1], panels, window, groups, dx[i : i + 1])
 
 
 @compiled
@@ -497,18 +536,18 @@ def _add_rows(x, total):
 
 
 @compiled(parallel=True)
-def _backward(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, spectra, window, groups,
+def _backward(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window, groups,
               by_points, sums, bias_sums, dx, chunks, images):
     for chunk in prange(chunks):
-        _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, spectra, window,
+        _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
                         groups, by_points, sums, bias_sums, dx, images, chunk, chunks)
 
 
 @compiled
-def _backward_alone(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, spectra, window,
+def _backward_alone(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
                     groups, by_points, sums, bias_sums, dx, chunks, images):
     for chunk in range(chunks):
-        _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, spectra, window,
+        _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
                         groups, by_points, sums, bias_sums, dx, images, chunk, chunks)
 
 

@@ -8,6 +8,7 @@ Along one axis, a window of 3 with stride 2 on 6 pixels, `.` being padding:
 "same" is TensorFlow's: the odd pixel of padding goes to the bottom and the right.
 """
 
+import functools
 from typing import NamedTuple
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -61,6 +62,7 @@ def extent(window, dilation):
     return (window - 1) * dilation + 1
 
 
+@functools.lru_cache(maxsize=4096)
 def window_output_size(height, width, window, strides, padding, dilation, owner):
     """Return (OH, OW); either is None where the size is unknown.
 
@@ -78,6 +80,7 @@ def window_output_size(height, width, window, strides, padding, dilation, owner)
     return out
 
 
+@functools.lru_cache(maxsize=4096)
 def window_pads(
     height: int,
     width: int,

@@ -8,7 +8,9 @@ from numba import prange
 
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address, call_block, lanes
+from cnnlite.kernels.packing import packed
 
+SMALL = 2e6  # additions and multiplications that are done before other threads would have begun
 ROWS_A_UNIT = 32  # rows of the result that one thread computes at a time: enough units for many threads
 ROWS_A_SUM = 256  # rows that are added up before their sum joins the others
 
@@ -34,12 +36,26 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
     a_i, a_k = (1, m) if transpose_a else (k, 1)
     if transpose_b or n % lanes(a.dtype):
         b_j, b_k = (k, 1) if transpose_b else (1, n)
-        b = pack_panels(b, k, n, b_k, b_j)
+
+        def pack(b, out):
+            return pack_panels(b, k, n, b_k, b_j, out=out)
+
+        # In a @ b and a @ b.T, b are weights, which come again. In a.T @ b it is a gradient.
+        b = pack(b, None) if transpose_a else packed(b, ("matmul", transpose_b), pack)
         b_panel, b_k = k * panel_width(a.dtype), panel_width(a.dtype)
     else:
         b_panel, b_k = panel_width(a.dtype), n
-    _matmul(block_address(a.dtype), a.reshape(-1), a_i, a_k, b.reshape(-1), b_panel, b_k, start, out, m, n, k)
+    run = _matmul_alone if 2 * m * n * k < SMALL else _matmul
+    run(block_address(a.dtype), a.reshape(-1), a_i, a_k, b.reshape(-1), b_panel, b_k, start, out, m, n, k)
     return out
+
+
+@kernel
+def _matmul_alone(block, a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k):
+    width = 2 * VECTOR_BYTES // c.itemsize
+    for panel in range((n + width - 1) // width):
+        for row_unit in range((m + ROWS_A_UNIT - 1) // ROWS_A_UNIT):
+            _matmul_unit(block, a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, panel, row_unit)
 
 
 @kernel(parallel=True)
@@ -102,14 +118,14 @@ def padded_columns(bias, n, dtype):
     return padded
 
 
-def pack_panels(b, k, n, k_step, n_step, groups=1, group_step=0, taps=1, tap_step=0):
+def pack_panels(b, k, n, k_step, n_step, groups=1, group_step=0, taps=1, tap_step=0, out=None):
     """Copy matrices into panels of two vectors' width: (groups, ceil(N / width), taps * K, width), zeros at the end.
 
     A tile reads a panel from front to back, in whole vectors. Column j of row (tap, i) of a group is
     b[group * group_step + tap * tap_step + i * k_step + j * n_step], in elements from the first.
     """
     width = panel_width(b.dtype)
-    out = np.empty((groups, -(-n // width), taps * k, width), b.dtype)
+    out = np.empty((groups, -(-n // width), taps * k, width), b.dtype) if out is None else out
     pack = _pack_panels if out.size > 1 << 16 else _pack_panels_alone
     pack(b.reshape(-1), k, n, k_step, n_step, group_step, tap_step, out)
     return out
@@ -118,17 +134,17 @@ def pack_panels(b, k, n, k_step, n_step, groups=1, group_step=0, taps=1, tap_ste
 @kernel(parallel=True)
 def _pack_panels(b, k, n, k_step, n_step, group_step, tap_step, out):
     for unit in prange(out.shape[0] * out.shape[1]):
-        _pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out)
+        pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out)
 
 
 @kernel
 def _pack_panels_alone(b, k, n, k_step, n_step, group_step, tap_step, out):
     for unit in range(out.shape[0] * out.shape[1]):
-        _pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out)
+        pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out)
 
 
 @kernel
-def _pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out):
+def pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out):
     _, panels, rows, width = out.shape
     group, panel = unit // panels, unit % panels
     columns = min(width, n - panel * width)
