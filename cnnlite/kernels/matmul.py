@@ -167,18 +167,41 @@ def column_sums(x, out=None):
     """
     out = np.empty(x.shape[1], x.dtype) if out is None else out
     partial = np.empty((max(1, -(-x.shape[0] // ROWS_A_SUM)), x.shape[1]), x.dtype)
-    _column_sums(x, partial)
+    (_column_sums_alone if x.size < SMALL else _column_sums)(x, partial)
     out[...] = partial.sum(axis=0, dtype=np.float64)
     return out
 
 
+@kernel
+def add_up_rows(x, out):
+    """out[j] = sum over i of x[i, j].
+
+    Four rows at a time, since the next addition to a sum that is in memory must wait for the last one to get there.
+    """
+    rows, columns = x.shape
+    fours = rows // 4 * 4
+    for j in range(columns):
+        out[j] = 0
+    for i in range(0, fours, 4):
+        for j in range(columns):
+            out[j] += (x[i, j] + x[i + 1, j]) + (x[i + 2, j] + x[i + 3, j])
+    for i in range(fours, rows):
+        for j in range(columns):
+            out[j] += x[i, j]
+
+
 @kernel(parallel=True)
 def _column_sums(x, partial):
-    rows, columns = x.shape
     for unit in prange(partial.shape[0]):
-        sums = partial[unit]
-        for j in range(columns):
-            sums[j] = 0
-        for i in range(unit * ROWS_A_SUM, min(rows, (unit + 1) * ROWS_A_SUM)):
-            for j in range(columns):
-                sums[j] += x[i, j]
+        _column_sums_unit(x, partial, unit)
+
+
+@kernel
+def _column_sums_alone(x, partial):
+    for unit in range(partial.shape[0]):
+        _column_sums_unit(x, partial, unit)
+
+
+@kernel
+def _column_sums_unit(x, partial, unit):
+    add_up_rows(x[unit * ROWS_A_SUM : (unit + 1) * ROWS_A_SUM], partial[unit])
