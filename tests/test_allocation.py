@@ -12,7 +12,9 @@ import pytest
 import cnnlite
 from cnnlite import layers, optimizers
 from cnnlite.callbacks import Callback
-from tests.kernels.drawn import threads
+from tests.kernels.drawn import compiled_kernels_needed, threads
+
+pytestmark = compiled_kernels_needed
 
 BATCH, SIDE, CLASSES = 64, 28, 10
 LIMIT = 64 << 10

@@ -5,6 +5,9 @@ import pytest
 
 from cnnlite import kernels
 from cnnlite.kernels.checks import require
+from tests.kernels.drawn import compiled_kernels_needed
+
+pytestmark = compiled_kernels_needed
 
 SHAPE = (2, 5, 4, 3)  # of images; the windows below are (2, 2), the kernels (2, 2, 3, 2)
 WINDOW = (2, 2)
