@@ -31,17 +31,33 @@ CALLS = {
     "depthwise_conv2d_kernel_gradient": ({"x": ones(*SHAPE), "dy": ones(2, 4, 3, 6), "out": ones(2, 2, 3, 2)},
                                          {"kernel_shape": (2, 2, 3, 2)}),
 }
+VECTOR = ones(7)
+CALLS |= {
+    "relu": ({"x": ones(3, 4), "out": ones(3, 4)}, {}),
+    "relu_backward": ({"dy": ones(3, 4), "y": ones(3, 4), "out": ones(3, 4)}, {}),
+    "leaky_relu_backward": ({"dy": ones(3, 4), "y": ones(3, 4), "out": ones(3, 4)}, {}),
+    "gelu_backward": ({"dy": ones(3, 4), "x": ones(3, 4), "out": ones(3, 4)}, {}),
+    "sgd_step": ({"p": VECTOR, "g": VECTOR, "momentum": VECTOR},
+                 {"learning_rate": 0.1, "beta": 0.9, "nesterov": False, "decay": 0}),
+    "rmsprop_step": ({"p": VECTOR, "g": VECTOR, "velocity": VECTOR, "average_gradient": VECTOR, "momentum": VECTOR},
+                     {"learning_rate": 0.1, "rho": 0.9, "beta": 0.9, "epsilon": 1, "decay": 0}),
+    "adam_step": ({"p": VECTOR, "g": VECTOR, "momentum": VECTOR, "velocity": VECTOR, "velocity_hat": VECTOR},
+                  {"alpha": 0.1, "beta_1": 0.9, "beta_2": 0.9, "epsilon": 1, "decay": 0}),
+    "adagrad_step": ({"p": VECTOR, "g": VECTOR, "accumulator": VECTOR},
+                     {"learning_rate": 0.1, "epsilon": 1, "decay": 0}),
+}
 ARRAYS = [(case, name) for case, (arrays, _) in CALLS.items() for name in arrays]
 
 
 def call(case, **changes):
     arrays, arguments = CALLS[case]
-    return getattr(kernels, case.split(",")[0])(**{**arrays, **arguments, **changes})
+    fresh = {name: array if name == "out" else array.copy() for name, array in arrays.items()}
+    return getattr(kernels, case.split(",")[0])(**{**fresh, **arguments, **changes})
 
 
 @pytest.mark.parametrize("case", CALLS)
 def test_arrays_that_fit_are_taken(case):
-    assert call(case) is CALLS[case][0]["out"]
+    assert call(case) is CALLS[case][0].get("out")
 
 
 @pytest.mark.parametrize(("case", "name"), ARRAYS)
@@ -56,7 +72,7 @@ def test_another_dtype_is_refused(case, name):
 def test_an_array_that_is_not_contiguous_is_refused(case, name):
     array = CALLS[case][0][name]
     for other in (np.repeat(array, 2, axis=-1)[..., ::2], np.repeat(array, 2, axis=0)[::2]):
-        with pytest.raises(ValueError, match=rf"{name} must be C-contiguous"):
+        with pytest.raises(ValueError, match=r"must be C-contiguous"):
             call(case, **{name: other})
 
 
@@ -67,7 +83,7 @@ def test_a_shape_that_does_not_fit_is_refused(case, name):
     shapes += [tuple(size + step * (axis == i) for i, size in enumerate(array.shape))
                for axis in range(array.ndim) for step in (-1, 1)]
     for shape in shapes:
-        with pytest.raises(ValueError, match=r"must have .*Received"):
+        with pytest.raises(ValueError, match=r"must have .* Received"):
             call(case, **{name: np.ones(shape, np.float32)})
 
 
