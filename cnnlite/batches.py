@@ -60,8 +60,10 @@ class Arrays:
 
 
 def _rows(array, rows):
-    # A copy, so that nothing a user's own loss or metric does reaches the array.
-    return None if array is None else np.array(array[rows])
+    # A copy, which indices make by themselves, so that nothing a user's own loss or metric does reaches the array.
+    if array is None:
+        return None
+    return array[rows].copy() if isinstance(rows, slice) else array[rows]
 
 
 class Stream:
