@@ -84,6 +84,18 @@ def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, di
     return write(np.concatenate(dkernel, axis=1).reshape(kernel_shape), out)
 
 
+def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, dkernel=None, dbias=None,
+                    dx=None):
+    """Write those of the three gradients that are not None."""
+    geometry = strides, pads, dilation, groups
+    if dkernel is not None:
+        conv2d_kernel_gradient(x, dy, kernel.shape, *geometry, out=dkernel)
+    if dbias is not None:
+        dbias[...] = dy.sum(axis=(0, 1, 2))
+    if dx is not None:
+        conv2d_input_gradient(dy, kernel, x.shape, *geometry, out=dx)
+
+
 def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     """y[..., c * M + m] = x[..., c] * kernel[..., c, m] + bias: a convolution with one group a channel"""
     kh, kw, c, m = kernel.shape
@@ -192,10 +204,11 @@ def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
 
 
 def batchnorm_statistics(x):
-    """Return the mean and the biased variance of each column of x (M, C).
+    """Return the mean and the biased variance of each channel of x (N, ..., C).
 
-    Both are 0 without rows, and NaN where a column holds NaN or an infinity.
+    Both are 0 without samples, and NaN where a channel holds NaN or an infinity.
     """
+    x = x.reshape(-1, x.shape[-1])
     if x.shape[0] == 0:
         return np.zeros(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
     with np.errstate(invalid="ignore"):  # inf − inf is NaN, as in the kernel, and no reason to warn
@@ -211,10 +224,11 @@ def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
 
 def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
     """Return (dx, dgamma, dbeta) where mean and inv_std were computed from x."""
+    samples_axes = tuple(range(x.ndim - 1))
     normalized = (x - mean) * inv_std
-    dbeta = dy.sum(axis=0)
-    dgamma = (dy * normalized).sum(axis=0)
-    samples = x.dtype.type(max(x.shape[0], 1))
+    dbeta = dy.sum(axis=samples_axes)
+    dgamma = (dy * normalized).sum(axis=samples_axes)
+    samples = x.dtype.type(max(x.size // x.shape[-1], 1))
     dx = gamma * inv_std * (dy - dbeta / samples - normalized * dgamma / samples)
     return write(dx, out), dgamma, dbeta
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from cnnlite import saving
+from cnnlite import fusion, saving
 from cnnlite.architecture import describe, rebuild
 from cnnlite.arguments import float_array
 from cnnlite.layers.activation import ActivationLayer
@@ -162,15 +162,12 @@ class Sequential(Trainer):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for a batch x; with `training=True` the layers remember what backward needs."""
-        x = self.prepare(x)
-        for layer in self.inner_layers:
-            x = layer.forward(x, training=training)
-        return x
+        return self._run(fusion.steps(self.inner_layers, training), self.prepare(x), training)
 
     def backward(self, dy: Array) -> Array:
         """Take d loss / d output, fill the gradients of all layers and return d loss / d input."""
-        for layer in reversed(self.inner_layers):
-            dy = layer.backward(dy)
+        for step in reversed(self._steps_that_ran()):
+            dy = step.backward(dy)
         return dy
 
     def backward_weights(self, dy: Array, from_logits: bool = False) -> None:
@@ -179,18 +176,30 @@ class Sequential(Trainer):
         Args:
             dy: d loss / d output; or, with `from_logits=True`, d loss / d logits (see `forward_logits`).
         """
-        trainable = [i for i, layer in enumerate(self.inner_layers) if has_trainable_weights(layer)]
+        steps = self._steps_that_ran()
+        trainable = [i for i, step in enumerate(steps) if has_trainable_weights(step)]
         if not trainable:
             return
-        lowest, top = trainable[0], len(self.inner_layers) - 1
+        lowest, top = trainable[0], len(steps) - 1
         for i in range(top, lowest - 1, -1):
-            layer = self.inner_layers[i]
+            step = steps[i]
             if from_logits and i == top:
-                dy = self._top.backward_preactivation(dy)
+                dy = step.backward_preactivation(dy)
             elif i > lowest:
-                dy = layer.backward(dy)
+                dy = step.backward(dy)
             else:
-                layer.backward_weights(dy)
+                step.backward_weights(dy)
+
+    def _run(self, steps: list[Any], x: Array, training: bool) -> Array:
+        if training:
+            self.remember(steps)
+        for step in steps:
+            x = step.forward(x, training=training)
+        return x
+
+    def _steps_that_ran(self) -> list[Any]:
+        """Return the layers, with a block for those that ran as one in the last training forward."""
+        return list(self.inner_layers) if self._memory is None else self._memory[0]
 
     @property
     def activation(self) -> ActivationLayer | None:
@@ -213,9 +222,9 @@ class Sequential(Trainer):
 
         From the logits a cross-entropy is exact where the probabilities have already been rounded to 0 or 1.
         """
-        x = self.prepare(x)
-        for layer in self.inner_layers[:-1]:
-            x = layer.forward(x, training=training)
+        x = self._run(fusion.steps(self.inner_layers[:-1], training), self.prepare(x), training)
+        if training:
+            self._steps_that_ran().append(self._top)
         return self._top.preactivation(x, training=training)
 
     def activate_logits(self, logits: Array) -> Array:
@@ -228,9 +237,10 @@ class Sequential(Trainer):
 
     def backward_preactivation(self, dz: Array) -> Array:
         """Take d loss / d logits, fill the gradients of all layers and return d loss / d input."""
-        dy = self._top.backward_preactivation(dz)
-        for layer in reversed(self.inner_layers[:-1]):
-            dy = layer.backward(dy)
+        *below, top = self._steps_that_ran()
+        dy = top.backward_preactivation(dz)
+        for step in reversed(below):
+            dy = step.backward(dy)
         return dy
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

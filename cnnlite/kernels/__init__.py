@@ -41,6 +41,7 @@ from cnnlite.kernels.batchnorm import (
 )
 from cnnlite.kernels.conv2d import (
     conv2d,
+    conv2d_backward,
     conv2d_input_gradient,
     conv2d_kernel_gradient,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "col2im",
     "column_sums",
     "conv2d",
+    "conv2d_backward",
     "conv2d_input_gradient",
     "conv2d_kernel_gradient",
     "depthwise_conv2d",

@@ -1,42 +1,50 @@
-"""Batch normalisation of M samples of C channels, x (M, C), where M counts every pixel of every image.
+"""Batch normalisation of each channel of x (M, C) or (N, ..., C), over all other axes: M numbers a channel.
 
-Sums over M are cut into chunks of rows, by the shape of x alone, and the sums of the chunks are added in float64
-in the order of the rows: the same bits for any number of threads. A chunk is small enough to stay in the
-processor's cache for the second look at it.
+Sums over M are cut into parts of at most 512 rows, which never reach from one image into the next, and the sums of
+the parts are added in float64 in the order of the rows: the same bits for any number of threads. A part is small
+enough to stay in the processor's cache for the second look at it.
+
+`conv_block.py` calls the functions on one image while that is in the cache. Those on whole batches stand here.
 """
+
+import math
 
 import numpy as np
 from numba import prange
 
 from cnnlite.kernels._jit import kernel
 
+PART_ROWS = 512  # over so many rows a sum in float32 is still good
 
-def chunk_rows(channels):
-    """Return how many rows a chunk has: about 64 kB of float32, and at most 512, over which a float32 sum is good."""
-    return min(max(16384 // max(channels, 1), 64), 512)
+
+def rows_by_image(x):
+    """Return x as (images, rows, C) without copying; a matrix (M, C) counts as one image."""
+    return x[np.newaxis] if x.ndim == 2 else x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
+
+
+def part_count(rows):
+    """Return into how many parts the rows of an image are cut."""
+    return -(-rows // PART_ROWS)
 
 
 def batchnorm_statistics(x):
     """Return (mean, variance) of each channel, both (C,): variance = 1/M Σ (x − mean)², the biased one.
 
-    Each chunk is looked at twice, for its mean and then for its squared deviations M2 from it, and chunks are
+    Each part is looked at twice, for its mean and then for its squared deviations M2 from it, and parts are
     combined by M2 = Σ (M2_k + n_k (mean_k − mean)²) (Chan, Golub and LeVeque, 1979), which unlike
     Σx² / M − mean² stays accurate where the mean is large beside the deviation. Without samples both are 0;
     both are NaN where a channel holds NaN or an infinity.
     """
-    channels = x.shape[1]
-    mean, variance = np.zeros(channels, x.dtype), np.zeros(channels, x.dtype)
-    rows = chunk_rows(channels)
-    chunks = -(-x.shape[0] // rows)
-    if chunks:
-        _statistics(x, rows, np.empty((chunks, channels)), np.empty((chunks, channels)), mean, variance)
-    return mean, variance
+    images = rows_by_image(x)
+    parts = new_statistics(images.shape)
+    _statistics(images, *parts)
+    return combine_statistics(*parts, images.shape, x.dtype)
 
 
 def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
     """Return y = gamma (x − mean) inv_std + beta, of the shape of x; the other arrays are (C,)."""
     y = np.empty_like(x) if out is None else out
-    _affine(x, mean, inv_std * gamma, beta, chunk_rows(x.shape[1]), y)
+    _affine(rows_by_image(x), mean, inv_std * gamma, beta, rows_by_image(y))
     return y
 
 
@@ -50,137 +58,207 @@ def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
         dx     = gamma inv_std (dy − dbeta / M − x̂ dgamma / M)
 
     Args:
-        dy, x: (M, C).
+        dy, x: (M, C) or (N, ..., C).
         mean, inv_std, gamma: (C,).
         out: an array for dx.
     """
     dx = np.empty_like(x) if out is None else out
-    channels = x.shape[1]
-    dgamma, dbeta = np.zeros(channels, x.dtype), np.zeros(channels, x.dtype)
-    rows = chunk_rows(channels)
-    chunks = -(-x.shape[0] // rows)
-    if chunks:
-        sums, terms = np.empty((2, chunks, channels)), np.empty((3, channels), x.dtype)
-        _backward(dy, x, mean, inv_std, gamma, rows, sums, terms, dgamma, dbeta, dx)
+    images = rows_by_image(x)
+    parts = new_statistics(images.shape)
+    _gradient_sums(rows_by_image(dy), images, mean, *parts)
+    dgamma, dbeta, terms = combine_gradient_sums(*parts, images.shape, inv_std, gamma)
+    _gradient(rows_by_image(dy), images, mean, terms, rows_by_image(dx))
     return dx, dgamma, dbeta
 
 
 def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
     """Return dx = gamma inv_std dy, where mean and inv_std are constants such as moving averages."""
-    nothing = np.zeros_like(gamma)
-    return batchnorm_normalize(dy, nothing, inv_std, gamma, nothing, out)
+    return np.multiply(dy, inv_std * gamma, out=out)
+
+
+def new_statistics(shape):
+    """Return two arrays for the sums of all parts of (images, rows, C): (images, parts, C) in float64."""
+    images, rows, channels = shape
+    return np.empty((images, part_count(rows), channels)), np.empty((images, part_count(rows), channels))
+
+
+def combine_statistics(means, m2s, shape, dtype):
+    """Return (mean, variance) from those of the parts; the shape is (images, rows, C)."""
+    mean, variance = np.zeros(shape[2], dtype), np.zeros(shape[2], dtype)
+    if shape[0] * shape[1]:
+        _combine_statistics(means, m2s, shape[1], mean, variance)
+    return mean, variance
+
+
+def combine_gradient_sums(of_dy, of_product, shape, inv_std, gamma):
+    """Return dgamma, dbeta, and the terms (3, C) of dx = terms[0] (dy − terms[1] − (x − mean) terms[2])."""
+    channels = shape[2]
+    dgamma, dbeta, terms = np.zeros_like(gamma), np.zeros_like(gamma), np.zeros((3, channels), gamma.dtype)
+    if shape[0] * shape[1]:
+        _combine_gradient_sums(of_dy, of_product, shape[0] * shape[1], inv_std, gamma, dgamma, dbeta, terms)
+    return dgamma, dbeta, terms
+
+
+# Of one image x (rows, C), whose parts have a row each in (parts, C).
 
 
 @kernel
-def _chunk_statistics(x, mean, m2):
-    """Write the mean and Σ (x − mean)² of one chunk x (rows, C)."""
-    rows, channels = x.shape
-    count = x.dtype.type(rows)
-    center, error, square = np.empty_like(x[0]), np.zeros_like(x[0]), np.zeros_like(x[0])
-    for c in range(channels):
-        center[c] = 0
-    for row in range(rows):
+def image_statistics(x, means, m2s):
+    """Write the mean and Σ (x − mean)² of each part."""
+    parts, channels = means.shape
+    center, error, square = np.empty_like(x[0]), np.empty_like(x[0]), np.empty_like(x[0])
+    for part in range(parts):
+        first, last = part * x.shape[0] // parts, (part + 1) * x.shape[0] // parts
+        count = x.dtype.type(last - first)
+        start = x[first]
         for c in range(channels):
-            center[c] += x[row, c] - x[0, c]
-    for c in range(channels):
-        center[c] = x[0, c] + center[c] / count
-    # The rounding error of the center shows as the sum of the deviations from it, and is taken out again.
-    for row in range(rows):
+            center[c] = 0
+            error[c] = 0
+            square[c] = 0
+        for row in range(first, last):
+            for c in range(channels):
+                center[c] += x[row, c] - start[c]
         for c in range(channels):
-            deviation = x[row, c] - center[c]
-            error[c] += deviation
-            square[c] += deviation * deviation
-    for c in range(channels):
-        mean[c] = np.float64(center[c]) + np.float64(error[c]) / rows
-        m2[c] = np.float64(square[c]) - np.float64(error[c]) ** 2 / rows
+            center[c] = start[c] + center[c] / count
+        # The rounding error of the center shows as the sum of the deviations from it, and is taken out again.
+        for row in range(first, last):
+            for c in range(channels):
+                deviation = x[row, c] - center[c]
+                error[c] += deviation
+                square[c] += deviation * deviation
+        for c in range(channels):
+            means[part, c] = np.float64(center[c]) + np.float64(error[c]) / (last - first)
+            m2s[part, c] = np.float64(square[c]) - np.float64(error[c]) ** 2 / (last - first)
 
 
 @kernel
-def _combine_statistics(means, m2s, rows, total, mean, variance):
-    chunks, channels = means.shape
-    exact, m2 = np.zeros(channels), np.zeros(channels)
-    for k in range(chunks):
-        count = min(rows, total - k * rows)
-        for c in range(channels):
-            exact[c] += means[k, c] * count
-    for c in range(channels):
-        exact[c] /= total
-    for k in range(chunks):
-        count = min(rows, total - k * rows)
-        for c in range(channels):
-            m2[c] += m2s[k, c] + count * (means[k, c] - exact[c]) ** 2
-    for c in range(channels):
-        mean[c] = exact[c]
-        # Rounding can take a variance of 0 just below it. A NaN is not less than 0 and stays.
-        variance[c] = 0.0 if m2[c] < 0 else m2[c] / total
-
-
-@kernel(parallel=True)
-def _statistics(x, rows, means, m2s, mean, variance):
-    for k in prange(means.shape[0]):
-        _chunk_statistics(x[k * rows : (k + 1) * rows], means[k], m2s[k])
-    _combine_statistics(means, m2s, rows, x.shape[0], mean, variance)
-
-
-@kernel
-def _affine_chunk(x, mean, scale, beta, y):
+def affine_rows(x, mean, scale, beta, y):
+    """y = (x − mean) scale + beta"""
     for row in range(x.shape[0]):
         for c in range(x.shape[1]):
             y[row, c] = (x[row, c] - mean[c]) * scale[c] + beta[c]
 
 
-@kernel(parallel=True)
-def _affine(x, mean, scale, beta, rows, y):
-    for k in prange((x.shape[0] + rows - 1) // rows):
-        part = slice(k * rows, (k + 1) * rows)
-        _affine_chunk(x[part], mean, scale, beta, y[part])
-
-
 @kernel
-def _chunk_gradient_sums(dy, x, mean, of_dy, of_product):
-    """Write Σ dy and Σ dy (x − mean) of one chunk."""
-    rows, channels = x.shape
-    total, product = np.zeros_like(x[0]), np.zeros_like(x[0])
-    for row in range(rows):
+def image_gradient_sums(dy, x, mean, of_dy, of_product):
+    """Write Σ dy and Σ dy (x − mean) of each part."""
+    parts, channels = of_dy.shape
+    total, product = np.empty_like(x[0]), np.empty_like(x[0])
+    for part in range(parts):
         for c in range(channels):
-            total[c] += dy[row, c]
-            product[c] += dy[row, c] * (x[row, c] - mean[c])
-    for c in range(channels):
-        of_dy[c] = total[c]
-        of_product[c] = product[c]
-
-
-@kernel
-def _combine_gradient_sums(sums, total, inv_std, gamma, dgamma, dbeta, terms):
-    """Write dgamma, dbeta, and the terms of dx = terms[0] (dy − terms[1] − (x − mean) terms[2])."""
-    _, chunks, channels = sums.shape
-    of_dy, of_product = np.zeros(channels), np.zeros(channels)
-    for k in range(chunks):
+            total[c] = 0
+            product[c] = 0
+        for row in range(part * x.shape[0] // parts, (part + 1) * x.shape[0] // parts):
+            for c in range(channels):
+                total[c] += dy[row, c]
+                product[c] += dy[row, c] * (x[row, c] - mean[c])
         for c in range(channels):
-            of_dy[c] += sums[0, k, c]
-            of_product[c] += sums[1, k, c]
-    for c in range(channels):
-        dbeta[c] = of_dy[c]
-        dgamma[c] = of_product[c] * inv_std[c]
-        terms[0, c] = gamma[c] * inv_std[c]
-        terms[1, c] = of_dy[c] / total
-        terms[2, c] = np.float64(inv_std[c]) ** 2 * of_product[c] / total
+            of_dy[part, c] = total[c]
+            of_product[part, c] = product[c]
 
 
 @kernel
-def _gradient_chunk(dy, x, mean, terms, dx):
+def gradient_rows(dy, x, mean, terms, dx):
+    """dx = terms[0] (dy − terms[1] − (x − mean) terms[2])"""
     for row in range(x.shape[0]):
         for c in range(x.shape[1]):
             dx[row, c] = terms[0, c] * (dy[row, c] - terms[1, c] - (x[row, c] - mean[c]) * terms[2, c])
 
 
+# The next two are for `conv_block.py`. Of one array only, because where dx is dy, the compiled code of the one
+# above would see that they overlap and not use vectors (2.7 million numbers: 3.4 ms instead of 0.5).
+
+
+@kernel
+def gradient_in_place(dy, x, mean, terms):
+    for row in range(x.shape[0]):
+        for c in range(x.shape[1]):
+            dy[row, c] = terms[0, c] * (dy[row, c] - terms[1, c] - (x[row, c] - mean[c]) * terms[2, c])
+
+
+@kernel
+def scale_in_place(dy, scale):
+    for row in range(dy.shape[0]):
+        for c in range(dy.shape[1]):
+            dy[row, c] *= scale[c]
+
+
+# Of whole batches x (images, rows, C). Where there is one image, a matrix, its parts are what threads share.
+
+
+@kernel
+def _part(x, part, parts):
+    return x[part * x.shape[0] // parts : (part + 1) * x.shape[0] // parts]
+
+
 @kernel(parallel=True)
-def _backward(dy, x, mean, inv_std, gamma, rows, sums, terms, dgamma, dbeta, dx):
-    chunks = sums.shape[1]
-    for k in prange(chunks):
-        part = slice(k * rows, (k + 1) * rows)
-        _chunk_gradient_sums(dy[part], x[part], mean, sums[0, k], sums[1, k])
-    _combine_gradient_sums(sums, x.shape[0], inv_std, gamma, dgamma, dbeta, terms)
-    for k in prange(chunks):
-        part = slice(k * rows, (k + 1) * rows)
-        _gradient_chunk(dy[part], x[part], mean, terms, dx[part])
+def _statistics(x, means, m2s):
+    images, parts, _ = means.shape
+    for k in prange(images * parts):
+        image, part = k // parts, k % parts
+        image_statistics(_part(x[image], part, parts), means[image, part : part + 1], m2s[image, part : part + 1])
+
+
+@kernel(parallel=True)
+def _affine(x, mean, scale, beta, y):
+    parts = (x.shape[1] + PART_ROWS - 1) // PART_ROWS
+    for k in prange(x.shape[0] * parts):
+        image, part = k // parts, k % parts
+        affine_rows(_part(x[image], part, parts), mean, scale, beta, _part(y[image], part, parts))
+
+
+@kernel(parallel=True)
+def _gradient_sums(dy, x, mean, of_dy, of_product):
+    images, parts, _ = of_dy.shape
+    for k in prange(images * parts):
+        image, part = k // parts, k % parts
+        image_gradient_sums(_part(dy[image], part, parts), _part(x[image], part, parts), mean,
+                            of_dy[image, part : part + 1], of_product[image, part : part + 1])
+
+
+@kernel(parallel=True)
+def _gradient(dy, x, mean, terms, dx):
+    parts = (x.shape[1] + PART_ROWS - 1) // PART_ROWS
+    for k in prange(x.shape[0] * parts):
+        image, part = k // parts, k % parts
+        gradient_rows(_part(dy[image], part, parts), _part(x[image], part, parts), mean, terms,
+                      _part(dx[image], part, parts))
+
+
+@kernel
+def _combine_statistics(means, m2s, rows, mean, variance):
+    images, parts, channels = means.shape
+    exact, m2 = np.zeros(channels), np.zeros(channels)
+    for image in range(images):
+        for part in range(parts):
+            count = (part + 1) * rows // parts - part * rows // parts
+            for c in range(channels):
+                exact[c] += means[image, part, c] * count
+    for c in range(channels):
+        exact[c] /= images * rows
+    for image in range(images):
+        for part in range(parts):
+            count = (part + 1) * rows // parts - part * rows // parts
+            for c in range(channels):
+                m2[c] += m2s[image, part, c] + count * (means[image, part, c] - exact[c]) ** 2
+    for c in range(channels):
+        mean[c] = exact[c]
+        # Rounding can take a variance of 0 just below it. A NaN is not less than 0 and stays.
+        variance[c] = 0.0 if m2[c] < 0 else m2[c] / (images * rows)
+
+
+@kernel
+def _combine_gradient_sums(of_dy, of_product, total, inv_std, gamma, dgamma, dbeta, terms):
+    images, parts, channels = of_dy.shape
+    dy_sum, product_sum = np.zeros(channels), np.zeros(channels)
+    for image in range(images):
+        for part in range(parts):
+            for c in range(channels):
+                dy_sum[c] += of_dy[image, part, c]
+                product_sum[c] += of_product[image, part, c]
+    for c in range(channels):
+        dbeta[c] = dy_sum[c]
+        dgamma[c] = product_sum[c] * inv_std[c]
+        terms[0, c] = gamma[c] * inv_std[c]
+        terms[1, c] = dy_sum[c] / total
+        terms[2, c] = np.float64(inv_std[c]) ** 2 * product_sum[c] / total

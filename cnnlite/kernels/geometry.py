@@ -8,7 +8,36 @@ Along one axis, a window of 3 with stride 2 on 6 pixels, `.` being padding:
 "same" is TensorFlow's: the odd pixel of padding goes to the bottom and the right.
 """
 
+from typing import NamedTuple
+
 Pads = tuple[tuple[int, int], tuple[int, int]]
+
+
+class Window(NamedTuple):
+    """A sliding window in the form that compiled code takes: nothing but integers.
+
+    The window of output pixel (i, j) has its taps at rows i*stride_h - top + a*dilation_h for a < height, and at
+    columns likewise.
+    """
+
+    height: int
+    width: int
+    stride_h: int = 1
+    stride_w: int = 1
+    top: int = 0
+    left: int = 0
+    dilation_h: int = 1
+    dilation_w: int = 1
+
+
+def as_window(numbers):
+    """Return the Window of 8 integers: numba's parallel loops take plain tuples only."""
+    return Window(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7])
+
+
+def window_of(size, strides, pads, dilation=(1, 1)):
+    """Return the `Window` of a size (height, width) and of strides, pads and dilation as the layers have them."""
+    return Window(*size, *strides, pads[0][0], pads[1][0], *dilation)
 
 
 def output_size(size, window, stride, padding, dilation=1):

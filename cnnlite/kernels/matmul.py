@@ -40,7 +40,7 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
     a_i, a_k = (1, m) if transpose_a else (k, 1)
     if transpose_b or n % lanes(a.dtype):
         b_j, b_k = (k, 1) if transpose_b else (1, n)
-        b = pack_panels(b.reshape(-1), 1, k, n, b_k, b_j)
+        b = pack_panels(b, k, n, b_k, b_j)
         b_panel, b_k = k * panel_width(a.dtype), panel_width(a.dtype)
     else:
         b_panel, b_k = panel_width(a.dtype), n
@@ -64,24 +64,33 @@ def _matmul_unit(block, a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, panel, 
     first = row_unit * ROWS_A_UNIT
     rows = min(ROWS_A_UNIT, m - first)
     column = panel * width
-    product_block(block, rows, min(width, n - column), c.reshape(-1), first * n + column, n, start, column,
+    product_block(block, rows, min(width, n - column), c.reshape(-1), first * n + column, n, start, column, 0,
                   a, first * a_i, a_i, 0, a_k, b, panel * b_panel, 0, b_k, 1, k, scratch)
 
 
 @kernel
-def product_block(block, rows, columns, c, c_place, c_i, start, start_place, a, a_place, a_i, a_k1, a_k0,
+def product_block(block, rows, columns, c, c_place, c_i, start, start_place, start_i, a, a_place, a_i, a_k1, a_k0,
                   b, b_place, b_k1, b_k0, n1, n0, scratch):
     """Write start + a @ b, for up to two vectors of columns, to a part of c.
 
-    All arrays but `scratch` are one-dimensional, each with the place of its first element; start is one row.
-    b and start must hold whole vectors. c need not: the last columns go through `scratch` (rows, 2 vectors).
+    All arrays but `scratch` are one-dimensional, each with the place of its first element. start is one row that
+    holds whole vectors if start_i is 0, else as many rows as c and of the same width; it may be c itself. b must
+    hold whole vectors. c need not: the last columns go through `scratch` (rows, 2 vectors).
     """
     itemsize = c.itemsize
     width = VECTOR_BYTES // itemsize
     vectors = 1 if columns <= width else 2
+    target, target_i = c.ctypes.data + c_place * itemsize, c_i
+    begin, begin_i = start.ctypes.data + start_place * itemsize, start_i
     whole = columns == vectors * width
-    target, target_i = (c.ctypes.data + c_place * itemsize, c_i) if whole else (scratch.ctypes.data, 2 * width)
-    call_block(block, rows, vectors, target, target_i, start.ctypes.data + start_place * itemsize, 0,
+    if not whole:
+        target, target_i = scratch.ctypes.data, 2 * width
+        if start_i:
+            begin, begin_i = target, target_i
+            for i in range(rows):
+                for j in range(columns):
+                    scratch[i, j] = start[start_place + i * start_i + j]
+    call_block(block, rows, vectors, target, target_i, begin, begin_i,
                a.ctypes.data + a_place * itemsize, a_i, a_k1, a_k0, b.ctypes.data + b_place * itemsize, b_k1, b_k0,
                n1, n0)
     if not whole:
@@ -99,31 +108,45 @@ def padded_columns(bias, n, dtype):
     return padded
 
 
-def pack_panels(b, groups, k, n, b_k, b_j):
-    """Copy (K, groups * N) into panels of two vectors' width: (groups, ceil(N / width), K, width), zeros at the end.
+def pack_panels(b, k, n, k_step, n_step, groups=1, group_step=0, taps=1, tap_step=0):
+    """Copy matrices into panels of two vectors' width: (groups, ceil(N / width), taps * K, width), zeros at the end.
 
-    A tile reads a panel from front to back, in whole vectors. b is one-dimensional, with the distances b_k
-    and b_j from one row and column to the next.
+    A tile reads a panel from front to back, in whole vectors. Column j of row (tap, i) of a group is
+    b[group * group_step + tap * tap_step + i * k_step + j * n_step], in elements from the first.
     """
     width = panel_width(b.dtype)
-    out = np.empty((groups, -(-n // width), k, width), b.dtype)
-    _pack_panels(b, k, n, b_k, b_j, out)
+    out = np.empty((groups, -(-n // width), taps * k, width), b.dtype)
+    pack = _pack_panels if out.size > 1 << 16 else _pack_panels_alone
+    pack(b.reshape(-1), k, n, k_step, n_step, group_step, tap_step, out)
     return out
 
 
 @kernel(parallel=True)
-def _pack_panels(b, k, n, b_k, b_j, out):
-    groups, panels, _, width = out.shape
-    for unit in prange(groups * panels):
-        group, panel = unit // panels, unit % panels
-        columns = min(width, n - panel * width)
-        place = (group * n + panel * width) * b_j
-        target = out[group, panel]
-        for row in range(k):
+def _pack_panels(b, k, n, k_step, n_step, group_step, tap_step, out):
+    for unit in prange(out.shape[0] * out.shape[1]):
+        _pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out)
+
+
+@kernel
+def _pack_panels_alone(b, k, n, k_step, n_step, group_step, tap_step, out):
+    for unit in range(out.shape[0] * out.shape[1]):
+        _pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out)
+
+
+@kernel
+def _pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out):
+    _, panels, rows, width = out.shape
+    group, panel = unit // panels, unit % panels
+    columns = min(width, n - panel * width)
+    first = group * group_step + panel * width * n_step
+    target = out[group, panel]
+    for tap in range(rows // max(k, 1)):
+        for i in range(k):
+            place, row = first + tap * tap_step + i * k_step, target[tap * k + i]
             for j in range(columns):
-                target[row, j] = b[place + row * b_k + j * b_j]
+                row[j] = b[place + j * n_step]
             for j in range(columns, width):
-                target[row, j] = 0
+                row[j] = 0
 
 
 def column_sums(x, out=None):

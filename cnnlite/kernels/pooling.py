@@ -4,15 +4,20 @@ Output pixel (i, j) looks at the window of rows i·SH − top .. i·SH − top +
 part of it that lies in the padding is skipped, never read: padding can't win a maximum and doesn't count in an
 average. The padding must be smaller than the window, so that each window holds at least one real pixel.
 
-The innermost loop runs over the channels of one pixel. They lie next to each other in memory and don't depend
-on each other, so the compiler handles 8 or 16 at a time.
+The channels of a pixel lie next to each other in memory and don't depend on each other, so that a vector takes 8 or 16
+at a time. Max pooling whose windows lie wholly in the image has its loops written in vector instructions, see
+`vector_ir.py`; those that reach into padding take the plain loops.
 """
 
 import numpy as np
 from numba import prange
 
+from cnnlite.kernels import geometry
 from cnnlite.kernels._jit import kernel
-from cnnlite.kernels.geometry import padded_output_size
+from cnnlite.kernels.geometry import padded_output_size, window_of
+from cnnlite.kernels.vector_ir import max_pool_windows, max_unpool_windows
+
+as_window = kernel(geometry.as_window)
 
 
 def pooled_shape(x_shape, window, strides, pads):
@@ -48,7 +53,7 @@ def max_pool(x, window, strides, pads, out=None):
         shape = pooled_shape(x.shape, window, strides, pads)
         out = np.empty(shape, x.dtype), np.empty(shape, argmax_dtype(window))
     y, argmax = out
-    _max_pool(x, window, strides, (pads[0][0], pads[1][0]), y, argmax)
+    _max_pool(x, tuple(window_of(window, strides, pads)), y, argmax)
     return y, argmax
 
 
@@ -61,96 +66,138 @@ def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
         out: an array of that shape to write to.
     """
     dx = np.empty(x_shape, dy.dtype) if out is None else out
-    _max_pool_backward(dy, argmax, window, strides, (pads[0][0], pads[1][0]), dx)
+    _max_pool_backward(dy, argmax, tuple(window_of(window, strides, pads)), dx)
     return dx
 
 
 def average_pool(x, window, strides, pads, out=None):
     """Return y (N, OH, OW, C), the mean of the real pixels of each window; arguments as for `max_pool`."""
     y = np.empty(pooled_shape(x.shape, window, strides, pads), x.dtype) if out is None else out
-    _average_pool(x, window, strides, (pads[0][0], pads[1][0]), y)
+    _average_pool(x, tuple(window_of(window, strides, pads)), y)
     return y
 
 
 def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
     """Return dx: each element of dy is shared equally by the real pixels of its window."""
     dx = np.empty(x_shape, dy.dtype) if out is None else out
-    _average_pool_backward(dy, window, strides, (pads[0][0], pads[1][0]), dx)
+    _average_pool_backward(dy, tuple(window_of(window, strides, pads)), dx)
     return dx
 
 
 @kernel
-def _max_pool_row(x, i, window, strides, corner, y, argmax):
-    """Fill one row of the output, y and argmax (OW, C), from one image x (H, W, C)."""
+def inside(height, width, i, window, columns):
+    """Return whether all windows of a row i of `columns` output pixels lie wholly in an image of that size."""
+    top = i * window.stride_h - window.top
+    right = (columns - 1) * window.stride_w - window.left + window.width
+    return top >= 0 and top + window.height <= height and window.left <= 0 and right <= width
+
+
+@kernel
+def max_pool_row(x, i, affine, relu, window, y, argmax):
+    """Fill row i of the output, y and argmax (OW, C), from an image x (H, W, C).
+
+    affine is (3, C): the values are (x - affine[0]) * affine[1] + affine[2]; or (0, C). With `relu`, what is not above
+    0 in y becomes 0.
+    """
     height, width, channels = x.shape
-    top = i * strides[0] - corner[0]
-    first_row, last_row = max(top, 0), min(top + window[0], height)
+    if argmax.itemsize == 1 and inside(height, width, i, window, y.shape[0]):
+        place = x.ctypes.data + x.itemsize * channels * (
+            (i * window.stride_h - window.top) * width - window.left)
+        maps = len(affine) > 0
+        row = affine.shape[1] * affine.itemsize
+        # Without a map the three addresses are read from nevertheless, so they must be those of something.
+        mean = affine.ctypes.data if maps else place
+        row = row if maps else 0
+        max_pool_windows(x[0, 0, 0], place, width * channels, window.stride_w * channels, maps,
+                         mean, mean + row, mean + 2 * row, relu, window.height, window.width, y.shape[0], channels,
+                         y.ctypes.data, argmax.ctypes.data)
+        return
+    top = i * window.stride_h - window.top
+    first_row, last_row = max(top, 0), min(top + window.height, height)
     for j in range(y.shape[0]):
-        left = j * strides[1] - corner[1]
-        first_column, last_column = max(left, 0), min(left + window[1], width)
-        best, where = y[j], argmax[j]
-        # Numbers of the arrays' own types here and below: mixed with a plain int, the arithmetic would widen.
-        first = argmax.dtype.type((first_row - top) * window[1] + first_column - left)
-        pixel = x[first_row, first_column]
+        left = j * window.stride_w - window.left
+        first_column, last_column = max(left, 0), min(left + window.width, width)
         for c in range(channels):
-            best[c] = pixel[c]
-            where[c] = first
-        for row in range(first_row, last_row):
-            for column in range(first_column, last_column):
-                tap = argmax.dtype.type((row - top) * window[1] + column - left)
-                if tap != first:
-                    pixel = x[row, column]
-                    for c in range(channels):
-                        # Larger, or the first NaN. Both comparisons are false for a NaN, and & instead of
-                        # `and` leaves no branch, so that the loop can be vectorised.
-                        wins = (not pixel[c] <= best[c]) & (best[c] == best[c])
-                        best[c] = pixel[c] if wins else best[c]
-                        where[c] = tap if wins else where[c]
+            best, where = x.dtype.type(0), -1
+            for row in range(first_row, last_row):
+                for column in range(first_column, last_column):
+                    value = x[row, column, c]
+                    if len(affine):
+                        value = (value - affine[0, c]) * affine[1, c] + affine[2, c]
+                    # Larger, or the first NaN: both comparisons are false for a NaN.
+                    if where < 0 or (not value <= best and best == best):
+                        best, where = value, (row - top) * window.width + column - left
+            y[j, c] = 0 if relu and best <= 0 else best
+            argmax[j, c] = where
 
 
 @kernel(parallel=True)
-def _max_pool(x, window, strides, corner, y, argmax):
+def _max_pool(x, window, y, argmax):
     n, rows = y.shape[0], y.shape[1]
     for task in prange(n * rows):
         image, i = task // rows, task % rows
-        _max_pool_row(x[image], i, window, strides, corner, y[image, i], argmax[image, i])
+        max_pool_row(x[image], i, x[image, 0, :0], False, as_window(window), y[image, i], argmax[image, i])
 
 
 @kernel
-def _max_pool_backward_image(dy, argmax, window, strides, corner, dx):
+def max_pool_backward_image(dy, y, argmax, relu, window, dx):
+    """Fill dx (H, W, C) of one image; with `relu`, dy counts as 0 where y, what `max_pool_row` gave, is not above 0."""
     height, width, channels = dx.shape
-    dx[:] = 0
-    zero = dx.dtype.type(0)
+    overlaps = window.stride_h < window.height or window.stride_w < window.width
     for i in range(dy.shape[0]):
-        top = i * strides[0] - corner[0]
+        top = i * window.stride_h - window.top
+        if overlaps or argmax.itemsize != 1 or not inside(height, width, i, window, dy.shape[1]):
+            break
+        if i == 0:
+            _clear_outside(dy.shape[0], dy.shape[1], window, dx)
+        max_unpool_windows(dx[0, 0, 0], dy[i].ctypes.data, y[i].ctypes.data if relu else dy[i].ctypes.data,
+                           argmax[i].ctypes.data, relu, window.height, window.width, dy.shape[1], channels,
+                           dx[top, -window.left].ctypes.data, width * channels, window.stride_w * channels)
+        if i == dy.shape[0] - 1:
+            return
+    dx[:] = 0
+    for i in range(dy.shape[0]):
+        top = i * window.stride_h - window.top
         for j in range(dy.shape[1]):
-            left = j * strides[1] - corner[1]
-            gradient, where = dy[i, j], argmax[i, j]
-            # Asking every pixel of the window whether it won keeps the channels together; going straight to
-            # the winner would mean a store to another place for each channel.
-            for row in range(max(top, 0), min(top + window[0], height)):
-                for column in range(max(left, 0), min(left + window[1], width)):
-                    tap = argmax.dtype.type((row - top) * window[1] + column - left)
-                    target = dx[row, column]
+            left = j * window.stride_w - window.left
+            for row in range(max(top, 0), min(top + window.height, height)):
+                for column in range(max(left, 0), min(left + window.width, width)):
+                    tap = (row - top) * window.width + column - left
                     for c in range(channels):
-                        target[c] += gradient[c] if where[c] == tap else zero
+                        if argmax[i, j, c] == tap and not (relu and y[i, j, c] <= 0):
+                            dx[row, column, c] += dy[i, j, c]
+
+
+@kernel
+def _clear_outside(rows, columns, window, dx):
+    """Write 0 to the pixels that are in none of the windows, which don't overlap and lie wholly in the image."""
+    width = dx.shape[1]
+    gaps = window.stride_h > window.height or window.stride_w > window.width or window.top < 0 or window.left < 0
+    if gaps:
+        dx[:] = 0
+        return
+    bottom, right = rows * window.stride_h, columns * window.stride_w
+    dx[bottom:] = 0
+    if right < width:
+        for row in range(bottom):
+            dx[row, right:] = 0
 
 
 @kernel(parallel=True)
-def _max_pool_backward(dy, argmax, window, strides, corner, dx):
+def _max_pool_backward(dy, argmax, window, dx):
     for image in prange(dx.shape[0]):
-        _max_pool_backward_image(dy[image], argmax[image], window, strides, corner, dx[image])
+        max_pool_backward_image(dy[image], dy[image], argmax[image], False, as_window(window), dx[image])
 
 
 @kernel
-def _average_pool_row(x, i, window, strides, corner, y):
-    """Fill one row of the output, y (OW, C), from one image x (H, W, C)."""
+def average_pool_row(x, i, first, window, y):
+    """Fill row i of the output, y (OW, C), from rows x of an image as `max_pool_row` does."""
     height, width, channels = x.shape
-    top = i * strides[0] - corner[0]
-    first_row, last_row = max(top, 0), min(top + window[0], height)
+    top = i * window.stride_h - window.top - first
+    first_row, last_row = max(top, 0), min(top + window.height, height)
     for j in range(y.shape[0]):
-        left = j * strides[1] - corner[1]
-        first_column, last_column = max(left, 0), min(left + window[1], width)
+        left = j * window.stride_w - window.left
+        first_column, last_column = max(left, 0), min(left + window.width, width)
         total = y[j]
         total[:] = 0
         for row in range(first_row, last_row):
@@ -164,23 +211,24 @@ def _average_pool_row(x, i, window, strides, corner, y):
 
 
 @kernel(parallel=True)
-def _average_pool(x, window, strides, corner, y):
+def _average_pool(x, window, y):
     n, rows = y.shape[0], y.shape[1]
     for task in prange(n * rows):
         image, i = task // rows, task % rows
-        _average_pool_row(x[image], i, window, strides, corner, y[image, i])
+        average_pool_row(x[image], i, 0, as_window(window), y[image, i])
 
 
 @kernel
-def _average_pool_backward_image(dy, window, strides, corner, dx):
+def average_pool_backward_image(dy, window, dx):
+    """Fill dx (H, W, C) of one image."""
     height, width, channels = dx.shape
     dx[:] = 0
     for i in range(dy.shape[0]):
-        top = i * strides[0] - corner[0]
-        first_row, last_row = max(top, 0), min(top + window[0], height)
+        top = i * window.stride_h - window.top
+        first_row, last_row = max(top, 0), min(top + window.height, height)
         for j in range(dy.shape[1]):
-            left = j * strides[1] - corner[1]
-            first_column, last_column = max(left, 0), min(left + window[1], width)
+            left = j * window.stride_w - window.left
+            first_column, last_column = max(left, 0), min(left + window.width, width)
             gradient = dy[i, j]
             count = dy.dtype.type((last_row - first_row) * (last_column - first_column))
             for row in range(first_row, last_row):
@@ -191,6 +239,6 @@ def _average_pool_backward_image(dy, window, strides, corner, dx):
 
 
 @kernel(parallel=True)
-def _average_pool_backward(dy, window, strides, corner, dx):
+def _average_pool_backward(dy, window, dx):
     for image in prange(dx.shape[0]):
-        _average_pool_backward_image(dy[image], window, strides, corner, dx[image])
+        average_pool_backward_image(dy[image], as_window(window), dx[image])

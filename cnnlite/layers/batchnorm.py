@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -125,58 +126,62 @@ class BatchNorm(Layer):
         self.add_weight("moving_variance", channels, self.moving_variance_initializer, trainable=False)
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        x = self.prepare(x)
-        shape = x.shape
-        x = self.samples_by_channels(x)
+        x = self.channels_last(self.prepare(x))
         learning = training and self.trainable
         if learning:
             mean, variance = kernels.batchnorm_statistics(x)
-            if len(x):
-                self.move("moving_mean", mean)
-                self.move("moving_variance", variance)
+            self.learn(mean, variance, x.shape)
         else:
             mean, variance = self.state["moving_mean"], self.state["moving_variance"]
-        inv_std = 1 / np.sqrt(variance + self.dtype.type(self.epsilon))
+        inv_std = self.inverse_deviation(variance)
         gamma, beta = self.gamma_and_beta()
         y = self.allocate("y", x.shape, training)
         kernels.batchnorm_normalize(x, mean, inv_std, gamma, beta, out=y)
         if training:
-            self.remember(x if learning else None, mean, inv_std, shape)
-        return self.restore(y, shape)
+            self.remember(x if learning else None, mean, inv_std, self.outside(y).shape)
+        return self.outside(y)
 
     def backward(self, dy: Array) -> Array:
         x, mean, inv_std, shape = self.recall()
-        dy = self.samples_by_channels(self.prepare_gradient(dy, shape))
+        dy = self.channels_last(self.prepare_gradient(dy, shape))
         gamma, _ = self.gamma_and_beta()
         dx = self.allocate("dx", dy.shape)
         if x is None:
             kernels.batchnorm_inference_backward(dy, inv_std, gamma, out=dx)
         else:
             _, dgamma, dbeta = kernels.batchnorm_backward(dy, x, mean, inv_std, gamma, out=dx)
-            if self.scale:
-                self.grads["gamma"] = dgamma
-            if self.center:
-                self.grads["beta"] = dbeta
-        return self.restore(dx, shape)
+            self.keep_gradients(dgamma, dbeta)
+        return self.outside(dx)
 
-    def samples_by_channels(self, x: Array) -> Array:
-        """Return x as a contiguous (M, C)."""
-        return np.ascontiguousarray(np.moveaxis(x, self.axis, -1)).reshape(-1, x.shape[self.axis])
+    def channels_last(self, x: Array) -> Array:
+        """Return x as contiguous (N, ..., C)."""
+        return np.ascontiguousarray(np.moveaxis(x, self.axis, -1))
 
-    def restore(self, y: Array, shape: Shape) -> Array:
-        """Return the array (M, C) in the shape of the input."""
-        sizes = list(shape)
-        channels = sizes.pop(self.axis)
-        return np.moveaxis(y.reshape(*sizes, channels), -1, self.axis)
+    def outside(self, y: Array) -> Array:
+        """Return an array (N, ..., C) with its channels on the axis of the user's; a view."""
+        return np.moveaxis(y, -1, self.axis)
 
     def gamma_and_beta(self) -> tuple[Array, Array]:
         """Return gamma and beta, 1 and 0 where the layer has none."""
         constant = np.ones_like(self.state["moving_mean"])
         return self.params.get("gamma", constant), self.params.get("beta", 0 * constant)
 
-    def move(self, name: str, value: Array) -> None:
-        """Move an average towards `value`."""
-        self.state[name] = self.momentum * self.state[name] + (1 - self.momentum) * value
+    def inverse_deviation(self, variance: Array) -> Array:
+        """Return 1 / √(variance + epsilon)."""
+        return 1 / np.sqrt(variance + self.dtype.type(self.epsilon))
+
+    def learn(self, mean: Array, variance: Array, shape: Shape) -> None:
+        """Move the averages towards the statistics of a batch of that shape; one without samples moves nothing."""
+        if math.prod(shape):
+            for name, value in (("moving_mean", mean), ("moving_variance", variance)):
+                self.state[name] = self.momentum * self.state[name] + (1 - self.momentum) * value
+
+    def keep_gradients(self, dgamma: Array, dbeta: Array) -> None:
+        """Write those of the two to `grads` of which the layer has the parameter."""
+        if self.scale:
+            self.grads["gamma"] = dgamma
+        if self.center:
+            self.grads["beta"] = dbeta
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)

@@ -96,25 +96,20 @@ class Conv2D(Convolution):
 
     def backward_preactivation(self, dz: Array) -> Array:
         """dx[n, h, w, c] = sum of dz[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into"""
-        dz = self.weight_gradients(dz)
         x, _ = self.recall()
         dx = self.allocate("dx", x.shape)
-        kernels.conv2d_input_gradient(dz, self.params["kernel"], x.shape, *self.geometry(x), self.groups, out=dx)
+        self.weight_gradients(dz, dx)
         return self.finish(dx)
 
-    def weight_gradients(self, dz: Array) -> Array:
+    def weight_gradients(self, dz: Array, dx: Array | None = None) -> None:
         """dkernel[ky, kx, c, f] = sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * dz[n, oh, ow, f],  dbias[f] = sum of dz
 
-        Both sums run over all images and all output pixels, n, oh and ow.
+        Both sums run over all images and all output pixels, n, oh and ow. dx, if given, is written on the way.
         """
         x, z_shape = self.recall()
         dz = self.prepare_image_gradient(dz, z_shape)
-        if self.trainable:
-            dkernel = self.grads["kernel"]
-            kernels.conv2d_kernel_gradient(x, dz, dkernel.shape, *self.geometry(x), self.groups, out=dkernel)
-            if self.use_bias:
-                kernels.column_sums(dz.reshape(-1, self.filters), out=self.grads["bias"])
-        return dz
+        dkernel, dbias = (self.grads["kernel"], self.grads.get("bias")) if self.trainable else (None, None)
+        kernels.conv2d_backward(x, dz, self.params["kernel"], *self.geometry(x), self.groups, dkernel, dbias, dx)
 
     def im2col(self, x: ArrayLike) -> Array:
         """Return the matrix whose product with the kernel this convolution is: (N * OH * OW, KH * KW * C).

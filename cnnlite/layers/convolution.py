@@ -69,8 +69,8 @@ class Convolution(ImageLayer):
         """Take the gradient by what `preactivation` returned, fill `grads` and return dx."""
         raise NotImplementedError(f"{type(self).__name__} must define backward_preactivation(dz).")
 
-    def weight_gradients(self, dz: Array) -> Array:
-        """Fill `grads`, and return dz as contiguous (N, OH, OW, C)."""
+    def weight_gradients(self, dz: Array) -> Any:
+        """Fill `grads`."""
         raise NotImplementedError(f"{type(self).__name__} must define weight_gradients(dz).")
 
     def geometry(self, x: Array) -> tuple[tuple[int, int], Pads, tuple[int, int]]:

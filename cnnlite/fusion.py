@@ -1,0 +1,201 @@
+"""Which neighbouring layers run as one kernel: an optimisation that never shows in a result.
+
+`Sequential` hands its stack to `steps` and runs what comes back: layers, and a `ConvBlock` for each run of
+
+    Conv2D [ReLU] [BatchNorm] [ReLU] [MaxPool or AveragePool]
+
+of which at least one of the last four is there. A block gives the same bits as its layers do one after the other,
+and the same gradients: it is made of the same functions, called for a few images at a time while these are in the
+processor's cache; see `cnnlite/kernels/conv_block.py`. The layers stay what they are, with their weights and
+gradients, and each can be run, inspected and checked on its own.
+
+`with fusion.disabled():` runs layer by layer, to look at what goes from one to the next or to compare.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import numpy as np
+
+from cnnlite.kernels.batchnorm import combine_gradient_sums, combine_statistics
+from cnnlite.kernels.conv_block import (
+    AVERAGE_POOL,
+    MAX_POOL,
+    Following,
+    Geometry,
+    conv_block,
+    conv_block_backward,
+    conv_block_gradient_sums,
+    follow,
+)
+from cnnlite.kernels.geometry import window_of
+from cnnlite.kernels.pooling import argmax_dtype, pooled_shape
+from cnnlite.layers.activation import Linear, ReLU
+from cnnlite.layers.activation_by_name import Activation
+from cnnlite.layers.average_pool import AveragePool
+from cnnlite.layers.base import Layer
+from cnnlite.layers.batchnorm import BatchNorm
+from cnnlite.layers.conv2d import Conv2D
+from cnnlite.layers.max_pool import MaxPool
+from cnnlite.types import Array, ArrayLike, Shape
+
+_is_on = ContextVar("fusion", default=os.environ.get("CNNLITE_KERNELS") != "reference")
+
+
+@contextlib.contextmanager
+def disabled() -> Iterator[None]:
+    """Run every layer on its own while the context lasts."""
+    token = _is_on.set(False)
+    try:
+        yield
+    finally:
+        _is_on.reset(token)
+
+
+def steps(layers: list[Layer], training: bool) -> list[Any]:
+    """Return the layers in their order, with a block in the place of those that run as one."""
+    if not _is_on.get():
+        return list(layers)
+    result: list[Any] = []
+    rest = list(layers)
+    while rest:
+        block = _block_at_the_head(rest, training)
+        result.append(block or rest[0])
+        del rest[: len(block.layers) if block else 1]
+    return result
+
+
+def _block_at_the_head(layers: list[Layer], training: bool) -> ConvBlock | None:
+    """Return a block of the first layers, if there is more to it than a convolution."""
+    conv, *rest = layers
+    # A subclass may compute something else, so nothing but the class itself is taken.
+    if type(conv) is not Conv2D or conv.data_format != "channels_last":
+        return None
+    members: list[Layer] = [conv]
+
+    def take(fits: Callable[[Layer], bool]) -> Any:
+        if not rest or rest[0].dtype != conv.dtype or not fits(rest[0]):
+            return None
+        members.append(rest.pop(0))
+        return members[-1]
+
+    if not _is_relu(conv.activation) and type(conv.activation) is not Linear:
+        return None
+    first_relu = _is_relu(conv.activation) or take(_is_relu) is not None
+
+    def norm_fits(layer: Layer) -> bool:
+        # Backward through a frozen BatchNorm to a ReLU would need a z that is not kept.
+        keeps_z = not training or layer.trainable or not first_relu
+        return type(layer) is BatchNorm and layer.axis in (-1, 3) and keeps_z
+
+    def pool_fits(layer: Layer) -> bool:
+        # Backward through a mean to a ReLU would need it too.
+        fits = type(layer) is MaxPool or (type(layer) is AveragePool and not training)
+        return fits and getattr(layer, "data_format", None) == "channels_last"
+
+    norm = take(norm_fits)
+    relu = first_relu if norm is None else take(_is_relu) is not None
+    pool = take(pool_fits)
+    if not (relu or norm or pool):
+        return None
+    return ConvBlock(members, first_relu and norm is not None, norm, relu, pool)
+
+
+def _is_relu(layer: Layer) -> bool:
+    if type(layer) is Activation:
+        layer = layer.activation
+    return type(layer) is ReLU and layer.limits == (None, 0, 0)
+
+
+class ConvBlock:
+    """A convolution with what follows it, run as one. It has what `Sequential` calls of a layer.
+
+    Args:
+        layers: all of them, the convolution first.
+        first_relu: whether a ReLU comes before the BatchNorm.
+        norm: the BatchNorm, or None.
+        relu: whether a ReLU comes after it, or after the convolution where there is none.
+        pool: the pooling layer, or None.
+    """
+
+    def __init__(self, layers: list[Any], first_relu: bool, norm: Any, relu: bool, pool: Any) -> None:
+        self.layers, self.conv, self.norm, self.pool = layers, layers[0], norm, pool
+        self.first_relu, self.relu = first_relu, relu
+        self._memory: Any = None
+
+    def walk(self) -> Iterator[Layer]:
+        for layer in self.layers:
+            yield from layer.walk()
+
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        conv, norm = self.conv, self.norm
+        x = conv.prepare(x)
+        z_shape = conv.output_image_shape(*x.shape)
+        following, y, argmax = self._following(z_shape, training)
+        arguments = (x, conv.params["kernel"], conv.params.get("bias"), Geometry(*conv.geometry(x), conv.groups))
+        learning = norm is not None and training and norm.trainable
+        if not learning:
+            affine = inv_std = None
+            if norm is not None:
+                inv_std = norm.inverse_deviation(norm.state["moving_variance"])
+                affine = self._affine(norm.state["moving_mean"], inv_std)
+            conv_block(*arguments, affine, following, out=(y, argmax))
+            normalised = None
+        else:
+            z = conv.allocate("z", z_shape, training)
+            sums = conv_block(*arguments, following=following, z=z, statistics=True)
+            rows = (len(x), z_shape[1] * z_shape[2], z_shape[3])
+            mean, variance = combine_statistics(*sums, rows, x.dtype)
+            norm.learn(mean, variance, z_shape)
+            inv_std = norm.inverse_deviation(variance)
+            follow(z, self._affine(mean, inv_std), following, (y, argmax))
+            normalised = (z, mean, rows)
+        if training:
+            self._memory = (x, following, (y, argmax), inv_std, normalised)
+        return y
+
+    def backward(self, dy: Array, fills_dx: bool = True) -> Any:
+        conv, norm = self.conv, self.norm
+        x, following, out, inv_std, normalised = self._memory
+        dy = self.layers[-1].prepare_gradient(dy, out[0].shape)
+        dkernel, dbias = (conv.grads["kernel"], conv.grads.get("bias")) if conv.trainable else (None, None)
+        scale = terms = None
+        if normalised is not None:
+            z, mean, rows = normalised
+            sums = conv_block_gradient_sums(dy, out, z, mean, following)
+            dgamma, dbeta, terms = combine_gradient_sums(*sums, rows, inv_std, norm.gamma_and_beta()[0])
+            norm.keep_gradients(dgamma, dbeta)
+            normalised = (z, mean, terms)
+        elif norm is not None:
+            scale = inv_std * norm.gamma_and_beta()[0]
+        dx = conv.allocate("dx", x.shape) if fills_dx else None
+        conv_block_backward(x, dy, conv.params["kernel"], Geometry(*conv.geometry(x), conv.groups), following, out,
+                            scale, normalised, dkernel, dbias, dx)
+        return dx
+
+    def backward_weights(self, dy: Array) -> None:
+        self.backward(dy, fills_dx=False)
+
+    def _affine(self, mean: Array, inv_std: Array) -> Array:
+        """Return the mean, the scale and the beta of the map of the BatchNorm."""
+        gamma, beta = self.norm.gamma_and_beta()
+        return np.stack([mean, inv_std * gamma, beta])
+
+    def _following(self, z_shape: Shape, training: bool) -> tuple[Following, Array, Array]:
+        """Return what follows the convolution, and arrays y and argmax for its result."""
+        conv, pool = self.conv, self.pool
+        if pool is None:
+            y = conv.allocate("y", z_shape, training)
+            return Following(self.first_relu, self.relu), y, np.empty((0, 0, 0, 0), np.uint8)
+        pool.compute_output_shape(z_shape)
+        size, strides, pads = pool.window(z_shape)
+        shape = pooled_shape(z_shape, size, strides, pads)
+        kind = MAX_POOL if type(pool) is MaxPool else AVERAGE_POOL
+        following = Following(self.first_relu, self.relu, kind, window_of(size, strides, pads))
+        argmax = pool.allocate("argmax", shape if kind == MAX_POOL else (0, 0, 0, 0), training, argmax_dtype(size))
+        return following, pool.allocate("y", shape, training), argmax

@@ -1,0 +1,406 @@
+"""A convolution and what follows it, image by image: the drivers of `conv2d.py` and of `cnnlite/fusion.py`.
+
+A convolution of few channels is soon done, and what follows (BatchNorm, ReLU, pooling) is hardly any arithmetic, but
+each is a pass over megabytes. So all of it is done to a few images at a time, while they are in the cache:
+
+    forward     x ── convolution ── relu ── z ── normalise ── relu ── pool ── y       z of a few images: scratch
+    backward    dy ── unpool ── relu ── normalise ── relu ── dz ─┬─ dkernel, dbias    dz of a few images: scratch
+                                                                 └─ dx
+
+Only x, y and the places of the maxima are kept for backward. Training a BatchNorm needs its statistics, which are those
+of the whole batch, before it can go on: then z is kept as well, the statistics are summed up while z is written, and
+`follow` and `gradient_sums` are the passes in between.
+
+Every step is one of the functions that the layers call when they run alone, on an image at a time in the same order:
+the results are the same to the last bit. `threads` share the images. A batch is cut by its shape alone: forward into
+units of a few images, of which no bit of an image depends; backward into CHUNKS chunks, each of which sums up dkernel
+in a buffer of its own, and the buffers are added in order.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import prange
+
+from cnnlite.kernels import geometry
+from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.kernels.batchnorm import (
+    PART_ROWS,
+    affine_rows,
+    gradient_in_place,
+    image_gradient_sums,
+    image_statistics,
+    new_statistics,
+    scale_in_place,
+)
+from cnnlite.kernels.direct import direct_images, direct_input_gradient, direct_kernel_gradient
+from cnnlite.kernels.geometry import Window, window_of
+from cnnlite.kernels.im2col import NO_PADS, output_shape
+from cnnlite.kernels.matmul import pack_panels, padded_columns, panel_width
+from cnnlite.kernels.microkernel import block_address
+from cnnlite.kernels.pooling import (
+    average_pool_row,
+    max_pool_backward_image,
+    max_pool_row,
+)
+
+CHUNKS = 16  # into how many chunks a batch is cut for backward; a fixed number keeps the bits fixed
+SMALL = 4e6  # additions and multiplications that are done before other threads would have begun
+
+NO_POOL, MAX_POOL, AVERAGE_POOL = 0, 1, 2
+
+
+class Following(NamedTuple):
+    """What follows a convolution: a ReLU or not, before and after the map of a BatchNorm, and which pooling."""
+
+    first_relu: bool = False
+    relu: bool = False
+    pool: int = NO_POOL
+    window: Window = Window(1, 1)
+
+
+class Geometry(NamedTuple):
+    """Where the kernel of a convolution goes, as the layers have it."""
+
+    strides: tuple = (1, 1)
+    pads: tuple = NO_PADS
+    dilation: tuple = (1, 1)
+    groups: int = 1
+
+
+NOTHING = Following()
+as_window = compiled(geometry.as_window)
+
+
+@compiled
+def _as_following(numbers):
+    """Return the Following of 11 integers: numba's parallel loops take plain tuples only."""
+    return Following(numbers[0] > 0, numbers[1] > 0, numbers[2], as_window(numbers[3:]))
+
+
+def _numbers(following):
+    return (int(following.first_relu), int(following.relu), following.pool, *following.window)
+
+
+def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None, statistics=False, out=None):
+    """Compute z = x * kernel + bias, or its ReLU where that comes first, and what follows it.
+
+    Args:
+        x: (N, H, W, C).
+        kernel: (KH, KW, C / groups, F).
+        bias: (F,) or None.
+        affine: (3, F), the mean, the scale and the beta of the map (z - mean) * scale + beta; None for none.
+        following: the ReLU and the pooling.
+        z: (N, OH, OW, F) to keep z in, or None.
+        statistics: whether to sum up the parts of the mean and the variance of z.
+        out: (y, argmax) to write the result of all that follows to; None if nothing does.
+
+    Returns:
+        the sums of `batchnorm.new_statistics`, of no size unless they were asked for.
+    """
+    n = len(x)
+    kh, kw, group_channels, filters = kernel.shape
+    strides, pads, dilation, groups = geometry
+    oh, ow = output_shape(x.shape, (kh, kw), strides, pads, dilation)
+    group_filters, k = filters // groups, kh * kw * group_channels
+    panels = pack_panels(kernel, k, group_filters, filters, 1, groups, group_filters)
+    biases = [None] * groups if bias is None else np.split(bias, groups)
+    start = np.concatenate([padded_columns(part, group_filters, x.dtype) for part in biases])
+    sums = new_statistics((n, oh * ow, filters) if statistics else (0, 0, 0))
+    z = np.empty((0, oh, ow, filters), x.dtype) if z is None else z
+    y, argmax = _nothing(x.dtype) if out is None else out
+    arguments = (block_address(x.dtype), x, panels.reshape(-1), start,
+                 tuple(window_of((kh, kw), strides, pads, dilation)), groups, z, *sums,
+                 _affine_of(affine, filters, x.dtype), _numbers(following), y, argmax)
+    work = 2 * n * oh * ow * k * filters
+    if work < SMALL:
+        _forward_alone(*arguments)
+    elif n < CHUNKS and len(z) and not statistics and out is None:
+        _forward_bands(*arguments[:7], min(oh, -(-CHUNKS // n)))
+    else:
+        _forward(*arguments, 1)
+    return sums
+
+
+def follow(z, affine, following, out):
+    """Do what follows a z that was kept: (z - mean) * scale + beta, ReLU and pooling into out = (y, argmax)."""
+    _follow(z, _affine_of(affine, z.shape[3], z.dtype), _numbers(following), *out)
+
+
+def conv_block_gradient_sums(dy, out, z, mean, following):
+    """Return the sums of dz and dz (z - mean) of all parts, for `batchnorm.combine_gradient_sums`.
+
+    dz is dy taken back through pooling and the last ReLU; out is (y, argmax) of the forward pass.
+    """
+    sums = new_statistics((len(z), z.shape[1] * z.shape[2], z.shape[3]))
+    _gradient_sums(dy, *out, z, mean, _numbers(following), *sums)
+    return sums
+
+
+def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, scale=None, normalised=None,
+                        dkernel=None, dbias=None, dx=None):
+    """Take dy, the gradient of what `conv_block` returned, back to the kernel, the bias and x.
+
+    Args:
+        x, kernel, geometry, following: as for `conv_block`.
+        dy: (N, PH, PW, F).
+        out: (y, argmax) of the forward pass; None if nothing followed.
+        scale: (F,), where an affine map with constant coefficients followed, and no ReLU before it.
+        normalised: (z, mean, terms) where z was normalised by its own statistics; see `combine_gradient_sums`.
+        dkernel, dbias, dx: where to write the gradients; those that are None are not computed.
+    """
+    n = len(x)
+    kh, kw, group_channels, filters = kernel.shape
+    strides, pads, dilation, groups = geometry
+    group_filters = filters // groups
+    oh, ow = output_shape(x.shape, (kh, kw), strides, pads, dilation)
+    chunks = max(1, min(n, CHUNKS))
+    padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
+    sums = np.empty((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
+    bias_sums = np.empty((chunks if dbias is not None else 0, filters))
+    turned = np.empty((0, 0, 0, 0), x.dtype)
+    if dx is not None:
+        # The weights of a tap, with c and f exchanged: column c of row (tap, f).
+        turned = pack_panels(kernel, group_filters, group_channels, 1, filters, groups, group_filters, kh * kw,
+                             group_channels * filters)
+    y, argmax = _nothing(x.dtype) if out is None else out
+    no_z, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
+    z, mean, terms = (no_z, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
+    window = tuple(window_of((kh, kw), strides, pads, dilation))
+    arguments = (block_address(x.dtype), x, dy, y, argmax, _numbers(following), no_row if scale is None else scale,
+                 z, mean, terms, oh, ow, turned.reshape(-1), window, groups, sums, bias_sums,
+                 no_z if dx is None else dx)
+    products = (dkernel is not None) + (dx is not None)
+    work = 2 * n * oh * ow * kh * kw * group_channels * filters * products
+    (_backward_alone if work < SMALL else _backward)(*arguments, chunks)
+    if dkernel is not None:
+        _add_chunks(sums, dkernel.reshape(kh, kw * group_channels, groups, group_filters))
+    if dbias is not None:
+        dbias[...] = bias_sums.sum(axis=0)
+
+
+def _nothing(dtype):
+    return np.empty((0, 0, 0, 0), dtype), np.empty((0, 0, 0, 0), np.uint8)
+
+
+def _affine_of(affine, filters, dtype):
+    return np.empty((0, filters), dtype) if affine is None else affine
+
+
+# Forward.
+
+
+@compiled
+def _forward_unit(block, x, panels, start, window, groups, z, means, m2s, affine, following, y, argmax, first, last):
+    """Compute the images first <= n < last."""
+    following = _as_following(following)
+    _, oh, ow, filters = z.shape
+    part = z[first:last] if len(z) else np.empty((last - first, oh, ow, filters), x.dtype)
+    direct_images(block, x[first:last], panels, start, as_window(window), groups, part)
+    if following.first_relu:
+        _relu_in_place(part.reshape(-1))
+    if len(means):
+        for i in range(first, last):
+            image_statistics(part[i - first].reshape(oh * ow, filters), means[i], m2s[i])
+    if len(y):
+        _follow_images(part, affine, following, y, argmax, first)
+
+
+@compiled(parallel=True)
+def _forward(block, x, panels, start, window, groups, z, means, m2s, affine, following, y, argmax, images):
+    for unit in prange((len(x) + images - 1) // images):
+        _forward_unit(block, x, panels, start, window, groups, z, means, m2s, affine, following, y, argmax,
+                      unit * images, min(len(x), (unit + 1) * images))
+
+
+@compiled
+def _forward_alone(block, x, panels, start, window, groups, z, means, m2s, affine, following, y, argmax):
+    for n in range(len(x)):
+        _forward_unit(block, x, panels, start, window, groups, z, means, m2s, affine, following, y, argmax, n, n + 1)
+
+
+@compiled(parallel=True)
+def _forward_bands(block, x, panels, start, window, groups, z, bands):
+    """Cut few, large images into bands of rows, each of which is a smaller image."""
+    for unit in prange(len(x) * bands):
+        _forward_band(block, x, panels, start, window, groups, z, unit // bands, unit % bands, bands)
+
+
+@compiled
+def _forward_band(block, x, panels, start, window, groups, z, n, band, bands):
+    window, h, oh = as_window(window), x.shape[1], z.shape[1]
+    first, last = band * oh // bands, (band + 1) * oh // bands
+    top = first * window.stride_h - window.top
+    bottom = (last - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
+    begin, end = min(h, max(0, top)), max(0, min(h, bottom))
+    rows = x[n][begin : max(begin, end)]
+    moved = Window(window.height, window.width, window.stride_h, window.stride_w, begin - top, window.left,
+                   window.dilation_h, window.dilation_w)
+    image = rows.reshape(1, rows.shape[0], rows.shape[1], rows.shape[2])
+    part = z[n][first:last]
+    direct_images(block, image, panels, start, moved, groups,
+                  part.reshape(1, part.shape[0], part.shape[1], part.shape[2]))
+
+
+@compiled
+def _follow_images(z, affine, following, y, argmax, first):
+    """Do what follows z, some images (n, OH, OW, F), for the images of y from the first on."""
+    n, h, w, filters = z.shape
+    window = following.window
+    buffer = np.empty((window.height if following.pool == AVERAGE_POOL else 0, w, filters), z.dtype)
+    for i in range(n):
+        image, out = z[i], y[first + i]
+        for row in range(out.shape[0]):
+            if following.pool == NO_POOL:
+                _map_rows(image[row], affine, following.relu, out[row])
+            elif following.pool == MAX_POOL:
+                max_pool_row(image, row, affine, following.relu, window, out[row], argmax[first + i, row])
+            else:
+                top = row * window.stride_h - window.top
+                begin, end = max(top, 0), min(top + window.height, h)
+                for k in range(begin, end):
+                    _map_rows(image[k], affine, following.relu, buffer[k - begin])
+                average_pool_row(buffer[: end - begin], row, begin, window, out[row])
+
+
+@compiled
+def _map_rows(x, affine, relu, y):
+    if len(affine):
+        affine_rows(x, affine[0], affine[1], affine[2], y)
+    else:
+        y[:] = x
+    if relu:
+        _relu_in_place(y.reshape(-1))
+
+
+# What works in place has one array only: with two the compiled code would look at their addresses, see that they
+# overlap, and not use vectors (2.7 million numbers of the gradient of a BatchNorm: 3.4 ms instead of 0.5).
+
+
+@compiled
+def _relu_in_place(y):
+    for i in range(y.size):
+        y[i] = y[i] if not y[i] <= 0 else 0
+
+
+@compiled(parallel=True)
+def _follow(z, affine, following, y, argmax):
+    for n in prange(len(z)):
+        _follow_images(z[n : n + 1], affine, _as_following(following), y, argmax, n)
+
+
+# Backward.
+
+
+@compiled
+def _unpool(dy, y, argmax, following, n, dz):
+    """Take dy of image n back through pooling and ReLU; dz (OH, OW, F) is written to."""
+    if following.pool == MAX_POOL:
+        max_pool_backward_image(dy[n], y[n], argmax[n], following.relu, following.window, dz)
+        return
+    dz[:] = dy[n]
+    if following.relu:
+        _mask_in_place(dz.reshape(-1), y[n].reshape(-1))
+
+
+@compiled
+def _mask_in_place(dy, y):
+    """Make dy 0 where y, the output of a ReLU, is not above 0."""
+    for i in range(dy.size):
+        dy[i] = dy[i] if not y[i] <= 0 else 0
+
+
+@compiled(parallel=True)
+def _gradient_sums(dy, y, argmax, z, mean, following, of_dy, of_product):
+    for n in prange(len(z)):
+        _image_sums(dy, y, argmax, z, mean, following, of_dy, of_product, n)
+
+
+@compiled
+def _image_sums(dy, y, argmax, z, mean, following, of_dy, of_product, n):
+    dz = np.empty_like(z[n])
+    _unpool(dy, y, argmax, _as_following(following), n, dz)
+    pixels, filters = z.shape[1] * z.shape[2], z.shape[3]
+    image_gradient_sums(dz.reshape(pixels, filters), z[n].reshape(pixels, filters), mean, of_dy[n], of_product[n])
+
+
+@compiled
+def _backward_chunk(block, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, window, groups,
+                    sums, bias_sums, dx, chunk, chunks):
+    """Take one chunk of the images back; sums and bias_sums have a place for each."""
+    following, window = _as_following(following), as_window(window)
+    filters = dy.shape[3]
+    first, last = chunk * len(x) // chunks, (chunk + 1) * len(x) // chunks
+    if len(sums):
+        sums[chunk] = 0
+    if len(bias_sums):
+        bias_sums[chunk] = 0
+    changes = following.relu or following.pool != NO_POOL or len(scale) > 0 or len(z) > 0
+    buffer = np.empty((1 if changes else 0, oh, ow, filters), x.dtype)
+    for n in range(first, last):
+        dz = dy[n : n + 1]
+        if changes:
+            dz = buffer
+            _unpool(dy, y, argmax, following, n, dz[0])
+            rows = dz.reshape(oh * ow, filters)
+            if len(z):
+                gradient_in_place(rows, z[n].reshape(oh * ow, filters), mean, terms)
+                if following.first_relu:
+                    _mask_in_place(rows.reshape(-1), z[n].reshape(-1))
+            elif len(scale):
+                scale_in_place(rows, scale)
+        if len(sums):
+            direct_kernel_gradient(block, x[n : n + 1], dz, window, groups, sums[chunk])
+        if len(bias_sums):
+            _add_rows(dz.reshape(oh * ow, filters), bias_sums[chunk])
+        if len(dx):
+            direct_input_gradient(block, dz, turned, window, groups, dx[n : n + 1])
+
+
+@compiled
+def _add_rows(x, total):
+    """Add the rows of x to `total`, which is float64, in groups over which a sum in float32 is still good."""
+    rows, columns = x.shape
+    partial = np.empty(columns, x.dtype)
+    for first in range(0, rows, PART_ROWS):
+        for j in range(columns):
+            partial[j] = 0
+        for i in range(first, min(rows, first + PART_ROWS)):
+            for j in range(columns):
+                partial[j] += x[i, j]
+        for j in range(columns):
+            total[j] += partial[j]
+
+
+@compiled(parallel=True)
+def _backward(block, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, window, groups,
+              sums, bias_sums, dx, chunks):
+    for chunk in prange(chunks):
+        _backward_chunk(block, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, window, groups,
+                        sums, bias_sums, dx, chunk, chunks)
+
+
+@compiled
+def _backward_alone(block, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, window, groups,
+                    sums, bias_sums, dx, chunks):
+    for chunk in range(chunks):
+        _backward_chunk(block, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, window, groups,
+                        sums, bias_sums, dx, chunk, chunks)
+
+
+@compiled
+def _add_chunks(sums, out):
+    """out[ky, i, group, f] = sum over the chunks, in their order."""
+    chunks, kh, groups, run, _ = sums.shape
+    filters = out.shape[3]
+    for ky in range(kh):
+        for group in range(groups):
+            for i in range(run):
+                target = out[ky, i, group]
+                source = sums[0, ky, group, i]
+                for f in range(filters):
+                    target[f] = source[f]
+                for chunk in range(1, chunks):
+                    source = sums[chunk, ky, group, i]
+                    for f in range(filters):
+                        target[f] += source[f]

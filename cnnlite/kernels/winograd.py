@@ -1,0 +1,315 @@
+"""Winograd's convolution: four times fewer multiplications for a kernel of 3 x 3.
+
+**The idea, in one dimension.** Two outputs of a kernel of three taps take six multiplications,
+
+    y0 = d0 g0 + d1 g1 + d2 g2
+    y1 = d1 g0 + d2 g1 + d3 g2
+
+or four, if sums of the d are multiplied with sums of the g:
+
+    m1 = (d0 - d2) g0                        m2 = (d1 + d2) (g0 + g1 + g2) / 2
+    m4 = (d1 - d3) g2                        m3 = (d2 - d1) (g0 - g1 + g2) / 2
+
+    y0 = m1 + m2 + m3                        y1 = m2 - m3 - m4
+
+The sums of g are made once for all pixels and the sums of d once for all filters, and m is added up over the channels
+before y is made of it. So for many channels and filters only the four products count:
+
+    y = A [(V g) * (B d)]                    V (4, 3), B (4, 4), A (2, 4) are constants, * multiplies number by number
+
+**In two dimensions** the same is done along the columns and then along the rows of a tile,
+y = A [(V g V^T) * (B d B^T)] A^T. And since the products are summed over channels, each of the 36 numbers of a tile of
+6 x 6 is a matrix product of its own, (tiles, C) @ (C, F), which the micro-kernel does:
+
+    x (N, H, W, C)   -- cut into tiles, B d B^T -->   V (36, tiles, C)     overlapping tiles of 6 x 6 pixels
+    kernel (K, K, C, F)     -- V g V^T -->            U (36, C, F)
+                                                      M[p] = V[p] @ U[p], (36, tiles, F)
+    M                -- A m A^T, + bias -->           y (N, OH, OW, F)     tiles of m x m pixels, m = 7 - K
+
+**Why 6 x 6.** A tile of t x t pixels takes t^2 products, whatever the kernel. Directly its m x m outputs take m^2 K^2:
+
+    tile                        4 x 4         6 x 6         8 x 8
+    products per output, K=3    4    (of 9)   2.25          1.78
+                         K=5    16   (of 25)  9             4
+    rounding, float32           3e-7          1 to 3e-6     1e-5 and more        relative to the largest output
+
+Besides, 36 vectors are about what a processor holds in registers, and larger tiles stick out further from small
+images. That B doesn't depend on K makes 2 x 2 to 5 x 5 cases of one code. The constants are derived, for six
+points, in `winograd_transforms.py`; the derivation yields both gradients as well. For that of the input it is the same
+convolution, of dy with the turned kernel. For that of the kernel:
+
+    dkernel = A_K [sum over tiles of (B d B^T) * (V_m dy V_m^T)] A_K^T        S[p] = V[p]^T @ W[p], (36, C, F)
+
+**Rounding** is relative to the largest number of a *tile*, not to each output: the pixels of a tile are added and
+subtracted before they are parted again. Where a direct convolution is wrong by 3e-7 of the largest output, this
+one is by 1e-6 to 3e-6, which training doesn't notice. But one infinite pixel makes its whole tile NaN, and one pixel
+of 1e30 leaves nothing of its neighbours. `moderate` tells the images where that could happen, for which the direct way
+is to be taken instead.
+
+**The way through the data.** The tiles of all images are one sequence, which is cut into blocks; each goes through all
+three steps, so that its V and M stay in the second-level cache between them. M is made for one panel of filters at
+a time. U is read from front to back once a block. The 36 matrices in V lie an odd number of cache lines apart: at a
+power of two the 36 numbers of a tile would all fall into the same few places of the first-level cache and drive each
+other out. A block has a multiple of the rows of the micro-kernel's tile, if it isn't the last. Each row is computed
+alone, so the bits of an image don't depend on which images are computed with it.
+
+Only stride 1, no dilation, no groups, and not less than 16 channels and filters: `suits` says whether a case is one
+of these. Shapes as in `conv2d.py`.
+"""
+
+import numpy as np
+
+from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.kernels.im2col import output_shape
+from cnnlite.kernels.matmul import padded_columns, panel_width
+from cnnlite.kernels.microkernel import ROWS, VECTOR_BYTES, block_address, call_block
+from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, transform_address
+
+POINTS = TILE * TILE
+CACHE_BYTES = 1 << 19  # what V and M of a block may take: half of a second-level cache of 1 MB
+LINE_BYTES = 64
+LEAST_CHANNELS = 16  # the longest vector; and with fewer, most of the time would go to transforms
+TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
+
+
+def suits(taps, height, before, output, channels, filters):
+    """Return whether a convolution with stride 1 is faster this way than directly.
+
+    Counts vector instructions of both. For each vector of filters the direct way does C multiply-adds for each tap and
+    pixel, without the rows of taps on padding; this one 36 C a tile, plus about 200 instructions for each vector of
+    channels that is transformed. Of 300 cases (16 to 128 channels and filters, 2 to 5 taps, 1 to 22 pixels, each of
+    the three directions) it said yes to 220. There this way was faster by 1.06 to 4.8 times, the median 2.0.
+    The answer is the same for all sizes of a batch, and so are the bits of an image.
+
+    Args:
+        height: of the input; `before` the rows of zeros above it; output: (OH, OW). For the gradient of the input, ask
+            with dy as the input, for that of the kernel as for the convolution.
+    """
+    if not (taps in TAPS and channels >= LEAST_CHANNELS and filters >= LEAST_CHANNELS):
+        return False
+    oh, ow = output
+    outputs = TILE + 1 - taps
+    rows = sum(max(0, min(taps, height - top) - max(0, -top)) for top in range(-before, oh - before))
+    direct = rows * taps * ow * channels * filters
+    tiles = -(-oh // outputs) * -(-ow // outputs)
+    mine = tiles * (POINTS * channels * filters + TRANSFORM_COST * (channels + filters))
+    return direct > 1.2 * mine
+
+
+@compiled
+def _tiles_a_block(tiles, numbers, itemsize, cache):
+    """Return into blocks of how many tiles to cut them, if each tile takes so many numbers for each point."""
+    fitting = cache // (POINTS * numbers * itemsize)
+    return max(1, min(tiles, max(2, min(8, fitting // ROWS)) * ROWS))
+
+
+@compiled
+def _distance(numbers, itemsize):
+    """Return the distance of matrices of that many numbers, an odd number of cache lines."""
+    lines = (numbers * itemsize + LINE_BYTES - 1) // LINE_BYTES
+    return (lines | 1) * LINE_BYTES // itemsize
+
+
+@compiled
+def moderate(x):
+    """Return whether all numbers of x (C-contiguous) are finite and less than 2^40 in size.
+
+    Then no sum in a tile can overflow. It doesn't say that small pixels keep their digits next to large ones: the
+    error is relative to the largest of a tile, at most 3e-6 of it in float32.
+    """
+    outside = 0
+    flat = x.reshape(-1)
+    for i in range(flat.size):
+        outside |= not abs(flat[i]) < 1099511627776.0  # "not <", because NaN must count
+    return outside == 0
+
+
+def winograd_weights(kernel, turned=False, out=None):
+    """Return U (36, panels, C, two vectors), the transformed kernel (K, K, C, F) in panels as of `pack_panels`.
+
+    turned: instead for the gradient of the input, (36, panels, F, two vectors): the kernel turned by 180 degrees, with
+        C and F exchanged.
+    """
+    c, f = kernel.shape[2:]
+    reduced, filters = (f, c) if turned else (c, f)
+    width = panel_width(kernel.dtype)
+    if out is None:
+        out = np.empty((POINTS, -(-filters // width), reduced, width), kernel.dtype)
+    _winograd_weights(transform_address(kernel.dtype), kernel, turned, out)
+    return out
+
+
+@compiled
+def _winograd_weights(transform, kernel, turned, out):
+    taps, _, c, f = kernel.shape
+    _, panels, reduced, width = out.shape
+    source = kernel.reshape(taps * taps, c, f)
+    part = np.empty((taps * taps, reduced, width), kernel.dtype)  # the taps of a panel
+    numbers = reduced * width
+    for panel in range(panels):
+        column, columns = _panel(panel, c if turned else f, width)
+        for tap in range(taps * taps):
+            # Turned by 180 degrees, the taps come in reverse order.
+            rows = source[taps * taps - 1 - tap] if turned else source[tap]
+            for r in range(reduced):
+                target = part[tap, r]
+                if turned:
+                    for j in range(columns):
+                        target[j] = rows[column + j, r]
+                else:
+                    row = rows[r, column:]
+                    for j in range(columns):
+                        target[j] = row[j]
+                for j in range(columns, width):
+                    target[j] = 0
+        # All rows of a panel lie side by side, before and after: to the transform they are the channels of one pixel.
+        call_transform(transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
+                       out.ctypes.data + panel * numbers * kernel.itemsize, panels * numbers, 0)
+
+
+@compiled
+def _panel(panel, filters, width):
+    """Return the first filter of a panel and their number.
+
+    The last panel begins earlier where it would have less than a vector of filters: what it shares with the one before
+    is computed twice, and every vector that is written is whole.
+    """
+    column = panel * width
+    if filters - column < width // 2:
+        column = filters - width // 2
+    return column, min(width, filters - column)
+
+
+@compiled
+def _tiles_of(images, oh, ow, outputs):
+    """Return (tiles, 3): the image, and the first row and column of the outputs of each tile."""
+    down, across = (oh + outputs - 1) // outputs, (ow + outputs - 1) // outputs
+    tiles = np.empty((images * down * across, 3), np.int64)
+    t = 0
+    for n in range(images):
+        for row in range(down):
+            for column in range(across):
+                tiles[t, 0], tiles[t, 1], tiles[t, 2] = n, row * outputs, column * outputs
+                t += 1
+    return tiles
+
+
+@compiled
+def winograd_images(block, transform, x, first, last, weights, start, taps, before, y):
+    """y[i] = the convolution of x[first + i], for i < last - first.
+
+    Args:
+        weights: as of `winograd_weights`.
+        start: the bias, or zeros, for whole panels, as of `padded_columns`.
+        before: rows of zeros above and columns of zeros to the left of an image; a negative number cuts some off.
+        y: (last - first or more, OH, OW, F); how many zeros come below and to the right follows from its size.
+    """
+    _, h, w, c = x.shape
+    _, oh, ow, f = y.shape
+    itemsize = y.itemsize
+    panels, width = weights.shape[1], weights.shape[3]
+    outputs = TILE + 1 - taps
+    tiles = _tiles_of(last - first, oh, ow, outputs)
+    block_tiles = _tiles_a_block(len(tiles), c + width, itemsize, CACHE_BYTES)
+    v_distance, m_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * width, itemsize)
+    v, m = np.empty(POINTS * v_distance, y.dtype), np.empty(POINTS * m_distance, y.dtype)
+    zeros = np.zeros(width, y.dtype)
+    for begin in range(0, len(tiles), block_tiles):
+        rows = min(block_tiles, len(tiles) - begin)
+        for t in range(rows):
+            n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
+            call_transform(transform, TILE, c, x.ctypes.data + (first + n) * h * w * c * itemsize, h, w, c,
+                           top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
+        for panel in range(panels):
+            column, columns = _panel(panel, f, width)
+            vectors = 1 if columns <= width // 2 else 2
+            for point in range(POINTS):
+                call_block(block, rows, vectors, m.ctypes.data + point * m_distance * itemsize, width,
+                           zeros.ctypes.data, 0, v.ctypes.data + point * v_distance * itemsize, c, 0, 1,
+                           weights.ctypes.data + (point * panels + panel) * c * width * itemsize, 0, width, 1, c)
+            for t in range(rows):
+                n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
+                call_transform(transform, -outputs, columns,
+                               y.ctypes.data + (n * oh * ow * f + column) * itemsize, oh, ow, f, top, left,
+                               m.ctypes.data + t * width * itemsize, m_distance, start.ctypes.data + column * itemsize)
+
+
+@compiled
+def winograd_kernel_gradient(block, transform, x, x_first, dy, dy_first, images, taps, before, spectrum):
+    """Add the products of some images to `spectrum` (36, C, F up to whole panels): V^T W at each point.
+
+    Image i is x[x_first + i] and dy[dy_first + i]. The spectrum is read and written once a block of tiles:
+    call it with several images at a time where an image has few tiles.
+    """
+    _, h, w, c = x.shape
+    _, oh, ow, f = dy.shape
+    filters = spectrum.shape[2]
+    itemsize = dy.itemsize
+    width = 2 * VECTOR_BYTES // itemsize
+    outputs = TILE + 1 - taps
+    tiles = _tiles_of(images, oh, ow, outputs)
+    # Larger blocks than forward, because each of them reads and writes the whole spectrum.
+    block_tiles = _tiles_a_block(len(tiles), c + filters, itemsize, 4 * CACHE_BYTES)
+    v_distance, w_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * filters, itemsize)
+    # Zeros, because some columns of the last panel are never written and still multiplied.
+    v, dy_points = np.empty(POINTS * v_distance, dy.dtype), np.zeros(POINTS * w_distance, dy.dtype)
+    for begin in range(0, len(tiles), block_tiles):
+        rows = min(block_tiles, len(tiles) - begin)
+        for t in range(rows):
+            n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
+            call_transform(transform, TILE, c, x.ctypes.data + (x_first + n) * h * w * c * itemsize, h, w, c,
+                           top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
+            call_transform(transform, outputs, f, dy.ctypes.data + (dy_first + n) * oh * ow * f * itemsize,
+                           oh, ow, f, top, left, dy_points.ctypes.data + t * filters * itemsize, w_distance, 0)
+        for point in range(POINTS):
+            for column in range(0, filters, width):
+                vectors = 1 if f - column <= width // 2 else 2
+                s = spectrum.ctypes.data + (point * c * filters + column) * itemsize
+                call_block(block, c, vectors, s, filters, s, filters,
+                           v.ctypes.data + point * v_distance * itemsize, 1, 0, c,
+                           dy_points.ctypes.data + (point * w_distance + column) * itemsize, 0, filters, 1, rows)
+
+
+@compiled
+def winograd_kernel_gradient_end(transform, spectrum, taps, out):
+    """out (K, K, C, F) = the gradient of the kernel, from the sum of the spectra of all images."""
+    _, c, filters = spectrum.shape
+    f = out.shape[3]
+    itemsize = out.itemsize
+    zeros = np.zeros(filters, out.dtype)
+    for channel in range(c):
+        call_transform(transform, -taps, f, out.ctypes.data + channel * f * itemsize, taps, taps, c * f, 0, 0,
+                       spectrum.ctypes.data + channel * filters * itemsize, c * filters, zeros.ctypes.data)
+
+
+def winograd_conv2d(x, kernel, bias, pads, out=None, first=0):
+    """`conv2d` of the images of x from `first` on, as many as `out` has, on one thread; for tests and experiments."""
+    taps, _, _, f = kernel.shape
+    if out is None:
+        out = np.empty((len(x), *output_shape(x.shape, (taps, taps), (1, 1), pads, (1, 1)), f), x.dtype)
+    winograd_images(block_address(x.dtype), transform_address(x.dtype), x, first, first + len(out),
+                    winograd_weights(kernel), padded_columns(bias, f, x.dtype), taps, (pads[0][0], pads[1][0]), out)
+    return out
+
+
+def winograd_conv2d_input_gradient(dy, kernel, x_shape, pads, out=None):
+    """`conv2d_input_gradient`: a convolution of dy with the turned kernel, and K - 1 less the pads as pads."""
+    taps = kernel.shape[0]
+    out = np.empty(x_shape, dy.dtype) if out is None else out
+    winograd_images(block_address(dy.dtype), transform_address(dy.dtype), dy, 0, len(dy),
+                    winograd_weights(kernel, turned=True), padded_columns(None, x_shape[3], dy.dtype), taps,
+                    (taps - 1 - pads[0][0], taps - 1 - pads[1][0]), out)
+    return out
+
+
+def winograd_conv2d_kernel_gradient(x, dy, kernel_shape, pads, out=None):
+    """`conv2d_kernel_gradient`"""
+    taps, _, c, f = kernel_shape
+    out = np.empty(kernel_shape, x.dtype) if out is None else out
+    width = panel_width(x.dtype)
+    spectrum = np.zeros((POINTS, c, -(-f // width) * width), x.dtype)
+    transform = transform_address(x.dtype)
+    winograd_kernel_gradient(block_address(x.dtype), transform, x, 0, dy, 0, len(x), taps,
+                             (pads[0][0], pads[1][0]), spectrum)
+    winograd_kernel_gradient_end(transform, spectrum, taps, out)
+    return out

@@ -1,0 +1,191 @@
+"""Winograd's convolution: its matrices exactly, its results against the definition, and what it must not touch."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cnnlite import reference
+from cnnlite.kernels import winograd
+from cnnlite.kernels.winograd_transforms import TAPS, TILE, evaluation, recovery, tile_matrix
+from tests.kernels.drawn import MARGIN, dtypes, guarded, seeds
+
+EPSILON = {"float32": 1e-5, "float64": 1e-12}
+numbers_of_channels = st.sampled_from([16, 17, 19, 31, 32, 33, 40, 47, 48, 65])
+
+
+@st.composite
+def problems(draw):
+    """Return x, kernel, bias and dy, and pads that leave one output pixel at least."""
+    taps, c, f = draw(st.sampled_from(TAPS)), draw(numbers_of_channels), draw(numbers_of_channels)
+    pads, sizes = [], []
+    for _ in range(2):
+        pads.append(draw(st.tuples(st.integers(0, 4), st.integers(0, 4)) | st.just((0, 0))))
+        sizes.append(max(1, taps - sum(pads[-1])) + draw(st.integers(0, 12)))
+    rng, dtype = np.random.default_rng(draw(seeds)), draw(dtypes)
+    n = draw(st.sampled_from([0, 1, 1, 2, 5]))
+    output = reference.output_shape((n, *sizes, c), (taps, taps), (1, 1), pads, (1, 1))
+    shapes = (n, *sizes, c), (taps, taps, c, f), (f,), (n, *output, f)
+    return *(rng.normal(size=shape).astype(dtype) for shape in shapes), tuple(pads)
+
+
+def assert_nothing_around(whole):
+    assert np.isnan(whole[:MARGIN]).all()
+    assert np.isnan(whole[-MARGIN:]).all()
+
+
+def assert_close(actual, expected, dtype):
+    largest = np.abs(expected).max(initial=0)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=EPSILON[dtype.name] * largest)
+
+
+def wide(*arrays):
+    return [array.astype(np.float64) for array in arrays]
+
+
+@pytest.mark.parametrize("taps", TAPS)
+def test_the_matrices_make_a_correlation_exactly(taps):
+    """For every pair of a number d_i and a tap g_k, exactly the output i - k must be 1."""
+    outputs = TILE + 1 - taps
+    a, v, b = recovery(outputs), evaluation(taps), tile_matrix()
+    for i in range(TILE):
+        for k in range(taps):
+            y = [sum(a[j][p] * v[p][k] * b[p][i] for p in range(TILE)) for j in range(outputs)]
+            assert y == [Fraction(i == j + k) for j in range(outputs)]
+
+
+@pytest.mark.parametrize("taps", TAPS)
+def test_the_matrices_make_the_gradient_of_the_kernel_exactly(taps):
+    outputs = TILE + 1 - taps
+    a, v, b = recovery(taps), evaluation(outputs), tile_matrix()
+    for i in range(TILE):
+        for j in range(outputs):
+            dg = [sum(a[k][p] * v[p][j] * b[p][i] for p in range(TILE)) for k in range(taps)]
+            assert dg == [Fraction(i == j + k) for k in range(taps)]
+
+
+def test_only_the_matrix_that_goes_back_needs_rounding():
+    for matrix in (tile_matrix(), *(evaluation(n) for n in TAPS)):
+        assert all(Fraction(float(np.float32(number))) == number for row in matrix for number in row)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_the_convolution_equals_its_definition(problem):
+    x, kernel, bias, _, pads = problem
+    expected = reference.conv2d(*wide(x, kernel, bias), pads=pads)
+    out, around = guarded(np.full(expected.shape, 7, x.dtype))
+    winograd.winograd_conv2d(guarded(x)[0], guarded(kernel)[0], guarded(bias)[0], pads, out=out)
+    assert_close(out, expected, x.dtype)
+    assert_nothing_around(around)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_the_input_gradient_equals_its_definition(problem):
+    x, kernel, _, dy, pads = problem
+    out, around = guarded(np.full(x.shape, 7, x.dtype))
+    winograd.winograd_conv2d_input_gradient(guarded(dy)[0], guarded(kernel)[0], x.shape, pads, out=out)
+    assert_close(out, reference.conv2d_input_gradient(*wide(dy, kernel), x.shape, pads=pads), x.dtype)
+    assert_nothing_around(around)
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems())
+def test_the_kernel_gradient_equals_its_definition(problem):
+    x, kernel, _, dy, pads = problem
+    out, around = guarded(np.full(kernel.shape, 7, x.dtype))
+    winograd.winograd_conv2d_kernel_gradient(guarded(x)[0], guarded(dy)[0], kernel.shape, pads, out=out)
+    assert_close(out, reference.conv2d_kernel_gradient(*wide(x, dy), kernel.shape, pads=pads), x.dtype)
+    assert_nothing_around(around)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seeds, dtypes, st.booleans(), st.sampled_from(TAPS), numbers_of_channels, numbers_of_channels)
+def test_transformed_weights_are_v_g_v_in_panels(seed, dtype, turned, taps, c, f):
+    kernel = np.random.default_rng(seed).normal(size=(taps, taps, c, f)).astype(dtype)
+    mine = guarded(kernel)[0]
+    u = winograd.winograd_weights(mine, turned)
+    out, around = guarded(np.full_like(u, 7))
+    assert winograd.winograd_weights(mine, turned, out) is out
+    np.testing.assert_array_equal(u, out)
+    assert_nothing_around(around)
+    g = kernel[::-1, ::-1].transpose(0, 1, 3, 2) if turned else kernel
+    v = np.array(evaluation(taps), np.float64)
+    expected = np.einsum("ia,abcf,jb->ijcf", v, g, v).reshape(36, *g.shape[2:])
+    filters, width = g.shape[3], u.shape[3]
+    for panel in range(u.shape[1]):
+        # A last panel with less than a vector begins earlier.
+        column, columns = winograd._panel.py_func(panel, filters, width)
+        assert columns >= width // 2
+        assert_close(u[:, panel, :, :columns], expected[:, :, column : column + columns], kernel.dtype)
+        assert not u[:, panel, :, columns:].any()
+    assert column + columns == filters
+
+
+@pytest.mark.parametrize("taps", [3, 5])
+def test_an_image_has_the_same_bits_whatever_images_go_with_it(taps):
+    # 20 images of 9 or 16 tiles: several blocks, and blocks that begin in the middle of an image.
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(20, 10, 11, 19)).astype("f4"), rng.normal(size=(taps, taps, 19, 37)).astype("f4")
+    pads = ((1, 1), (0, 1))
+    together = winograd.winograd_conv2d(x, kernel, None, pads)
+    for first, last in [(0, 1), (3, 4), (5, 12), (19, 20)]:
+        alone = winograd.winograd_conv2d(np.ascontiguousarray(x[first:last]), kernel, None, pads)
+        assert alone.tobytes() == together[first:last].tobytes()
+    part = np.empty_like(together[4:11])
+    winograd.winograd_conv2d(x, kernel, None, pads, out=part, first=4)
+    assert part.tobytes() == together[4:11].tobytes()
+
+
+def test_the_kernel_gradients_of_parts_of_a_batch_add_up():
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=(9, 10, 10, 20)), rng.normal(size=(9, 8, 8, 30))
+    whole = winograd.winograd_conv2d_kernel_gradient(x, dy, (3, 3, 20, 30), ((0, 0), (0, 0)))
+    parts = [winograd.winograd_conv2d_kernel_gradient(x[i:j], dy[i:j], (3, 3, 20, 30), ((0, 0), (0, 0)))
+             for i, j in ((0, 2), (2, 9))]
+    assert_close(sum(parts), whole, x.dtype)
+
+
+def test_padding_may_be_negative_or_wider_than_a_tile():
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 9, 9, 16)), rng.normal(size=(3, 3, 16, 16))
+    y = winograd.winograd_conv2d(x, kernel, None, ((-2, -1), (9, 8)))
+    assert_close(y, reference.conv2d(np.ascontiguousarray(x[:, 2:-1]), kernel, pads=((0, 0), (9, 8))), x.dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_moderate_finds_every_number_that_is_too_large_and_no_other(dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    below = np.nextafter(np.dtype(dtype).type(2**40), np.dtype(dtype).type(0))
+    for value in (0.0, -0.0, tiny, -tiny, 1.5, below, -below):
+        assert winograd.moderate(np.full((2, 3, 5, 7), value, dtype))
+    for value in (np.nan, -np.nan, np.inf, -np.inf, 2.0**40, -(2.0**40), 2.0**41, -(2.0**41)):
+        for place in (0, 1, 100, 208, 209):
+            x = np.ones((2, 3, 5, 7), dtype)
+            x.flat[place] = value
+            assert not winograd.moderate(x)
+    assert winograd.moderate(np.empty((0, 3, 5, 7), dtype))
+
+
+def test_numbers_as_large_as_moderate_allows_neither_overflow_nor_lose_precision():
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, size=(1, 12, 12, 16)).astype("f4") * np.float32(2.0**39)
+    kernel = rng.normal(size=(3, 3, 16, 16)).astype("f4")
+    y = winograd.winograd_conv2d(x, kernel, None, ((1, 1), (1, 1)))
+    assert_close(y, reference.conv2d(*wide(x, kernel), pads=((1, 1), (1, 1))), x.dtype)
+
+
+def test_what_suits():
+    assert winograd.suits(3, 13, 0, (11, 11), 32, 64)
+    assert winograd.suits(3, 11, 2, (13, 13), 64, 32)  # its input gradient
+    assert winograd.suits(5, 24, 0, (20, 20), 32, 32)
+    assert not winograd.suits(3, 28, 0, (26, 26), 1, 32)
+    assert not winograd.suits(3, 28, 0, (26, 26), 32, 8)
+    assert not winograd.suits(3, 3, 0, (1, 1), 64, 64)  # a tile for a single pixel
+    assert not winograd.suits(5, 1, 4, (5, 5), 64, 64)  # nine tiles, and four fifths of the rows are padding
+    assert not winograd.suits(1, 28, 0, (28, 28), 64, 64)
+    assert not winograd.suits(7, 28, 0, (22, 22), 64, 64)
+    assert not winograd.suits(3, 2, 0, (0, 5), 64, 64)
