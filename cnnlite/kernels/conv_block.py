@@ -43,7 +43,18 @@ from cnnlite.kernels.pooling import (
     max_pool_backward_image,
     max_pool_row,
 )
+from cnnlite.kernels.winograd import (
+    POINTS,
+    moderate,
+    suits,
+    winograd_images,
+    winograd_kernel_gradient,
+    winograd_kernel_gradient_end,
+    winograd_weights,
+)
+from cnnlite.kernels.winograd_transforms import TILE, transform_address
 
+UNIT_TILES = 32  # so many tiles of Winograd's, where there are as many, are convolved together
 CHUNKS = 16  # into how many chunks a batch is cut for backward; a fixed number keeps the bits fixed
 SMALL = 4e6  # additions and multiplications that are done before other threads would have begun
 
@@ -104,21 +115,24 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     oh, ow = output_shape(x.shape, (kh, kw), strides, pads, dilation)
     group_filters, k = filters // groups, kh * kw * group_channels
     panels = pack_panels(kernel, k, group_filters, filters, 1, groups, group_filters)
+    spectra = _spectra(kernel, suits_winograd(kernel, geometry, x.shape[1], pads[0][0], (oh, ow)))
     biases = [None] * groups if bias is None else np.split(bias, groups)
     start = np.concatenate([padded_columns(part, group_filters, x.dtype) for part in biases])
     sums = new_statistics((n, oh * ow, filters) if statistics else (0, 0, 0))
     z = np.empty((0, oh, ow, filters), x.dtype) if z is None else z
     y, argmax = _nothing(x.dtype) if out is None else out
-    arguments = (block_address(x.dtype), x, panels.reshape(-1), start,
+    images = _unit_images(n, len(spectra) > 0, kh, oh, ow)
+    arguments = (_addresses(x.dtype), x, panels.reshape(-1), spectra, start,
                  tuple(window_of((kh, kw), strides, pads, dilation)), groups, z, *sums,
                  _affine_of(affine, filters, x.dtype), _numbers(following), y, argmax)
-    work = 2 * n * oh * ow * k * filters
-    if work < SMALL:
-        _forward_alone(*arguments)
+    if 2 * n * oh * ow * k * filters < SMALL:
+        _forward_alone(*arguments, images)
     elif n < CHUNKS and len(z) and not statistics and out is None:
-        _forward_bands(*arguments[:7], min(oh, -(-CHUNKS // n)))
+        # A band begins with a tile, so that its bits are those of the whole image.
+        height = TILE + 1 - kh if len(spectra) else 1
+        _forward_bands(*arguments[:8], height, min(-(-oh // height), -(-CHUNKS // n)))
     else:
-        _forward(*arguments, 1)
+        _forward(*arguments, images)
     return sums
 
 
@@ -158,8 +172,10 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
     sums = np.empty((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
     bias_sums = np.empty((chunks if dbias is not None else 0, filters))
-    turned = np.empty((0, 0, 0, 0), x.dtype)
+    turned = spectra = np.empty((0, 0, 0, 0), x.dtype)
     if dx is not None:
+        before = kh - 1 - pads[0][0]
+        spectra = _spectra(kernel, suits_winograd(kernel, geometry, oh, before, x.shape[1:3], turned=True), turned=True)
         # The weights of a tap, with c and f exchanged: column c of row (tap, f).
         turned = pack_panels(kernel, group_filters, group_channels, 1, filters, groups, group_filters, kh * kw,
                              group_channels * filters)
@@ -167,16 +183,48 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     no_z, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
     z, mean, terms = (no_z, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
     window = tuple(window_of((kh, kw), strides, pads, dilation))
-    arguments = (block_address(x.dtype), x, dy, y, argmax, _numbers(following), no_row if scale is None else scale,
-                 z, mean, terms, oh, ow, turned.reshape(-1), window, groups, sums, bias_sums,
-                 no_z if dx is None else dx)
+    by_points = dkernel is not None and suits_winograd(kernel, geometry, x.shape[1], pads[0][0], (oh, ow))
+    images = _unit_images(n, by_points or len(spectra) > 0, kh, oh, ow)
+    arguments = (_addresses(x.dtype), x, dy, y, argmax, _numbers(following), no_row if scale is None else scale,
+                 z, mean, terms, oh, ow, turned.reshape(-1), spectra, window, groups, by_points, sums, bias_sums,
+                 no_z if dx is None else dx, chunks, images)
     products = (dkernel is not None) + (dx is not None)
     work = 2 * n * oh * ow * kh * kw * group_channels * filters * products
-    (_backward_alone if work < SMALL else _backward)(*arguments, chunks)
+    (_backward_alone if work < SMALL else _backward)(*arguments)
     if dkernel is not None:
         _add_chunks(sums, dkernel.reshape(kh, kw * group_channels, groups, group_filters))
     if dbias is not None:
         dbias[...] = bias_sums.sum(axis=0)
+
+
+def suits_winograd(kernel, geometry, height, before, output, turned=False):
+    """Return whether to convolve images of a height, with `before` rows of padding above, by Winograd's method.
+
+    turned: ask for the gradient of the input, a convolution of dy.
+    """
+    kh, kw, channels, filters = kernel.shape
+    if turned:
+        channels, filters = filters, channels
+    plain = geometry.strides == (1, 1) and geometry.dilation == (1, 1) and geometry.groups == 1 and kh == kw
+    return plain and suits(kh, height, before, output, channels, filters) and moderate(kernel)
+
+
+def _spectra(kernel, wanted, turned=False):
+    """Return the weights of Winograd's method, of no size where it is not wanted."""
+    return winograd_weights(kernel, turned) if wanted else np.empty((0, 0, 0, 0), kernel.dtype)
+
+
+def _unit_images(n, in_tiles, taps, oh, ow):
+    """Return how many images to take at a time: one, or more where Winograd's method gets too few tiles out of it."""
+    if not in_tiles:
+        return 1
+    outputs = TILE + 1 - taps
+    tiles = -(-oh // outputs) * -(-ow // outputs)
+    return max(1, min(-(-UNIT_TILES // tiles), n // CHUNKS))
+
+
+def _addresses(dtype):
+    return block_address(dtype), transform_address(dtype)
 
 
 def _nothing(dtype):
@@ -191,12 +239,30 @@ def _affine_of(affine, filters, dtype):
 
 
 @compiled
-def _forward_unit(block, x, panels, start, window, groups, z, means, m2s, affine, following, y, argmax, first, last):
+def _convolve(addresses, x, panels, spectra, start, window, groups, y):
+    """y = x * kernel + start for some images, by Winograd's method where there are weights for it."""
+    block, transform = addresses
+    if not len(spectra):
+        direct_images(block, x, panels, start, window, groups, y)
+        return
+    together = moderate(x)
+    for i in range(1 if together else len(x)):
+        images = len(x) if together else 1
+        if together or moderate(x[i]):
+            winograd_images(block, transform, x, i, i + images, spectra, start, window.height,
+                            (window.top, window.left), y[i:])
+        else:
+            direct_images(block, x[i : i + 1], panels, start, window, groups, y[i : i + 1])
+
+
+@compiled
+def _forward_unit(addresses, x, panels, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
+                  first, last):
     """Compute the images first <= n < last."""
     following = _as_following(following)
     _, oh, ow, filters = z.shape
     part = z[first:last] if len(z) else np.empty((last - first, oh, ow, filters), x.dtype)
-    direct_images(block, x[first:last], panels, start, as_window(window), groups, part)
+    _convolve(addresses, x[first:last], panels, spectra, start, as_window(window), groups, part)
     if following.first_relu:
         _relu_in_place(part.reshape(-1))
     if len(means):
@@ -207,29 +273,34 @@ def _forward_unit(block, x, panels, start, window, groups, z, means, m2s, affine
 
 
 @compiled(parallel=True)
-def _forward(block, x, panels, start, window, groups, z, means, m2s, affine, following, y, argmax, images):
+def _forward(addresses, x, panels, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
+             images):
     for unit in prange((len(x) + images - 1) // images):
-        _forward_unit(block, x, panels, start, window, groups, z, means, m2s, affine, following, y, argmax,
+        _forward_unit(addresses, x, panels, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
                       unit * images, min(len(x), (unit + 1) * images))
 
 
 @compiled
-def _forward_alone(block, x, panels, start, window, groups, z, means, m2s, affine, following, y, argmax):
-    for n in range(len(x)):
-        _forward_unit(block, x, panels, start, window, groups, z, means, m2s, affine, following, y, argmax, n, n + 1)
+def _forward_alone(addresses, x, panels, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
+                   images):
+    for first in range(0, len(x), images):
+        _forward_unit(addresses, x, panels, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
+                      first, min(len(x), first + images))
 
 
 @compiled(parallel=True)
-def _forward_bands(block, x, panels, start, window, groups, z, bands):
+def _forward_bands(addresses, x, panels, spectra, start, window, groups, z, height, bands):
     """Cut few, large images into bands of rows, each of which is a smaller image."""
     for unit in prange(len(x) * bands):
-        _forward_band(block, x, panels, start, window, groups, z, unit // bands, unit % bands, bands)
+        _forward_band(addresses, x, panels, spectra, start, window, groups, z, unit // bands, height, unit % bands,
+                      bands)
 
 
 @compiled
-def _forward_band(block, x, panels, start, window, groups, z, n, band, bands):
+def _forward_band(addresses, x, panels, spectra, start, window, groups, z, n, height, band, bands):
     window, h, oh = as_window(window), x.shape[1], z.shape[1]
-    first, last = band * oh // bands, (band + 1) * oh // bands
+    pieces = (oh + height - 1) // height
+    first, last = band * pieces // bands * height, min(oh, (band + 1) * pieces // bands * height)
     top = first * window.stride_h - window.top
     bottom = (last - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
     begin, end = min(h, max(0, top)), max(0, min(h, bottom))
@@ -238,8 +309,8 @@ def _forward_band(block, x, panels, start, window, groups, z, n, band, bands):
                    window.dilation_h, window.dilation_w)
     image = rows.reshape(1, rows.shape[0], rows.shape[1], rows.shape[2])
     part = z[n][first:last]
-    direct_images(block, image, panels, start, moved, groups,
-                  part.reshape(1, part.shape[0], part.shape[1], part.shape[2]))
+    _convolve(addresses, image, panels, spectra, start, moved, groups,
+              part.reshape(1, part.shape[0], part.shape[1], part.shape[2]))
 
 
 @compiled
@@ -325,36 +396,89 @@ def _image_sums(dy, y, argmax, z, mean, following, of_dy, of_product, n):
 
 
 @compiled
-def _backward_chunk(block, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, window, groups,
-                    sums, bias_sums, dx, chunk, chunks):
-    """Take one chunk of the images back; sums and bias_sums have a place for each."""
+def _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, spectra, window,
+                    groups, by_points, sums, bias_sums, dx, images, chunk, chunks):
+    """Take one chunk of the images back, so many at a time; sums and bias_sums have a place for each chunk."""
     following, window = _as_following(following), as_window(window)
-    filters = dy.shape[3]
-    first, last = chunk * len(x) // chunks, (chunk + 1) * len(x) // chunks
+    filters, channels = dy.shape[3], x.shape[3]
+    begin, end = chunk * len(x) // chunks, (chunk + 1) * len(x) // chunks
     if len(sums):
         sums[chunk] = 0
     if len(bias_sums):
         bias_sums[chunk] = 0
+    spectrum = np.zeros((POINTS if by_points else 0, channels, sums.shape[4]), x.dtype)
     changes = following.relu or following.pool != NO_POOL or len(scale) > 0 or len(z) > 0
-    buffer = np.empty((1 if changes else 0, oh, ow, filters), x.dtype)
-    for n in range(first, last):
-        dz = dy[n : n + 1]
+    buffer = np.empty((images if changes else 0, oh, ow, filters), x.dtype)
+    for first in range(begin, end, images):
+        last = min(end, first + images)
+        dz = dy[first:last]
         if changes:
-            dz = buffer
-            _unpool(dy, y, argmax, following, n, dz[0])
-            rows = dz.reshape(oh * ow, filters)
-            if len(z):
-                gradient_in_place(rows, z[n].reshape(oh * ow, filters), mean, terms)
-                if following.first_relu:
-                    _mask_in_place(rows.reshape(-1), z[n].reshape(-1))
-            elif len(scale):
-                scale_in_place(rows, scale)
+            dz = buffer[: last - first]
+            for n in range(first, last):
+                _unpool(dy, y, argmax, following, n, dz[n - first])
+                rows = dz[n - first].reshape(oh * ow, filters)
+                if len(z):
+                    gradient_in_place(rows, z[n].reshape(oh * ow, filters), mean, terms)
+                    if following.first_relu:
+                        _mask_in_place(rows.reshape(-1), z[n].reshape(-1))
+                elif len(scale):
+                    scale_in_place(rows, scale)
         if len(sums):
-            direct_kernel_gradient(block, x[n : n + 1], dz, window, groups, sums[chunk])
+            _add_kernel_gradient(addresses, x[first:last], dz, window, groups, by_points, spectrum, sums[chunk])
         if len(bias_sums):
-            _add_rows(dz.reshape(oh * ow, filters), bias_sums[chunk])
+            for i in range(len(dz)):
+                _add_rows(dz[i].reshape(oh * ow, filters), bias_sums[chunk])
         if len(dx):
-            direct_input_gradient(block, dz, turned, window, groups, dx[n : n + 1])
+            _input_gradient(addresses, dz, turned, spectra, window, groups, dx[first:last])
+    if by_points:
+        _add_spectrum(addresses[1], spectrum, window.height, sums[chunk])
+
+
+@compiled
+def _add_kernel_gradient(addresses, x, dz, window, groups, by_points, spectrum, sums):
+    """Add what some images give to the gradient of the kernel: to `spectrum` by Winograd's method, else to `sums`."""
+    block, transform = addresses
+    if not by_points:
+        direct_kernel_gradient(block, x, dz, window, groups, sums)
+        return
+    before = (window.top, window.left)
+    if moderate(x) and moderate(dz):
+        winograd_kernel_gradient(block, transform, x, 0, dz, 0, len(x), window.height, before, spectrum)
+        return
+    for i in range(len(x)):
+        if moderate(x[i]) and moderate(dz[i]):
+            winograd_kernel_gradient(block, transform, x, i, dz, i, 1, window.height, before, spectrum)
+        else:
+            direct_kernel_gradient(block, x[i : i + 1], dz[i : i + 1], window, groups, sums)
+
+
+@compiled
+def _add_spectrum(transform, spectrum, taps, sums):
+    _, channels, _ = spectrum.shape
+    filters = sums.shape[3]
+    dkernel = np.empty((taps, taps, channels, filters), sums.dtype)
+    winograd_kernel_gradient_end(transform, spectrum, taps, dkernel)
+    source, target = dkernel.reshape(-1), sums.reshape(-1)
+    for i in range(source.size):
+        target[i] += source[i]
+
+
+@compiled
+def _input_gradient(addresses, dz, turned, spectra, window, groups, dx):
+    """Compute dx of some images, by Winograd's method where there are weights for it."""
+    block, transform = addresses
+    if not len(spectra):
+        direct_input_gradient(block, dz, turned, window, groups, dx)
+        return
+    start = np.zeros(spectra.shape[1] * spectra.shape[3], dx.dtype)
+    before = (window.height - 1 - window.top, window.height - 1 - window.left)
+    together = moderate(dz)
+    for i in range(1 if together else len(dz)):
+        images = len(dz) if together else 1
+        if together or moderate(dz[i]):
+            winograd_images(block, transform, dz, i, i + images, spectra, start, window.height, before, dx[i:])
+        else:
+            direct_input_gradient(block, dz[i : i + 1], turned, window, groups, dx[i : i + 1])
 
 
 @compiled
@@ -373,19 +497,19 @@ def _add_rows(x, total):
 
 
 @compiled(parallel=True)
-def _backward(block, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, window, groups,
-              sums, bias_sums, dx, chunks):
+def _backward(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, spectra, window, groups,
+              by_points, sums, bias_sums, dx, chunks, images):
     for chunk in prange(chunks):
-        _backward_chunk(block, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, window, groups,
-                        sums, bias_sums, dx, chunk, chunks)
+        _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, spectra, window,
+                        groups, by_points, sums, bias_sums, dx, images, chunk, chunks)
 
 
 @compiled
-def _backward_alone(block, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, window, groups,
-                    sums, bias_sums, dx, chunks):
+def _backward_alone(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, spectra, window,
+                    groups, by_points, sums, bias_sums, dx, chunks, images):
     for chunk in range(chunks):
-        _backward_chunk(block, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, window, groups,
-                        sums, bias_sums, dx, chunk, chunks)
+        _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, turned, spectra, window,
+                        groups, by_points, sums, bias_sums, dx, images, chunk, chunks)
 
 
 @compiled
