@@ -113,7 +113,8 @@ __all__ = [
     "tanh_backward",
 ]
 
-if os.environ.get("CNNLITE_KERNELS") == "reference" or numba.config.DISABLE_JIT:
+COMPILED = os.environ.get("CNNLITE_KERNELS") != "reference" and not numba.config.DISABLE_JIT
+if not COMPILED:
     from cnnlite import reference
 
     globals().update({name: getattr(reference, name) for name in __all__})
