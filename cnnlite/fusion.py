@@ -15,13 +15,13 @@ gradients, and each can be run, inspected and checked on its own.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
+from cnnlite import kernels
 from cnnlite.kernels.batchnorm import combine_gradient_sums, combine_statistics
 from cnnlite.kernels.conv_block import (
     AVERAGE_POOL,
@@ -44,7 +44,7 @@ from cnnlite.layers.conv2d import Conv2D
 from cnnlite.layers.max_pool import MaxPool
 from cnnlite.types import Array, ArrayLike, Shape
 
-_is_on = ContextVar("fusion", default=os.environ.get("CNNLITE_KERNELS") != "reference")
+_is_on = ContextVar("fusion", default=kernels.COMPILED)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import numpy as np
 from numba import prange
 
 from cnnlite.kernels._jit import kernel
+from cnnlite.kernels.checks import require
 from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address, call_block, lanes
 from cnnlite.kernels.packing import packed
 
@@ -29,9 +30,14 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
         bias: (N,), or None for none.
         out: (M, N) to write to.
     """
+    require(a, "a", 2, None, "matmul")
     m, k = a.shape[::-1] if transpose_a else a.shape
-    n = b.shape[0] if transpose_b else b.shape[1]
+    n = b.shape[0 if transpose_b else -1]
+    require(b, "b", (n, k) if transpose_b else (k, n), a.dtype, "matmul")
+    if bias is not None:
+        require(bias, "bias", (n,), a.dtype, "matmul")
     out = np.empty((m, n), a.dtype) if out is None else out
+    require(out, "out", (m, n), a.dtype, "matmul")
     start = padded_columns(bias, n, a.dtype)
     a_i, a_k = (1, m) if transpose_a else (k, 1)
     if transpose_b or n % lanes(a.dtype):
@@ -165,6 +171,7 @@ def column_sums(x, out=None):
     Rows are added up in groups of 256 and the groups' sums in order: the result depends on neither the number
     of threads nor, much, on the number of rows.
     """
+    require(x, "x", 2, None, "column_sums")
     out = np.empty(x.shape[1], x.dtype) if out is None else out
     partial = np.empty((max(1, -(-x.shape[0] // ROWS_A_SUM)), x.shape[1]), x.dtype)
     (_column_sums_alone if x.size < SMALL else _column_sums)(x, partial)
