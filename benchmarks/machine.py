@@ -5,7 +5,9 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ["cnnlite", "numpy", "numba", "llvmlite", "torch", "onnxruntime"]
+PACKAGES = [
+    "cnnlite", "numpy", "numba", "llvmlite", "torch", "tensorflow-cpu", "tensorflow", "keras", "jax", "onnxruntime",
+]
 BUSY = 0.5  # of a core
 
 

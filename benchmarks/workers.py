@@ -115,10 +115,11 @@ def prepare(name, job, thread_counts):
     return run, found["check"], ", ".join([*found["way"], count])
 
 
-def repeat(run, seconds, least=2):
+def repeat(run, seconds):
+    """Return how long each repetition took; the first one does not count."""
     run()
     times, end = [], time.perf_counter() + seconds
-    while len(times) < least or time.perf_counter() < end:
+    while not times or time.perf_counter() < end:
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
