@@ -43,9 +43,8 @@ def main():
     run["load_after"] = machine.load()
     whole = {"machine": machine.describe(), "run": run, "results": results}
     report.write(whole, options.out)
-    print(tables.markdown(whole, with_all=False))
-    print(f"Written to {options.out}, with every convolution in results.md.\n")
-    print(tables.target_table(whole))
+    print(tables.on_screen(whole))
+    print(f"Written to {options.out}; results.md has every single convolution too.")
 
 
 def read_options():

@@ -67,7 +67,8 @@ class Bench:
 
 
 def require_agreement(checks):
-    """Raise a RuntimeError unless all sides do the same work: nets of as many weights, results of one size."""
+    """Raise a RuntimeError unless all sides do the same work: nets of just as many weights, results of one size."""
     numbers = [number for number in checks.values() if number is not None]
-    if not all(math.isclose(number, numbers[0], rel_tol=1e-3) for number in numbers):
+    tolerance = 0 if all(isinstance(number, int) for number in numbers) else 1e-3
+    if not all(math.isclose(number, numbers[0], rel_tol=tolerance) for number in numbers):
         raise RuntimeError(f"The sides do not do the same work: {checks}.")

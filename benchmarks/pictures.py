@@ -3,6 +3,9 @@
 import statistics
 from collections import defaultdict
 
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
+
 from benchmarks.convolutions import DIRECTIONS
 from benchmarks.figures import compare, machine_roofs, mean_ratio, of_topic
 from benchmarks.sides import CNNLITE, JAX, KERAS, ONNX, PYTORCH
@@ -10,9 +13,10 @@ from benchmarks.sides import CNNLITE, JAX, KERAS, ONNX, PYTORCH
 OPPONENTS = {"PyTorch's best": PYTORCH, KERAS: [KERAS], JAX: [JAX], ONNX: [ONNX]}
 
 
-def new_figure(width, height):
-    from matplotlib.figure import Figure
+WIDTH = 0.2  # of a bar; four of them and a gap for each work
 
+
+def new_figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -25,27 +29,35 @@ def bars(report, path):
     groups = [(work, present) for work, figures in groups if (present := drop_none(figures))]
     if not groups:
         return
-    height = 0.8 / len(OPPONENTS)
-    figure = new_figure(9, 1.5 + 0.55 * len(groups))
+    figure = new_figure(9, 1.5 + 0.5 * len(groups))
     axes = figure.add_subplot()
     for i, name in enumerate(OPPONENTS):
-        rows = [(place + i * height, figures[name]) for place, (_, figures) in enumerate(groups) if name in figures]
+        # The bars of a work lie round its label, as many as it has.
+        rows = [(place + WIDTH * (list(figures).index(name) - (len(figures) - 1) / 2), figures[name])
+                for place, (_, figures) in enumerate(groups) if name in figures]
         if rows:
             places, figures = zip(*rows)
-            ratios = [each["ratio"] for each in figures]
             ends = [[max(0, each["ratio"] - each["lowest"]) for each in figures],
                     [max(0, each["highest"] - each["ratio"]) for each in figures]]
-            axes.barh(places, ratios, height, xerr=ends, color=f"C{i}", ecolor="0.4", capsize=1.5, label=name)
+            ratios = [each["ratio"] for each in figures]
+            axes.barh(places, ratios, WIDTH, xerr=ends, color=f"C{i}", ecolor="0.4", capsize=1.5, label=name)
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_xscale("log")
-    axes.set_xticks(ticks := [0.25, 0.5, 1, 2, 4, 8, 16, 32], [f"{tick:g}" for tick in ticks])
-    axes.minorticks_off()
-    axes.set_yticks([place + 0.3 for place in range(len(groups))], [work for work, _ in groups], fontsize=8)
+    plain_logarithmic(axes, "x")
+    axes.set_yticks(range(len(groups)), [work for work, _ in groups], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("opponent's time / cnnlite's time: to the right of 1 cnnlite is faster")
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside upper center", ncols=len(OPPONENTS), fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
+
+
+def plain_logarithmic(axes, which):
+    """Make an axis logarithmic, with 0.5, 1, 2, 4 ... at its ticks."""
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+    axes.set(**{f"{which}scale": "log"})
+    axis.set_major_locator(LogLocator(base=2))
+    axis.set_major_formatter(lambda value, _: f"{value:.3g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def drop_none(figures):
@@ -69,7 +81,9 @@ def roofline(report, path):
         axes.scatter(intensities, rates, marker=marker, s=22, label=f"cnnlite, {direction}")
     arithmetic, bandwidth = machine_roofs(report)
     if arithmetic and bandwidth:
-        ends = [min(0.2, 0.8 * min(intensities)), arithmetic / bandwidth, 1.2 * max(*intensities, arithmetic / bandwidth)]
+        ridge = arithmetic / bandwidth
+        all_of_them = [ridge, *(result["flops"] / result["bytes"] for result in results)]
+        ends = [0.8 * min(all_of_them), ridge, 1.2 * max(all_of_them)]
         roof = [min(arithmetic, bandwidth * intensity) / 1e9 for intensity in ends]
         label = f"SGEMM {arithmetic / 1e9:.0f} GFLOP/s, copy {bandwidth / 1e9:.0f} GB/s"
         axes.plot(ends, roof, color="black", linewidth=1, label=label)
@@ -96,11 +110,12 @@ def growth(report, path):
             times = [statistics.median(result["seconds"][name]) * 1000 for result in results]
             axes.plot(values, times, marker="o", markersize=4, label=name)
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
+        plain_logarithmic(axes, "y")
         axes.set_xticks(values, [f"{value}" for value in values])
         axes.minorticks_off()
         axes.set_xlabel(by)
         axes.grid(alpha=0.3)
     figure.axes[0].set_ylabel("training step, ms")
-    figure.axes[0].legend(fontsize=8)
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside upper center", ncols=len(lines), fontsize=8)
     figure.savefig(path, dpi=150)

@@ -11,19 +11,29 @@ from benchmarks.targets import rows
 HEADINGS = {"train": "Training step", "infer": "Inference", "start": "A new process"}
 
 
-def markdown(report, with_all=True):
-    """Return all tables, and under them the machine and what else it did. `with_all` adds every convolution."""
-    parts = [target_table(report), describe_run(report)]
+def markdown(report):
+    """Return everything: the targets, the machine and what else it did, and every convolution."""
+    every = best_opponents("Every convolution", comparisons(report, "conv"))
+    return joined([target_table(report), describe_run(report), *topic_tables(report), every, left_out(report)])
+
+
+def on_screen(report):
+    """Return what is read at once, the targets last."""
+    return joined([*topic_tables(report), left_out(report), describe_run(report), target_table(report)])
+
+
+def joined(parts):
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def topic_tables(report):
+    parts = []
     for topic, heading in HEADINGS.items():
         parts.append(best_opponents(heading, comparisons(report, topic)))
         if topic != "start":
             parts.append(each_opponent(heading, of_topic(report, topic)))
     means = [figures for direction in DIRECTIONS if (figures := mean_ratio(report, direction))]
-    parts += [convolution_means(means), shares(report), memory(report), growth(report)]
-    if with_all:
-        parts.append(best_opponents("Every convolution", comparisons(report, "conv")))
-    parts.append(left_out(report))
-    return "\n\n".join(filter(None, parts)) + "\n"
+    return [*parts, convolution_means(means), shares(report), memory(report), growth(report)]
 
 
 def table(header, lines):
@@ -117,8 +127,8 @@ def describe_run(report):
     machine, run = report["machine"], report["run"]
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     lines = [
-        f"Rounds: {run['rounds']}. Threads a side may use: {run['threads']}. {machine['cpu']}, {machine['cores']} cores, "
-        f"{machine['system']}; Python {machine['python']}, {versions}.",
+        f"Rounds: {run['rounds']}. Threads a side may use: {run['threads']}. {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['system']}; Python {machine['python']}, {versions}.",
     ]
     if run["load_before"] is not None:
         lines.append(f"Load average before {run['load_before']:.2f}, after {run['load_after']:.2f}.")

@@ -83,8 +83,8 @@ def rows(report):
             table.append([target.work, target.against, "", "", goal, "not measured"])
             continue
         value = figures["share" if "share" in figures else "ratio"]
-        spread = "{lowest:{form}} to {highest:{form}}".format(form=target.form, **figures) if "lowest" in figures else ""
+        ends = [f"{figures[end]:{target.form}}" for end in ("lowest", "highest") if end in figures]
         against = f"{target.against}: {figures['best']}" if target.against == BEST_OF_PYTORCH else target.against
-        reached = value <= target.least if target.at_most else value >= target.least
-        table.append([target.work, against, f"{value:{target.form}}", spread, goal, "yes" if reached else "NO"])
+        reached = "yes" if (value <= target.least if target.at_most else value >= target.least) else "NO"
+        table.append([target.work, against, f"{value:{target.form}}", " to ".join(ends), goal, reached])
     return table

@@ -23,7 +23,8 @@ class Side(NamedTuple):
     """Where a side's code is, what it is told, and what must be installed.
 
     Attributes:
-        tries_threads: whether one thread and all of them are tried before timing, and the faster one kept.
+        tries_threads: whether one thread and all of them are tried before timing, and the faster one kept. cnnlite
+            must choose for itself, as it does for its users; torch.compile tries before it compiles.
         install: the packages to name to pip.
         compiles: whether it needs a C++ compiler.
     """
@@ -41,7 +42,7 @@ SIDES = {
     CNNLITE: Side("with_cnnlite", ("cnnlite",)),
     TORCH: Side("with_torch", ("torch",), TORCH_VERSION, "channels_first", tries_threads=True),
     TORCH_LAST: Side("with_torch", ("torch",), TORCH_VERSION, "channels_last", tries_threads=True),
-    TORCH_COMPILE: Side("with_torch_compile", ("torch",), TORCH_VERSION, tries_threads=True, compiles=True),
+    TORCH_COMPILE: Side("with_torch_compile", ("torch",), TORCH_VERSION, compiles=True),
     ONNX: Side("with_onnxruntime", ("onnx", "onnxruntime"), "onnx onnxruntime", tries_threads=True),
     KERAS: Side("with_keras", ("keras", "tensorflow"), "keras tensorflow-cpu"),
     JAX: Side("with_jax", ("jax",), "jax"),

@@ -3,7 +3,7 @@
 import time
 
 
-def fastest(ways, seconds=0.2):
+def fastest(ways, seconds=0.1):
     """Take {note: maker of a function}, time what each makes, and return (function, note) of the fastest.
 
     A maker may set something for the whole process, such as the number of threads, so the winner's is called again.
@@ -14,7 +14,7 @@ def fastest(ways, seconds=0.2):
 
 
 def time_of(run, seconds):
-    """Return the shortest time of some calls, after one that does not count."""
+    """Return the shortest time of some calls, after one that does not count, as it may compile."""
     run()
     times, end = [], time.perf_counter() + seconds
     while not times or time.perf_counter() < end:

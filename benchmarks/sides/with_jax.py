@@ -8,13 +8,13 @@ if hasattr(os, "sched_setaffinity"):
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[: int(os.environ["OMP_NUM_THREADS"])])
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from jax import lax  # noqa: E402
-from jax import numpy as jnp  # noqa: E402
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
 
-from benchmarks.nets import DROPOUT, net_of, shapes  # noqa: E402
-from benchmarks.sides.data import batch  # noqa: E402
+from benchmarks.nets import DROPOUT, net_of, shapes
+from benchmarks.sides.data import batch
 
 MOMENTUM, EPSILON = 0.99, 1e-3  # of BatchNorm
 RATE, BETA_1, BETA_2, ADAM_EPSILON = 1e-3, 0.9, 0.999, 1e-7

@@ -6,13 +6,13 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
-import keras  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from keras import layers  # noqa: E402
+import keras
+import tensorflow as tf
+from keras import layers
 
-from benchmarks.nets import DROPOUT, net_of  # noqa: E402
-from benchmarks.sides.data import batch  # noqa: E402
-from benchmarks.sides.ways import fastest  # noqa: E402
+from benchmarks.nets import DROPOUT, net_of
+from benchmarks.sides.data import batch
+from benchmarks.sides.ways import fastest
 
 tf.config.threading.set_intra_op_parallelism_threads(int(os.environ["OMP_NUM_THREADS"]))
 
