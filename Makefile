@@ -6,8 +6,9 @@
 #   make test ARGS="-k conv2d"              some of them
 #   make lint                               ruff and mypy
 #   make parity                             install PyTorch and Keras, which the parity tests compare with
-#   make bench                              measure cnnlite beside PyTorch; results in results/benchmarks
-#   make bench ARGS="--quick"               a try of a minute
+#   make bench                              measure cnnlite beside PyTorch, Keras on TensorFlow, JAX and ONNX Runtime;
+#                                           20 minutes; results in results/benchmarks
+#   make bench ARGS="--quick"               a try of two minutes
 
 PYTHON ?= python3
 VENV ?= .venv

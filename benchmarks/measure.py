@@ -42,6 +42,7 @@ class Bench:
             except SideFailed as error:
                 if name in (CNNLITE, NUMPY):
                     raise
+                self._workers.pop(name).close()  # the next job gets a new one
                 notes[name] = f"left out: {error}"
                 print(f"{name} is left out of this: {error}", file=sys.stderr)
             else:

@@ -7,6 +7,7 @@ them wait at a pipe, and a block of work begins with a repetition that does not 
 Run as a program this file is the worker: a line of JSON comes in, a line of JSON goes out.
 """
 
+import contextlib
 import importlib
 import json
 import os
@@ -21,7 +22,7 @@ from benchmarks.sides.ways import fastest
 
 ROOT = Path(__file__).parent.parent
 THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-LONG = 0.7  # seconds
+LONG = 0.7  # seconds, more than a block
 
 
 def environment(threads):
@@ -31,7 +32,7 @@ def environment(threads):
 
 
 class SideFailed(Exception):
-    """A side could not do a job; the message says why."""
+    """A side could not do a job, or its process has died; the message says why."""
 
 
 class Worker:
@@ -60,18 +61,20 @@ class Worker:
         return self._ask({"run": seconds})
 
     def _ask(self, message):
-        self.process.stdin.write(json.dumps(message) + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"The process of {self.name} has ended early; what it said stands above.")
+            raise SideFailed("its process has ended early; what it said stands above")
         answer = json.loads(answer)
         if "failed" in answer:
             raise SideFailed(answer["failed"])
         return answer["answer"]
 
     def close(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
 
@@ -112,8 +115,7 @@ def prepare(name, job, thread_counts):
     ways = {threads: with_threads(threads) for threads in thread_counts}
     run, threads = fastest(ways) if len(ways) > 1 else (ways[thread_counts[0]](), thread_counts[0])
     run()
-    count = f"{threads} thread{'s' if threads > 1 else ''}"
-    return run, found["check"], ", ".join([*found["way"], count])
+    return run, found["check"], *(found["way"] or [f"{threads} thread{'s' if threads > 1 else ''}"])
 
 
 def repeat(run, seconds):
@@ -125,7 +127,7 @@ def repeat(run, seconds):
     start = time.perf_counter()
     run()
     first = time.perf_counter() - start
-    if first > 2 * seconds and first > LONG:
+    if first > LONG:
         return [first]
     times, end = [], time.perf_counter() + seconds
     while not times or time.perf_counter() < end:

@@ -22,6 +22,9 @@ class Double:
             raise SideFailed("ImportError: no such thing")
         return job, f"{threads} threads"
 
+    def close(self):
+        self.log.append(f"close {self.name}")
+
     def run(self, seconds):
         self.log.append(self.name)
         return [3.0, 1.0, 2.0]
@@ -51,6 +54,8 @@ def test_a_side_that_fails_is_left_out_and_the_report_says_why(bench, capsys):
     assert set(result["seconds"]) == {CNNLITE, JAX}
     assert result["notes"][TORCH] == "left out: ImportError: no such thing"
     assert "PyTorch is left out" in capsys.readouterr().err
+    assert Double.log == [f"close {TORCH}", CNNLITE, JAX]
+    assert set(bench.compare({CNNLITE: 1, TORCH: 1})["seconds"]) == {CNNLITE, TORCH}
 
 
 def test_cnnlite_must_not_fail(bench):
@@ -75,6 +80,15 @@ def test_an_error_in_a_worker_comes_back_and_the_worker_lives_on():
         assert worker.run(0)[0] > 0
     finally:
         worker.close()
+
+
+def test_a_worker_that_dies_has_failed():
+    worker = Worker(NUMPY, threads=1)
+    worker.process.kill()
+    worker.process.wait()
+    with pytest.raises(SideFailed, match="ended early"):
+        worker.prepare({"kind": "sgemm", "n": 8})
+    worker.close()
 
 
 def test_the_fastest_way_is_made_again_after_the_others_were_tried():
