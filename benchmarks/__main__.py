@@ -26,7 +26,7 @@ def main():
     for name, why in missing.items():
         print(f"{name} is left out; {why}.", file=sys.stderr)
     names = [name for name in SIDES if name not in missing]
-    rounds = options.rounds or (2 if options.quick else 7)
+    rounds = options.rounds or (2 if options.quick else 5)
     run = {"rounds": rounds, "threads": options.threads, "quick": options.quick, "missing": missing,
            "load_before": machine.load(), "seconds": {}}
     results = []
@@ -38,11 +38,11 @@ def main():
                 results.append(result)
                 print(figures.in_one_line(result), file=sys.stderr, flush=True)
             run["seconds"][topic] = round(time.monotonic() - start)
+            # After each topic, so that a run which is interrupted keeps what it has.
+            whole = {"machine": machine.describe(), "run": {**run, "load_after": machine.load()}, "results": results}
+            report.write(whole, options.out)
     finally:
         bench.close()
-    run["load_after"] = machine.load()
-    whole = {"machine": machine.describe(), "run": run, "results": results}
-    report.write(whole, options.out)
     print(tables.on_screen(whole))
     print(f"Written to {options.out}; results.md has every single convolution too.")
 
@@ -52,7 +52,7 @@ def read_options():
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="short blocks, two rounds, less of each topic")
-    parser.add_argument("--rounds", type=int, help="how many blocks each side gets, by default 7")
+    parser.add_argument("--rounds", type=int, help="how many blocks each side gets, by default 5")
     parser.add_argument("--only", type=topics, default=list(TOPICS), help=f"some of {','.join(TOPICS)}")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="threads a side may use, by default all")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="the folder to write to")
