@@ -8,7 +8,7 @@
 #   make parity                             install PyTorch and Keras, which the parity tests compare with
 #   make bench                              measure cnnlite beside PyTorch, Keras on TensorFlow, JAX and ONNX Runtime;
 #                                           20 minutes; results in results/benchmarks
-#   make bench ARGS="--quick"               a try of two minutes
+#   make bench ARGS="--quick"               a try of some minutes
 
 PYTHON ?= python3
 VENV ?= .venv

@@ -29,6 +29,7 @@ def main():
     rounds = options.rounds or (2 if options.quick else 5)
     run = {"rounds": rounds, "threads": options.threads, "quick": options.quick, "missing": missing,
            "load_before": machine.load(), "seconds": {}}
+    times = machine.times()
     results = []
     bench = Bench(names, rounds, seconds=0.05 if options.quick else 0.35, threads=options.threads)
     try:
@@ -43,6 +44,9 @@ def main():
             report.write(whole, options.out)
     finally:
         bench.close()
+    # What the sides used themselves is known when their processes have ended.
+    whole["run"].update(machine.meanwhile(times, machine.times()))
+    report.write(whole, options.out)
     print(tables.on_screen(whole))
     print(f"Written to {options.out}; results.md has every single convolution too.")
 

@@ -132,6 +132,9 @@ def describe_run(report):
     ]
     if run["load_before"] is not None:
         lines.append(f"Load average before {run['load_before']:.2f}, after {run['load_after']:.2f}.")
-        if run["load_before"] > BUSY:
-            lines.append("**The machine was busy with something else: these figures are worth little.**")
+    if "others" in run:
+        lines.append(f"Meanwhile other processes used {run['others']:.2f} cores on average, and the host of a virtual "
+                     f"machine took away {run['stolen']:.2f}.")
+    if max(run["load_before"] or 0, run.get("others", 0) + run.get("stolen", 0)) > BUSY:
+        lines.append("**The machine was busy with something else: these figures are worth little.**")
     return "\n".join(lines)

@@ -1,10 +1,11 @@
 """What a run leaves: the table, the pictures, the seconds of all rounds."""
 
 import json
+import time
 
 import pytest
 
-from benchmarks import report, tables
+from benchmarks import machine, report, tables
 from tests.benchmarks.reports import ALONE, REPORT
 
 
@@ -30,6 +31,29 @@ def test_the_report_says_when_the_machine_was_busy():
     assert "busy" not in tables.markdown(REPORT)
     busy = {**REPORT, "run": {**REPORT["run"], "load_before": 2.0}}
     assert "busy" in tables.markdown(busy)
+    disturbed = {**REPORT, "run": {**REPORT["run"], "others": 0.4, "stolen": 0.2}}
+    assert "busy" in tables.markdown(disturbed)
+    assert "other processes used 0.40 cores on average" in tables.markdown(disturbed)
+
+
+def test_what_others_used_is_what_all_used_less_our_own():
+    before = {"all": 10.0, "own": 1.0, "stolen": 5.0, "clock": 100.0}
+    after = {"all": 40.0, "own": 21.0, "stolen": 6.0, "clock": 120.0}
+    assert machine.meanwhile(before, after) == {"others": 0.5, "stolen": 0.05}
+    assert machine.meanwhile(None, None) == {}
+    # Rounding must not make it less than nothing.
+    assert machine.meanwhile(before, {**after, "own": 31.5})["others"] == 0
+
+
+@pytest.mark.skipif(machine.times() is None, reason="the system does not say")
+def test_our_own_work_is_not_that_of_others():
+    before = machine.times()
+    end = time.monotonic() + 0.3
+    while time.monotonic() < end:
+        sum(range(10_000))
+    after = machine.times()
+    assert after["own"] - before["own"] > 0.05
+    assert after["all"] - before["all"] >= after["own"] - before["own"] - 0.05
 
 
 def test_the_screen_ends_with_the_targets_and_has_no_list_of_convolutions():
