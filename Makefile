@@ -8,8 +8,9 @@
 #   make test-plain                         the library in plain NumPy, nothing compiled
 #   make lint                               ruff and mypy
 #   make parity                             install PyTorch and Keras, which the parity tests compare with
-#   make bench                              measure cnnlite beside PyTorch; results in results/benchmarks
-#   make bench ARGS="--quick"               a try of a minute
+#   make bench                              measure cnnlite beside PyTorch, Keras on TensorFlow, JAX and ONNX Runtime;
+#                                           20 minutes; results in results/benchmarks
+#   make bench ARGS="--quick"               a try of some minutes
 
 PYTHON ?= python3
 VENV ?= .venv
