@@ -16,10 +16,11 @@ from tests.kernels.drawn import compiled_kernels_needed, threads
 
 pytestmark = compiled_kernels_needed
 
-BATCH, SIDE, CLASSES = 64, 28, 10
+BATCH, SIDE, CLASSES = 256, 28, 10
 LIMIT = 64 << 10
-# Packed weights, scratch of one image, and the partial sums of a kernel's gradient: 16 times as many as its weights.
-LIMIT_OF_CONVOLUTIONS = 512 << 10
+# Scratch of a few images, half a megabyte by Winograd's method, and the partial sums of a kernel's gradient, 16 times
+# as many as its weights. Neither grows with the batch.
+LIMIT_OF_CONVOLUTIONS = 1536 << 10
 SMALLEST_ACTIVATION = BATCH * (SIDE // 2) ** 2 * 12 * 4  # pooled images of 12 channels; most are 4 times as large
 
 NETS = {
