@@ -23,16 +23,8 @@ import numpy as np
 
 from cnnlite import kernels
 from cnnlite.kernels.batchnorm import combine_gradient_sums, combine_statistics
-from cnnlite.kernels.conv_block import (
-    AVERAGE_POOL,
-    MAX_POOL,
-    Following,
-    Geometry,
-    conv_block,
-    conv_block_backward,
-    conv_block_gradient_sums,
-    follow,
-)
+from cnnlite.kernels.conv_block import Geometry, conv_block, conv_block_backward, conv_block_gradient_sums, follow
+from cnnlite.kernels.conv_tasks import AVERAGE_POOL, MAX_POOL, Following
 from cnnlite.kernels.geometry import window_of
 from cnnlite.kernels.pooling import argmax_dtype, pooled_shape
 from cnnlite.layers.activation import Linear, ReLU
@@ -174,7 +166,8 @@ class ConvBlock:
         elif norm is not None:
             scale = inv_std * norm.gamma_and_beta()[0]
         dx = conv.allocate("dx", x.shape) if fills_dx else None
-        conv_block_backward(x, dy, conv.params["kernel"], self._geometry(x), following, out, scale, normalised, dkernel, dbias, dx)
+        conv_block_backward(x, dy, conv.params["kernel"], self._geometry(x), following, out, scale, normalised,
+                            dkernel, dbias, dx)
         return dx
 
     def backward_weights(self, dy: Array) -> None:

@@ -84,7 +84,9 @@ def kernel(function=None, *, parallel=False):
         return lambda function: kernel(function, parallel=parallel)
     if numba.config.DISABLE_JIT:
         return function
-    compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
+    # Without the wrapper for calls from C: `threads.py` calls what it wraps.
+    compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, error_model="numpy",
+                          no_cfunc_wrapper=not numba.config.DISABLE_JIT)(function)
     # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
     compiled.compile = held_back_interrupts()(compiled.compile)
     _keep_on_disk(compiled, function)
