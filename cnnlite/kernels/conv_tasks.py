@@ -12,7 +12,7 @@ import numba
 import numpy as np
 from numba import types
 
-from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.batchnorm import (
     PART_ROWS,
     affine_rows,
@@ -83,7 +83,7 @@ def kernels_for(dtype):
 # Forward.
 
 
-@compiled
+@kernel(inner=True)
 def _convolve(kernels, x, weights, spectra, start, window, groups, y):
     """y = x * kernel + start for some images, by Winograd's method where there are weights for it."""
     if not len(spectra):
@@ -102,7 +102,7 @@ def _convolve(kernels, x, weights, spectra, start, window, groups, y):
                  (kernels.block, x[i : i + 1], panels, start, window, groups, y[i : i + 1]))
 
 
-@compiled
+@kernel(inner=True)
 def _panels_of(weights, k, n, k_step, n_step, taps, tap_step):
     """Pack weights for the few images that Winograd's method is not good for."""
     width = 2 * VECTOR_BYTES // weights.itemsize
@@ -112,7 +112,7 @@ def _panels_of(weights, k, n, k_step, n_step, taps, tap_step):
     return panels.reshape(-1)
 
 
-@compiled
+@kernel(inner=True)
 def forward_task(x, kernels, weights, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
                  images, unit):
     """Compute a unit of so many images; z, means and m2s, and y and argmax are written where they have a size."""
@@ -129,7 +129,7 @@ def forward_task(x, kernels, weights, spectra, start, window, groups, z, means, 
         _follow_images(part, affine, following, y, argmax, first)
 
 
-@compiled
+@kernel(inner=True)
 def band_task(x, kernels, weights, spectra, start, window, groups, z, height, bands, unit):
     """Compute a band of rows of an image, which is a smaller image; it begins at a multiple of `height`."""
     n, band, h, oh = unit // bands, unit % bands, x.shape[1], z.shape[1]
@@ -147,13 +147,13 @@ def band_task(x, kernels, weights, spectra, start, window, groups, z, height, ba
               part.reshape(1, part.shape[0], part.shape[1], part.shape[2]))
 
 
-@compiled
+@kernel(inner=True)
 def follow_task(z, affine, following, y, argmax, unit):
     """Do what follows z for one image."""
     _follow_images(z[unit : unit + 1], affine, following, y, argmax, unit)
 
 
-@compiled
+@kernel(inner=True)
 def _follow_images(z, affine, following, y, argmax, first):
     """Do what follows z, some images (n, OH, OW, F), for the images of y from the first on."""
     n, h, w, filters = z.shape
@@ -174,7 +174,7 @@ def _follow_images(z, affine, following, y, argmax, first):
                 average_pool_row(buffer[: end - begin], row, begin, window, out[row])
 
 
-@compiled
+@kernel(inner=True)
 def _map_rows(x, affine, relu, y):
     if len(affine):
         affine_rows(x, affine[0], affine[1], affine[2], y)
@@ -184,7 +184,7 @@ def _map_rows(x, affine, relu, y):
         _relu_in_place(y.reshape(-1))
 
 
-@compiled
+@kernel(inner=True)
 def _copy(x, y):
     # Not y[:] = x, with which numba compiles seconds of code for the text of an error.
     for i in range(x.size):
@@ -195,7 +195,7 @@ def _copy(x, y):
 # overlap, and not use vectors (2.7 million numbers of the gradient of a BatchNorm: 3.4 ms instead of 0.5).
 
 
-@compiled
+@kernel(inner=True)
 def _relu_in_place(y):
     for i in range(y.size):
         y[i] = y[i] if not y[i] <= 0 else 0
@@ -204,7 +204,7 @@ def _relu_in_place(y):
 # Backward.
 
 
-@compiled
+@kernel(inner=True)
 def _unpool(dy, y, argmax, following, n, dz):
     """Take dy of image n back through pooling and ReLU; dz (OH, OW, F) is written to."""
     if following.pool == MAX_POOL:
@@ -215,14 +215,14 @@ def _unpool(dy, y, argmax, following, n, dz):
         _mask_in_place(dz.reshape(-1), y[n].reshape(-1))
 
 
-@compiled
+@kernel(inner=True)
 def _mask_in_place(dy, y):
     """Make dy 0 where y, the output of a ReLU, is not above 0."""
     for i in range(dy.size):
         dy[i] = dy[i] if not y[i] <= 0 else 0
 
 
-@compiled
+@kernel(inner=True)
 def gradient_sums_task(dy, y, argmax, z, mean, following, of_dy, of_product, unit):
     """Sum up dz and dz (z - mean) over the pixels of one image."""
     dz = np.empty_like(z[unit])
@@ -232,7 +232,7 @@ def gradient_sums_task(dy, y, argmax, z, mean, following, of_dy, of_product, uni
                         of_product[unit])
 
 
-@compiled
+@kernel(inner=True)
 def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
                   groups, by_points, sums, bias_sums, dx, images, chunks, chunk):
     """Take one chunk of the images back, so many at a time; sums and bias_sums have a place for each chunk."""
@@ -270,7 +270,7 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
         _add_spectrum(kernels, spectrum, window.height, sums[chunk])
 
 
-@compiled
+@kernel(inner=True)
 def _add_kernel_gradient(kernels, x, dz, window, groups, by_points, spectrum, sums):
     """Add what some images give to the gradient of the kernel: to `spectrum` by Winograd's method, else to `sums`."""
     if not by_points:
@@ -290,7 +290,7 @@ def _add_kernel_gradient(kernels, x, dz, window, groups, by_points, spectrum, su
                  (kernels.block, x[i : i + 1], dz[i : i + 1], window, groups, sums))
 
 
-@compiled
+@kernel(inner=True)
 def _add_spectrum(kernels, spectrum, taps, sums):
     _, channels, _ = spectrum.shape
     filters = sums.shape[3]
@@ -301,7 +301,7 @@ def _add_spectrum(kernels, spectrum, taps, sums):
         target[i] += source[i]
 
 
-@compiled
+@kernel(inner=True)
 def _input_gradient(kernels, dz, weights, spectra, window, groups, dx):
     """Compute dx of some images, by Winograd's method where there are weights for it."""
     if not len(spectra):
@@ -322,7 +322,7 @@ def _input_gradient(kernels, dz, weights, spectra, window, groups, dx):
                  (kernels.block, dz[i : i + 1], panels, window, groups, dx[i : i + 1]))
 
 
-@compiled
+@kernel(inner=True)
 def _add_rows(x, total):
     """Add the rows of x to `total`, which is float64, in groups over which a sum in float32 is still good."""
     partial = np.empty(x.shape[1], x.dtype)
@@ -332,7 +332,7 @@ def _add_rows(x, total):
             total[j] += partial[j]
 
 
-@compiled
+@kernel
 def add_chunks(sums, out):
     """out[ky, i, group, f] = sum over the chunks, in their order."""
     chunks, kh, groups, run, _ = sums.shape
