@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from cnnlite.kernels._jit import kernel
+from cnnlite.kernels.checks import require
 from cnnlite.kernels.threads import run
 
 SMALL = 1 << 16  # numbers that are looked at before other threads would have begun
@@ -36,6 +37,7 @@ def batchnorm_statistics(x):
     Σx² / M − mean² stays accurate where the mean is large beside the deviation. Without samples both are 0;
     both are NaN where a channel holds NaN or an infinity.
     """
+    require(x, "x", x.ndim, None, "batchnorm_statistics")
     images = rows_by_image(x)
     parts = new_statistics(images.shape)
     _run(_statistics_task, images, (images, *parts))
@@ -45,6 +47,8 @@ def batchnorm_statistics(x):
 def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
     """Return y = gamma (x − mean) inv_std + beta, of the shape of x; the other arrays are (C,)."""
     y = np.empty_like(x) if out is None else out
+    _require_channels(x, "batchnorm_normalize", mean=mean, inv_std=inv_std, gamma=gamma, beta=beta)
+    require(y, "out", x.shape, x.dtype, "batchnorm_normalize")
     images = rows_by_image(x)
     _run(_affine_task, images, (images, mean, inv_std * gamma, beta, rows_by_image(y), part_count(images.shape[1])))
     return y
@@ -65,6 +69,9 @@ def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
         out: an array for dx.
     """
     dx = np.empty_like(x) if out is None else out
+    _require_channels(x, "batchnorm_backward", mean=mean, inv_std=inv_std, gamma=gamma)
+    require(dy, "dy", x.shape, x.dtype, "batchnorm_backward")
+    require(dx, "out", x.shape, x.dtype, "batchnorm_backward")
     images = rows_by_image(x)
     parts = new_statistics(images.shape)
     _run(_gradient_sums_task, images, (rows_by_image(dy), images, mean, *parts))
@@ -77,6 +84,13 @@ def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
 def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
     """Return dx = gamma inv_std dy, where mean and inv_std are constants such as moving averages."""
     return np.multiply(dy, inv_std * gamma, out=out)
+
+
+def _require_channels(x, owner, **arrays):
+    """Look at x, and that the arrays have a number for each channel."""
+    require(x, "x", x.ndim, None, owner)
+    for name, array in arrays.items():
+        require(array, name, x.shape[-1:], x.dtype, owner)
 
 
 def _run(task, images, arguments):

@@ -7,6 +7,7 @@ How one image is convolved stands in `direct.py`, and how a batch is shared by t
 
 import numpy as np
 
+from cnnlite.kernels.checks import require
 from cnnlite.kernels.conv_block import Geometry, conv_block, conv_block_backward
 from cnnlite.kernels.im2col import NO_PADS, output_shape
 
@@ -16,27 +17,70 @@ def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), 
 
     Rows of the kernel are left out where they lie wholly on padding, so a NaN in them does not show there.
     """
-    oh, ow = output_shape(x.shape, kernel.shape[:2], strides, pads, dilation)
-    out = np.empty((len(x), oh, ow, kernel.shape[3]), x.dtype) if out is None else out
-    conv_block(x, kernel, bias, Geometry(strides, pads, dilation, groups), z=out)
+    geometry = Geometry(strides, pads, dilation, groups)
+    shape = _output_shape(x, x.shape, kernel, geometry, "conv2d")
+    if bias is not None:
+        require(bias, "bias", shape[3:], x.dtype, "conv2d")
+    out = _result(out, "out", shape, x.dtype, "conv2d")
+    conv_block(x, kernel, bias, geometry, z=out)
     return out
 
 
 def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
     """Return dx[n, h, w, c] = sum of dy[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into."""
-    out = np.empty(x_shape, dy.dtype) if out is None else out
-    conv_block_backward(out, dy, kernel, Geometry(strides, pads, dilation, groups), dx=out)
+    geometry = Geometry(strides, pads, dilation, groups)
+    shape = _output_shape(dy, x_shape, kernel, geometry, "conv2d_input_gradient")
+    require(dy, "dy", shape, kernel.dtype, "conv2d_input_gradient")
+    out = _result(out, "out", tuple(x_shape), dy.dtype, "conv2d_input_gradient")
+    conv_block_backward(out, dy, kernel, geometry, dx=out)
     return out
 
 
 def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
     """Return dkernel[ky, kx, c, f] = sum over n, oh, ow of x[n, oh*s + ky*d, ow*s + kx*d, c] * dy[n, oh, ow, f]."""
-    out = np.empty(kernel_shape, x.dtype) if out is None else out
-    conv_block_backward(x, dy, out, Geometry(strides, pads, dilation, groups), dkernel=out)
+    geometry = Geometry(strides, pads, dilation, groups)
+    out = _result(out, "out", tuple(kernel_shape), x.dtype, "conv2d_kernel_gradient")
+    shape = _output_shape(x, x.shape, out, geometry, "conv2d_kernel_gradient")
+    require(dy, "dy", shape, x.dtype, "conv2d_kernel_gradient")
+    conv_block_backward(x, dy, out, geometry, dkernel=out)
     return out
 
 
 def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, dkernel=None, dbias=None,
                     dx=None):
     """Write those of the three gradients that are not None, in one pass over dy; dbias (F,) is its sum by filter."""
-    conv_block_backward(x, dy, kernel, Geometry(strides, pads, dilation, groups), dkernel=dkernel, dbias=dbias, dx=dx)
+    geometry = Geometry(strides, pads, dilation, groups)
+    shape = _output_shape(x, x.shape, kernel, geometry, "conv2d_backward")
+    require(dy, "dy", shape, x.dtype, "conv2d_backward")
+    results = ("dkernel", dkernel, kernel.shape), ("dbias", dbias, shape[3:]), ("dx", dx, x.shape)
+    for name, array, wanted in results:
+        if array is not None:
+            require(array, name, wanted, x.dtype, "conv2d_backward")
+    conv_block_backward(x, dy, kernel, geometry, dkernel=dkernel, dbias=dbias, dx=dx)
+
+
+def _output_shape(images, x_shape, kernel, geometry, owner):
+    """Return (N, OH, OW, F), after a look at whether the kernel fits the images, which are x or dy."""
+    require(images, "the images", 4, None, owner)
+    require(kernel, "the kernel", 4, images.dtype, owner)
+    kh, kw, channels, filters = kernel.shape
+    groups = geometry.groups
+    if len(x_shape) != 4 or groups < 1 or channels * groups != x_shape[3] or filters % groups:
+        raise ValueError(
+            f"{owner}: x must have C channels, the kernel C / groups, and the filters must be divisible by groups. "
+            f"Received: an x of shape {tuple(x_shape)}, a kernel of shape {kernel.shape}, groups={groups}."
+        )
+    sizes = (*geometry.strides, *geometry.dilation, kh, kw)
+    if min(sizes) < 1 or min(min(pair) for pair in geometry.pads) < 0:
+        raise ValueError(
+            f"{owner}: strides, dilation and the kernel's size must be at least 1, and pads not negative. Received: "
+            f"strides={geometry.strides}, dilation={geometry.dilation}, a kernel of {(kh, kw)}, pads={geometry.pads}."
+        )
+    return (x_shape[0], *output_shape(x_shape, (kh, kw), *geometry[:3]), filters)
+
+
+def _result(out, name, shape, dtype, owner):
+    if out is None:
+        return np.empty(shape, dtype)
+    require(out, name, shape, dtype, owner)
+    return out

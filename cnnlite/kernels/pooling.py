@@ -12,11 +12,32 @@ at a time. Max pooling whose windows lie wholly in the image has its loops writt
 import numpy as np
 
 from cnnlite.kernels._jit import kernel
+from cnnlite.kernels.checks import require
 from cnnlite.kernels.geometry import padded_output_size, window_of
 from cnnlite.kernels.threads import run
 from cnnlite.kernels.vector_ir import max_pool_windows, max_unpool_windows
 
 SMALL = 1 << 16  # numbers that are looked at before other threads would have begun
+
+
+def _checked_shape(x, window, strides, pads, owner):
+    """Return the shape of the output, after a look at the images and the window."""
+    require(x, "the images", 4, None, owner)
+    shape = pooled_shape(x.shape, window, strides, pads)
+    fits = all(max(pad) < size and min(pad) >= 0 for pad, size in zip(pads, window))
+    if min(strides) < 1 or not fits or min(shape[1:3]) < 1:
+        raise ValueError(
+            f"{owner}: a window must hold a pixel wherever it is: pads must be smaller than it, strides at least 1, and "
+            f"the image as large as it. Received: images of {x.shape[1:3]}, window={window}, strides={strides}, "
+            f"pads={pads}."
+        )
+    return shape
+
+
+def _require_argmax(argmax, shape, window, owner):
+    require(argmax, "argmax", shape, argmax.dtype, owner)
+    if argmax.dtype != argmax_dtype(window):
+        raise TypeError(f"{owner}: argmax must be {argmax_dtype(window)}. Received: dtype={argmax.dtype}.")
 
 
 def _run(task, images, arguments):
@@ -53,10 +74,10 @@ def max_pool(x, window, strides, pads, out=None):
         argmax: a·KW + b of the pixel that won, of `argmax_dtype(window)`. It is the first of several equal ones,
             in row-major order; the first NaN if there is any; the first real pixel where all are -inf.
     """
-    if out is None:
-        shape = pooled_shape(x.shape, window, strides, pads)
-        out = np.empty(shape, x.dtype), np.empty(shape, argmax_dtype(window))
-    y, argmax = out
+    shape = _checked_shape(x, window, strides, pads, "max_pool")
+    y, argmax = (np.empty(shape, x.dtype), np.empty(shape, argmax_dtype(window))) if out is None else out
+    require(y, "y", shape, x.dtype, "max_pool")
+    _require_argmax(argmax, shape, window, "max_pool")
     _run(_max_pool_task, x, (x, window_of(window, strides, pads), y, argmax))
     return y, argmax
 
@@ -70,13 +91,18 @@ def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
         out: an array of that shape to write to.
     """
     dx = np.empty(x_shape, dy.dtype) if out is None else out
+    require(dx, "out", tuple(x_shape), dy.dtype, "max_pool_backward")
+    require(dy, "dy", _checked_shape(dx, window, strides, pads, "max_pool_backward"), None, "max_pool_backward")
+    _require_argmax(argmax, dy.shape, window, "max_pool_backward")
     _run(_max_pool_backward_task, dx, (dy, argmax, window_of(window, strides, pads), dx))
     return dx
 
 
 def average_pool(x, window, strides, pads, out=None):
     """Return y (N, OH, OW, C), the mean of the real pixels of each window; arguments as for `max_pool`."""
-    y = np.empty(pooled_shape(x.shape, window, strides, pads), x.dtype) if out is None else out
+    shape = _checked_shape(x, window, strides, pads, "average_pool")
+    y = np.empty(shape, x.dtype) if out is None else out
+    require(y, "out", shape, x.dtype, "average_pool")
     _run(_average_pool_task, x, (x, window_of(window, strides, pads), y))
     return y
 
@@ -84,6 +110,9 @@ def average_pool(x, window, strides, pads, out=None):
 def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
     """Return dx: each element of dy is shared equally by the real pixels of its window."""
     dx = np.empty(x_shape, dy.dtype) if out is None else out
+    require(dx, "out", tuple(x_shape), dy.dtype, "average_pool_backward")
+    shape = _checked_shape(dx, window, strides, pads, "average_pool_backward")
+    require(dy, "dy", shape, None, "average_pool_backward")
     _run(_average_pool_backward_task, dx, (dy, window_of(window, strides, pads), dx))
     return dx
 
