@@ -10,10 +10,10 @@ not in NumPy. What only compares and multiplies is numba's: one pass over memory
 import math
 
 import numpy as np
-from numba import prange
 
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.checks import require
+from cnnlite.kernels.threads import run
 
 CHUNK = 1 << 15  # elements a thread takes at a time; an array of one chunk isn't worth waking other threads
 
@@ -27,16 +27,17 @@ def _like(x, out):
     return np.empty(x.shape, x.dtype) if out is None else out
 
 
-def _run(serial, chunked, inputs, out, *numbers):
-    """Call one of two compiled kernels with flat arrays, and with the numbers in the dtype of the result."""
-    first, owner = inputs[0], serial.__name__.strip("_")
+def _run(task, inputs, out, *numbers):
+    """Run a task on chunks of flat arrays, with the numbers in the dtype of the result."""
+    first, owner = inputs[0], task.__name__.strip("_")
     out = _like(first, out)
     require(first, "the first array", first.shape, None, owner)
     for array in inputs[1:]:
         require(array, "the second array", first.shape, first.dtype, owner)
     require(out, "out", first.shape, first.dtype, owner)
-    run = serial if out.size <= CHUNK else chunked
-    run(*(x.reshape(-1) for x in inputs), out.reshape(-1), *(out.dtype.type(value) for value in numbers))
+    numbers = (out.dtype.type(value) for value in numbers)
+    run(task, -(-out.size // CHUNK), (*(x.reshape(-1) for x in inputs), out.reshape(-1), *numbers),
+        alone=out.size <= CHUNK)
     return out
 
 
@@ -45,39 +46,25 @@ def _run(serial, chunked, inputs, out, *numbers):
 
 def relu(x, out=None):
     """Return max(x, 0)."""
-    return _run(_relu, _relu_chunks, (x,), out)
+    return _run(_relu, (x,), out)
 
 
-@kernel
-def _relu(x, y):
-    for i in range(x.size):
+@kernel(inner=True)
+def _relu(x, y, unit):
+    for i in range(unit * CHUNK, min(x.size, (unit + 1) * CHUNK)):
         # "not <=" instead of ">", so that NaN passes.
         y[i] = x[i] if not x[i] <= 0 else 0
 
 
-@kernel(parallel=True)
-def _relu_chunks(x, y):
-    for chunk in prange(-(-x.size // CHUNK)):
-        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
-        _relu(x[start:stop], y[start:stop])
-
-
 def relu_backward(dy, y, out=None):
     """Return dy where y > 0, else 0; at x = 0 the derivative is 0, as in Keras and PyTorch."""
-    return _run(_relu_backward, _relu_backward_chunks, (dy, y), out)
+    return _run(_relu_backward, (dy, y), out)
 
 
-@kernel
-def _relu_backward(dy, y, dx):
-    for i in range(y.size):
+@kernel(inner=True)
+def _relu_backward(dy, y, dx, unit):
+    for i in range(unit * CHUNK, min(y.size, (unit + 1) * CHUNK)):
         dx[i] = dy[i] if not y[i] <= 0 else 0
-
-
-@kernel(parallel=True)
-def _relu_backward_chunks(dy, y, dx):
-    for chunk in prange(-(-y.size // CHUNK)):
-        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
-        _relu_backward(dy[start:stop], y[start:stop], dx[start:stop])
 
 
 # leaky_relu: y = x where x > 0, else negative_slope x
@@ -85,38 +72,24 @@ def _relu_backward_chunks(dy, y, dx):
 
 def leaky_relu(x, negative_slope=0.2, out=None):
     """Return x where x > 0, else negative_slope * x; negative_slope must not be negative."""
-    return _run(_leaky_relu, _leaky_relu_chunks, (x,), out, negative_slope)
+    return _run(_leaky_relu, (x,), out, negative_slope)
 
 
-@kernel
-def _leaky_relu(x, y, negative_slope):
-    for i in range(x.size):
+@kernel(inner=True)
+def _leaky_relu(x, y, negative_slope, unit):
+    for i in range(unit * CHUNK, min(x.size, (unit + 1) * CHUNK)):
         y[i] = x[i] if not x[i] <= 0 else negative_slope * x[i]
-
-
-@kernel(parallel=True)
-def _leaky_relu_chunks(x, y, negative_slope):
-    for chunk in prange(-(-x.size // CHUNK)):
-        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
-        _leaky_relu(x[start:stop], y[start:stop], negative_slope)
 
 
 def leaky_relu_backward(dy, y, negative_slope=0.2, out=None):
     """Return dy where y > 0, else negative_slope * dy: y has the sign of x."""
-    return _run(_leaky_relu_backward, _leaky_relu_backward_chunks, (dy, y), out, negative_slope)
+    return _run(_leaky_relu_backward, (dy, y), out, negative_slope)
 
 
-@kernel
-def _leaky_relu_backward(dy, y, dx, negative_slope):
-    for i in range(y.size):
+@kernel(inner=True)
+def _leaky_relu_backward(dy, y, dx, negative_slope, unit):
+    for i in range(unit * CHUNK, min(y.size, (unit + 1) * CHUNK)):
         dx[i] = dy[i] if not y[i] <= 0 else negative_slope * dy[i]
-
-
-@kernel(parallel=True)
-def _leaky_relu_backward_chunks(dy, y, dx, negative_slope):
-    for chunk in prange(-(-y.size // CHUNK)):
-        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
-        _leaky_relu_backward(dy[start:stop], y[start:stop], dx[start:stop], negative_slope)
 
 
 # clipped_relu: relu with a ceiling, a slope and a threshold
@@ -179,7 +152,7 @@ def gelu(x, approximate=False, out=None):
     `approximate=True` takes (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2 for Φ(x) (Hendrycks and Gimpel, 2016).
     """
     if not approximate:
-        return _run(_gelu, _gelu_chunks, (x,), out)
+        return _run(_gelu, (x,), out)
     with _quiet():
         # (1 + tanh(u)) / 2 = sigmoid(2u), which keeps its digits where tanh(u) is nearly -1.
         out = sigmoid(_GELU_SCALE * (x + 0.044715 * x * x * x), out)
@@ -190,25 +163,18 @@ def gelu(x, approximate=False, out=None):
 _GELU_SCALE = 2 * math.sqrt(2 / math.pi)
 
 
-@kernel
-def _gelu(x, y):
+@kernel(inner=True)
+def _gelu(x, y, unit):
     half, scale = x.dtype.type(0.5), x.dtype.type(-math.sqrt(0.5))
-    for i in range(x.size):
+    for i in range(unit * CHUNK, min(x.size, (unit + 1) * CHUNK)):
         # erfc(-x / √2) and not 1 + erf(x / √2), which for x below -5 is nothing but rounding errors.
         y[i] = x[i] * (half * math.erfc(scale * x[i]))
-
-
-@kernel(parallel=True)
-def _gelu_chunks(x, y):
-    for chunk in prange(-(-x.size // CHUNK)):
-        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
-        _gelu(x[start:stop], y[start:stop])
 
 
 def gelu_backward(dy, x, approximate=False, out=None):
     """Return dy * (Φ(x) + x φ(x)), φ(x) = exp(-x²/2) / √(2π), or the derivative of the approximation."""
     if not approximate:
-        return _run(_gelu_backward, _gelu_backward_chunks, (dy, x), out)
+        return _run(_gelu_backward, (dy, x), out)
     out = _like(x, out)
     with _quiet():
         s = sigmoid(_GELU_SCALE * (x + 0.044715 * x * x * x))
@@ -217,20 +183,13 @@ def gelu_backward(dy, x, approximate=False, out=None):
     return out
 
 
-@kernel
-def _gelu_backward(dy, x, dx):
+@kernel(inner=True)
+def _gelu_backward(dy, x, dx, unit):
     half, scale = x.dtype.type(0.5), x.dtype.type(-math.sqrt(0.5))
     density = x.dtype.type(1 / math.sqrt(2 * math.pi))
-    for i in range(x.size):
+    for i in range(unit * CHUNK, min(x.size, (unit + 1) * CHUNK)):
         normal = density * math.exp(-half * x[i] * x[i])
         dx[i] = dy[i] * (half * math.erfc(scale * x[i]) + x[i] * normal)
-
-
-@kernel(parallel=True)
-def _gelu_backward_chunks(dy, x, dx):
-    for chunk in prange(-(-x.size // CHUNK)):
-        start, stop = chunk * CHUNK, (chunk + 1) * CHUNK
-        _gelu_backward(dy[start:stop], x[start:stop], dx[start:stop])
 
 
 # sigmoid: y = 1 / (1 + exp(-x))

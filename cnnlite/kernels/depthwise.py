@@ -10,11 +10,11 @@ Shapes: x (N, H, W, C), kernel (KH, KW, C, M), y (N, OH, OW, C * M).
 """
 
 import numpy as np
-from numba import prange
 
 from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.im2col import NO_PADS, output_shape
+from cnnlite.kernels.threads import run
 
 CHUNKS = 16  # see conv2d_kernel_gradient
 
@@ -31,18 +31,17 @@ def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilatio
     require(out, "out", shape, x.dtype, owner)
     bias = np.zeros(channels, x.dtype) if bias is None else bias
     require(bias, "bias", (channels,), x.dtype, owner)
-    _depthwise(x, kernel, bias, out, strides, (pads[0][0], pads[1][0]), dilation)
+    run(_depthwise_task, shape[0] * shape[1], (x, kernel, bias, out, *_geometry(strides, pads, dilation)))
     return out
 
 
-@compiled(parallel=True)
-def _depthwise(x, kernel, bias, y, strides, before, dilation):
-    for unit in prange(y.shape[0] * y.shape[1]):
-        n, row = unit // y.shape[1], unit % y.shape[1]
-        _depthwise_row(x[n], kernel, bias, y[n, row], row, strides, before, dilation)
+@compiled(inner=True)
+def _depthwise_task(x, kernel, bias, y, strides, before, dilation, unit):
+    n, row = unit // y.shape[1], unit % y.shape[1]
+    _depthwise_row(x[n], kernel, bias, y[n, row], row, strides, before, dilation)
 
 
-@compiled
+@compiled(inner=True)
 def _depthwise_row(x, kernel, bias, y, row, strides, before, dilation):
     h, w, channels = x.shape
     kh, kw, _, multiplier = kernel.shape
@@ -72,17 +71,16 @@ def depthwise_conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO
     require(kernel, "kernel", 4, dy.dtype, owner)
     out = np.empty(x_shape, dy.dtype) if out is None else out
     require(out, "out", x_shape, dy.dtype, owner)
-    _depthwise_input_gradient(dy, kernel, out, strides, (pads[0][0], pads[1][0]), dilation)
+    run(_input_gradient_task, len(out), (dy, kernel, out, *_geometry(strides, pads, dilation)))
     return out
 
 
-@compiled(parallel=True)
-def _depthwise_input_gradient(dy, kernel, dx, strides, before, dilation):
-    for n in prange(dx.shape[0]):
-        _depthwise_input_gradient_image(dy[n], kernel, dx[n], strides, before, dilation)
+@compiled(inner=True)
+def _input_gradient_task(dy, kernel, dx, strides, before, dilation, unit):
+    _depthwise_input_gradient_image(dy[unit], kernel, dx[unit], strides, before, dilation)
 
 
-@compiled
+@compiled(inner=True)
 def _depthwise_input_gradient_image(dy, kernel, dx, strides, before, dilation):
     h, w, channels = dx.shape
     kh, kw, _, multiplier = kernel.shape
@@ -113,20 +111,19 @@ def depthwise_conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=N
     out = np.empty(kernel_shape, x.dtype) if out is None else out
     require(out, "out", kernel_shape, x.dtype, owner)
     sums = np.zeros((max(1, min(len(x), CHUNKS)), *kernel_shape), x.dtype)
-    _depthwise_kernel_gradient(x, dy, sums, strides, (pads[0][0], pads[1][0]), dilation)
+    run(_kernel_gradient_task, len(sums), (x, dy, sums, *_geometry(strides, pads, dilation)))
     np.sum(sums, axis=0, out=out)
     return out
 
 
-@compiled(parallel=True)
-def _depthwise_kernel_gradient(x, dy, sums, strides, before, dilation):
-    chunks = sums.shape[0]
-    for chunk in prange(chunks):
-        for n in range(chunk * x.shape[0] // chunks, (chunk + 1) * x.shape[0] // chunks):
-            _depthwise_kernel_gradient_image(x[n], dy[n], sums[chunk], strides, before, dilation)
+@compiled(inner=True)
+def _kernel_gradient_task(x, dy, sums, strides, before, dilation, unit):
+    chunks = len(sums)
+    for n in range(unit * len(x) // chunks, (unit + 1) * len(x) // chunks):
+        _depthwise_kernel_gradient_image(x[n], dy[n], sums[unit], strides, before, dilation)
 
 
-@compiled
+@compiled(inner=True)
 def _depthwise_kernel_gradient_image(x, dy, sums, strides, before, dilation):
     h, w, channels = x.shape
     kh, kw, _, multiplier = sums.shape
@@ -145,6 +142,10 @@ def _depthwise_kernel_gradient_image(x, dy, sums, strides, before, dilation):
                     for m in range(multiplier):
                         for c in range(channels):
                             target[c, m] += source[c] * gradient[c * multiplier + m]
+
+
+def _geometry(strides, pads, dilation):
+    return tuple(strides), (pads[0][0], pads[1][0]), tuple(dilation)
 
 
 def _kernel_shape(kernel_shape, x_shape, owner):

@@ -13,11 +13,11 @@ Every output pixel becomes a row, and holds the window of pixels that the kernel
 """
 
 import numpy as np
-from numba import prange
 
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.geometry import padded_output_size
+from cnnlite.kernels.threads import run
 
 NO_PADS = ((0, 0), (0, 0))
 
@@ -30,18 +30,18 @@ def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     shape = (n * oh * ow, window[0] * window[1] * c)
     out = np.empty(shape, x.dtype) if out is None else out
     require(out, "out", shape, x.dtype, "im2col")
-    _im2col(x, window, strides, (pads[0][0], pads[1][0]), dilation, out.reshape(n, oh, ow, *window, c))
+    arguments = (x, tuple(window), tuple(strides), (pads[0][0], pads[1][0]), tuple(dilation))
+    run(_im2col_task, n * oh, (*arguments, out.reshape(n, oh, ow, *window, c)))
     return out
 
 
-@kernel(parallel=True)
-def _im2col(x, window, strides, before, dilation, cols):
-    n, oh = cols.shape[0], cols.shape[1]
-    for unit in prange(n * oh):
-        _im2col_row(x[unit // oh], unit % oh, window, strides, before, dilation, cols[unit // oh, unit % oh])
+@kernel(inner=True)
+def _im2col_task(x, window, strides, before, dilation, cols, unit):
+    n, row = unit // cols.shape[1], unit % cols.shape[1]
+    _im2col_row(x[n], row, window, strides, before, dilation, cols[n, row])
 
 
-@kernel
+@kernel(inner=True)
 def _im2col_row(image, row, window, strides, before, dilation, cols):
     """Fill (OW, KH, KW, C), the windows of one row of output pixels."""
     height, width, channels = image.shape
@@ -70,22 +70,22 @@ def col2im(cols, x_shape, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1),
     require(cols, "cols", (n * oh * ow, window[0] * window[1] * c), None, "col2im")
     out = np.empty(x_shape, cols.dtype) if out is None else out
     require(out, "out", x_shape, cols.dtype, "col2im")
-    _col2im(cols.reshape(n, oh, ow, *window, c), window, strides, (pads[0][0], pads[1][0]), dilation, out)
+    arguments = (cols.reshape(n, oh, ow, *window, c), tuple(window), tuple(strides), (pads[0][0], pads[1][0]))
+    run(_col2im_task, n, (*arguments, tuple(dilation), out))
     return out
 
 
-@kernel(parallel=True)
-def _col2im(cols, window, strides, before, dilation, x):
+@kernel(inner=True)
+def _col2im_task(cols, window, strides, before, dilation, x, unit):
     # One thread an image, because windows overlap: two threads in one image would add to the same pixel.
-    for i in prange(x.shape[0]):
-        x[i] = 0
-        for row in range(cols.shape[1]):
-            col2im_row(cols[i, row], row, window, strides, before, dilation, x[i], 0)
+    x[unit] = 0
+    for row in range(cols.shape[1]):
+        _col2im_row(cols[unit, row], row, window, strides, before, dilation, x[unit])
 
 
-@kernel
-def col2im_row(cols, row, window, strides, before, dilation, image, first_channel):
-    """Add (OW, KH, KW, C), the windows of one row of output pixels, to C channels of the image."""
+@kernel(inner=True)
+def _col2im_row(cols, row, window, strides, before, dilation, image):
+    """Add (OW, KH, KW, C), the windows of one row of output pixels, to the image."""
     height, width, _ = image.shape
     for column in range(cols.shape[0]):
         for ky in range(window[0]):
@@ -99,7 +99,7 @@ def col2im_row(cols, row, window, strides, before, dilation, image, first_channe
                 source = cols[column, ky, kx]
                 target = image[y, x]
                 for c in range(source.shape[0]):
-                    target[first_channel + c] += source[c]
+                    target[c] += source[c]
 
 
 def output_shape(x_shape, window, strides, pads, dilation):

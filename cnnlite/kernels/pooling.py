@@ -27,8 +27,8 @@ def _checked_shape(x, window, strides, pads, owner):
     fits = all(max(pad) < size and min(pad) >= 0 for pad, size in zip(pads, window))
     if min(strides) < 1 or not fits or min(shape[1:3]) < 1:
         raise ValueError(
-            f"{owner}: a window must hold a pixel wherever it is: pads must be smaller than it, strides at least 1, and "
-            f"the image as large as it. Received: images of {x.shape[1:3]}, window={window}, strides={strides}, "
+            f"{owner}: a window must hold a pixel wherever it is: pads must be smaller than it, strides at least 1, "
+            f"and the image as large as it. Received: images of {x.shape[1:3]}, window={window}, strides={strides}, "
             f"pads={pads}."
         )
     return shape
