@@ -127,7 +127,10 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     elif n < CHUNKS and len(z) and not statistics and out is None:
         # A band begins with a tile, so that its bits are those of the whole image.
         height = TILE + 1 - kernel.shape[0] if len(spectra) else 1
-        _forward_bands(*arguments[:8], height, min(-(-plan.oh // height), -(-CHUNKS // n)))
+        are_moderate = np.ones(x.shape[:2], np.bool_)
+        if len(spectra):
+            _moderate_rows(x, are_moderate)
+        _forward_bands(*arguments[:8], are_moderate, height, min(-(-plan.oh // height), -(-CHUNKS // n)))
     else:
         _forward(*arguments, plan.images)
     return sums
@@ -326,15 +329,22 @@ def _forward_alone(addresses, x, weights, spectra, start, window, groups, z, mea
 
 
 @compiled(parallel=True)
-def _forward_bands(addresses, x, weights, spectra, start, window, groups, z, height, bands):
+def _moderate_rows(x, result):
+    n, height = result.shape
+    for unit in prange(n * height):
+        result[unit // height, unit % height] = moderate(x[unit // height, unit % height])
+
+
+@compiled(parallel=True)
+def _forward_bands(addresses, x, weights, spectra, start, window, groups, z, are_moderate, height, bands):
     """Cut few, large images into bands of rows, each of which is a smaller image."""
     for unit in prange(len(x) * bands):
-        _forward_band(addresses, x, weights, spectra, start, window, groups, z, unit // bands, height, unit % bands,
-                      bands)
+        _forward_band(addresses, x, weights, spectra, start, window, groups, z, are_moderate, unit // bands, height,
+                      unit % bands, bands)
 
 
 @compiled
-def _forward_band(addresses, x, weights, spectra, start, window, groups, z, n, height, band, bands):
+def _forward_band(addresses, x, weights, spectra, start, window, groups, z, are_moderate, n, height, band, bands):
     window, h, oh = as_window(window), x.shape[1], z.shape[1]
     pieces = (oh + height - 1) // height
     first, last = band * pieces // bands * height, min(oh, (band + 1) * pieces // bands * height)
@@ -346,8 +356,14 @@ def _forward_band(addresses, x, weights, spectra, start, window, groups, z, n, h
                    window.dilation_h, window.dilation_w)
     image = rows.reshape(1, rows.shape[0], rows.shape[1], rows.shape[2])
     part = z[n][first:last]
-    _convolve(addresses, image, weights, spectra, start, moved, groups,
-              part.reshape(1, part.shape[0], part.shape[1], part.shape[2]))
+    part = part.reshape(1, part.shape[0], part.shape[1], part.shape[2])
+    if len(spectra) and not are_moderate[n].all():
+        # All bands of an image go the same way, so that its bits don't depend on whether it was cut.
+        filters = part.shape[3]
+        panels = _panels_of(weights, weights.size // filters, filters, filters, 1, 1, 0)
+        direct_images(addresses[0], image, panels, start, moved, groups, part)
+    else:
+        _convolve(addresses, image, weights, spectra, start, moved, groups, part)
 
 
 @compiled
