@@ -60,7 +60,7 @@ def followings(draw):
 @st.composite
 def stacks(draw):
     """Draw the shape of an image, and one or two convolutions, each with what follows it."""
-    shape = (draw(st.integers(5, 13)), draw(st.integers(5, 13)), draw(st.sampled_from(CHANNELS)))
+    shape = (draw(st.integers(9, 14)), draw(st.integers(9, 14)), draw(st.sampled_from(CHANNELS)))
     channels, specs = shape[2], []
     for _ in range(draw(st.integers(1, 2))):
         convolution = draw(convolutions(channels))
