@@ -4,23 +4,39 @@
 #   make mnist ARGS="--epochs 10 --seed 1"  with options
 #   make test                               all tests
 #   make test ARGS="-k conv2d"              some of them
+#   make test-bounds                        the kernels with numba's check of every index
+#   make test-plain                         the library in plain NumPy, nothing compiled
 #   make lint                               ruff and mypy
 #   make parity                             install PyTorch and Keras, which the parity tests compare with
-#   make bench                              measure cnnlite beside PyTorch; results in results/benchmarks
-#   make bench ARGS="--quick"               a try of a minute
+#   make bench                              measure cnnlite beside PyTorch, Keras on TensorFlow, JAX and ONNX Runtime;
+#                                           20 minutes; results in results/benchmarks
+#   make bench ARGS="--quick"               a try of some minutes
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 
-.PHONY: mnist test lint parity bench clean
+.PHONY: mnist test test-bounds test-plain lint parity bench clean
 
 mnist: $(VENV)/installed-plot
 	$(BIN)/python examples/train_mnist.py $(ARGS)
 
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
+
+# One thread, because numba loses an error in any other; a cache of its own, because numba does not tell the two kinds
+# of code apart. Kernels and layers alone, as what lies above them indexes nothing; test_jit runs other kernels.
+test-bounds: $(VENV)/installed-test
+	NUMBA_BOUNDSCHECK=1 NUMBA_NUM_THREADS=1 NUMBA_CACHE_DIR=$(abspath $(VENV)/cache-bounds) \
+	    $(BIN)/python -m pytest tests/kernels tests/layers --ignore=tests/kernels/test_jit.py $(ARGS)
+
+# Left out is what trains for long, which takes minutes without kernels, and what has nothing to do with them. The tests
+# of compiled code skip themselves.
+test-plain: $(VENV)/installed-test
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(ARGS) --ignore=tests/keras_scripts --ignore=tests/test_keras_scripts.py \
+	    --ignore=tests/test_examples.py --ignore=tests/test_benchmarks.py --ignore=tests/test_determinism.py \
+	    --ignore=tests/test_readme.py --ignore=tests/test_typing.py --ignore=tests/datasets
 
 lint: $(VENV)/installed-lint
 	$(BIN)/python -m ruff check .

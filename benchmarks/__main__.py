@@ -1,52 +1,54 @@
 """Measure cnnlite beside other libraries, and write down the ratios.
 
-    python -m benchmarks                        everything, some minutes
+    python -m benchmarks                        everything, about 20 minutes
     python -m benchmarks --quick                a little of everything, to see that it works
-    python -m benchmarks --only train,conv      some topics: train, infer, conv, start, roof
+    python -m benchmarks --only train,conv      some topics: train, infer, conv, roof, start, memory, growth
 
-Leaves results.json, results.md and results.png in the folder given by --out. README.md says how to read them.
+Leaves results.json, results.md and pictures in the folder given by --out. README.md says how to read them.
 """
 
 import argparse
 import importlib.util
 import sys
+import time
 from pathlib import Path
 
-from benchmarks import machine, report
+from benchmarks import figures, machine, report, tables
 from benchmarks.measure import Bench
-from benchmarks.sides import ONNX, SIDES, TORCH, is_installed
+from benchmarks.sides import SIDES, TORCH, is_installed, what_is_missing
 from benchmarks.topics import TOPICS
 
 
 def main():
     options = read_options()
     require_opponents(options.only)
-    names = [name for name in SIDES if is_installed(name)]
-    if ONNX not in names and "infer" in options.only:
-        print("ONNX Runtime is left out; `pip install onnx onnxruntime` brings it in.", file=sys.stderr)
-    rounds = options.rounds or (2 if options.quick else 7)
-    run = {"rounds": rounds, "threads": options.threads, "quick": options.quick, "load_before": machine.load()}
+    missing = {name: why for name in SIDES if (why := what_is_missing(name))}
+    for name, why in missing.items():
+        print(f"{name} is left out; {why}.", file=sys.stderr)
+    names = [name for name in SIDES if name not in missing]
+    rounds = options.rounds or (2 if options.quick else 5)
+    run = {"rounds": rounds, "threads": options.threads, "quick": options.quick, "missing": missing,
+           "load_before": machine.load(), "seconds": {}}
+    times = machine.times()
     results = []
-    bench = Bench(names, rounds, seconds=0.05 if options.quick else 0.4, threads=options.threads)
+    bench = Bench(names, rounds, seconds=0.05 if options.quick else 0.35, threads=options.threads)
     try:
         for topic in options.only:
+            start = time.monotonic()
             for result in TOPICS[topic](bench, options.quick):
                 results.append(result)
-                print(one_line(result), file=sys.stderr, flush=True)
+                print(figures.in_one_line(result), file=sys.stderr, flush=True)
+            run["seconds"][topic] = round(time.monotonic() - start)
+            # After each topic, so that a run which is interrupted keeps what it has.
+            whole = {"machine": machine.describe(), "run": {**run, "load_after": machine.load()}, "results": results}
+            report.write(whole, options.out)
     finally:
         bench.close()
-    run["load_after"] = machine.load()
-    whole = {"machine": machine.describe(), "run": run, "results": results}
+    # What the sides used themselves is known when their processes have ended.
+    whole["run"].update(machine.meanwhile(times, machine.times()))
     report.write(whole, options.out)
-    print(report.markdown(whole))
-    print(f"Written to {options.out}.")
-
-
-def one_line(result):
-    if result["topic"] == "roof":
-        return f"{result['work']}: {report.share_of_roof(result)['share']:.0%} of SGEMM"
-    figures = report.compare(result)
-    return f"{figures['work']}: {figures['ratio']:.2f} times as fast as {figures['best']}"
+    print(tables.on_screen(whole))
+    print(f"Written to {options.out}; results.md has every single convolution too.")
 
 
 def read_options():
@@ -54,7 +56,7 @@ def read_options():
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="short blocks, two rounds, less of each topic")
-    parser.add_argument("--rounds", type=int, help="how many blocks each side gets, by default 7")
+    parser.add_argument("--rounds", type=int, help="how many blocks each side gets, by default 5")
     parser.add_argument("--only", type=topics, default=list(TOPICS), help=f"some of {','.join(TOPICS)}")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="threads a side may use, by default all")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="the folder to write to")

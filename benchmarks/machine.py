@@ -2,10 +2,13 @@
 
 import os
 import platform
+import time
 from importlib import metadata
 from pathlib import Path
 
-PACKAGES = ["cnnlite", "numpy", "numba", "llvmlite", "torch", "onnxruntime"]
+PACKAGES = [
+    "cnnlite", "numpy", "numba", "llvmlite", "torch", "tensorflow-cpu", "tensorflow", "keras", "jax", "onnxruntime",
+]
 BUSY = 0.5  # of a core
 
 
@@ -17,6 +20,31 @@ def cores():
 def load():
     """Return how many processes wanted a core during the last minute, or None where the system does not say."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def times():
+    """Return what processors did until now, in seconds of one core, or None where the system does not say.
+
+    "all" is the work of all processes, "own" that of this one and of its children that have ended, "stolen" what the
+    host of a virtual machine gave to others.
+    """
+    file = Path("/proc/stat")
+    if not file.exists():
+        return None
+    ticks = [int(field) / os.sysconf("SC_CLK_TCK") for field in file.read_text().splitlines()[0].split()[1:9]]
+    user, nice, system, _, _, interrupts, soft_interrupts, stolen = ticks
+    own = sum(os.times()[:4])
+    return {"all": user + nice + system + interrupts + soft_interrupts, "own": own, "stolen": stolen,
+            "clock": time.monotonic()}
+
+
+def meanwhile(before, after):
+    """Return how many cores other processes used, and how many the host took away, on average between two `times`."""
+    if before is None or after is None:
+        return {}
+    spent = {name: after[name] - before[name] for name in before}
+    others = max(0.0, spent["all"] - spent["own"])
+    return {"others": others / spent["clock"], "stolen": spent["stolen"] / spent["clock"]}
 
 
 def describe():

@@ -2,9 +2,11 @@
 
 import math
 import statistics
+import sys
 import time
 
-from benchmarks.workers import Worker
+from benchmarks.sides import CNNLITE, NUMPY
+from benchmarks.workers import SideFailed, Worker
 
 PAUSE = 0.05  # seconds in which the threads of the side that has just worked go to sleep
 
@@ -23,18 +25,37 @@ class Bench:
         self.names, self.rounds, self.seconds, self.threads = names, rounds, seconds, threads
         self._workers = {}
 
-    def compare(self, jobs):
-        """Take {side: job} and return {side: [seconds a repetition took, for each round]} of those that are there."""
-        workers = [self._worker(name) for name in jobs if name in self.names]
-        require_agreement({worker.name: worker.prepare(jobs[worker.name]) for worker in workers})
+    def compare(self, jobs, seconds=None, rounds=None, threads=None):
+        """Let the sides do {side: job} in turns, those of them that are there.
+
+        Returns what is kept of it: "seconds", {side: [what a repetition took, for each round]}, and "notes",
+        {side: how it did it}. A side whose library fails is left out, and its note says why. `threads` makes
+        each side use just so many.
+        """
+        workers, checks, notes = [], {}, {}
+        for name in jobs:
+            if name not in self.names:
+                continue
+            worker = self._worker(name)
+            try:
+                checks[name], notes[name] = worker.prepare(jobs[name], threads)
+            except SideFailed as error:
+                if name in (CNNLITE, NUMPY):
+                    raise
+                self._workers.pop(name).close()  # the next job gets a new one
+                notes[name] = f"left out: {error}"
+                print(f"{name} is left out of this: {error}", file=sys.stderr)
+            else:
+                workers.append(worker)
+        require_agreement(checks)
         times = {worker.name: [] for worker in workers}
-        for turn in range(self.rounds):
+        for turn in range(rounds or self.rounds):
             # Nobody comes first always.
             first = turn % len(workers)
             for worker in workers[first:] + workers[:first]:
                 time.sleep(PAUSE)
-                times[worker.name].append(statistics.median(worker.run(self.seconds)))
-        return times
+                times[worker.name].append(statistics.median(worker.run(seconds or self.seconds)))
+        return {"seconds": times, "notes": notes}
 
     def _worker(self, name):
         if name not in self._workers:
@@ -47,7 +68,8 @@ class Bench:
 
 
 def require_agreement(checks):
-    """Raise a RuntimeError unless all sides do the same work: nets of as many weights, results of one size."""
+    """Raise a RuntimeError unless all sides do the same work: nets of just as many weights, results of one size."""
     numbers = [number for number in checks.values() if number is not None]
-    if not all(math.isclose(number, numbers[0], rel_tol=1e-3) for number in numbers):
+    tolerance = 0 if all(isinstance(number, int) for number in numbers) else 1e-3
+    if not all(math.isclose(number, numbers[0], rel_tol=tolerance) for number in numbers):
         raise RuntimeError(f"The sides do not do the same work: {checks}.")

@@ -1,4 +1,4 @@
-"""What is measured: networks and convolutions as plain data, from which every library builds its own."""
+"""What is trained and asked: networks as plain data, from which every library builds its own."""
 
 from typing import NamedTuple
 
@@ -6,42 +6,70 @@ DROPOUT = 0.5
 
 
 class Net(NamedTuple):
-    """A stack of layers, each a tuple of its kind and numbers, the shape of a sample, and the batch to train with."""
+    """The shape of a sample, the batch to train with, and a stack of layers, each a tuple of its kind and numbers."""
 
     input_shape: tuple
     batch: int
     layers: list
 
 
-# conv: filters, size, "valid" or "same"; pool: size; dense: units. All convolutions and dense layers have a bias.
+def conv(filters, size, padding="valid", bias=True):
+    return ("conv", filters, size, padding, bias)
+
+
+def dense(units, bias=True):
+    return ("dense", units, bias)
+
+
+def w1(size=28, filters=32, batch=128):
+    return Net((size, size, 1), batch, [
+        conv(filters, 3), ("relu",), ("pool", 2),
+        conv(2 * filters, 3), ("relu",), ("pool", 2),
+        ("flatten",), ("dropout",), dense(10),
+    ])
+
+
 NETS = {
-    "W1": Net((28, 28, 1), 128, [
-        ("conv", 32, 3, "valid"), ("relu",), ("pool", 2),
-        ("conv", 64, 3, "valid"), ("relu",), ("pool", 2),
-        ("flatten",), ("dropout",), ("dense", 10),
-    ]),
+    "W1": w1(),
     "W2": Net((28, 28, 1), 128, [
-        ("conv", 32, 3, "valid"), ("batchnorm",), ("relu",), ("pool", 2),
-        ("conv", 64, 3, "valid"), ("batchnorm",), ("relu",), ("pool", 2),
-        ("flatten",), ("dense", 128), ("relu",), ("dense", 10),
+        conv(32, 3), ("batchnorm",), ("relu",), ("pool", 2),
+        conv(64, 3), ("batchnorm",), ("relu",), ("pool", 2),
+        ("flatten",), dense(128), ("relu",), dense(10),
+    ]),
+    "W3": Net((28, 28, 1), 512, [
+        conv(32, 5), ("relu",), conv(32, 5), ("relu",), ("batchnorm",), ("pool", 2),
+        conv(64, 3), ("relu",), conv(64, 3), ("relu",), ("batchnorm",), ("pool", 2),
+        ("flatten",), dense(10),
     ]),
     "LeNet-5": Net((28, 28, 1), 128, [
-        ("conv", 6, 5, "same"), ("relu",), ("pool", 2),
-        ("conv", 16, 5, "valid"), ("relu",), ("pool", 2),
-        ("flatten",), ("dense", 120), ("relu",), ("dense", 84), ("relu",), ("dense", 10),
+        conv(6, 5, "same"), ("relu",), ("pool", 2),
+        conv(16, 5), ("relu",), ("pool", 2),
+        ("flatten",), dense(120), ("relu",), dense(84), ("relu",), dense(10),
     ]),
-    "MLP": Net((784,), 128, [("dense", 512), ("relu",), ("dense", 512), ("relu",), ("dense", 10)]),
+    "MLP": Net((784,), 128, [dense(512), ("relu",), dense(512), ("relu",), dense(10)]),
+    # An, Lee, Park, Yang and So, "An ensemble of simple convolutional neural network models for MNIST digit
+    # recognition", arXiv:2008.10400: the one of their networks with 3x3 kernels.
+    "M3": Net((28, 28, 1), 120, [
+        *(layer for filters in range(32, 177, 16)
+          for layer in [conv(filters, 3, bias=False), ("batchnorm",), ("relu",)]),
+        ("flatten",), dense(10, bias=False), ("batchnorm",),
+    ]),
 }
 
-# N, H = W, C, F, K; stride 1, no padding.
-CONVOLUTIONS = [
-    (128, 28, 1, 32, 3),
-    (128, 13, 32, 64, 3),
-    (128, 24, 32, 32, 5),
-    (128, 10, 32, 64, 3),
-    (128, 8, 64, 64, 3),
-]
-DIRECTIONS = ["forward", "kernel gradient", "input gradient"]
+
+def training(net):
+    """Return the job of one training step, as it goes to the workers."""
+    return {"kind": "train", "net": net, "batch": net.batch}
+
+
+def inference(net, batch):
+    return {"kind": "infer", "net": net, "batch": batch}
+
+
+def net_of(job):
+    """Return the network of a job, which has come to a worker as lists."""
+    input_shape, batch, layers = job["net"]
+    return Net(tuple(input_shape), batch, layers)
 
 
 def shapes(net):
@@ -51,7 +79,7 @@ def shapes(net):
         kind, *numbers = layer
         before = shape
         if kind == "conv":
-            filters, size, padding = numbers
+            filters, size, padding, _ = numbers
             shrinks = size - 1 if padding == "valid" else 0
             shape = (shape[0] - shrinks, shape[1] - shrinks, filters)
         elif kind == "pool":
@@ -73,7 +101,7 @@ def training_flops(net):
     total, products = 0, 2
     for (kind, *numbers), before, after in shapes(net):
         if kind == "conv":
-            filters, size, _ = numbers
+            filters, size, *_ = numbers
             total += products * 2 * net.batch * after[0] * after[1] * filters * size * size * before[2]
             products = 3
         elif kind == "dense":

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 
+from benchmarks.nets import NETS, training
 from benchmarks.sides import SIDES, TORCH
 from benchmarks.workers import environment
 
@@ -47,8 +48,8 @@ def main(name):
         importlib.import_module(package)
     imported = time.time()
     threads = int(os.environ["NUMBA_NUM_THREADS"])
-    module = importlib.import_module(SIDES[name].module)
-    run, _ = module.prepare({"kind": "train", "net": "W1", "batch": 128}, SIDES[name].layout, threads)
+    module = importlib.import_module(f"benchmarks.sides.{SIDES[name].module}")
+    run, _ = module.prepare(training(NETS["W1"]), SIDES[name].layout, threads)
     run()
     print(json.dumps({"import": imported, "step": time.time()}))
 

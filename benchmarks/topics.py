@@ -1,60 +1,85 @@
 """What is measured, by topic. Each function yields its results one by one, so that they are shown as they come."""
 
-from benchmarks.nets import CONVOLUTIONS, DIRECTIONS, NETS, training_flops
-from benchmarks.sides import ONNX, TORCH, TORCH_LAST
+from benchmarks.convolutions import DIRECTIONS, SWEEP
+from benchmarks.growth import series
+from benchmarks.memory import peaks
+from benchmarks.nets import NETS, inference, training, training_flops
+from benchmarks.sides import CNNLITE, CONVOLVES, INFERS, NUMPY, TORCH, TORCH_LAST, TRAINS
 from benchmarks.start import first_steps
 
-INFERENCE_BATCHES = [1, 32, 128]
+INFERENCE_BATCHES = [1, 32, 128, 512]
+SWEEP_SECONDS, SWEEP_ROUNDS = 0.06, 5
 SGEMM_SIZE = 2048
+COPIED = 256 * 2**20  # bytes, more than caches hold
 
 
-def result(topic, work, seconds):
-    """Return what is kept of one comparison: {side: [seconds, for each round]} and what they were spent on."""
-    return {"topic": topic, "work": work, "seconds": seconds}
+def result(topic, work, comparison, **more):
+    """Return what is kept of one comparison: what was done, how long it took each side, and more to judge it by."""
+    return {"topic": topic, "work": work, **comparison, **more}
 
 
 def train(bench, quick):
     """Training steps: forward, loss, backward, Adam."""
     for name in ["W1"] if quick else NETS:
-        yield result("train", f"train {name}", compare(bench, training(name), ["cnnlite", TORCH, TORCH_LAST]))
+        yield result("train", f"train {name}", bench.compare(dict.fromkeys(TRAINS, training(NETS[name]))))
 
 
 def infer(bench, quick):
     """`model(x)`, the batch a NumPy array or a tensor already."""
-    for n in INFERENCE_BATCHES:
-        job = {"kind": "infer", "net": "W1", "batch": n}
-        yield result("infer", f"infer W1, batch {n}", compare(bench, job, ["cnnlite", TORCH, TORCH_LAST, ONNX]))
+    for name in ["W1"] if quick else ["W1", "W2"]:
+        for batch in [1] if quick else INFERENCE_BATCHES:
+            comparison = bench.compare(dict.fromkeys(INFERS, inference(NETS[name], batch)))
+            yield result("infer", f"infer {name}, batch {batch}", comparison)
 
 
 def conv(bench, quick):
-    """Single convolutions, each direction on its own."""
-    for shape in CONVOLUTIONS[:1] if quick else CONVOLUTIONS:
-        n, size, channels, filters, kernel_size = shape
+    """Single convolutions, each direction on its own, in short blocks, and the machine's two roofs."""
+    yield from roofs(bench)
+    seconds, rounds = min(SWEEP_SECONDS, bench.seconds), min(SWEEP_ROUNDS, bench.rounds)
+    for shape in SWEEP[:1] if quick else SWEEP:
         for direction in DIRECTIONS:
-            work = f"{direction}, {n}x{size}x{size}x{channels}, {filters} filters {kernel_size}x{kernel_size}"
             job = {"kind": "conv", "shape": shape, "direction": direction}
-            yield result("conv", work, compare(bench, job, ["cnnlite", TORCH, TORCH_LAST]))
+            comparison = bench.compare(dict.fromkeys(CONVOLVES, job), seconds, rounds)
+            yield result("conv", f"{direction}, {shape}", comparison, direction=direction, shape=shape._asdict(),
+                         flops=shape.flops(), bytes=shape.bytes())
+
+
+def roofs(bench):
+    sgemm = {"kind": "sgemm", "n": SGEMM_SIZE}
+    yield result("machine", "SGEMM", bench.compare({NUMPY: sgemm}), flops=2 * SGEMM_SIZE**3)
+    # Each byte is read and written.
+    yield result("machine", "copy", bench.compare({NUMPY: {"kind": "copy", "bytes": COPIED}}), bytes=2 * COPIED)
+
+
+def roof(bench, quick):
+    """How near training comes to the machine's own matrix product, the two in turns."""
+    for name in ["W1"] if quick else ["W2", "W3"]:
+        comparison = bench.compare({CNNLITE: training(NETS[name]), NUMPY: {"kind": "sgemm", "n": SGEMM_SIZE}})
+        flops = {CNNLITE: training_flops(NETS[name]), NUMPY: 2 * SGEMM_SIZE**3}
+        yield result("roof", f"train {name}", comparison, flops=flops)
 
 
 def start(bench, quick):
     """Whole processes, from their start on."""
     for work, seconds in first_steps(bench.threads, 1 if quick else bench.rounds, TORCH in bench.names):
-        yield result("start", work, seconds)
+        yield result("start", work, {"seconds": seconds})
 
 
-def roof(bench, quick):
-    """How near training comes to the machine's own matrix product, the two in turns."""
-    seconds = bench.compare({"cnnlite": training("W2"), "SGEMM": {"kind": "sgemm", "n": SGEMM_SIZE}})
-    flops = {"cnnlite": training_flops(NETS["W2"]), "SGEMM": 2 * SGEMM_SIZE**3}
-    yield {**result("roof", "train W2", seconds), "flops": flops}
+def memory(bench, quick):
+    """The most memory that a process held which imports a library and trains for some steps."""
+    names = [name for name in (CNNLITE, TORCH, TORCH_LAST) if name in bench.names]
+    for net in ["W1"] if quick else ["W1", "W3"]:
+        yield result("memory", f"train {net}", {"bytes": peaks(names, net, bench.threads, min(bench.rounds, 3))})
 
 
-def training(name):
-    return {"kind": "train", "net": name, "batch": NETS[name].batch}
+def growth(bench, quick):
+    """How the time of W1's training step grows with one thing at a time."""
+    for by, points in series(bench.threads).items():
+        for value, net, threads in points[:2] if quick else points:
+            jobs = dict.fromkeys([CNNLITE, TORCH, TORCH_LAST], training(net))
+            comparison = bench.compare(jobs, bench.seconds / 2, min(bench.rounds, 3), threads)
+            yield result("growth", f"{by} {value}", comparison, by=by, value=value)
 
 
-def compare(bench, job, names):
-    return bench.compare(dict.fromkeys(names, job))
-
-
-TOPICS = {"train": train, "infer": infer, "conv": conv, "start": start, "roof": roof}
+TOPICS = {"train": train, "infer": infer, "conv": conv, "roof": roof, "start": start, "memory": memory,
+          "growth": growth}

@@ -7,24 +7,32 @@ them wait at a pipe, and a block of work begins with a repetition that does not 
 Run as a program this file is the worker: a line of JSON comes in, a line of JSON goes out.
 """
 
+import contextlib
 import importlib
 import json
 import os
 import subprocess
 import sys
 import time
+import traceback
 from pathlib import Path
 
 from benchmarks.sides import SIDES
+from benchmarks.sides.ways import fastest
 
 ROOT = Path(__file__).parent.parent
 THREAD_VARIABLES = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+LONG = 0.7  # seconds, more than a block
 
 
 def environment(threads):
     """Return the variables for a process that may use so many threads and finds this source."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **dict.fromkeys(THREAD_VARIABLES, str(threads))}
+
+
+class SideFailed(Exception):
+    """A side could not do a job, or its process has died; the message says why."""
 
 
 class Worker:
@@ -37,24 +45,36 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
         )
 
-    def prepare(self, job):
-        """Let the worker make ready for a job, and do it once; return its check number."""
-        return self._ask({"prepare": job, "threads": self.threads})
+    def prepare(self, job, threads=None):
+        """Let the worker make ready for a job, and do it once.
+
+        Returns its check number, and a note that says which way of doing it was the fastest. With `threads` the
+        side uses just so many; without, it uses all, or what suits it best.
+        """
+        counts = [threads or self.threads]
+        if threads is None and SIDES[self.name].tries_threads and self.threads > 1:
+            counts.insert(0, 1)
+        return self._ask({"prepare": job, "threads": counts})
 
     def run(self, seconds):
         """Let the worker repeat its job for about that long; return how long each repetition took."""
         return self._ask({"run": seconds})
 
     def _ask(self, message):
-        self.process.stdin.write(json.dumps(message) + "\n")
-        self.process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(message) + "\n")
+            self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"The process of {self.name} has ended early; what it said stands above.")
-        return json.loads(answer)
+            raise SideFailed("its process has ended early; what it said stands above")
+        answer = json.loads(answer)
+        if "failed" in answer:
+            raise SideFailed(answer["failed"])
+        return answer["answer"]
 
     def close(self):
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
         self.process.stdout.close()
 
@@ -63,23 +83,54 @@ def main(name):
     # Answers have a channel of their own: whatever a library prints goes to the screen.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    side = SIDES[name]
-    module = importlib.import_module(side.module)
+    run = None
     for line in sys.stdin:
         message = json.loads(line)
-        if "prepare" in message:
-            run, answer = module.prepare(message["prepare"], side.layout, message["threads"])
-            run()
-        else:
-            answer = repeat(run, message["run"])
+        try:
+            if "prepare" in message:
+                run = None  # what the last job held must not stay in memory while this one is made
+                run, *answer = prepare(name, message["prepare"], message["threads"])
+            else:
+                answer = repeat(run, message["run"])
+            answer = {"answer": answer}
+        except Exception as error:
+            traceback.print_exc()
+            answer = {"failed": f"{type(error).__name__}: {error}".splitlines()[0]}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
 
-def repeat(run, seconds, least=3):
+def prepare(name, job, thread_counts):
+    """Return a function that does the job with the number of threads that is the fastest, its check number, a note."""
+    side = SIDES[name]
+    module = importlib.import_module(f"benchmarks.sides.{side.module}")
+    found = {}
+
+    def with_threads(threads):
+        def make():
+            run, found["check"], *found["way"] = module.prepare(job, side.layout, threads)
+            return run
+        return make
+
+    ways = {threads: with_threads(threads) for threads in thread_counts}
+    run, threads = fastest(ways) if len(ways) > 1 else (ways[thread_counts[0]](), thread_counts[0])
     run()
+    return run, found["check"], *(found["way"] or [f"{threads} thread{'s' if threads > 1 else ''}"])
+
+
+def repeat(run, seconds):
+    """Return how long each repetition took.
+
+    The first one, which has to wake the threads and to fill the caches, does not count, unless it is so long that
+    this is nothing beside it.
+    """
+    start = time.perf_counter()
+    run()
+    first = time.perf_counter() - start
+    if first > LONG:
+        return [first]
     times, end = [], time.perf_counter() + seconds
-    while len(times) < least or time.perf_counter() < end:
+    while not times or time.perf_counter() < end:
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)

@@ -17,6 +17,11 @@ class Arrays:
     Only one batch at a time is converted to the model's dtype, into a buffer that the next one reuses: images
     in uint8 stay in uint8, and the arrays themselves are only read.
 
+    There is no kernel for this, and none that does a first `Rescaling` with it. Of a training step of 12 ms (batches
+    of 128 MNIST images, on one core) the rows and their conversion take 0.026 ms, the labels and the step's share of
+    the new order 0.002 and the layer 0.015: 0.4% together. A compiled loop that gathers, converts and scales in one
+    pass took 0.030 ms, one that leaves out the scaling as long; of 32x32x3 images 0.084 ms, against 0.091 and 0.064.
+
     Attributes:
         steps: how many batches a pass has.
         samples: how many samples a pass has.
@@ -55,8 +60,10 @@ class Arrays:
 
 
 def _rows(array, rows):
-    # A copy, so that nothing a user's own loss or metric does reaches the array.
-    return None if array is None else np.array(array[rows])
+    # A copy, which indices make by themselves, so that nothing a user's own loss or metric does reaches the array.
+    if array is None:
+        return None
+    return array[rows].copy() if isinstance(rows, slice) else array[rows]
 
 
 class Stream:

@@ -15,13 +15,13 @@ gradients, and each can be run, inspected and checked on its own.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 
+from cnnlite import kernels
 from cnnlite.kernels.batchnorm import combine_gradient_sums, combine_statistics
 from cnnlite.kernels.conv_block import (
     AVERAGE_POOL,
@@ -44,7 +44,7 @@ from cnnlite.layers.conv2d import Conv2D
 from cnnlite.layers.max_pool import MaxPool
 from cnnlite.types import Array, ArrayLike, Shape
 
-_is_on = ContextVar("fusion", default=os.environ.get("CNNLITE_KERNELS") != "reference")
+_is_on = ContextVar("fusion", default=kernels.COMPILED)
 
 
 @contextlib.contextmanager
@@ -134,10 +134,10 @@ class ConvBlock:
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         conv, norm = self.conv, self.norm
-        x = conv.prepare(x)
+        x = np.asarray(conv.prepare(x))
         z_shape = conv.output_image_shape(*x.shape)
         following, y, argmax = self._following(z_shape, training)
-        arguments = (x, conv.params["kernel"], conv.params.get("bias"), Geometry(*conv.geometry(x), conv.groups))
+        arguments = (x, conv.params["kernel"], conv.params.get("bias"), self._geometry(x))
         learning = norm is not None and training and norm.trainable
         if not learning:
             affine = inv_std = None
@@ -148,9 +148,9 @@ class ConvBlock:
             normalised = None
         else:
             z = conv.allocate("z", z_shape, training)
-            sums = conv_block(*arguments, following=following, z=z, statistics=True)
+            means, m2s = conv_block(*arguments, following=following, z=z, statistics=True)
             rows = (len(x), z_shape[1] * z_shape[2], z_shape[3])
-            mean, variance = combine_statistics(*sums, rows, x.dtype)
+            mean, variance = combine_statistics(means, m2s, rows, x.dtype)
             norm.learn(mean, variance, z_shape)
             inv_std = norm.inverse_deviation(variance)
             follow(z, self._affine(mean, inv_std), following, (y, argmax))
@@ -171,19 +171,22 @@ class ConvBlock:
         scale = terms = None
         if normalised is not None:
             z, mean, rows = normalised
-            sums = conv_block_gradient_sums(dy, out, z, mean, following)
-            dgamma, dbeta, terms = combine_gradient_sums(*sums, rows, inv_std, norm.gamma_and_beta()[0])
+            of_dy, of_product = conv_block_gradient_sums(dy, out, z, mean, following)
+            dgamma, dbeta, terms = combine_gradient_sums(of_dy, of_product, rows, inv_std, norm.gamma_and_beta()[0])
             norm.keep_gradients(dgamma, dbeta)
             normalised = (z, mean, terms)
         elif norm is not None:
             scale = inv_std * norm.gamma_and_beta()[0]
         dx = conv.allocate("dx", x.shape) if fills_dx else None
-        conv_block_backward(x, dy, conv.params["kernel"], Geometry(*conv.geometry(x), conv.groups), following, out,
-                            scale, normalised, dkernel, dbias, dx)
+        conv_block_backward(x, dy, conv.params["kernel"], self._geometry(x), following, out, scale, normalised, dkernel, dbias, dx)
         return dx
 
     def backward_weights(self, dy: Array) -> None:
         self.backward(dy, fills_dx=False)
+
+    def _geometry(self, x: Array) -> Geometry:
+        strides, pads, dilation = self.conv.geometry(x)
+        return Geometry(strides, pads, dilation, self.conv.groups)
 
     def _affine(self, mean: Array, inv_std: Array) -> Array:
         """Return the mean, the scale and the beta of the map of the BatchNorm."""

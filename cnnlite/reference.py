@@ -322,7 +322,7 @@ def softplus(x, out=None):
 
 
 def softplus_backward(dy, y, out=None):
-    return write(dy - dy * np.exp(-y), out)
+    return write(dy * (1 - np.exp(-y)), out)
 
 
 def softmax(x, axis=-1, out=None):

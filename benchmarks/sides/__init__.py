@@ -1,31 +1,69 @@
 """The libraries that are compared, a file each, and what of them is installed.
 
 A side's file has one function, `prepare(job, layout, threads)`. It returns a function without arguments which does
-the job once, and a number that must come out the same on every side.
+the job once, and a number that must come out the same on every side, or None. A third value, where there is one,
+says in a few words which of several ways was chosen.
 """
 
+import os
+import shutil
 from importlib.util import find_spec
 from typing import NamedTuple
 
-TORCH, TORCH_LAST, ONNX = "PyTorch", "PyTorch, channels last", "ONNX Runtime"
+CNNLITE, TORCH, TORCH_LAST, TORCH_COMPILE = "cnnlite", "PyTorch", "PyTorch, channels last", "torch.compile"
+ONNX, KERAS, JAX, NUMPY = "ONNX Runtime", "Keras on TensorFlow", "JAX", "NumPy"
+
+PYTORCH = [TORCH, TORCH_LAST, TORCH_COMPILE]  # what the best of PyTorch is looked for among
+TRAINS = [CNNLITE, *PYTORCH, KERAS, JAX]
+INFERS = [CNNLITE, *PYTORCH, ONNX, KERAS, JAX]
+CONVOLVES = [CNNLITE, TORCH, TORCH_LAST]
 
 
 class Side(NamedTuple):
-    """Where a side's code is, what it is told about the layout of images, and what must be installed."""
+    """Where a side's code is, what it is told, and what must be installed.
+
+    Attributes:
+        tries_threads: whether one thread and all of them are tried before timing, and the faster one kept. cnnlite
+            must choose for itself, as it does for its users; torch.compile tries before it compiles.
+        install: the packages to name to pip.
+        compiles: whether it needs a C++ compiler.
+    """
 
     module: str
-    layout: str
     requires: tuple
+    install: str = ""
+    layout: str = ""
+    tries_threads: bool = False
+    compiles: bool = False
 
 
+TORCH_VERSION = "torch==2.13.0"
 SIDES = {
-    "cnnlite": Side("benchmarks.sides.with_cnnlite", "", ("cnnlite",)),
-    TORCH: Side("benchmarks.sides.with_torch", "channels_first", ("torch",)),
-    TORCH_LAST: Side("benchmarks.sides.with_torch", "channels_last", ("torch",)),
-    ONNX: Side("benchmarks.sides.with_onnxruntime", "", ("onnx", "onnxruntime")),
-    "SGEMM": Side("benchmarks.sides.with_numpy", "", ("numpy",)),
+    CNNLITE: Side("with_cnnlite", ("cnnlite",)),
+    TORCH: Side("with_torch", ("torch",), TORCH_VERSION, "channels_first", tries_threads=True),
+    TORCH_LAST: Side("with_torch", ("torch",), TORCH_VERSION, "channels_last", tries_threads=True),
+    TORCH_COMPILE: Side("with_torch_compile", ("torch",), TORCH_VERSION, compiles=True),
+    ONNX: Side("with_onnxruntime", ("onnx", "onnxruntime"), "onnx onnxruntime", tries_threads=True),
+    KERAS: Side("with_keras", ("keras", "tensorflow"), "keras tensorflow-cpu"),
+    JAX: Side("with_jax", ("jax",), "jax"),
+    NUMPY: Side("with_numpy", ("numpy",)),
 }
 
 
+def what_is_missing(name):
+    """Return why a side can't take part, with the remedy, or None if it can."""
+    side = SIDES[name]
+    if not all(find_spec(package) for package in side.requires):
+        return f"`pip install {side.install}` brings it in"
+    if side.compiles and not cpp_compiler():
+        return "it needs a C++ compiler, such as g++, on the PATH or named by CXX"
+    return None
+
+
 def is_installed(name):
-    return all(find_spec(package) for package in SIDES[name].requires)
+    return what_is_missing(name) is None
+
+
+def cpp_compiler():
+    names = filter(None, [os.environ.get("CXX"), "g++", "clang++", "c++"])
+    return next(filter(None, map(shutil.which, names)), None)

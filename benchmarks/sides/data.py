@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from benchmarks.convolutions import Convolution
+
 CLASSES = 10
 
 
@@ -11,10 +13,11 @@ def batch(shape, n):
     return generator.normal(size=(n, *shape)).astype(np.float32), generator.integers(0, CLASSES, n)
 
 
-def convolution(n, size, channels, filters, kernel_size):
+def convolution(shape):
     """Return x (N, H, W, C), a kernel (K, K, C, F), a bias and an upstream gradient dy (N, OH, OW, F)."""
     generator = np.random.default_rng(0)
-    out = size - kernel_size + 1
-    x, kernel = (n, size, size, channels), (kernel_size, kernel_size, channels, filters)
-    shapes = [x, kernel, (filters,), (n, out, out, filters)]
-    return [generator.normal(size=shape).astype(np.float32) for shape in shapes]
+    shape = Convolution(*shape)
+    x, dy = (shape.n, shape.size, shape.size, shape.channels), (shape.n, shape.out, shape.out, shape.filters)
+    kernel = (shape.kernel_size, shape.kernel_size, shape.channels, shape.filters)
+    # float32 from the start: float64 would need twice the memory for a moment.
+    return [generator.standard_normal(each, np.float32) for each in (x, kernel, kernel[-1:], dy)]

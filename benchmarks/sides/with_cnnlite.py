@@ -4,7 +4,8 @@ import numba
 import numpy as np
 
 import cnnlite
-from benchmarks.nets import DROPOUT, NETS
+from benchmarks.convolutions import Convolution
+from benchmarks.nets import DROPOUT, net_of
 from benchmarks.sides.data import batch, convolution
 from cnnlite import kernels, layers
 
@@ -15,36 +16,40 @@ def prepare(job, layout, threads):
 
 
 def train(job):
-    model = build(NETS[job["net"]])
-    x, y = batch(NETS[job["net"]].input_shape, job["batch"])
+    net = net_of(job)
+    model = build(net)
+    x, y = batch(net.input_shape, job["batch"])
     return lambda: model.train_on_batch(x, y), model.count_params() - not_trained(model)
 
 
 def infer(job):
-    model = build(NETS[job["net"]])
-    x, _ = batch(NETS[job["net"]].input_shape, job["batch"])
+    net = net_of(job)
+    model = build(net)
+    x, _ = batch(net.input_shape, job["batch"])
     return lambda: model(x), model.count_params() - not_trained(model)
 
 
 def conv(job):
-    x, kernel, bias, dy = convolution(*job["shape"])
+    shape = Convolution(*job["shape"])
+    x, kernel, bias, dy = convolution(shape)
+    window = {"strides": (shape.stride,) * 2, "pads": ((shape.pad,) * 2,) * 2}
     run = {
-        "forward": lambda: kernels.conv2d(x, kernel, bias),
-        "kernel gradient": lambda: kernels.conv2d_kernel_gradient(x, dy, kernel.shape),
-        "input gradient": lambda: kernels.conv2d_input_gradient(dy, kernel, x.shape),
+        "forward": lambda: kernels.conv2d(x, kernel, bias, **window),
+        "kernel gradient": lambda: kernels.conv2d_kernel_gradient(x, dy, kernel.shape, **window),
+        "input gradient": lambda: kernels.conv2d_input_gradient(dy, kernel, x.shape, **window),
     }[job["direction"]]
     return run, float(np.abs(run()).mean(dtype=np.float64))
 
 
 def build(net):
     makers = {
-        "conv": lambda filters, size, padding: layers.Conv2D(filters, size, padding=padding),
+        "conv": lambda filters, size, padding, bias: layers.Conv2D(filters, size, padding=padding, use_bias=bias),
         "relu": layers.ReLU,
         "pool": layers.MaxPool,
         "batchnorm": layers.BatchNorm,
         "dropout": lambda: layers.Dropout(DROPOUT),
         "flatten": layers.Flatten,
-        "dense": layers.Dense,
+        "dense": lambda units, bias: layers.Dense(units, use_bias=bias),
     }
     stack = [makers[kind](*numbers) for kind, *numbers in net.layers]
     model = cnnlite.Sequential([cnnlite.Input(shape=net.input_shape), *stack])

@@ -4,12 +4,12 @@ import numpy as np
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.nets import NETS, shapes
+from benchmarks.nets import net_of, shapes
 from benchmarks.sides.data import batch
 
 
 def prepare(job, layout, threads):
-    net = NETS[job["net"]]
+    net = net_of(job)
     graph, parameters = build(net)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -20,9 +20,9 @@ def prepare(job, layout, threads):
 
 
 def build(net):
-    """Return a model of convolutions, ReLUs, pools and dense layers as ONNX's bytes, and its number of weights."""
+    """Return a network as ONNX's bytes, and its number of weights."""
     generator = np.random.default_rng(0)
-    nodes, weights = [], []
+    nodes, weights, statistics = [], [], 0
 
     def add(operator, *arrays, **attributes):
         names = [f"w{len(weights) + i}" for i in range(len(arrays))]
@@ -35,11 +35,16 @@ def build(net):
 
     for (kind, *numbers), before, _ in shapes(net):
         if kind == "conv":
-            filters, size, padding = numbers
-            auto_pad = {"valid": "VALID", "same": "SAME_UPPER"}[padding]
-            add("Conv", normal(filters, before[-1], size, size), normal(filters), auto_pad=auto_pad)
+            filters, size, padding, bias = numbers
+            add("Conv", normal(filters, before[-1], size, size), *[normal(filters)] * bias,
+                auto_pad={"valid": "VALID", "same": "SAME_UPPER"}[padding])
         elif kind == "dense":
-            add("Gemm", normal(before[0], numbers[0]), normal(numbers[0]))
+            units, bias = numbers
+            add("Gemm", normal(before[0], units), *[normal(units)] * bias)
+        elif kind == "batchnorm":
+            gamma, beta, mean = normal(3, before[-1])
+            add("BatchNormalization", gamma, beta, mean, np.ones_like(mean))
+            statistics += 2 * before[-1]
         elif kind == "pool":
             add("MaxPool", kernel_shape=numbers * 2, strides=numbers * 2)
         elif kind in ("relu", "flatten"):
@@ -52,4 +57,4 @@ def build(net):
         nodes, "net", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
         [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return model.SerializeToString(), sum(int(np.prod(tensor.dims)) for tensor in weights)
+    return model.SerializeToString(), sum(int(np.prod(tensor.dims)) for tensor in weights) - statistics

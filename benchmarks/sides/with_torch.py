@@ -3,27 +3,33 @@
 import torch
 from torch import nn
 
-from benchmarks.nets import DROPOUT, NETS, shapes
+from benchmarks.convolutions import Convolution
+from benchmarks.nets import DROPOUT, net_of, shapes
 from benchmarks.sides.data import batch, convolution
 
 
-def prepare(job, layout, threads):
+def prepare(job, layout, threads, transform=lambda function: function):
+    """`transform` makes what is called of the network's own function; torch.compile has a file of its own."""
     torch.set_num_threads(threads)
     memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
-    return {"train": train, "infer": infer, "conv": conv}[job["kind"]](job, memory_format)
+    if job["kind"] == "conv":
+        return conv(job, memory_format)
+    return {"train": train, "infer": infer}[job["kind"]](job, memory_format, transform)
 
 
-def train(job, memory_format):
-    net = NETS[job["net"]]
+def train(job, memory_format, transform):
+    net = net_of(job)
     model = build(net).to(memory_format=memory_format)
     x, y = batch(net.input_shape, job["batch"])
     x, y = images(x, memory_format), torch.from_numpy(y)
-    optimizer = torch.optim.Adam(model.parameters())
+    # One kernel for all weights, which is faster than the default of several small ones for each.
+    optimizer = torch.optim.Adam(model.parameters(), fused=True)
     loss = nn.CrossEntropyLoss()
+    loss_of = transform(lambda x, y: loss(model(x), y))
 
     def step():
         optimizer.zero_grad()
-        value = loss(model(x), y)
+        value = loss_of(x, y)
         value.backward()
         optimizer.step()
         return value.item()
@@ -31,31 +37,33 @@ def train(job, memory_format):
     return step, count(model)
 
 
-def infer(job, memory_format):
-    net = NETS[job["net"]]
+def infer(job, memory_format, transform):
+    net = net_of(job)
     model = build(net).to(memory_format=memory_format).eval()
     x = images(batch(net.input_shape, job["batch"])[0], memory_format)
+    answer = transform(lambda x: model(x))
 
     def run():
         with torch.inference_mode():
-            return model(x)
+            return answer(x)
 
     return run, count(model)
 
 
 def conv(job, memory_format):
-    x, kernel, bias, dy = convolution(*job["shape"])
+    shape = Convolution(*job["shape"])
+    x, kernel, bias, dy = convolution(shape)
     x, dy = images(x, memory_format), images(dy, memory_format)
     kernel = torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous(memory_format=memory_format)
     bias = torch.from_numpy(bias)
 
     def gradient(which, mask):
         # The arguments of the convolution: strides, pads, dilation, not transposed, output padding, groups.
-        arguments = [1, 1], [0, 0], [1, 1], False, [0, 0], 1
+        arguments = [shape.stride] * 2, [shape.pad] * 2, [1, 1], False, [0, 0], 1
         return torch.ops.aten.convolution_backward(dy, x, kernel, [len(bias)], *arguments, mask)[which]
 
     compute = {
-        "forward": lambda: nn.functional.conv2d(x, kernel, bias),
+        "forward": lambda: nn.functional.conv2d(x, kernel, bias, shape.stride, shape.pad),
         "kernel gradient": lambda: gradient(1, [False, True, False]),
         "input gradient": lambda: gradient(0, [True, False, False]),
     }[job["direction"]]
@@ -77,12 +85,13 @@ def build(net):
     stack = []
     for (kind, *numbers), before, _ in shapes(net):
         if kind == "conv":
-            filters, size, padding = numbers
-            stack.append(nn.Conv2d(before[-1], filters, size, padding=padding))
+            filters, size, padding, bias = numbers
+            stack.append(nn.Conv2d(before[-1], filters, size, padding=padding, bias=bias))
         elif kind == "dense":
-            stack.append(nn.Linear(before[0], numbers[0]))
+            units, bias = numbers
+            stack.append(nn.Linear(before[0], units, bias=bias))
         elif kind == "batchnorm":
-            stack.append(nn.BatchNorm2d(before[-1]))
+            stack.append((nn.BatchNorm2d if len(before) == 3 else nn.BatchNorm1d)(before[-1]))
         elif kind == "dropout":
             stack.append(nn.Dropout(DROPOUT))
         else:

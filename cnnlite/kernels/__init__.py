@@ -1,10 +1,13 @@
 """The kernels: arrays in, arrays out, forward and backward side by side; no classes and no state.
 
 The layers call them as `kernels.name(...)`. Each is defined again in `cnnlite/reference.py`, and the
-environment variable CNNLITE_KERNELS=reference puts those definitions in their place.
+environment variable CNNLITE_KERNELS=reference puts those definitions in their place. So does numba's own
+NUMBA_DISABLE_JIT=1: the micro-kernel is LLVM's language, which only a compiler can run.
 """
 
 import os
+
+import numba
 
 from cnnlite.kernels.activations import (
     clipped_relu,
@@ -110,7 +113,8 @@ __all__ = [
     "tanh_backward",
 ]
 
-if os.environ.get("CNNLITE_KERNELS") == "reference":
+COMPILED = os.environ.get("CNNLITE_KERNELS") != "reference" and not numba.config.DISABLE_JIT
+if not COMPILED:
     from cnnlite import reference
 
     globals().update({name: getattr(reference, name) for name in __all__})

@@ -82,11 +82,12 @@ def kernel(function=None, *, parallel=False):
     """
     if function is None:
         return lambda function: kernel(function, parallel=parallel)
+    if numba.config.DISABLE_JIT:
+        return function
     compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, error_model="numpy")(function)
     # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
     compiled.compile = held_back_interrupts()(compiled.compile)
-    if not numba.config.DISABLE_JIT:
-        _keep_on_disk(compiled, function)
+    _keep_on_disk(compiled, function)
     return compiled
 
 

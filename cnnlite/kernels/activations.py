@@ -13,6 +13,7 @@ import numpy as np
 from numba import prange
 
 from cnnlite.kernels._jit import kernel
+from cnnlite.kernels.checks import require
 
 CHUNK = 1 << 15  # elements a thread takes at a time; an array of one chunk isn't worth waking other threads
 
@@ -28,7 +29,12 @@ def _like(x, out):
 
 def _run(serial, chunked, inputs, out, *numbers):
     """Call one of two compiled kernels with flat arrays, and with the numbers in the dtype of the result."""
-    out = _like(inputs[0], out)
+    first, owner = inputs[0], serial.__name__.strip("_")
+    out = _like(first, out)
+    require(first, "the first array", first.shape, None, owner)
+    for array in inputs[1:]:
+        require(array, "the second array", first.shape, first.dtype, owner)
+    require(out, "out", first.shape, first.dtype, owner)
     run = serial if out.size <= CHUNK else chunked
     run(*(x.reshape(-1) for x in inputs), out.reshape(-1), *(out.dtype.type(value) for value in numbers))
     return out

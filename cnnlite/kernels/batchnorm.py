@@ -99,7 +99,8 @@ def combine_gradient_sums(of_dy, of_product, shape, inv_std, gamma):
     return dgamma, dbeta, terms
 
 
-# Of one image x (rows, C), whose parts have a row each in (parts, C).
+# Of one image x (rows, C), whose parts have a row each in (parts, C). The sums take four rows at a time: a sum is in
+# memory, and an addition to it must wait for the one before to have got there, which takes longer than four.
 
 
 @kernel
@@ -115,13 +116,24 @@ def image_statistics(x, means, m2s):
             center[c] = 0
             error[c] = 0
             square[c] = 0
-        for row in range(first, last):
+        fours = first + (last - first) // 4 * 4
+        for row in range(first, fours, 4):
+            for c in range(channels):
+                center[c] += (x[row, c] - start[c]) + (x[row + 1, c] - start[c]) + (
+                    (x[row + 2, c] - start[c]) + (x[row + 3, c] - start[c]))
+        for row in range(fours, last):
             for c in range(channels):
                 center[c] += x[row, c] - start[c]
         for c in range(channels):
             center[c] = start[c] + center[c] / count
         # The rounding error of the center shows as the sum of the deviations from it, and is taken out again.
-        for row in range(first, last):
+        for row in range(first, fours, 4):
+            for c in range(channels):
+                a, b = x[row, c] - center[c], x[row + 1, c] - center[c]
+                d, e = x[row + 2, c] - center[c], x[row + 3, c] - center[c]
+                error[c] += (a + b) + (d + e)
+                square[c] += (a * a + b * b) + (d * d + e * e)
+        for row in range(fours, last):
             for c in range(channels):
                 deviation = x[row, c] - center[c]
                 error[c] += deviation
@@ -148,7 +160,15 @@ def image_gradient_sums(dy, x, mean, of_dy, of_product):
         for c in range(channels):
             total[c] = 0
             product[c] = 0
-        for row in range(part * x.shape[0] // parts, (part + 1) * x.shape[0] // parts):
+        first, last = part * x.shape[0] // parts, (part + 1) * x.shape[0] // parts
+        fours = first + (last - first) // 4 * 4
+        for row in range(first, fours, 4):
+            for c in range(channels):
+                a, b, d, e = dy[row, c], dy[row + 1, c], dy[row + 2, c], dy[row + 3, c]
+                total[c] += (a + b) + (d + e)
+                product[c] += (a * (x[row, c] - mean[c]) + b * (x[row + 1, c] - mean[c])) + (
+                    d * (x[row + 2, c] - mean[c]) + e * (x[row + 3, c] - mean[c]))
+        for row in range(fours, last):
             for c in range(channels):
                 total[c] += dy[row, c]
                 product[c] += dy[row, c] * (x[row, c] - mean[c])

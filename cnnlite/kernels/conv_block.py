@@ -37,7 +37,7 @@ from cnnlite.kernels.batchnorm import (
 from cnnlite.kernels.direct import direct_images, direct_input_gradient, direct_kernel_gradient
 from cnnlite.kernels.geometry import Window, window_of
 from cnnlite.kernels.im2col import NO_PADS, output_shape
-from cnnlite.kernels.matmul import pack_panel, pack_panels, padded_columns, panel_width
+from cnnlite.kernels.matmul import add_up_rows, pack_panel, pack_panels, padded_columns, panel_width
 from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address
 from cnnlite.kernels.packing import packed
 from cnnlite.kernels.pooling import (
@@ -539,15 +539,10 @@ def _input_gradient(addresses, dz, weights, spectra, window, groups, dx):
 @compiled
 def _add_rows(x, total):
     """Add the rows of x to `total`, which is float64, in groups over which a sum in float32 is still good."""
-    rows, columns = x.shape
-    partial = np.empty(columns, x.dtype)
-    for first in range(0, rows, PART_ROWS):
-        for j in range(columns):
-            partial[j] = 0
-        for i in range(first, min(rows, first + PART_ROWS)):
-            for j in range(columns):
-                partial[j] += x[i, j]
-        for j in range(columns):
+    partial = np.empty(x.shape[1], x.dtype)
+    for first in range(0, len(x), PART_ROWS):
+        add_up_rows(x[first : first + PART_ROWS], partial)
+        for j in range(partial.size):
             total[j] += partial[j]
 
 

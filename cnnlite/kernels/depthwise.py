@@ -13,6 +13,7 @@ import numpy as np
 from numba import prange
 
 from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.kernels.checks import require
 from cnnlite.kernels.im2col import NO_PADS, output_shape
 
 CHUNKS = 16  # see conv2d_kernel_gradient
@@ -20,10 +21,16 @@ CHUNKS = 16  # see conv2d_kernel_gradient
 
 def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     """Return y, (N, OH, OW, C * M)."""
-    kh, kw, c, m = kernel.shape
-    if out is None:
-        out = np.empty((len(x), *output_shape(x.shape, (kh, kw), strides, pads, dilation), c * m), x.dtype)
-    bias = np.zeros(c * m, x.dtype) if bias is None else bias
+    owner = "depthwise_conv2d"
+    require(x, "x", 4, None, owner)
+    kh, kw, _, m = _kernel_shape(kernel.shape, x.shape, owner)
+    require(kernel, "kernel", 4, x.dtype, owner)
+    channels = x.shape[3] * m
+    shape = (len(x), *output_shape(x.shape, (kh, kw), strides, pads, dilation), channels)
+    out = np.empty(shape, x.dtype) if out is None else out
+    require(out, "out", shape, x.dtype, owner)
+    bias = np.zeros(channels, x.dtype) if bias is None else bias
+    require(bias, "bias", (channels,), x.dtype, owner)
     _depthwise(x, kernel, bias, out, strides, (pads[0][0], pads[1][0]), dilation)
     return out
 
@@ -59,7 +66,12 @@ def _depthwise_row(x, kernel, bias, y, row, strides, before, dilation):
 
 def depthwise_conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     """Return dx: each dy goes back, times the weight, to the pixel that it came from."""
+    owner = "depthwise_conv2d_input_gradient"
+    kh, kw, c, m = _kernel_shape(kernel.shape, x_shape, owner)
+    require(dy, "dy", (x_shape[0], *output_shape(x_shape, (kh, kw), strides, pads, dilation), c * m), None, owner)
+    require(kernel, "kernel", 4, dy.dtype, owner)
     out = np.empty(x_shape, dy.dtype) if out is None else out
+    require(out, "out", x_shape, dy.dtype, owner)
     _depthwise_input_gradient(dy, kernel, out, strides, (pads[0][0], pads[1][0]), dilation)
     return out
 
@@ -94,7 +106,12 @@ def _depthwise_input_gradient_image(dy, kernel, dx, strides, before, dilation):
 
 def depthwise_conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     """Return dkernel: a sum over all pixels, in chunks of images that are added in order."""
+    owner = "depthwise_conv2d_kernel_gradient"
+    require(x, "x", 4, None, owner)
+    kh, kw, c, m = _kernel_shape(kernel_shape, x.shape, owner)
+    require(dy, "dy", (len(x), *output_shape(x.shape, (kh, kw), strides, pads, dilation), c * m), x.dtype, owner)
     out = np.empty(kernel_shape, x.dtype) if out is None else out
+    require(out, "out", kernel_shape, x.dtype, owner)
     sums = np.zeros((max(1, min(len(x), CHUNKS)), *kernel_shape), x.dtype)
     _depthwise_kernel_gradient(x, dy, sums, strides, (pads[0][0], pads[1][0]), dilation)
     np.sum(sums, axis=0, out=out)
@@ -128,3 +145,13 @@ def _depthwise_kernel_gradient_image(x, dy, sums, strides, before, dilation):
                     for m in range(multiplier):
                         for c in range(channels):
                             target[c, m] += source[c] * gradient[c * multiplier + m]
+
+
+def _kernel_shape(kernel_shape, x_shape, owner):
+    """Return (KH, KW, C, M), checked to be for images with so many channels."""
+    if len(kernel_shape) != 4 or kernel_shape[2] != x_shape[3]:
+        raise ValueError(
+            f"{owner}: the kernel must have the shape (KH, KW, {x_shape[3]}, M) for x of the shape {x_shape}. "
+            f"Received: {kernel_shape}."
+        )
+    return kernel_shape

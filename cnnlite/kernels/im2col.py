@@ -16,6 +16,7 @@ import numpy as np
 from numba import prange
 
 from cnnlite.kernels._jit import kernel
+from cnnlite.kernels.checks import require
 from cnnlite.kernels.geometry import padded_output_size
 
 NO_PADS = ((0, 0), (0, 0))
@@ -23,9 +24,12 @@ NO_PADS = ((0, 0), (0, 0))
 
 def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     """Return the windows of x (N, H, W, C) as rows: (N * OH * OW, KH * KW * C), with zeros for padding."""
+    require(x, "x", 4, None, "im2col")
     n, _, _, c = x.shape
     oh, ow = output_shape(x.shape, window, strides, pads, dilation)
-    out = np.empty((n * oh * ow, window[0] * window[1] * c), x.dtype) if out is None else out
+    shape = (n * oh * ow, window[0] * window[1] * c)
+    out = np.empty(shape, x.dtype) if out is None else out
+    require(out, "out", shape, x.dtype, "im2col")
     _im2col(x, window, strides, (pads[0][0], pads[1][0]), dilation, out.reshape(n, oh, ow, *window, c))
     return out
 
@@ -63,7 +67,9 @@ def col2im(cols, x_shape, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1),
     """
     n, _, _, c = x_shape
     oh, ow = output_shape(x_shape, window, strides, pads, dilation)
+    require(cols, "cols", (n * oh * ow, window[0] * window[1] * c), None, "col2im")
     out = np.empty(x_shape, cols.dtype) if out is None else out
+    require(out, "out", x_shape, cols.dtype, "col2im")
     _col2im(cols.reshape(n, oh, ow, *window, c), window, strides, (pads[0][0], pads[1][0]), dilation, out)
     return out
 

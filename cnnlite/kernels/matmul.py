@@ -7,6 +7,7 @@ import numpy as np
 from numba import prange
 
 from cnnlite.kernels._jit import kernel
+from cnnlite.kernels.checks import require
 from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address, call_block, lanes
 from cnnlite.kernels.packing import packed
 
@@ -29,9 +30,14 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
         bias: (N,), or None for none.
         out: (M, N) to write to.
     """
+    require(a, "a", 2, None, "matmul")
     m, k = a.shape[::-1] if transpose_a else a.shape
-    n = b.shape[0] if transpose_b else b.shape[1]
+    n = b.shape[0 if transpose_b else -1]
+    require(b, "b", (n, k) if transpose_b else (k, n), a.dtype, "matmul")
+    if bias is not None:
+        require(bias, "bias", (n,), a.dtype, "matmul")
     out = np.empty((m, n), a.dtype) if out is None else out
+    require(out, "out", (m, n), a.dtype, "matmul")
     start = padded_columns(bias, n, a.dtype)
     a_i, a_k = (1, m) if transpose_a else (k, 1)
     if transpose_b or n % lanes(a.dtype):
@@ -165,20 +171,44 @@ def column_sums(x, out=None):
     Rows are added up in groups of 256 and the groups' sums in order: the result depends on neither the number
     of threads nor, much, on the number of rows.
     """
+    require(x, "x", 2, None, "column_sums")
     out = np.empty(x.shape[1], x.dtype) if out is None else out
     partial = np.empty((max(1, -(-x.shape[0] // ROWS_A_SUM)), x.shape[1]), x.dtype)
-    _column_sums(x, partial)
+    (_column_sums_alone if x.size < SMALL else _column_sums)(x, partial)
     out[...] = partial.sum(axis=0, dtype=np.float64)
     return out
 
 
+@kernel
+def add_up_rows(x, out):
+    """out[j] = sum over i of x[i, j].
+
+    Four rows at a time, since the next addition to a sum that is in memory must wait for the last one to get there.
+    """
+    rows, columns = x.shape
+    fours = rows // 4 * 4
+    for j in range(columns):
+        out[j] = 0
+    for i in range(0, fours, 4):
+        for j in range(columns):
+            out[j] += (x[i, j] + x[i + 1, j]) + (x[i + 2, j] + x[i + 3, j])
+    for i in range(fours, rows):
+        for j in range(columns):
+            out[j] += x[i, j]
+
+
 @kernel(parallel=True)
 def _column_sums(x, partial):
-    rows, columns = x.shape
     for unit in prange(partial.shape[0]):
-        sums = partial[unit]
-        for j in range(columns):
-            sums[j] = 0
-        for i in range(unit * ROWS_A_SUM, min(rows, (unit + 1) * ROWS_A_SUM)):
-            for j in range(columns):
-                sums[j] += x[i, j]
+        _column_sums_unit(x, partial, unit)
+
+
+@kernel
+def _column_sums_alone(x, partial):
+    for unit in range(partial.shape[0]):
+        _column_sums_unit(x, partial, unit)
+
+
+@kernel
+def _column_sums_unit(x, partial, unit):
+    add_up_rows(x[unit * ROWS_A_SUM : (unit + 1) * ROWS_A_SUM], partial[unit])

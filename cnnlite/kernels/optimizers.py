@@ -11,6 +11,16 @@ infinities pass, and keeps the loop from being vectorised (Adam on 200,000 param
 import numpy as np
 
 from cnnlite.kernels._jit import kernel
+from cnnlite.kernels.checks import require
+
+
+def _require(owner, p, g, optional=(), **slots):
+    """Check that the gradient and each slot are as long as p; a slot that is `optional` may have length 0."""
+    require(p, "p", 1, None, owner)
+    require(g, "g", p.shape, p.dtype, owner)
+    for name, slot in slots.items():
+        if name not in optional or slot.size:
+            require(slot, name, p.shape, p.dtype, owner)
 
 
 def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
@@ -20,6 +30,7 @@ def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
         momentum    m = beta * m - learning_rate * g;  p += m
         Nesterov    m as above;                        p += beta * m - learning_rate * g
     """
+    _require("sgd_step", p, g, ("momentum",), momentum=momentum)
     number = p.dtype.type
     _sgd_step(p, g, momentum, number(learning_rate), number(beta), nesterov, number(decay))
 
@@ -45,6 +56,8 @@ def rmsprop_step(p, g, velocity, average_gradient, momentum, learning_rate, rho,
         m = beta * m + d                                   (d without momentum)
         p -= m
     """
+    _require("rmsprop_step", p, g, ("average_gradient", "momentum"), velocity=velocity,
+             average_gradient=average_gradient, momentum=momentum)
     number = p.dtype.type
     _rmsprop_step(p, g, velocity, average_gradient, momentum, number(learning_rate), number(rho), number(1 - rho),
                   number(beta), number(epsilon), number(decay))
@@ -79,6 +92,7 @@ def adam_step(p, g, momentum, velocity, velocity_hat, alpha, beta_1, beta_2, eps
     `alpha` is the learning rate with the correction of the bias that m and v have from starting at 0:
     learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t) at step t = 1, 2, ...
     """
+    _require("adam_step", p, g, ("velocity_hat",), momentum=momentum, velocity=velocity, velocity_hat=velocity_hat)
     number = p.dtype.type
     _adam_step(p, g, momentum, velocity, velocity_hat, number(alpha), number(1 - beta_1), number(1 - beta_2),
                number(epsilon), number(decay))
@@ -104,6 +118,7 @@ def adagrad_step(p, g, accumulator, learning_rate, epsilon, decay):
         s += g²
         p -= learning_rate * g / sqrt(s + epsilon)
     """
+    _require("adagrad_step", p, g, accumulator=accumulator)
     number = p.dtype.type
     _adagrad_step(p, g, accumulator, number(learning_rate), number(epsilon), number(decay))
 

@@ -10,7 +10,7 @@ import weakref
 
 from cnnlite.kernels._jit import kernel as compiled
 
-_kept = {}
+_kept: dict = {}
 _lock = threading.Lock()
 
 

@@ -111,3 +111,7 @@ def threads(number):
 
 
 two_threads_needed = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="numba has one thread only")
+
+compiled_kernels_needed = pytest.mark.skipif(
+    not kernels.COMPILED, reason="the definitions stand in for the kernels"
+)

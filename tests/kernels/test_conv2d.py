@@ -1,5 +1,7 @@
 """The convolution and its two gradients, against the definition and against im2col."""
 
+from functools import partial
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 from cnnlite import kernels
 from tests.kernels.drawn import (
     EPSILON,
+    Geometry,
     assert_as_defined,
     assert_close,
     batches,
@@ -18,8 +21,21 @@ from tests.kernels.drawn import (
     two_threads_needed,
 )
 
-# (channels, filters) a group: the filters lie round the widths of one and two vectors
+# (channels, filters) a group: round the widths of one and two vectors, and anything up to beyond two
 channels = st.sampled_from([(1, 1), (1, 16), (2, 15), (3, 17), (3, 8), (4, 31), (1, 32), (2, 33), (3, 40)])
+channels |= st.tuples(st.integers(1, 35), st.integers(1, 35))
+
+
+@st.composite
+def squares_of_three(draw):
+    """Draw a 3x3 window on images of up to 19 pixels: what most layers have, and what there are faster ways for."""
+    size = draw(st.tuples(st.integers(3, 19), st.integers(3, 19)))
+    stride = draw(st.sampled_from([1, 1, 2]))
+    pads = draw(st.sampled_from([((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 1), (0, 1)), ((1, 0), (2, 1))]))
+    return Geometry(size, (3, 3), (stride, stride), pads, (1, 1))
+
+
+many_channels = st.tuples(st.integers(16, 35), st.integers(16, 35))
 
 
 def arrays(geometry, n, channels, groups, dtype, seed):
@@ -51,30 +67,53 @@ def test_nan_and_infinity_land_where_the_definition_has_them(geometry, n, channe
     assert_as_defined("conv2d_kernel_gradient", [x, spoilt(dy, rng)], kernel.shape, *geometry.where, groups)
 
 
-@settings(max_examples=30, deadline=None)
-@given(geometries(), channels, dtypes, seeds)
-def test_the_three_are_products_with_the_im2col_matrix(geometry, channels, dtype, seed):
-    x, kernel, bias, dy = arrays(geometry, 2, channels, 1, dtype, seed)
-    filters = kernel.shape[3]
-    rows = kernels.im2col(x, geometry.window, *geometry.where)
-    y = rows @ kernel.reshape(-1, filters) + bias
-    dcols = dy.reshape(-1, filters) @ kernel.reshape(-1, filters).T
-    dx = kernels.col2im(dcols, x.shape, geometry.window, *geometry.where)
-    dkernel = (rows.T @ dy.reshape(-1, filters)).reshape(kernel.shape)
-    epsilon = EPSILON[dtype]
-    assert_close(kernels.conv2d(x, kernel, bias, *geometry.where), y.reshape(dy.shape), epsilon)
-    assert_close(kernels.conv2d_input_gradient(dy, kernel, x.shape, *geometry.where), dx, epsilon)
-    assert_close(kernels.conv2d_kernel_gradient(x, dy, kernel.shape, *geometry.where), dkernel, epsilon)
+@settings(max_examples=40, deadline=None)
+@given(squares_of_three(), st.sampled_from([0, 1, 3]), many_channels, dtypes, seeds)
+def test_3x3_with_many_channels_equals_its_definitions(geometry, n, channels, dtype, seed):
+    x, kernel, bias, dy = arrays(geometry, n, channels, 1, dtype, seed)
+    assert_as_defined("conv2d", [x, kernel, bias], *geometry.where, 1)
+    assert_as_defined("conv2d_input_gradient", [dy, kernel], x.shape, *geometry.where, 1)
+    assert_as_defined("conv2d_kernel_gradient", [x, dy], kernel.shape, *geometry.where, 1)
+
+
+@settings(max_examples=20, deadline=None)
+@given(squares_of_three(), many_channels, seeds)
+def test_nan_and_infinity_reach_no_further_with_3x3_and_many_channels(geometry, channels, seed):
+    x, kernel, bias, dy = arrays(geometry, 2, channels, 1, "float32", seed)
+    rng = np.random.default_rng(seed)
+    assert_as_defined("conv2d", [spoilt(x, rng), kernel, bias], *geometry.where, 1)
+    assert_as_defined("conv2d_input_gradient", [spoilt(dy, rng), kernel], x.shape, *geometry.where, 1)
+    assert_as_defined("conv2d_kernel_gradient", [spoilt(x, rng), dy], kernel.shape, *geometry.where, 1)
+
+
+def split(array, groups):
+    return [np.ascontiguousarray(part) for part in np.split(array, groups, axis=-1)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(geometries() | squares_of_three(), st.sampled_from([0, 1, 3]), channels, st.sampled_from([1, 1, 2, 3]), dtypes,
+       seeds)
+def test_the_three_are_products_with_the_im2col_matrix(geometry, n, channels, groups, dtype, seed):
+    x, kernel, bias, dy = arrays(geometry, n, channels, groups, dtype, seed)
+    y, dx, dkernel = [], [], []
+    for x_part, kernel_part, dy_part in zip(*(split(array, groups) for array in (x, kernel, dy))):
+        rows = kernels.im2col(x_part, geometry.window, *geometry.where)
+        matrix, gradient = (part.reshape(-1, channels[1]) for part in (kernel_part, dy_part))
+        y.append((rows @ matrix).reshape(dy_part.shape))
+        dx.append(kernels.col2im(gradient @ matrix.T, x_part.shape, geometry.window, *geometry.where))
+        dkernel.append((rows.T @ gradient).reshape(kernel_part.shape))
+    y, dx, dkernel = (np.concatenate(parts, axis=-1) for parts in (y, dx, dkernel))
+    epsilon, where = EPSILON[dtype], (*geometry.where, groups)
+    assert_close(kernels.conv2d(x, kernel, bias, *where), y + bias, epsilon)
+    assert_close(kernels.conv2d_input_gradient(dy, kernel, x.shape, *where), dx, epsilon)
+    assert_close(kernels.conv2d_kernel_gradient(x, dy, kernel.shape, *where), dkernel, epsilon)
 
 
 @settings(max_examples=20, deadline=None)
 @given(geometries(), channels, seeds)
 def test_two_groups_are_two_convolutions(geometry, channels, seed):
     x, kernel, bias, dy = arrays(geometry, 2, channels, 2, "float32", seed)
-
-    def halves(array):
-        return [np.ascontiguousarray(half) for half in np.split(array, 2, axis=-1)]
-
+    halves = partial(split, groups=2)
     parts = list(zip(halves(x), halves(kernel), halves(bias), halves(dy)))
     where = geometry.where
     y = [kernels.conv2d(x, kernel, bias, *where) for x, kernel, bias, _ in parts]

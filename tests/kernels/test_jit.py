@@ -12,6 +12,7 @@ import pytest
 import cnnlite
 from cnnlite import layers
 from cnnlite.kernels import _jit
+from tests.kernels.drawn import compiled_kernels_needed
 
 HELPER = """
 from rooms._jit import kernel
@@ -62,6 +63,7 @@ def folder(tmp_path):
     return tmp_path
 
 
+@compiled_kernels_needed
 def test_a_kernel_is_compiled_once_and_again_when_a_helper_in_another_file_has_changed(folder):
     cache = {"NUMBA_CACHE_DIR": str(folder / "cache")}
     assert run(CALL, folder, **cache) == ["4.0", "0"]
@@ -76,6 +78,7 @@ def test_the_fingerprint_is_the_same_in_every_process(folder):
     assert len({run(program, folder, PYTHONHASHSEED=seed)[0] for seed in ("3", "4")}) == 1
 
 
+@compiled_kernels_needed
 def test_without_a_folder_to_write_to_a_kernel_is_compiled_all_the_same(folder):
     # Root may write everywhere, but not below a file.
     blocked = folder / "file"
@@ -85,6 +88,7 @@ def test_without_a_folder_to_write_to_a_kernel_is_compiled_all_the_same(folder):
     assert run(CALL, folder, **homes)[0] == "4.0"
 
 
+@compiled_kernels_needed
 def test_a_folder_that_vanishes_costs_no_result(folder):
     vanish = """
 import os, shutil
@@ -113,9 +117,10 @@ def train():
     return [float(model.train_on_batch(x, y)) for _ in range(2)]
 
 
-def test_the_definitions_in_the_place_of_all_kernels_train_the_same_model():
+@pytest.mark.parametrize("environment", [{"CNNLITE_KERNELS": "reference"}, {"NUMBA_DISABLE_JIT": "1"}], ids=str)
+def test_the_definitions_in_the_place_of_all_kernels_train_the_same_model(environment):
     root = Path(__file__).parents[2]
-    printed = run(TRAIN, root, CNNLITE_KERNELS="reference")
+    printed = run(TRAIN, root, **environment)
     losses = [float(text.strip("[],")) for text in printed]
     assert losses == pytest.approx(train(), rel=1e-5)
 
@@ -143,6 +148,7 @@ else:
 """
 
 
+@compiled_kernels_needed
 @pytest.mark.skipif(os.name == "nt", reason="a process can't be sent a Ctrl-C of its own there")
 def test_an_interrupt_while_a_kernel_is_compiled_or_loaded_is_not_lost(tmp_path):
     paths = os.pathsep.join([str(Path(cnnlite.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])

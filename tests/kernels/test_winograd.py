@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from cnnlite import reference
 from cnnlite.kernels import winograd
 from cnnlite.kernels.winograd_transforms import TAPS, TILE, evaluation, recovery, tile_matrix
-from tests.kernels.drawn import MARGIN, dtypes, guarded, seeds
+from tests.kernels.drawn import MARGIN, compiled_kernels_needed, dtypes, guarded, seeds
+
+pytestmark = compiled_kernels_needed
 
 EPSILON = {"float32": 1e-5, "float64": 1e-12}
 numbers_of_channels = st.sampled_from([16, 17, 19, 31, 32, 33, 40, 47, 48, 65])

@@ -90,4 +90,5 @@ def test_functions_are_those_of_keras(name):
 def test_infinities_and_nan_go_where_they_go_in_pytorch(name):
     x = np.array([[np.inf, 1.0], [-np.inf, 1.0], [np.nan, 1.0]], np.float32)
     expected = TORCH[name](torch.tensor(x)).numpy()
-    np.testing.assert_allclose(activations.get(name)(x), expected, rtol=1e-6)
+    with np.errstate(invalid="ignore"):  # of which the definitions warn; that kernels do not is tested with them
+        np.testing.assert_allclose(activations.get(name)(x), expected, rtol=1e-6)

@@ -1,0 +1,95 @@
+"""From the seconds of all rounds to ratios, means and shares. Nothing is measured here."""
+
+import statistics
+
+from benchmarks.sides import CNNLITE, NUMPY
+
+
+def compare(result, among=None):
+    """Return the figures of one result, against the opponent whose median is the shortest, or None without one.
+
+    The ratio is the opponent's time divided by cnnlite's, in each round on its own: what slows down the
+    machine for a while slows down both. `among` names the opponents that count, by default all.
+    """
+    seconds = result["seconds"]
+    medians = {name: statistics.median(times) for name, times in seconds.items()}
+    ours = medians.pop(CNNLITE)
+    medians = {name: median for name, median in medians.items() if among is None or name in among}
+    if not medians:
+        return None
+    best = min(medians, key=medians.get)
+    ratios = [theirs / mine for theirs, mine in zip(seconds[best], seconds[CNNLITE])]
+    return {"work": result["work"], "topic": result["topic"], "cnnlite": ours, "best": best,
+            "opponent": medians[best], "ratios": ratios, **spread(ratios, "ratio")}
+
+
+def spread(values, name):
+    return {name: statistics.median(values), "lowest": min(values), "highest": max(values)}
+
+
+def of_topic(report, topic):
+    return [result for result in report["results"] if result["topic"] == topic]
+
+
+def comparisons(report, topic, among=None):
+    compared = [compare(result, among) for result in of_topic(report, topic)]
+    return [figures for figures in compared if figures]
+
+
+def mean_ratio(report, direction):
+    """Return the geometric mean of the ratios of all convolutions in that direction, or None without any.
+
+    The spread is that of the means over all convolutions in one round each.
+    """
+    results = [result for result in of_topic(report, "conv") if result["direction"] == direction]
+    compared = [figures for figures in map(compare, results) if figures]
+    if not compared:
+        return None
+    means = [statistics.geometric_mean(ratios) for ratios in zip(*(figures["ratios"] for figures in compared))]
+    ratio = statistics.geometric_mean(figures["ratio"] for figures in compared)
+    return {"work": f"{direction}, mean of {len(compared)}", "topic": "conv", "best": "PyTorch's better layout",
+            **spread(means, "round"), "ratio": ratio}
+
+
+def share_of_roof(result):
+    """Return the median and the extremes of cnnlite's rate divided by the matrix product's, and both rates."""
+    rates = {name: [result["flops"][name] / time for time in times] for name, times in result["seconds"].items()}
+    shares = [ours / roof for ours, roof in zip(rates[CNNLITE], rates[NUMPY])]
+    return {"work": result["work"], **spread(shares, "share"),
+            "cnnlite": statistics.median(rates[CNNLITE]), "SGEMM": statistics.median(rates[NUMPY])}
+
+
+def share_of_memory(result, among=None):
+    """Return cnnlite's highest memory divided by that of the opponent with the least, or None without one."""
+    medians = {name: statistics.median(peaks) for name, peaks in result["bytes"].items()}
+    ours = medians.pop(CNNLITE)
+    medians = {name: median for name, median in medians.items() if among is None or name in among}
+    if not medians:
+        return None
+    best = min(medians, key=medians.get)
+    return {"work": result["work"], "cnnlite": ours, "best": best, "opponent": medians[best],
+            "share": ours / medians[best]}
+
+
+def machine_roofs(report):
+    """Return what the machine can do: operations a second, and bytes a second, or None where not measured."""
+    seconds = {result["work"]: statistics.median(result["seconds"][NUMPY]) for result in of_topic(report, "machine")}
+    amounts = {result["work"]: result.get("flops") or result["bytes"] for result in of_topic(report, "machine")}
+    return tuple(amounts[work] / seconds[work] if work in seconds else None for work in ("SGEMM", "copy"))
+
+
+def in_one_line(result):
+    """Return what is shown of a result as soon as it is there."""
+    work = result["work"]
+    if result["topic"] == "machine":
+        rate = (result.get("flops") or result["bytes"]) / statistics.median(result["seconds"][NUMPY]) / 1e9
+        return f"{work}: {rate:.0f} {'GFLOP/s' if 'flops' in result else 'GB/s'}"
+    if result["topic"] == "roof":
+        return f"{work}: {share_of_roof(result)['share']:.0%} of SGEMM"
+    if result["topic"] == "memory":
+        figures = share_of_memory(result)
+        return f"memory, {work}: {figures['share']:.0%} of {figures['best']}" if figures else f"memory, {work}"
+    figures = compare(result)
+    if figures is None:
+        return f"{work}: {statistics.median(result['seconds'][CNNLITE]):.3g} s, without an opponent"
+    return f"{figures['work']}: {figures['ratio']:.2f} times as fast as {figures['best']}"

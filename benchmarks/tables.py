@@ -1,0 +1,140 @@
+"""The report as Markdown."""
+
+import statistics
+
+from benchmarks.convolutions import DIRECTIONS
+from benchmarks.figures import compare, comparisons, mean_ratio, of_topic, share_of_memory, share_of_roof
+from benchmarks.machine import BUSY
+from benchmarks.sides import CNNLITE, SIDES
+from benchmarks.targets import rows
+
+HEADINGS = {"train": "Training step", "infer": "Inference", "start": "A new process"}
+
+
+def markdown(report):
+    """Return everything: the targets, the machine and what else it did, and every convolution."""
+    every = best_opponents("Every convolution", comparisons(report, "conv"))
+    return joined([target_table(report), describe_run(report), *topic_tables(report), every, left_out(report)])
+
+
+def on_screen(report):
+    """Return what is read at once, the targets last."""
+    return joined([*topic_tables(report), left_out(report), describe_run(report), target_table(report)])
+
+
+def joined(parts):
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def topic_tables(report):
+    parts = []
+    for topic, heading in HEADINGS.items():
+        parts.append(best_opponents(heading, comparisons(report, topic)))
+        if topic != "start":
+            parts.append(each_opponent(heading, of_topic(report, topic)))
+    means = [figures for direction in DIRECTIONS if (figures := mean_ratio(report, direction))]
+    return [*parts, convolution_means(means), shares(report), memory(report), growth(report)]
+
+
+def table(header, lines):
+    """Return a Markdown table, the first column to the left, or None without lines."""
+    if not lines:
+        return None
+    rule = ["---", *["--:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
+
+
+def target_table(report):
+    lines = [[work, against, value and f"**{value}**", *rest] for work, against, value, *rest in rows(report)]
+    return table(["Target", "against", "ratio", "lowest to highest", "goal", "reached"], lines)
+
+
+def milliseconds(seconds):
+    return f"{seconds * 1000:.3g}"
+
+
+def best_opponents(heading, compared):
+    lines = [
+        [figures["work"], milliseconds(figures["cnnlite"]), milliseconds(figures["opponent"]), figures["best"],
+         f"**{figures['ratio']:.2f}**", f"{figures['lowest']:.2f} to {figures['highest']:.2f}"]
+        for figures in compared
+    ]
+    return table([heading, "cnnlite, ms", "best opponent, ms", "which", "ratio", "lowest to highest"], lines)
+
+
+def each_opponent(heading, results):
+    """Return the ratios against every side that took part anywhere in this topic."""
+    names = [name for name in SIDES if name != CNNLITE and any(name in result["seconds"] for result in results)]
+    lines = [[result["work"], *(ratio_against(result, name) for name in names)] for result in results]
+    return table([f"{heading}, against", *names], lines) if names else None
+
+
+def ratio_against(result, name):
+    figures = compare(result, [name])
+    return f"{figures['ratio']:.2f}" if figures else ""
+
+
+def convolution_means(means):
+    lines = [[figures["work"], figures["best"], f"**{figures['ratio']:.2f}**",
+              f"{figures['lowest']:.2f} to {figures['highest']:.2f}"] for figures in means]
+    return table(["Single convolutions", "against", "geometric mean of the ratios", "of one round each"], lines)
+
+
+def shares(report):
+    figures = [share_of_roof(result) for result in of_topic(report, "roof")]
+    lines = [[each["work"], f"{each['cnnlite'] / 1e9:.0f}", f"{each['SGEMM'] / 1e9:.0f}", f"**{each['share']:.0%}**",
+              f"{each['lowest']:.0%} to {each['highest']:.0%}"] for each in figures]
+    return table(["Share of the machine's matrix product", "cnnlite, GFLOP/s", "SGEMM, GFLOP/s", "share",
+                  "lowest to highest"], lines)
+
+
+def memory(report):
+    figures = [figures for result in of_topic(report, "memory") if (figures := share_of_memory(result))]
+    lines = [[each["work"], f"{each['cnnlite'] / 2**20:.0f}", f"{each['opponent'] / 2**20:.0f}", each["best"],
+              f"**{each['share']:.0%}**"] for each in figures]
+    return table(["Peak memory of a process", "cnnlite, MiB", "opponent, MiB", "which", "share"], lines)
+
+
+def growth(report):
+    """Return the times and what a step costs more than the one before it."""
+    lines, before = [], {}
+    for result in of_topic(report, "growth"):
+        medians = {name: statistics.median(times) for name, times in result["seconds"].items()}
+        ours = medians.pop(CNNLITE)
+        theirs = min(medians.values(), default=None)
+        earlier = before.get(result["by"], (None, None))
+        lines.append([result["work"], milliseconds(ours), times_as_long(ours, earlier[0]),
+                      milliseconds(theirs) if theirs else "", times_as_long(theirs, earlier[1]),
+                      f"{theirs / ours:.2f}" if theirs else ""])
+        before[result["by"]] = ours, theirs
+    return table(["W1's training step with", "cnnlite, ms", "times the line above", "PyTorch's better layout, ms",
+                  "times the line above", "ratio"], lines)
+
+
+def times_as_long(now, before):
+    return f"{now / before:.2f}" if now and before else ""
+
+
+def left_out(report):
+    lines = [f"- {name} in {result['work']}: {note}" for result in report["results"]
+             for name, note in result.get("notes", {}).items() if note.startswith("left out")]
+    missing = report["run"].get("missing", {})
+    lines = [*(f"- {name}: {why}" for name, why in missing.items()), *lines]
+    return "\n".join(["Not in these tables:", "", *lines]) if lines else None
+
+
+def describe_run(report):
+    machine, run = report["machine"], report["run"]
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    lines = [
+        f"Rounds: {run['rounds']}. Threads a side may use: {run['threads']}. {machine['cpu']}, "
+        f"{machine['cores']} cores, {machine['system']}; Python {machine['python']}, {versions}.",
+    ]
+    if run["load_before"] is not None:
+        lines.append(f"Load average before {run['load_before']:.2f}, after {run['load_after']:.2f}.")
+    if "others" in run:
+        lines.append(f"Meanwhile other processes used {run['others']:.2f} cores on average, and the host of a virtual "
+                     f"machine took away {run['stolen']:.2f}.")
+    if max(run["load_before"] or 0, run.get("others", 0) + run.get("stolen", 0)) > BUSY:
+        lines.append("**The machine was busy with something else: these figures are worth little.**")
+    return "\n".join(lines)

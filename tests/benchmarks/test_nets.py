@@ -1,0 +1,73 @@
+"""The networks of the benchmarks are those that they are said to be."""
+
+import json
+
+import pytest
+
+from benchmarks.growth import series, thread_counts
+from benchmarks.nets import NETS, net_of, shapes, training, training_flops
+
+
+def weights(net):
+    total = 0
+    for (kind, *numbers), before, _ in shapes(net):
+        if kind == "conv":
+            filters, size, _, bias = numbers
+            total += size * size * before[-1] * filters + bias * filters
+        elif kind == "dense":
+            units, bias = numbers
+            total += before[0] * units + bias * units
+        elif kind == "batchnorm":
+            total += 2 * before[-1]
+    return total
+
+
+@pytest.mark.parametrize(("name", "flat", "count"), [
+    ("W1", (1600,), 34826), ("W2", (1600,), 225226), ("W3", (576,), 87850),
+    ("LeNet-5", (400,), 61706), ("M3", (11264,), 1124180),
+])
+def test_a_network_has_the_features_and_weights_that_were_counted_by_hand(name, flat, count):
+    (after,) = [after for (kind, *_), _, after in shapes(NETS[name]) if kind == "flatten"]
+    assert after == flat
+    assert weights(NETS[name]) == count
+
+
+def test_m3_is_the_network_of_the_paper():
+    convolutions = [(layer, after) for layer, _, after in shapes(NETS["M3"]) if layer[0] == "conv"]
+    assert [layer[1] for layer, _ in convolutions] == [32, 48, 64, 80, 96, 112, 128, 144, 160, 176]
+    assert [after[0] for _, after in convolutions] == [26, 24, 22, 20, 18, 16, 14, 12, 10, 8]
+    # A bias before BatchNorm would do nothing.
+    assert not any(layer[-1] for layer, _ in convolutions)
+    assert [layer[0] for layer in NETS["M3"].layers[-3:]] == ["flatten", "dense", "batchnorm"]
+
+
+def test_the_batches_to_train_with():
+    assert {name: net.batch for name, net in NETS.items()} == {
+        "W1": 128, "W2": 128, "W3": 512, "LeNet-5": 128, "MLP": 128, "M3": 120,
+    }
+
+
+def test_the_work_of_a_training_step():
+    first, second, dense = 26 * 26 * 32 * 9, 11 * 11 * 64 * 9 * 32, 1600 * 10
+    # The lowest layer needs no gradient of its input.
+    assert training_flops(NETS["W1"]) == 2 * 128 * (2 * first + 3 * second + 3 * dense)
+
+
+def test_a_network_survives_the_way_to_a_worker():
+    net = net_of(json.loads(json.dumps(training(NETS["W2"]))))
+    assert (net.input_shape, net.batch) == ((28, 28, 1), 128)
+    assert weights(net) == weights(NETS["W2"])
+
+
+def test_what_grows_grows_alone():
+    points = series(threads=2)
+    assert list(points) == ["batch", "filters", "image size", "threads"]
+    assert [net.batch for _, net, _ in points["batch"]] == [value for value, _, _ in points["batch"]]
+    assert {net.input_shape for _, net, _ in points["filters"]} == {(28, 28, 1)}
+    assert [net.input_shape[0] for _, net, _ in points["image size"]] == [14, 28, 42, 56]
+    assert [threads for _, _, threads in points["threads"]] == [1, 2]
+
+
+@pytest.mark.parametrize(("most", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])
+def test_threads_double_up_to_the_most(most, counts):
+    assert thread_counts(most) == counts

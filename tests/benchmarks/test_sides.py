@@ -1,0 +1,52 @@
+"""Every library that is installed builds the same networks and computes the same convolutions."""
+
+import pytest
+
+from benchmarks.convolutions import DIRECTIONS, Convolution
+from benchmarks.measure import require_agreement
+from benchmarks.nets import Net, conv, dense, inference, training
+from benchmarks.sides import CONVOLVES, INFERS, TORCH, TORCH_COMPILE, TRAINS, is_installed
+from benchmarks.workers import Worker
+
+pytestmark = pytest.mark.parity
+
+# Every kind of layer, with and without a bias, on images and on features.
+SMALL = Net((10, 10, 1), 2, [
+    conv(2, 3), ("relu",), ("pool", 2), conv(3, 3, "same", bias=False), ("batchnorm",), ("relu",),
+    ("flatten",), ("dropout",), dense(5, bias=False), ("batchnorm",), ("relu",), dense(10),
+])
+
+
+@pytest.fixture(scope="module")
+def workers():
+    pytest.importorskip("torch")
+    # Compiling C++ takes half a minute, and its network is PyTorch's.
+    names = [name for name in dict.fromkeys(TRAINS + INFERS) if name != TORCH_COMPILE and is_installed(name)]
+    started = {name: Worker(name, threads=1) for name in names}
+    yield started
+    for worker in started.values():
+        worker.close()
+
+
+def checks(workers, job, names):
+    found = {}
+    for name in names:
+        if name in workers:
+            found[name], _ = workers[name].prepare(job)
+            assert workers[name].run(0)[0] > 0
+    assert len(found) > 1
+    return found
+
+
+def test_all_build_networks_of_as_many_weights(workers):
+    expected = (9 * 2 + 2) + 9 * 2 * 3 + 2 * 3 + (48 * 5) + 2 * 5 + (5 * 10 + 10)
+    for job, names in [(training(SMALL), TRAINS), (inference(SMALL, 3), INFERS)]:
+        assert set(checks(workers, job, names).values()) == {expected}
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+def test_all_compute_the_same_convolution(workers, direction):
+    shape = Convolution(2, 9, 3, 4, 3, stride=2, pad=1)
+    found = checks(workers, {"kind": "conv", "shape": shape, "direction": direction}, CONVOLVES)
+    require_agreement(found)
+    assert found[TORCH] > 0
