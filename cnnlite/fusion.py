@@ -178,7 +178,8 @@ class ConvBlock:
         elif norm is not None:
             scale = inv_std * norm.gamma_and_beta()[0]
         dx = conv.allocate("dx", x.shape) if fills_dx else None
-        conv_block_backward(x, dy, conv.params["kernel"], self._geometry(x), following, out, scale, normalised, dkernel, dbias, dx)
+        conv_block_backward(x, dy, conv.params["kernel"], self._geometry(x), following, out, scale, normalised,
+                            dkernel, dbias, dx)
         return dx
 
     def backward_weights(self, dy: Array) -> None:

@@ -33,8 +33,9 @@ from tests.fused import (
     stacks,
     unfused,
 )
-from tests.kernels.drawn import threads, two_threads_needed
+from tests.kernels.drawn import compiled_kernels_needed, threads, two_threads_needed
 
+pytestmark = compiled_kernels_needed
 RNG = np.random.default_rng
 WITH_ALL = [
     ("Conv2D", dict(filters=33, kernel_size=3, activation="relu")),

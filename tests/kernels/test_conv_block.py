@@ -24,6 +24,7 @@ from tests.kernels.drawn import (
     EPSILON,
     MARGIN,
     assert_close,
+    compiled_kernels_needed,
     dtypes,
     geometries,
     guarded,
@@ -31,6 +32,8 @@ from tests.kernels.drawn import (
     threads,
     two_threads_needed,
 )
+
+pytestmark = compiled_kernels_needed
 
 batches = st.sampled_from([0, 1, 2, 5, 16, 17, 33])
 # (channels, filters) a group: from 16 of both on, Winograd's method may do it

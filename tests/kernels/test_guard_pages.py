@@ -6,7 +6,12 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect is called as on Linux")
+from tests.kernels.drawn import compiled_kernels_needed
+
+pytestmark = [
+    compiled_kernels_needed,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect is called as on Linux"),
+]
 ROOT = Path(__file__).parents[2]
 
 

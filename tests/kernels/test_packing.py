@@ -8,6 +8,9 @@ import pytest
 
 from cnnlite import kernels, reference
 from cnnlite.kernels import packing
+from tests.kernels.drawn import compiled_kernels_needed
+
+pytestmark = compiled_kernels_needed
 
 RNG = np.random.default_rng
 # direct, with groups, by Winograd's method

@@ -6,6 +6,9 @@ import pytest
 from cnnlite import kernels, reference
 from cnnlite.kernels.conv_block import MAX_POOL, Following, follow
 from cnnlite.kernels.geometry import window_of
+from tests.kernels.drawn import compiled_kernels_needed
+
+pytestmark = compiled_kernels_needed
 
 NO_PADS = ((0, 0), (0, 0))
 CANARIES = 130  # bytes on either side: more than a vector
