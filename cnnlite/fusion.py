@@ -23,16 +23,8 @@ import numpy as np
 
 from cnnlite import kernels
 from cnnlite.kernels.batchnorm import combine_gradient_sums, combine_statistics
-from cnnlite.kernels.conv_block import (
-    AVERAGE_POOL,
-    MAX_POOL,
-    Following,
-    Geometry,
-    conv_block,
-    conv_block_backward,
-    conv_block_gradient_sums,
-    follow,
-)
+from cnnlite.kernels.conv_block import Geometry, conv_block, conv_block_backward, conv_block_gradient_sums, follow
+from cnnlite.kernels.conv_tasks import AVERAGE_POOL, MAX_POOL, Following
 from cnnlite.kernels.geometry import window_of
 from cnnlite.kernels.pooling import argmax_dtype, pooled_shape
 from cnnlite.layers.activation import Linear, ReLU

@@ -10,10 +10,11 @@ enough to stay in the processor's cache for the second look at it.
 import math
 
 import numpy as np
-from numba import prange
 
 from cnnlite.kernels._jit import kernel
+from cnnlite.kernels.threads import run
 
+SMALL = 1 << 16  # numbers that are looked at before other threads would have begun
 PART_ROWS = 512  # over so many rows a sum in float32 is still good
 
 
@@ -37,14 +38,15 @@ def batchnorm_statistics(x):
     """
     images = rows_by_image(x)
     parts = new_statistics(images.shape)
-    _statistics(images, *parts)
+    _run(_statistics_task, images, (images, *parts))
     return combine_statistics(*parts, images.shape, x.dtype)
 
 
 def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
     """Return y = gamma (x − mean) inv_std + beta, of the shape of x; the other arrays are (C,)."""
     y = np.empty_like(x) if out is None else out
-    _affine(rows_by_image(x), mean, inv_std * gamma, beta, rows_by_image(y))
+    images = rows_by_image(x)
+    _run(_affine_task, images, (images, mean, inv_std * gamma, beta, rows_by_image(y), part_count(images.shape[1])))
     return y
 
 
@@ -65,15 +67,21 @@ def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
     dx = np.empty_like(x) if out is None else out
     images = rows_by_image(x)
     parts = new_statistics(images.shape)
-    _gradient_sums(rows_by_image(dy), images, mean, *parts)
+    _run(_gradient_sums_task, images, (rows_by_image(dy), images, mean, *parts))
     dgamma, dbeta, terms = combine_gradient_sums(*parts, images.shape, inv_std, gamma)
-    _gradient(rows_by_image(dy), images, mean, terms, rows_by_image(dx))
+    arguments = (rows_by_image(dy), images, mean, terms, rows_by_image(dx), part_count(images.shape[1]))
+    _run(_gradient_task, images, arguments)
     return dx, dgamma, dbeta
 
 
 def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
     """Return dx = gamma inv_std dy, where mean and inv_std are constants such as moving averages."""
     return np.multiply(dy, inv_std * gamma, out=out)
+
+
+def _run(task, images, arguments):
+    """Run a task that has all parts of all images for its units."""
+    run(task, len(images) * part_count(images.shape[1]), arguments, alone=images.size < SMALL)
 
 
 def new_statistics(shape):
@@ -103,7 +111,7 @@ def combine_gradient_sums(of_dy, of_product, shape, inv_std, gamma):
 # memory, and an addition to it must wait for the one before to have got there, which takes longer than four.
 
 
-@kernel
+@kernel(inner=True)
 def image_statistics(x, means, m2s):
     """Write the mean and Σ (x − mean)² of each part."""
     parts, channels = means.shape
@@ -143,7 +151,7 @@ def image_statistics(x, means, m2s):
             m2s[part, c] = np.float64(square[c]) - np.float64(error[c]) ** 2 / (last - first)
 
 
-@kernel
+@kernel(inner=True)
 def affine_rows(x, mean, scale, beta, y):
     """y = (x − mean) scale + beta"""
     for row in range(x.shape[0]):
@@ -151,7 +159,7 @@ def affine_rows(x, mean, scale, beta, y):
             y[row, c] = (x[row, c] - mean[c]) * scale[c] + beta[c]
 
 
-@kernel
+@kernel(inner=True)
 def image_gradient_sums(dy, x, mean, of_dy, of_product):
     """Write Σ dy and Σ dy (x − mean) of each part."""
     parts, channels = of_dy.shape
@@ -177,7 +185,7 @@ def image_gradient_sums(dy, x, mean, of_dy, of_product):
             of_product[part, c] = product[c]
 
 
-@kernel
+@kernel(inner=True)
 def gradient_rows(dy, x, mean, terms, dx):
     """dx = terms[0] (dy − terms[1] − (x − mean) terms[2])"""
     for row in range(x.shape[0]):
@@ -189,14 +197,14 @@ def gradient_rows(dy, x, mean, terms, dx):
 # above would see that they overlap and not use vectors (2.7 million numbers: 3.4 ms instead of 0.5).
 
 
-@kernel
+@kernel(inner=True)
 def gradient_in_place(dy, x, mean, terms):
     for row in range(x.shape[0]):
         for c in range(x.shape[1]):
             dy[row, c] = terms[0, c] * (dy[row, c] - terms[1, c] - (x[row, c] - mean[c]) * terms[2, c])
 
 
-@kernel
+@kernel(inner=True)
 def scale_in_place(dy, scale):
     for row in range(dy.shape[0]):
         for c in range(dy.shape[1]):
@@ -206,43 +214,37 @@ def scale_in_place(dy, scale):
 # Of whole batches x (images, rows, C). Where there is one image, a matrix, its parts are what threads share.
 
 
-@kernel
+@kernel(inner=True)
 def _part(x, part, parts):
     return x[part * x.shape[0] // parts : (part + 1) * x.shape[0] // parts]
 
 
-@kernel(parallel=True)
-def _statistics(x, means, m2s):
-    images, parts, _ = means.shape
-    for k in prange(images * parts):
-        image, part = k // parts, k % parts
-        image_statistics(_part(x[image], part, parts), means[image, part : part + 1], m2s[image, part : part + 1])
+@kernel(inner=True)
+def _statistics_task(x, means, m2s, unit):
+    parts = means.shape[1]
+    image, part = unit // parts, unit % parts
+    image_statistics(_part(x[image], part, parts), means[image, part : part + 1], m2s[image, part : part + 1])
 
 
-@kernel(parallel=True)
-def _affine(x, mean, scale, beta, y):
-    parts = (x.shape[1] + PART_ROWS - 1) // PART_ROWS
-    for k in prange(x.shape[0] * parts):
-        image, part = k // parts, k % parts
-        affine_rows(_part(x[image], part, parts), mean, scale, beta, _part(y[image], part, parts))
+@kernel(inner=True)
+def _affine_task(x, mean, scale, beta, y, parts, unit):
+    image, part = unit // parts, unit % parts
+    affine_rows(_part(x[image], part, parts), mean, scale, beta, _part(y[image], part, parts))
 
 
-@kernel(parallel=True)
-def _gradient_sums(dy, x, mean, of_dy, of_product):
-    images, parts, _ = of_dy.shape
-    for k in prange(images * parts):
-        image, part = k // parts, k % parts
-        image_gradient_sums(_part(dy[image], part, parts), _part(x[image], part, parts), mean,
-                            of_dy[image, part : part + 1], of_product[image, part : part + 1])
+@kernel(inner=True)
+def _gradient_sums_task(dy, x, mean, of_dy, of_product, unit):
+    parts = of_dy.shape[1]
+    image, part = unit // parts, unit % parts
+    image_gradient_sums(_part(dy[image], part, parts), _part(x[image], part, parts), mean,
+                        of_dy[image, part : part + 1], of_product[image, part : part + 1])
 
 
-@kernel(parallel=True)
-def _gradient(dy, x, mean, terms, dx):
-    parts = (x.shape[1] + PART_ROWS - 1) // PART_ROWS
-    for k in prange(x.shape[0] * parts):
-        image, part = k // parts, k % parts
-        gradient_rows(_part(dy[image], part, parts), _part(x[image], part, parts), mean, terms,
-                      _part(dx[image], part, parts))
+@kernel(inner=True)
+def _gradient_task(dy, x, mean, terms, dx, parts, unit):
+    image, part = unit // parts, unit % parts
+    gradient_rows(_part(dy[image], part, parts), _part(x[image], part, parts), mean, terms,
+                  _part(dx[image], part, parts))
 
 
 @kernel

@@ -21,55 +21,30 @@ import functools
 from typing import NamedTuple
 
 import numpy as np
-from numba import prange
 
-from cnnlite.kernels import geometry
-from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels.batchnorm import (
-    PART_ROWS,
-    affine_rows,
-    gradient_in_place,
-    image_gradient_sums,
-    image_statistics,
-    new_statistics,
-    scale_in_place,
+from cnnlite.kernels.batchnorm import new_statistics
+from cnnlite.kernels.conv_tasks import (
+    Following,
+    add_chunks,
+    backward_task,
+    band_task,
+    follow_task,
+    forward_task,
+    gradient_sums_task,
+    kernels_for,
+    moderate_task,
 )
-from cnnlite.kernels.direct import direct_images, direct_input_gradient, direct_kernel_gradient
 from cnnlite.kernels.geometry import Window, window_of
 from cnnlite.kernels.im2col import NO_PADS, output_shape
-from cnnlite.kernels.matmul import add_up_rows, pack_panel, pack_panels, padded_columns, panel_width
-from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address
+from cnnlite.kernels.matmul import pack_panels, padded_columns, panel_width
 from cnnlite.kernels.packing import packed
-from cnnlite.kernels.pooling import (
-    average_pool_row,
-    max_pool_backward_image,
-    max_pool_row,
-)
-from cnnlite.kernels.winograd import (
-    POINTS,
-    moderate,
-    suits,
-    winograd_images,
-    winograd_kernel_gradient,
-    winograd_kernel_gradient_end,
-    winograd_weights,
-)
-from cnnlite.kernels.winograd_transforms import TILE, transform_address
+from cnnlite.kernels.threads import run
+from cnnlite.kernels.winograd import moderate, suits, winograd_weights
+from cnnlite.kernels.winograd_transforms import TILE
 
 UNIT_TILES = 32  # so many tiles of Winograd's, where there are as many, are convolved together
 CHUNKS = 16  # into how many chunks a batch is cut for backward; a fixed number keeps the bits fixed
 SMALL = 6e6  # additions and multiplications that are done before other threads would have begun
-
-NO_POOL, MAX_POOL, AVERAGE_POOL = 0, 1, 2
-
-
-class Following(NamedTuple):
-    """What follows a convolution: a ReLU or not, before and after the map of a BatchNorm, and which pooling."""
-
-    first_relu: bool = False
-    relu: bool = False
-    pool: int = NO_POOL
-    window: Window = Window(1, 1)
 
 
 class Geometry(NamedTuple):
@@ -82,18 +57,6 @@ class Geometry(NamedTuple):
 
 
 NOTHING = Following()
-as_window = compiled(geometry.as_window)
-
-
-@compiled
-def _as_following(numbers):
-    """Return the Following of 11 integers: numba's parallel loops take plain tuples only."""
-    return Following(numbers[0] > 0, numbers[1] > 0, numbers[2], as_window(numbers[3:]))
-
-
-@functools.lru_cache(maxsize=256)
-def _numbers(following):
-    return (int(following.first_relu), int(following.relu), following.pool, *following.window)
 
 
 def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None, statistics=False, out=None):
@@ -120,25 +83,25 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     z = np.empty((0, plan.oh, plan.ow, filters), x.dtype) if z is None else z
     y, argmax = _nothing(x.dtype) if out is None else out
     affine = np.empty((0, filters), x.dtype) if affine is None else affine
-    arguments = (_addresses(x.dtype), x, weights, spectra, start, plan.window, groups, z, *sums, affine,
-                 _numbers(following), y, argmax)
-    if plan.work < SMALL:
-        _forward_alone(*arguments, plan.images)
-    elif n < CHUNKS and len(z) and not statistics and out is None:
+    arguments = (x, kernels_for(x.dtype), weights, spectra, start, plan.window, groups, z)
+    alone = plan.work < SMALL
+    if n < CHUNKS and not alone and len(z) and not statistics and out is None:
         # A band begins with a tile, so that its bits are those of the whole image.
         height = TILE + 1 - kernel.shape[0] if len(spectra) else 1
+        bands = min(-(-plan.oh // height), -(-CHUNKS // n))
         are_moderate = np.ones(x.shape[:2], np.bool_)
         if len(spectra):
-            _moderate_rows(x, are_moderate)
-        _forward_bands(*arguments[:8], are_moderate, height, min(-(-plan.oh // height), -(-CHUNKS // n)))
+            run(moderate_task, n * x.shape[1], (x, are_moderate))
+        run(band_task, n * bands, (*arguments, are_moderate, height, bands))
     else:
-        _forward(*arguments, plan.images)
+        rest = (*sums, affine, following, y, argmax, plan.images)
+        run(forward_task, -(-n // plan.images), (*arguments, *rest), alone)
     return sums
 
 
 def follow(z, affine, following, out):
     """Do what follows a z that was kept: (z - mean) * scale + beta, ReLU and pooling into out = (y, argmax)."""
-    _follow(z, affine, _numbers(following), *out)
+    run(follow_task, len(z), (z, affine, following, *out))
 
 
 def conv_block_gradient_sums(dy, out, z, mean, following):
@@ -147,7 +110,7 @@ def conv_block_gradient_sums(dy, out, z, mean, following):
     dz is dy taken back through pooling and the last ReLU; out is (y, argmax) of the forward pass.
     """
     sums = new_statistics((len(z), z.shape[1] * z.shape[2], z.shape[3]))
-    _gradient_sums(dy, *out, z, mean, _numbers(following), *sums)
+    run(gradient_sums_task, len(z), (dy, *out, z, mean, following, *sums))
     return sums
 
 
@@ -174,13 +137,13 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     y, argmax = _nothing(x.dtype) if out is None else out
     z, mean, terms = (nothing, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
     by_points = dkernel is not None and plan.by_points
-    arguments = (_addresses(x.dtype), x, dy, y, argmax, _numbers(following), no_row if scale is None else scale,
+    arguments = (x, kernels_for(x.dtype), dy, y, argmax, following, no_row if scale is None else scale,
                  z, mean, terms, plan.oh, plan.ow, weights, spectra, plan.window, groups, by_points, sums, bias_sums,
-                 nothing if dx is None else dx, chunks, plan.images)
+                 nothing if dx is None else dx, plan.images, chunks)
     work = plan.work * ((dkernel is not None) + (dx is not None))
-    (_backward_alone if work < SMALL else _backward)(*arguments)
+    run(backward_task, chunks, arguments, alone=work < SMALL)
     if dkernel is not None:
-        _add_chunks(sums, dkernel.reshape(kh, kw * group_channels, groups, group_filters))
+        add_chunks(sums, dkernel.reshape(kh, kw * group_channels, groups, group_filters))
     if dbias is not None:
         dbias[...] = bias_sums.sum(axis=0)
 
@@ -190,7 +153,7 @@ class Plan(NamedTuple):
 
     oh: int
     ow: int
-    window: tuple  # a Window as plain integers
+    window: Window
     by_points: bool  # whether forward and the gradient of the kernel go by Winograd's method
     turned_by_points: bool  # whether the gradient of the input does
     images: int  # how many to take at a time
@@ -211,7 +174,7 @@ def _plan(x_shape, kernel_shape, geometry):
         outputs = TILE + 1 - kh
         tiles = -(-oh // outputs) * -(-ow // outputs)
         images = max(1, min(-(-UNIT_TILES // max(tiles, 1)), n // CHUNKS))
-    window = tuple(window_of((kh, kw), strides, pads, dilation))
+    window = window_of((kh, kw), strides, pads, dilation)
     return Plan(oh, ow, window, by_points, turned, images, 2.0 * n * oh * ow * kh * kw * channels * filters)
 
 
@@ -251,330 +214,8 @@ def padded_bias(bias, filters, groups, dtype):
 
 
 @functools.cache
-def _addresses(dtype):
-    return block_address(dtype), transform_address(dtype)
-
-
-@functools.cache
 def _nothing(dtype):
     return np.empty((0, 0, 0, 0), dtype), np.empty((0, 0, 0, 0), np.uint8)
 
 
 _no_sums = new_statistics((0, 0, 0))
-
-
-# Forward.
-
-
-@compiled
-def _convolve(addresses, x, weights, spectra, start, window, groups, y):
-    """y = x * kernel + start for some images, by Winograd's method where there are weights for it."""
-    block, transform = addresses
-    if not len(spectra):
-        direct_images(block, x, weights, start, window, groups, y)
-        return
-    together = moderate(x)
-    for i in range(1 if together else len(x)):
-        images = len(x) if together else 1
-        if together or moderate(x[i]):
-            winograd_images(block, transform, x, i, i + images, spectra, start, window.height,
-                            (window.top, window.left), y[i:])
-        else:
-            filters = y.shape[3]
-            panels = _panels_of(weights, weights.size // filters, filters, filters, 1, 1, 0)
-            direct_images(block, x[i : i + 1], panels, start, window, groups, y[i : i + 1])
-
-
-@compiled
-def _panels_of(weights, k, n, k_step, n_step, taps, tap_step):
-    """Pack weights for the few images that Winograd's method is not good for."""
-    width = 2 * VECTOR_BYTES // weights.itemsize
-    panels = np.empty((1, (n + width - 1) // width, taps * k, width), weights.dtype)
-    for panel in range(panels.shape[1]):
-        pack_panel(weights, k, n, k_step, n_step, 0, tap_step, panel, panels)
-    return panels.reshape(-1)
-
-
-@compiled
-def _forward_unit(addresses, x, weights, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
-                  first, last):
-    """Compute the images first <= n < last."""
-    following = _as_following(following)
-    _, oh, ow, filters = z.shape
-    part = z[first:last] if len(z) else np.empty((last - first, oh, ow, filters), x.dtype)
-    _convolve(addresses, x[first:last], weights, spectra, start, as_window(window), groups, part)
-    if following.first_relu:
-        _relu_in_place(part.reshape(-1))
-    if len(means):
-        for i in range(first, last):
-            image_statistics(part[i - first].reshape(oh * ow, filters), means[i], m2s[i])
-    if len(y):
-        _follow_images(part, affine, following, y, argmax, first)
-
-
-@compiled(parallel=True)
-def _forward(addresses, x, weights, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
-             images):
-    for unit in prange((len(x) + images - 1) // images):
-        _forward_unit(addresses, x, weights, spectra, start, window, groups, z, means, m2s, affine, following, y,
-                      argmax, unit * images, min(len(x), (unit + 1) * images))
-
-
-@compiled
-def _forward_alone(addresses, x, weights, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
-                   images):
-    for first in range(0, len(x), images):
-        _forward_unit(addresses, x, weights, spectra, start, window, groups, z, means, m2s, affine, following, y,
-                      argmax, first, min(len(x), first + images))
-
-
-@compiled(parallel=True)
-def _moderate_rows(x, result):
-    n, height = result.shape
-    for unit in prange(n * height):
-        result[unit // height, unit % height] = moderate(x[unit // height, unit % height])
-
-
-@compiled(parallel=True)
-def _forward_bands(addresses, x, weights, spectra, start, window, groups, z, are_moderate, height, bands):
-    """Cut few, large images into bands of rows, each of which is a smaller image."""
-    for unit in prange(len(x) * bands):
-        _forward_band(addresses, x, weights, spectra, start, window, groups, z, are_moderate, unit // bands, height,
-                      unit % bands, bands)
-
-
-@compiled
-def _forward_band(addresses, x, weights, spectra, start, window, groups, z, are_moderate, n, height, band, bands):
-    window, h, oh = as_window(window), x.shape[1], z.shape[1]
-    pieces = (oh + height - 1) // height
-    first, last = band * pieces // bands * height, min(oh, (band + 1) * pieces // bands * height)
-    top = first * window.stride_h - window.top
-    bottom = (last - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
-    begin, end = min(h, max(0, top)), max(0, min(h, bottom))
-    rows = x[n][begin : max(begin, end)]
-    moved = Window(window.height, window.width, window.stride_h, window.stride_w, begin - top, window.left,
-                   window.dilation_h, window.dilation_w)
-    image = rows.reshape(1, rows.shape[0], rows.shape[1], rows.shape[2])
-    part = z[n][first:last]
-    part = part.reshape(1, part.shape[0], part.shape[1], part.shape[2])
-    if len(spectra) and not are_moderate[n].all():
-        # All bands of an image go the same way, so that its bits don't depend on whether it was cut.
-        filters = part.shape[3]
-        panels = _panels_of(weights, weights.size // filters, filters, filters, 1, 1, 0)
-        direct_images(addresses[0], image, panels, start, moved, groups, part)
-    else:
-        _convolve(addresses, image, weights, spectra, start, moved, groups, part)
-
-
-@compiled
-def _follow_images(z, affine, following, y, argmax, first):
-    """Do what follows z, some images (n, OH, OW, F), for the images of y from the first on."""
-    n, h, w, filters = z.shape
-    window = following.window
-    buffer = np.empty((window.height if following.pool == AVERAGE_POOL else 0, w, filters), z.dtype)
-    for i in range(n):
-        image, out = z[i], y[first + i]
-        for row in range(out.shape[0]):
-            if following.pool == NO_POOL:
-                _map_rows(image[row], affine, following.relu, out[row])
-            elif following.pool == MAX_POOL:
-                max_pool_row(image, row, affine, following.relu, window, out[row], argmax[first + i, row])
-            else:
-                top = row * window.stride_h - window.top
-                begin, end = max(top, 0), min(top + window.height, h)
-                for k in range(begin, end):
-                    _map_rows(image[k], affine, following.relu, buffer[k - begin])
-                average_pool_row(buffer[: end - begin], row, begin, window, out[row])
-
-
-@compiled
-def _map_rows(x, affine, relu, y):
-    if len(affine):
-        affine_rows(x, affine[0], affine[1], affine[2], y)
-    else:
-        y[:] = x
-    if relu:
-        _relu_in_place(y.reshape(-1))
-
-
-# What works in place has one array only: with two the compiled code would look at their addresses, see that they
-# overlap, and not use vectors (2.7 million numbers of the gradient of a BatchNorm: 3.4 ms instead of 0.5).
-
-
-@compiled
-def _relu_in_place(y):
-    for i in range(y.size):
-        y[i] = y[i] if not y[i] <= 0 else 0
-
-
-@compiled(parallel=True)
-def _follow(z, affine, following, y, argmax):
-    for n in prange(len(z)):
-        _follow_images(z[n : n + 1], affine, _as_following(following), y, argmax, n)
-
-
-# Backward.
-
-
-@compiled
-def _unpool(dy, y, argmax, following, n, dz):
-    """Take dy of image n back through pooling and ReLU; dz (OH, OW, F) is written to."""
-    if following.pool == MAX_POOL:
-        max_pool_backward_image(dy[n], y[n], argmax[n], following.relu, following.window, dz)
-        return
-    dz[:] = dy[n]
-    if following.relu:
-        _mask_in_place(dz.reshape(-1), y[n].reshape(-1))
-
-
-@compiled
-def _mask_in_place(dy, y):
-    """Make dy 0 where y, the output of a ReLU, is not above 0."""
-    for i in range(dy.size):
-        dy[i] = dy[i] if not y[i] <= 0 else 0
-
-
-@compiled(parallel=True)
-def _gradient_sums(dy, y, argmax, z, mean, following, of_dy, of_product):
-    for n in prange(len(z)):
-        _image_sums(dy, y, argmax, z, mean, following, of_dy, of_product, n)
-
-
-@compiled
-def _image_sums(dy, y, argmax, z, mean, following, of_dy, of_product, n):
-    dz = np.empty_like(z[n])
-    _unpool(dy, y, argmax, _as_following(following), n, dz)
-    pixels, filters = z.shape[1] * z.shape[2], z.shape[3]
-    image_gradient_sums(dz.reshape(pixels, filters), z[n].reshape(pixels, filters), mean, of_dy[n], of_product[n])
-
-
-@compiled
-def _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
-                    groups, by_points, sums, bias_sums, dx, images, chunk, chunks):
-    """Take one chunk of the images back, so many at a time; sums and bias_sums have a place for each chunk."""
-    following, window = _as_following(following), as_window(window)
-    filters, channels = dy.shape[3], x.shape[3]
-    begin, end = chunk * len(x) // chunks, (chunk + 1) * len(x) // chunks
-    if len(sums):
-        sums[chunk] = 0
-    if len(bias_sums):
-        bias_sums[chunk] = 0
-    spectrum = np.zeros((POINTS if by_points else 0, channels, sums.shape[4]), x.dtype)
-    changes = following.relu or following.pool != NO_POOL or len(scale) > 0 or len(z) > 0
-    buffer = np.empty((images if changes else 0, oh, ow, filters), x.dtype)
-    for first in range(begin, end, images):
-        last = min(end, first + images)
-        dz = dy[first:last]
-        if changes:
-            dz = buffer[: last - first]
-            for n in range(first, last):
-                _unpool(dy, y, argmax, following, n, dz[n - first])
-                rows = dz[n - first].reshape(oh * ow, filters)
-                if len(z):
-                    gradient_in_place(rows, z[n].reshape(oh * ow, filters), mean, terms)
-                    if following.first_relu:
-                        _mask_in_place(rows.reshape(-1), z[n].reshape(-1))
-                elif len(scale):
-                    scale_in_place(rows, scale)
-        if len(sums):
-            _add_kernel_gradient(addresses, x[first:last], dz, window, groups, by_points, spectrum, sums[chunk])
-        if len(bias_sums):
-            for i in range(len(dz)):
-                _add_rows(dz[i].reshape(oh * ow, filters), bias_sums[chunk])
-        if len(dx):
-            _input_gradient(addresses, dz, weights, spectra, window, groups, dx[first:last])
-    if by_points:
-        _add_spectrum(addresses[1], spectrum, window.height, sums[chunk])
-
-
-@compiled
-def _add_kernel_gradient(addresses, x, dz, window, groups, by_points, spectrum, sums):
-    """Add what some images give to the gradient of the kernel: to `spectrum` by Winograd's method, else to `sums`."""
-    block, transform = addresses
-    if not by_points:
-        direct_kernel_gradient(block, x, dz, window, groups, sums)
-        return
-    before = (window.top, window.left)
-    if moderate(x) and moderate(dz):
-        winograd_kernel_gradient(block, transform, x, 0, dz, 0, len(x), window.height, before, spectrum)
-        return
-    for i in range(len(x)):
-        if moderate(x[i]) and moderate(dz[i]):
-            winograd_kernel_gradient(block, transform, x, i, dz, i, 1, window.height, before, spectrum)
-        else:
-            direct_kernel_gradient(block, x[i : i + 1], dz[i : i + 1], window, groups, sums)
-
-
-@compiled
-def _add_spectrum(transform, spectrum, taps, sums):
-    _, channels, _ = spectrum.shape
-    filters = sums.shape[3]
-    dkernel = np.empty((taps, taps, channels, filters), sums.dtype)
-    winograd_kernel_gradient_end(transform, spectrum, taps, dkernel)
-    source, target = dkernel.reshape(-1), sums.reshape(-1)
-    for i in range(source.size):
-        target[i] += source[i]
-
-
-@compiled
-def _input_gradient(addresses, dz, weights, spectra, window, groups, dx):
-    """Compute dx of some images, by Winograd's method where there are weights for it."""
-    block, transform = addresses
-    if not len(spectra):
-        direct_input_gradient(block, dz, weights, window, groups, dx)
-        return
-    start = np.zeros(spectra.shape[1] * spectra.shape[3], dx.dtype)
-    before = (window.height - 1 - window.top, window.height - 1 - window.left)
-    together = moderate(dz)
-    for i in range(1 if together else len(dz)):
-        images = len(dz) if together else 1
-        if together or moderate(dz[i]):
-            winograd_images(block, transform, dz, i, i + images, spectra, start, window.height, before, dx[i:])
-        else:
-            filters, channels, taps = dz.shape[3], dx.shape[3], window.height * window.width
-            panels = _panels_of(weights, filters, channels, 1, filters, taps, channels * filters)
-            direct_input_gradient(block, dz[i : i + 1], panels, window, groups, dx[i : i + 1])
-
-
-@compiled
-def _add_rows(x, total):
-    """Add the rows of x to `total`, which is float64, in groups over which a sum in float32 is still good."""
-    partial = np.empty(x.shape[1], x.dtype)
-    for first in range(0, len(x), PART_ROWS):
-        add_up_rows(x[first : first + PART_ROWS], partial)
-        for j in range(partial.size):
-            total[j] += partial[j]
-
-
-@compiled(parallel=True)
-def _backward(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window, groups,
-              by_points, sums, bias_sums, dx, chunks, images):
-    for chunk in prange(chunks):
-        _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
-                        groups, by_points, sums, bias_sums, dx, images, chunk, chunks)
-
-
-@compiled
-def _backward_alone(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
-                    groups, by_points, sums, bias_sums, dx, chunks, images):
-    for chunk in range(chunks):
-        _backward_chunk(addresses, x, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
-                        groups, by_points, sums, bias_sums, dx, images, chunk, chunks)
-
-
-@compiled
-def _add_chunks(sums, out):
-    """out[ky, i, group, f] = sum over the chunks, in their order."""
-    chunks, kh, groups, run, _ = sums.shape
-    filters = out.shape[3]
-    for ky in range(kh):
-        for group in range(groups):
-            for i in range(run):
-                target = out[ky, i, group]
-                source = sums[0, ky, group, i]
-                for f in range(filters):
-                    target[f] = source[f]
-                for chunk in range(1, chunks):
-                    source = sums[chunk, ky, group, i]
-                    for f in range(filters):
-                        target[f] += source[f]

@@ -31,11 +31,6 @@ class Window(NamedTuple):
     dilation_w: int = 1
 
 
-def as_window(numbers):
-    """Return the Window of 8 integers: numba's parallel loops take plain tuples only."""
-    return Window(numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], numbers[5], numbers[6], numbers[7])
-
-
 def window_of(size, strides, pads, dilation=(1, 1)):
     """Return the `Window` of a size (height, width) and of strides, pads and dilation as the layers have them."""
     return Window(*size, *strides, pads[0][0], pads[1][0], *dilation)

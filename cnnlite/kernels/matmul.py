@@ -4,14 +4,15 @@ No BLAS: its threads and numba's would take turns on the same cores, and each tu
 """
 
 import numpy as np
-from numba import prange
 
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address, call_block, lanes
 from cnnlite.kernels.packing import packed
+from cnnlite.kernels.threads import run
 
 SMALL = 2e6  # additions and multiplications that are done before other threads would have begun
+SMALL_COPY = 1 << 16  # and numbers that are copied or added up
 ROWS_A_UNIT = 32  # rows of the result that one thread computes at a time: enough units for many threads
 ROWS_A_SUM = 256  # rows that are added up before their sum joins the others
 
@@ -51,40 +52,25 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
         b_panel, b_k = k * panel_width(a.dtype), panel_width(a.dtype)
     else:
         b_panel, b_k = panel_width(a.dtype), n
-    run = _matmul_alone if 2 * m * n * k < SMALL else _matmul
-    run(block_address(a.dtype), a.reshape(-1), a_i, a_k, b.reshape(-1), b_panel, b_k, start, out, m, n, k)
+    units = -(-n // panel_width(a.dtype)) * -(-m // ROWS_A_UNIT)
+    arguments = (a.reshape(-1), block_address(a.dtype), a_i, a_k, b.reshape(-1), b_panel, b_k, start, out, m, n, k)
+    run(_matmul_task, units, arguments, alone=2 * m * n * k < SMALL)
     return out
 
 
-@kernel
-def _matmul_alone(block, a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k):
+@kernel(inner=True)
+def _matmul_task(a, block, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, unit):
     width = 2 * VECTOR_BYTES // c.itemsize
-    for panel in range((n + width - 1) // width):
-        for row_unit in range((m + ROWS_A_UNIT - 1) // ROWS_A_UNIT):
-            _matmul_unit(block, a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, panel, row_unit)
-
-
-@kernel(parallel=True)
-def _matmul(block, a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k):
-    width = 2 * VECTOR_BYTES // c.itemsize
-    panels = (n + width - 1) // width
     row_units = (m + ROWS_A_UNIT - 1) // ROWS_A_UNIT
-    for unit in prange(panels * row_units):
-        _matmul_unit(block, a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, unit // row_units, unit % row_units)
-
-
-@kernel
-def _matmul_unit(block, a, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, panel, row_unit):
-    width = 2 * VECTOR_BYTES // c.itemsize
+    panel, row_unit = unit // row_units, unit % row_units
     scratch = np.empty((ROWS_A_UNIT, width), c.dtype)
-    first = row_unit * ROWS_A_UNIT
-    rows = min(ROWS_A_UNIT, m - first)
-    column = panel * width
-    product_block(block, rows, min(width, n - column), c.reshape(-1), first * n + column, n, start, column, 0,
+    first, column = row_unit * ROWS_A_UNIT, panel * width
+    product_block(block, min(ROWS_A_UNIT, m - first), min(width, n - column),
+                  c.reshape(-1), first * n + column, n, start, column, 0,
                   a, first * a_i, a_i, 0, a_k, b, panel * b_panel, 0, b_k, 1, k, scratch)
 
 
-@kernel
+@kernel(inner=True)
 def product_block(block, rows, columns, c, c_place, c_i, start, start_place, start_i, a, a_place, a_i, a_k1, a_k0,
                   b, b_place, b_k1, b_k0, n1, n0, scratch):
     """Write start + a @ b, for up to two vectors of columns, to a part of c.
@@ -132,24 +118,17 @@ def pack_panels(b, k, n, k_step, n_step, groups=1, group_step=0, taps=1, tap_ste
     """
     width = panel_width(b.dtype)
     out = np.empty((groups, -(-n // width), taps * k, width), b.dtype) if out is None else out
-    pack = _pack_panels if out.size > 1 << 16 else _pack_panels_alone
-    pack(b.reshape(-1), k, n, k_step, n_step, group_step, tap_step, out)
+    arguments = (b.reshape(-1), k, n, k_step, n_step, group_step, tap_step, out)
+    run(_pack_task, out.shape[0] * out.shape[1], arguments, alone=out.size < SMALL_COPY)
     return out
 
 
-@kernel(parallel=True)
-def _pack_panels(b, k, n, k_step, n_step, group_step, tap_step, out):
-    for unit in prange(out.shape[0] * out.shape[1]):
-        pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out)
+@kernel(inner=True)
+def _pack_task(b, k, n, k_step, n_step, group_step, tap_step, out, unit):
+    pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out)
 
 
-@kernel
-def _pack_panels_alone(b, k, n, k_step, n_step, group_step, tap_step, out):
-    for unit in range(out.shape[0] * out.shape[1]):
-        pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out)
-
-
-@kernel
+@kernel(inner=True)
 def pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out):
     _, panels, rows, width = out.shape
     group, panel = unit // panels, unit % panels
@@ -174,12 +153,12 @@ def column_sums(x, out=None):
     require(x, "x", 2, None, "column_sums")
     out = np.empty(x.shape[1], x.dtype) if out is None else out
     partial = np.empty((max(1, -(-x.shape[0] // ROWS_A_SUM)), x.shape[1]), x.dtype)
-    (_column_sums_alone if x.size < SMALL else _column_sums)(x, partial)
+    run(_column_sums_task, len(partial), (x, partial), alone=x.size < SMALL_COPY)
     out[...] = partial.sum(axis=0, dtype=np.float64)
     return out
 
 
-@kernel
+@kernel(inner=True)
 def add_up_rows(x, out):
     """out[j] = sum over i of x[i, j].
 
@@ -197,18 +176,6 @@ def add_up_rows(x, out):
             out[j] += x[i, j]
 
 
-@kernel(parallel=True)
-def _column_sums(x, partial):
-    for unit in prange(partial.shape[0]):
-        _column_sums_unit(x, partial, unit)
-
-
-@kernel
-def _column_sums_alone(x, partial):
-    for unit in range(partial.shape[0]):
-        _column_sums_unit(x, partial, unit)
-
-
-@kernel
-def _column_sums_unit(x, partial, unit):
+@kernel(inner=True)
+def _column_sums_task(x, partial, unit):
     add_up_rows(x[unit * ROWS_A_SUM : (unit + 1) * ROWS_A_SUM], partial[unit])

@@ -10,14 +10,18 @@ at a time. Max pooling whose windows lie wholly in the image has its loops writt
 """
 
 import numpy as np
-from numba import prange
 
-from cnnlite.kernels import geometry
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.geometry import padded_output_size, window_of
+from cnnlite.kernels.threads import run
 from cnnlite.kernels.vector_ir import max_pool_windows, max_unpool_windows
 
-as_window = kernel(geometry.as_window)
+SMALL = 1 << 16  # numbers that are looked at before other threads would have begun
+
+
+def _run(task, images, arguments):
+    """Run a task that has the images for its units."""
+    run(task, len(images), arguments, alone=images.size < SMALL)
 
 
 def pooled_shape(x_shape, window, strides, pads):
@@ -53,7 +57,7 @@ def max_pool(x, window, strides, pads, out=None):
         shape = pooled_shape(x.shape, window, strides, pads)
         out = np.empty(shape, x.dtype), np.empty(shape, argmax_dtype(window))
     y, argmax = out
-    _max_pool(x, tuple(window_of(window, strides, pads)), y, argmax)
+    _run(_max_pool_task, x, (x, window_of(window, strides, pads), y, argmax))
     return y, argmax
 
 
@@ -66,25 +70,25 @@ def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
         out: an array of that shape to write to.
     """
     dx = np.empty(x_shape, dy.dtype) if out is None else out
-    _max_pool_backward(dy, argmax, tuple(window_of(window, strides, pads)), dx)
+    _run(_max_pool_backward_task, dx, (dy, argmax, window_of(window, strides, pads), dx))
     return dx
 
 
 def average_pool(x, window, strides, pads, out=None):
     """Return y (N, OH, OW, C), the mean of the real pixels of each window; arguments as for `max_pool`."""
     y = np.empty(pooled_shape(x.shape, window, strides, pads), x.dtype) if out is None else out
-    _average_pool(x, tuple(window_of(window, strides, pads)), y)
+    _run(_average_pool_task, x, (x, window_of(window, strides, pads), y))
     return y
 
 
 def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
     """Return dx: each element of dy is shared equally by the real pixels of its window."""
     dx = np.empty(x_shape, dy.dtype) if out is None else out
-    _average_pool_backward(dy, tuple(window_of(window, strides, pads)), dx)
+    _run(_average_pool_backward_task, dx, (dy, window_of(window, strides, pads), dx))
     return dx
 
 
-@kernel
+@kernel(inner=True)
 def inside(height, width, i, window, columns):
     """Return whether all windows of a row i of `columns` output pixels lie wholly in an image of that size."""
     top = i * window.stride_h - window.top
@@ -92,7 +96,7 @@ def inside(height, width, i, window, columns):
     return top >= 0 and top + window.height <= height and window.left <= 0 and right <= width
 
 
-@kernel
+@kernel(inner=True)
 def max_pool_row(x, i, affine, relu, window, y, argmax):
     """Fill row i of the output, y and argmax (OW, C), from an image x (H, W, C).
 
@@ -131,15 +135,13 @@ def max_pool_row(x, i, affine, relu, window, y, argmax):
             argmax[j, c] = where
 
 
-@kernel(parallel=True)
-def _max_pool(x, window, y, argmax):
-    n, rows = y.shape[0], y.shape[1]
-    for task in prange(n * rows):
-        image, i = task // rows, task % rows
-        max_pool_row(x[image], i, x[image, 0, :0], False, as_window(window), y[image, i], argmax[image, i])
+@kernel(inner=True)
+def _max_pool_task(x, window, y, argmax, unit):
+    for i in range(y.shape[1]):
+        max_pool_row(x[unit], i, x[unit, 0, :0], False, window, y[unit, i], argmax[unit, i])
 
 
-@kernel
+@kernel(inner=True)
 def max_pool_backward_image(dy, y, argmax, relu, window, dx):
     """Fill dx (H, W, C) of one image; with `relu`, dy counts as 0 where y, what `max_pool_row` gave, is not above 0."""
     height, width, channels = dx.shape
@@ -168,7 +170,7 @@ def max_pool_backward_image(dy, y, argmax, relu, window, dx):
                             dx[row, column, c] += dy[i, j, c]
 
 
-@kernel
+@kernel(inner=True)
 def _clear_outside(rows, columns, window, dx):
     """Write 0 to the pixels that are in none of the windows, which don't overlap and lie wholly in the image."""
     width = dx.shape[1]
@@ -183,13 +185,12 @@ def _clear_outside(rows, columns, window, dx):
             dx[row, right:] = 0
 
 
-@kernel(parallel=True)
-def _max_pool_backward(dy, argmax, window, dx):
-    for image in prange(dx.shape[0]):
-        max_pool_backward_image(dy[image], dy[image], argmax[image], False, as_window(window), dx[image])
+@kernel(inner=True)
+def _max_pool_backward_task(dy, argmax, window, dx, unit):
+    max_pool_backward_image(dy[unit], dy[unit], argmax[unit], False, window, dx[unit])
 
 
-@kernel
+@kernel(inner=True)
 def average_pool_row(x, i, first, window, y):
     """Fill row i of the output, y (OW, C), from rows x of an image as `max_pool_row` does."""
     height, width, channels = x.shape
@@ -210,15 +211,13 @@ def average_pool_row(x, i, first, window, y):
             total[c] /= count
 
 
-@kernel(parallel=True)
-def _average_pool(x, window, y):
-    n, rows = y.shape[0], y.shape[1]
-    for task in prange(n * rows):
-        image, i = task // rows, task % rows
-        average_pool_row(x[image], i, 0, as_window(window), y[image, i])
+@kernel(inner=True)
+def _average_pool_task(x, window, y, unit):
+    for i in range(y.shape[1]):
+        average_pool_row(x[unit], i, 0, window, y[unit, i])
 
 
-@kernel
+@kernel(inner=True)
 def average_pool_backward_image(dy, window, dx):
     """Fill dx (H, W, C) of one image."""
     height, width, channels = dx.shape
@@ -238,7 +237,6 @@ def average_pool_backward_image(dy, window, dx):
                         target[c] += gradient[c] / count
 
 
-@kernel(parallel=True)
-def _average_pool_backward(dy, window, dx):
-    for image in prange(dx.shape[0]):
-        average_pool_backward_image(dy[image], as_window(window), dx[image])
+@kernel(inner=True)
+def _average_pool_backward_task(dy, window, dx, unit):
+    average_pool_backward_image(dy[unit], window, dx[unit])

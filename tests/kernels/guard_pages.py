@@ -15,14 +15,13 @@ import numpy as np
 
 from cnnlite import kernels
 from cnnlite.kernels.conv_block import (
-    MAX_POOL,
-    Following,
     Geometry,
     conv_block,
     conv_block_backward,
     conv_block_gradient_sums,
     follow,
 )
+from cnnlite.kernels.conv_tasks import MAX_POOL, Following
 from cnnlite.kernels.geometry import window_of
 
 PAGE = mmap.PAGESIZE

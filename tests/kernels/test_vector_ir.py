@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from cnnlite import kernels, reference
-from cnnlite.kernels.conv_block import MAX_POOL, Following, follow
+from cnnlite.kernels.conv_block import follow
+from cnnlite.kernels.conv_tasks import MAX_POOL, Following
 from cnnlite.kernels.geometry import window_of
 from tests.kernels.drawn import compiled_kernels_needed
 

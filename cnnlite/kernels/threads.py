@@ -1,0 +1,162 @@
+"""One parallel loop for all kernels, and calls by address, so that each kernel is compiled once.
+
+numba compiles everything that a function calls into that function again, and a `prange` loop twice more. Kernels that
+call kernels that call kernels took a minute to compile that way. Here a kernel is compiled alone, and the
+others get its address:
+
+    run(task, units, args)     calls task(*args, unit) for unit = 0, 1, ..., shared by the threads
+    call(place, args)          in compiled code, calls the kernel at a place
+
+The threads are numba's: `_share` is the only `prange` loop there is for such kernels, and what it calls is handed to it
+as two numbers, the address of a few instructions that know the types of the arguments, and the address of
+the arguments.
+
+A kernel at an address must have been compiled for the very types that it is called with, or the process would crash.
+So a place is an address and a hash of these types, which is compared with that of the arguments at each call.
+"""
+
+import functools
+import zlib
+
+import numba
+from llvmlite import ir
+from numba import prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from cnnlite.kernels._jit import kernel
+
+_int64 = ir.IntType(64)
+
+
+def place_of(function, argument_types):
+    """Return (address, hash of the types) of a kernel, compiled for arguments of these numba types."""
+    argument_types = tuple(argument_types)
+    function.compile(argument_types)
+    compiled = function.overloads[argument_types]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name), _type_hash(argument_types)
+
+
+def _type_hash(argument_types):
+    return zlib.crc32(", ".join(map(str, argument_types)).encode())
+
+
+def _function_at(context, builder, place, argument_types):
+    convention = context.call_conv
+    return builder.inttoptr(place, convention.get_function_type(types.none, argument_types).as_pointer())
+
+
+def _hash_constant(argument_types):
+    return ir.Constant(_int64, _type_hash(argument_types))
+
+
+@intrinsic
+def call(typingctx, place, args):
+    """Call the kernel at a place with a tuple of arguments; it returns nothing."""
+
+    def codegen(context, builder, signature, values):
+        arg_types = signature.args[1].types
+        address, types_hash = cgutils.unpack_tuple(builder, values[0], 2)
+        with builder.if_then(builder.icmp_unsigned("!=", types_hash, _hash_constant(arg_types)), likely=False):
+            context.call_conv.return_user_exc(builder, TypeError, (f"The kernel does not take {arg_types}.",))
+        function = _function_at(context, builder, address, arg_types)
+        status, _ = context.call_conv.call_function(
+            builder, function, types.none, arg_types, cgutils.unpack_tuple(builder, values[1], len(arg_types))
+        )
+        with builder.if_then(status.is_error, likely=False):
+            context.call_conv.return_status_propagate(builder, status)
+        return context.get_dummy_value()
+
+    return types.void(place, args), codegen
+
+
+@intrinsic
+def _call_trampoline(typingctx, trampoline, data, unit):
+    def codegen(context, builder, signature, values):
+        kind = ir.FunctionType(ir.VoidType(), [_int64, _int64])
+        builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+@kernel(parallel=True)
+def _share(trampoline, data, units):
+    for unit in prange(units):
+        _call_trampoline(trampoline, data, unit)
+
+
+@intrinsic
+def _for_each(typingctx, share, place, units, args):
+    """Call the task at a place for all units, in the parallel loop at the address `share`, or here if that is 0.
+
+    Returns False, and calls nothing, if the task is for other types than those of the arguments.
+    """
+
+    def codegen(context, builder, signature, values):
+        share, place, units, args = values
+        arg_types = (*signature.args[3].types, types.int64)
+        task, types_hash = cgutils.unpack_tuple(builder, place, 2)
+        fits = builder.icmp_unsigned("==", types_hash, _hash_constant(arg_types))
+        arguments = cgutils.unpack_tuple(builder, args, len(arg_types) - 1)
+        alone = builder.icmp_signed("==", share, ir.Constant(_int64, 0))
+        data = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [task, *arguments]))
+
+        def call_task(builder, task, arguments, unit):
+            function = _function_at(context, builder, task, arg_types)
+            status, _ = context.call_conv.call_function(builder, function, types.none, arg_types, [*arguments, unit])
+            return status
+
+        with builder.if_then(fits):
+            with builder.if_else(alone) as (here, shared):
+                with here:
+                    with cgutils.for_range(builder, units) as loop:
+                        status = call_task(builder, task, arguments, loop.index)
+                        with builder.if_then(status.is_error, likely=False):
+                            context.call_conv.return_status_propagate(builder, status)
+                with shared:
+                    kind = ir.FunctionType(ir.VoidType(), [_int64, _int64])
+                    trampoline = ir.Function(builder.module, kind, builder.module.get_unique_name("trampoline"))
+                    trampoline.linkage = "internal"
+                    inside = ir.IRBuilder(trampoline.append_basic_block())
+                    packed = inside.load(inside.inttoptr(trampoline.args[0], data.type))
+                    task_inside, *arguments_inside = cgutils.unpack_tuple(inside, packed, len(arg_types))
+                    call_task(inside, task_inside, arguments_inside, trampoline.args[1])
+                    inside.ret_void()
+                    numbers = (types.int64, types.int64, types.int64)
+                    function = _function_at(context, builder, share, numbers)
+                    context.call_conv.call_function(
+                        builder, function, types.none, numbers,
+                        [builder.ptrtoint(trampoline, _int64), builder.ptrtoint(data, _int64), units],
+                    )
+        return fits
+
+    return types.boolean(types.int64, place, types.int64, args), codegen
+
+
+@kernel
+def _run(share, place, units, args):
+    return _for_each(share, place, units, args)
+
+
+_places: dict = {}
+
+
+def run(task, units, args, alone=False):
+    """Call task(*args, unit) for unit = 0 to units - 1, shared by the threads, or in this one if `alone`.
+
+    task: a kernel that returns nothing. args: a tuple, of which the first has a dtype. Waking the other threads takes
+        12 us, in which a core does a million additions and multiplications: what is smaller is better done alone.
+    """
+    share = 0 if alone or numba.config.NUMBA_NUM_THREADS == 1 else _share_address()
+    # What types a task gets changes with little but the dtype, so that is looked up. `_run` says if it was not enough.
+    key = task, args[0].dtype
+    place = _places.get(key)
+    if place is None or not _run(share, place, units, args):
+        place = _places[key] = place_of(task, (*map(numba.typeof, args), types.int64))
+        _run(share, place, units, args)
+
+
+@functools.cache
+def _share_address():
+    return place_of(_share, (types.int64, types.int64, types.int64))[0]
