@@ -75,7 +75,7 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     Returns:
         the sums of `batchnorm.new_statistics`, of no size unless they were asked for.
     """
-    plan = _plan(x.shape, kernel.shape, geometry)
+    x, plan = _plain(x), _plan(x.shape, kernel.shape, geometry)
     n, filters, groups = len(x), kernel.shape[3], geometry.groups
     weights, spectra = _weights(kernel, plan, groups)
     start = padded_bias(bias, filters, groups, x.dtype)
@@ -126,7 +126,7 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
         normalised: (z, mean, terms) where z was normalised by its own statistics; see `combine_gradient_sums`.
         dkernel, dbias, dx: where to write the gradients; those that are None are not computed.
     """
-    plan = _plan(x.shape, kernel.shape, geometry)
+    x, dy, plan = _plain(x), _plain(dy), _plan(x.shape, kernel.shape, geometry)
     kh, kw, group_channels, filters = kernel.shape
     groups, group_filters, chunks = geometry.groups, filters // geometry.groups, max(1, min(len(x), CHUNKS))
     padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
@@ -146,6 +146,11 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
         add_chunks(sums, dkernel.reshape(kh, kw * group_channels, groups, group_filters))
     if dbias is not None:
         dbias[...] = bias_sums.sum(axis=0)
+
+
+def _plain(array):
+    """Return the array, or a copy if it is read-only or not aligned: numba has other types for these."""
+    return array if array.flags.writeable and array.flags.aligned else array.copy()
 
 
 class Plan(NamedTuple):
