@@ -116,5 +116,6 @@ def float_array(x: ArrayLike, dtype: DTypeLike | None, name: str, owner: str) ->
     if x.dtype.kind not in "fiub":
         raise TypeError(f"{owner}: {name} must be an array of real numbers. Received: dtype={x.dtype}.")
     x = np.ascontiguousarray(x, dtype=dtype) if x.ndim else x.astype(dtype)
-    # A copy costs less than what numba would do: compile every kernel again for arrays that can't be written to.
-    return x if x.flags.writeable else x.copy()
+    # A copy costs less than what numba would do: compile every kernel again for arrays that can't be written to,
+    # or whose numbers lie at odd addresses.
+    return x if x.flags.writeable and x.flags.aligned else x.copy()

@@ -149,10 +149,14 @@ class ConvBlock:
             normalised = (z, mean, rows)
         if training:
             self._memory = (x, following, (y, argmax), inv_std, normalised)
+            for layer in self.walk():
+                layer._memory = None  # it would be that of another pass
         return y
 
     def backward(self, dy: Array, fills_dx: bool = True) -> Any:
         conv, norm = self.conv, self.norm
+        if self._memory is None:
+            raise ValueError(f"{conv.name}: backward needs a forward pass in training mode before it. The last failed.")
         x, following, out, inv_std, normalised = self._memory
         dy = self.layers[-1].prepare_gradient(dy, out[0].shape)
         dkernel, dbias = (conv.grads["kernel"], conv.grads.get("bias")) if conv.trainable else (None, None)

@@ -32,6 +32,7 @@ from cnnlite.kernels.conv_tasks import (
     forward_task,
     gradient_sums_task,
     kernels_for,
+    moderate_task,
 )
 from cnnlite.kernels.geometry import Window, window_of
 from cnnlite.kernels.im2col import NO_PADS, output_shape
@@ -74,7 +75,7 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     Returns:
         the sums of `batchnorm.new_statistics`, of no size unless they were asked for.
     """
-    plan = _plan(x.shape, kernel.shape, geometry)
+    x, plan = _plain(x), _plan(x.shape, kernel.shape, geometry)
     n, filters, groups = len(x), kernel.shape[3], geometry.groups
     weights, spectra = _weights(kernel, plan, groups)
     start = padded_bias(bias, filters, groups, x.dtype)
@@ -88,7 +89,10 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
         # A band begins with a tile, so that its bits are those of the whole image.
         height = TILE + 1 - kernel.shape[0] if len(spectra) else 1
         bands = min(-(-plan.oh // height), -(-CHUNKS // n))
-        run(band_task, n * bands, (*arguments, height, bands))
+        are_moderate = np.ones(x.shape[:2], np.bool_)
+        if len(spectra):
+            run(moderate_task, n * x.shape[1], (x, are_moderate))
+        run(band_task, n * bands, (*arguments, are_moderate, height, bands))
     else:
         rest = (*sums, affine, following, y, argmax, plan.images)
         run(forward_task, -(-n // plan.images), (*arguments, *rest), alone)
@@ -122,7 +126,7 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
         normalised: (z, mean, terms) where z was normalised by its own statistics; see `combine_gradient_sums`.
         dkernel, dbias, dx: where to write the gradients; those that are None are not computed.
     """
-    plan = _plan(x.shape, kernel.shape, geometry)
+    x, dy, plan = _plain(x), _plain(dy), _plan(x.shape, kernel.shape, geometry)
     kh, kw, group_channels, filters = kernel.shape
     groups, group_filters, chunks = geometry.groups, filters // geometry.groups, max(1, min(len(x), CHUNKS))
     padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
@@ -142,6 +146,11 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
         add_chunks(sums, dkernel.reshape(kh, kw * group_channels, groups, group_filters))
     if dbias is not None:
         dbias[...] = bias_sums.sum(axis=0)
+
+
+def _plain(array):
+    """Return the array, or a copy if it is read-only or not aligned: numba has other types for these."""
+    return array if array.flags.writeable and array.flags.aligned else array.copy()
 
 
 class Plan(NamedTuple):

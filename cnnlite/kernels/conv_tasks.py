@@ -130,7 +130,14 @@ def forward_task(x, kernels, weights, spectra, start, window, groups, z, means, 
 
 
 @kernel(inner=True)
-def band_task(x, kernels, weights, spectra, start, window, groups, z, height, bands, unit):
+def moderate_task(x, result, unit):
+    """Write to result (N, H) of a row of pixels whether it is moderate."""
+    n, row = unit // x.shape[1], unit % x.shape[1]
+    result[n, row] = moderate(x[n, row])
+
+
+@kernel(inner=True)
+def band_task(x, kernels, weights, spectra, start, window, groups, z, are_moderate, height, bands, unit):
     """Compute a band of rows of an image, which is a smaller image; it begins at a multiple of `height`."""
     n, band, h, oh = unit // bands, unit % bands, x.shape[1], z.shape[1]
     pieces = (oh + height - 1) // height
@@ -143,8 +150,14 @@ def band_task(x, kernels, weights, spectra, start, window, groups, z, height, ba
                    window.dilation_h, window.dilation_w)
     image = rows.reshape(1, rows.shape[0], rows.shape[1], rows.shape[2])
     part = z[n][first:last]
-    _convolve(kernels, image, weights, spectra, start, moved, groups,
-              part.reshape(1, part.shape[0], part.shape[1], part.shape[2]))
+    part = part.reshape(1, part.shape[0], part.shape[1], part.shape[2])
+    # All bands of an image go the same way, so that its bits don't depend on whether it was cut.
+    if len(spectra) and not are_moderate[n].all():
+        filters = part.shape[3]
+        panels = _panels_of(weights, weights.size // filters, filters, filters, 1, 1, 0)
+        call(kernels.direct_images, (kernels.block, image, panels, start, moved, groups, part))
+    else:
+        _convolve(kernels, image, weights, spectra, start, moved, groups, part)
 
 
 @kernel(inner=True)

@@ -100,7 +100,9 @@ def _for_each(typingctx, share, place, units, args):
         fits = builder.icmp_unsigned("==", types_hash, _hash_constant(arg_types))
         arguments = cgutils.unpack_tuple(builder, args, len(arg_types) - 1)
         alone = builder.icmp_signed("==", share, ir.Constant(_int64, 0))
-        data = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [task, *arguments]))
+        failed = cgutils.alloca_once_value(builder, ir.Constant(_int64, 0))
+        failed_at = builder.ptrtoint(failed, _int64)
+        data = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [failed_at, task, *arguments]))
 
         def call_task(builder, task, arguments, unit):
             function = _function_at(context, builder, task, arg_types)
@@ -120,8 +122,11 @@ def _for_each(typingctx, share, place, units, args):
                     trampoline.linkage = "internal"
                     inside = ir.IRBuilder(trampoline.append_basic_block())
                     packed = inside.load(inside.inttoptr(trampoline.args[0], data.type))
-                    task_inside, *arguments_inside = cgutils.unpack_tuple(inside, packed, len(arg_types))
-                    call_task(inside, task_inside, arguments_inside, trampoline.args[1])
+                    failed_inside, task_inside, *arguments_inside = cgutils.unpack_tuple(
+                        inside, packed, len(arg_types) + 1)
+                    status = call_task(inside, task_inside, arguments_inside, trampoline.args[1])
+                    with inside.if_then(status.is_error, likely=False):
+                        inside.store(ir.Constant(_int64, 1), inside.inttoptr(failed_inside, _int64.as_pointer()))
                     inside.ret_void()
                     numbers = (types.int64, types.int64, types.int64)
                     function = _function_at(context, builder, share, numbers)
@@ -129,6 +134,11 @@ def _for_each(typingctx, share, place, units, args):
                         builder, function, types.none, numbers,
                         [builder.ptrtoint(trampoline, _int64), builder.ptrtoint(data, _int64), units],
                     )
+                    # Which error it was stays in the other thread: it can't be raised there, but must not get lost.
+                    some_failed = builder.icmp_signed("!=", builder.load(failed), ir.Constant(_int64, 0))
+                    with builder.if_then(some_failed, likely=False):
+                        message = "A task failed in another thread: it had no memory, or was for other types."
+                        context.call_conv.return_user_exc(builder, RuntimeError, (message,))
         return fits
 
     return types.boolean(types.int64, place, types.int64, args), codegen

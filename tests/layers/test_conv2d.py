@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlite import check_gradients, layers
+from cnnlite.kernels.winograd import suits
 from cnnlite.layers import Conv2D
 
 RNG = np.random.default_rng
@@ -26,6 +27,17 @@ def test_gradients_are_those_of_finite_differences(kernel_size, steps, padding, 
     layer = Conv2D(4, kernel_size, steps[0], padding, data_format, steps[1], groups, activation, use_bias)
     shape = (2, 7, 8, 2) if data_format == "channels_last" else (2, 2, 7, 8)
     report = check_gradients(layer, RNG(seed).normal(size=shape), seed=seed, max_elements=15)
+    assert report.ok, report
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(("kernel_size", "channels", "filters"), [(2, 16, 17), (3, 17, 19), (4, 20, 16), (5, 16, 33)])
+def test_gradients_with_many_channels_are_those_of_finite_differences(kernel_size, channels, filters, padding):
+    layer = Conv2D(filters, kernel_size, padding=padding, activation="tanh")
+    x = RNG(0).normal(size=(3, 14, 14, channels))
+    before = kernel_size // 2 if padding == "same" else 0
+    assert suits(kernel_size, 14, before, layer.compute_output_shape(x.shape)[1:3], channels, filters)
+    report = check_gradients(layer, x, max_elements=25)
     assert report.ok, report
 
 

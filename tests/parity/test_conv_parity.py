@@ -70,6 +70,18 @@ def test_conv2d_is_that_of_pytorch(kernel_size, strides, padding, dilation_rate,
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize(("kernel_size", "channels", "filters"), [
+    (3, 16, 64), (3, 64, 33), (5, 17, 32), (5, 64, 64), (2, 32, 17), (4, 19, 48),
+])
+def test_conv2d_with_many_channels_is_that_of_pytorch(kernel_size, channels, filters, padding, dtype):
+    """These go by Winograd's method."""
+    layer = layers.Conv2D(filters, kernel_size, padding=padding, activation="tanh", bias_initializer="random_normal",
+                          dtype=dtype)
+    compare_with_torch(layer, normal((17, 13, 12, channels), dtype), 1, lambda kernel: kernel)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("kernel_size", "strides", "padding", "dilation_rate"), [case[:4] for case in CASES])
 def test_depthwise_conv2d_is_that_of_pytorch(kernel_size, strides, padding, dilation_rate, dtype):
     layer = layers.DepthwiseConv2D(kernel_size, strides, padding, 2, None, dilation_rate, "tanh",

@@ -1,0 +1,185 @@
+"""Kernels on arrays with a page before or behind them that must not be touched; run by `test_guard_pages.py`.
+
+A vector that is read beyond the end of an array does no harm, until the array ends with the last page of a process's
+memory. Here each does: one byte too far and the operating system ends the process.
+
+    python -m tests.kernels.guard_pages NAME
+"""
+
+import ctypes
+import functools
+import mmap
+import sys
+
+import numpy as np
+
+from cnnlite import kernels
+from cnnlite.kernels.conv_block import (
+    Geometry,
+    conv_block,
+    conv_block_backward,
+    conv_block_gradient_sums,
+    follow,
+)
+from cnnlite.kernels.conv_tasks import MAX_POOL, Following
+from cnnlite.kernels.geometry import window_of
+
+PAGE = mmap.PAGESIZE
+PROT_NONE = 0
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
+_maps = []  # they must outlive the arrays in them
+
+
+def guarded(array, at_end):
+    """Return a copy of an array that ends where a forbidden page begins, or begins where one ends."""
+    pages = -(-array.nbytes // PAGE)
+    memory = mmap.mmap(-1, (pages + 2) * PAGE)
+    _maps.append(memory)
+    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    for page in (0, pages + 1):
+        if _libc.mprotect(address + page * PAGE, PAGE, PROT_NONE):
+            raise OSError(ctypes.get_errno(), "mprotect")
+    place = PAGE * (pages + 1) - array.nbytes if at_end else PAGE
+    copy = np.frombuffer(memory, array.dtype, array.size, place).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def normal(*shape, dtype="float32"):
+    return np.random.default_rng(0).normal(size=shape).astype(dtype)
+
+
+def check(function, at_end, *arrays, out):
+    """Assert that it writes the same to guarded arrays as to others; `out` is a shape, or several arrays."""
+    plain = [np.zeros_like(array) for array in out]
+    function(*arrays, *plain)
+    mine = [guarded(np.zeros_like(array), at_end) for array in out]
+    function(*(guarded(array, at_end) for array in arrays), *mine)
+    for a, b in zip(mine, plain):
+        np.testing.assert_array_equal(a, b)
+
+
+def check_convolution(n, size, taps, c, f, groups, strides, pad, dilation, dtype):
+    where = strides, ((pad, pad), (pad, pad)), dilation, groups
+    x, kernel = normal(n, *size, c, dtype=dtype), normal(*taps, c // groups, f, dtype=dtype)
+    bias = normal(f, dtype=dtype)
+    y = kernels.conv2d(x, kernel, bias, *where)
+
+    def forward(x, kernel, bias, y):
+        kernels.conv2d(x, kernel, bias, *where, out=y)
+
+    def input_gradient(dy, kernel, dx):
+        kernels.conv2d_input_gradient(dy, kernel, dx.shape, *where, out=dx)
+
+    def kernel_gradient(x, dy, dkernel):
+        kernels.conv2d_kernel_gradient(x, dy, dkernel.shape, *where, out=dkernel)
+
+    for at_end in (True, False):
+        check(forward, at_end, x, kernel, bias, out=[y])
+        check(input_gradient, at_end, y, kernel, out=[x])
+        check(kernel_gradient, at_end, x, y, out=[kernel])
+
+
+ONE = (1, 1)
+NO_PADS = ((0, 0), (0, 0))
+BY_TWO = (2, 2), (2, 2), NO_PADS
+ALL = Following(True, True, MAX_POOL, window_of(*BY_TWO))
+
+
+def direct():
+    for dtype in ("float32", "float64"):
+        for n, size, taps, c, f, groups, strides, pad, dilation in [
+            (2, (8, 9), (3, 3), 1, 1, 1, ONE, 0, ONE),
+            (1, (8, 9), (3, 3), 3, 7, 1, ONE, 0, ONE),
+            (2, (7, 7), (3, 2), 3, 17, 1, ONE, 1, ONE),
+            (2, (9, 8), (1, 1), 5, 33, 1, ONE, 0, ONE),
+            (3, (9, 8), (1, 1), 16, 16, 1, (2, 2), 0, ONE),
+            (2, (9, 11), (2, 3), 6, 10, 2, (2, 1), 0, ONE),
+            (2, (9, 11), (2, 3), 6, 32, 2, ONE, 2, (2, 3)),
+            (17, (3, 3), (3, 3), 13, 15, 1, ONE, 0, ONE),
+            (1, (40, 41), (3, 3), 4, 24, 1, ONE, 0, ONE),
+        ]:
+            check_convolution(n, size, taps, c, f, groups, strides, pad, dilation, dtype)
+
+
+def winograd():
+    for dtype in ("float32", "float64"):
+        for taps in (2, 3, 4, 5):
+            for n, size, c, f, pad in [(1, (14, 15), 17, 19, 0), (2, (13, 13), 16, 16, taps // 2),
+                                       (17, (8, 10), 31, 33, 0)]:
+                check_convolution(n, size, (taps, taps), c, f, 1, ONE, pad, ONE, dtype)
+
+
+def matmul():
+    for dtype in ("float32", "float64"):
+        for m, k, n in [(1, 1, 1), (3, 5, 7), (9, 17, 15), (33, 3, 16), (5, 4, 32), (40, 33, 47), (2, 9, 17),
+                        (130, 120, 100)]:
+            bias, c = normal(n, dtype=dtype), normal(m, n, dtype=dtype)
+            for transpose_a, transpose_b in [(False, False), (True, False), (False, True)]:
+                a = normal(*((k, m) if transpose_a else (m, k)), dtype=dtype)
+                b = normal(*((n, k) if transpose_b else (k, n)), dtype=dtype)
+                run = functools.partial(_matmul, transpose_a, transpose_b)
+                for at_end in (True, False):
+                    check(run, at_end, a, b, bias, out=[c])
+
+
+def _matmul(transpose_a, transpose_b, a, b, bias, c):
+    kernels.matmul(a, b, bias, transpose_a, transpose_b, out=c)
+
+
+def pooling():
+    for dtype in ("float32", "float64"):
+        for c in (1, 3, 7, 8, 9, 15, 16, 17, 31, 33):
+            for window, strides in [((2, 2), (2, 2)), ((3, 3), (1, 1)), ((2, 3), (3, 4)), ((1, 1), (1, 1))]:
+                check_pooling((window, strides, NO_PADS), c, dtype)
+
+
+def check_pooling(window, c, dtype):
+    x, affine = normal(2, 5, 7, c, dtype=dtype), normal(3, c, dtype=dtype)
+    y, argmax = kernels.max_pool(x, *window)
+
+    def forward(x, y, argmax):
+        kernels.max_pool(x, *window, out=(y, argmax))
+
+    def backward(dy, argmax, dx):
+        kernels.max_pool_backward(dy, argmax, dx.shape, *window, out=dx)
+
+    def forward_with_map(z, affine, y, argmax):
+        follow(z, affine, Following(False, True, MAX_POOL, window_of(*window)), (y, argmax))
+
+    for at_end in (True, False):
+        check(forward, at_end, x, out=[y, argmax])
+        check(backward, at_end, y, argmax, out=[x])
+        check(forward_with_map, at_end, x, affine, out=[y, argmax])
+
+
+def blocks():
+    """All that runs between a convolution and its pooling, with less than a vector of channels, one, and more."""
+    for n, c, f in [(2, 3, 7), (3, 17, 19), (17, 16, 33)]:
+        x, kernel, bias, affine = normal(n, 12, 13, c), normal(3, 3, c, f), normal(f), normal(3, f)
+        z = kernels.conv2d(x, kernel, bias)
+        y, argmax = kernels.max_pool(z, *BY_TWO)
+        for at_end in (True, False):
+            check(_forward, at_end, x, kernel, bias, affine, out=[z, y, argmax])
+            check(_backward, at_end, x, y, y, argmax, kernel, z, bias, affine, out=[kernel, bias, x])
+
+
+def _forward(x, kernel, bias, affine, z, y, argmax):
+    conv_block(x, kernel, bias, Geometry(), affine, ALL, out=(y, argmax))
+    conv_block(x, kernel, bias, Geometry(), following=ALL, z=z, statistics=True)
+
+
+def _backward(x, dy, y, argmax, kernel, z, mean, terms, dkernel, dbias, dx):
+    conv_block_gradient_sums(dy, (y, argmax), z, mean, ALL)
+    conv_block_backward(x, dy, kernel, Geometry(), ALL, (y, argmax), None, (z, mean, terms), dkernel, dbias, dx)
+
+
+def faults():
+    """Read one number too far, to show that this would be seen."""
+    x = guarded(normal(10), at_end=True)
+    ctypes.c_float.from_address(x.ctypes.data + x.nbytes).value  # noqa: B018
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()

@@ -1,0 +1,30 @@
+"""No kernel reads or writes a byte beside its arrays, not even one that it then makes no use of."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kernels.drawn import compiled_kernels_needed
+
+pytestmark = [
+    compiled_kernels_needed,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect is called as on Linux"),
+]
+ROOT = Path(__file__).parents[2]
+
+
+def run(name):
+    return subprocess.run([sys.executable, "-m", "tests.kernels.guard_pages", name], cwd=ROOT, capture_output=True,
+                          text=True, timeout=600, check=False)
+
+
+@pytest.mark.parametrize("name", ["direct", "winograd", "matmul", "pooling", "blocks"])
+def test_nothing_beside_the_arrays_is_touched(name):
+    done = run(name)
+    assert done.returncode == 0, f"{name}: ended with {done.returncode}\n{done.stderr}"
+
+
+def test_a_number_read_beyond_the_end_ends_the_process():
+    assert run("faults").returncode < 0
