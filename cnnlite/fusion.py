@@ -65,13 +65,13 @@ def steps(layers: list[Layer], training: bool) -> list[Any]:
 def _block_at_the_head(layers: list[Layer], training: bool) -> ConvBlock | None:
     """Return a block of the first layers, if there is more to it than a convolution."""
     conv, *rest = layers
-    # A subclass may compute something else, so nothing but the class itself is taken.
-    if type(conv) is not Conv2D or conv.data_format != "channels_last":
+    # A subclass may compute something else, and so may a `forward` that was put on an object: neither is taken.
+    if type(conv) is not Conv2D or conv.data_format != "channels_last" or "forward" in vars(conv):
         return None
     members: list[Layer] = [conv]
 
     def take(fits: Callable[[Layer], bool]) -> Any:
-        if not rest or rest[0].dtype != conv.dtype or not fits(rest[0]):
+        if not rest or rest[0].dtype != conv.dtype or "forward" in vars(rest[0]) or not fits(rest[0]):
             return None
         members.append(rest.pop(0))
         return members[-1]

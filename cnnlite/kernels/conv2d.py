@@ -17,7 +17,7 @@ def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), 
 
     Rows of the kernel are left out where they lie wholly on padding, so a NaN in them does not show there.
     """
-    geometry = Geometry(strides, pads, dilation, groups)
+    geometry = _geometry(strides, pads, dilation, groups)
     shape = _output_shape(x, x.shape, kernel, geometry, "conv2d")
     if bias is not None:
         require(bias, "bias", shape[3:], x.dtype, "conv2d")
@@ -28,7 +28,7 @@ def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), 
 
 def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
     """Return dx[n, h, w, c] = sum of dy[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into."""
-    geometry = Geometry(strides, pads, dilation, groups)
+    geometry = _geometry(strides, pads, dilation, groups)
     shape = _output_shape(dy, x_shape, kernel, geometry, "conv2d_input_gradient")
     require(dy, "dy", shape, kernel.dtype, "conv2d_input_gradient")
     out = _result(out, "out", tuple(x_shape), dy.dtype, "conv2d_input_gradient")
@@ -38,7 +38,7 @@ def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dil
 
 def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
     """Return dkernel[ky, kx, c, f] = sum over n, oh, ow of x[n, oh*s + ky*d, ow*s + kx*d, c] * dy[n, oh, ow, f]."""
-    geometry = Geometry(strides, pads, dilation, groups)
+    geometry = _geometry(strides, pads, dilation, groups)
     out = _result(out, "out", tuple(kernel_shape), x.dtype, "conv2d_kernel_gradient")
     shape = _output_shape(x, x.shape, out, geometry, "conv2d_kernel_gradient")
     require(dy, "dy", shape, x.dtype, "conv2d_kernel_gradient")
@@ -49,7 +49,7 @@ def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, di
 def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, dkernel=None, dbias=None,
                     dx=None):
     """Write those of the three gradients that are not None, in one pass over dy; dbias (F,) is its sum by filter."""
-    geometry = Geometry(strides, pads, dilation, groups)
+    geometry = _geometry(strides, pads, dilation, groups)
     shape = _output_shape(x, x.shape, kernel, geometry, "conv2d_backward")
     require(dy, "dy", shape, x.dtype, "conv2d_backward")
     results = ("dkernel", dkernel, kernel.shape), ("dbias", dbias, shape[3:]), ("dx", dx, x.shape)
@@ -57,6 +57,10 @@ def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1)
         if array is not None:
             require(array, name, wanted, x.dtype, "conv2d_backward")
     conv_block_backward(x, dy, kernel, geometry, dkernel=dkernel, dbias=dbias, dx=dx)
+
+
+def _geometry(strides, pads, dilation, groups):
+    return Geometry(tuple(strides), tuple(map(tuple, pads)), tuple(dilation), groups)
 
 
 def _output_shape(images, x_shape, kernel, geometry, owner):

@@ -235,7 +235,8 @@ class Layer:
         if self._memory is None:
             raise ValueError(
                 f"{self.name}: backward needs a forward pass in training mode before it. "
-                "Call forward(x, training=True) first."
+                "Call forward(x, training=True) first; of a layer that ran as one with its neighbours, inside a "
+                "model, run it within `with cnnlite.fusion.disabled():`."
             )
         return self._memory
 
