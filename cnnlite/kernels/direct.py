@@ -74,7 +74,7 @@ def direct_images(block, x, panels, start, window, groups, y):
                 if unrolls:
                     _unroll_taps(x[i], group * channels, window, image)
                 else:
-                    _copy_window(x[i], group * channels, -window.top, window.left, image)
+                    copy_window(x[i], group * channels, -window.top, window.left, image)
                 source, place, line = image.reshape(-1), 0, columns * channels
                 pixel = kw * channels if unrolls else window.stride_w * channels
             else:
@@ -98,7 +98,7 @@ def direct_images(block, x, panels, start, window, groups, y):
 
 
 @compiled
-def _copy_window(image, first_channel, top, left, out):
+def copy_window(image, first_channel, top, left, out):
     """Copy some channels of the rows from `top` on, with zeros where the window sticks out of the image."""
     h, w, image_channels = image.shape
     height, columns, channels = out.shape
@@ -126,7 +126,7 @@ def _copy_window(image, first_channel, top, left, out):
 
 @compiled
 def _unroll_taps(image, first_channel, window, out):
-    """Copy rows like `_copy_window`, but for each output pixel its taps side by side, which a dilation has parted."""
+    """Copy rows like `copy_window`, but for each output pixel its taps side by side, which a dilation has parted."""
     h, w, _ = image.shape
     height, columns, channels = out.shape
     taps = window.width
@@ -142,125 +142,3 @@ def _unroll_taps(image, first_channel, window, out):
             else:
                 for c in range(channels):
                     target[c] = 0
-
-
-@compiled
-def direct_input_gradient(block, dy, panels, window, groups, dx):
-    """dx[h, w, c] = sum of dy[oh, ow, f] * kernel[ky, kx, c, f] over all that x[h, w, c] went into.
-
-    Row h of dx gets rows oh of dy for all ky with oh * stride + ky * dilation - top = h. They are every `step`-th ky,
-    and `back` rows of dy lie between one and the next. Panels are those of the kernel with c and f exchanged.
-    """
-    n, h, w, c = dx.shape
-    _, oh, ow, filters = dy.shape
-    kh, kw = window.height, window.width
-    channels, group_filters = c // groups, filters // groups
-    width = 2 * VECTOR_BYTES // dy.itemsize
-    panel_count = (channels + width - 1) // width
-    scratch = np.empty((ow, width), dy.dtype)
-    flat_dx, flat_dy = dx.reshape(-1), dy.reshape(-1)
-    step = window.stride_h // _gcd(window.stride_h, window.dilation_h)
-    back = step * window.dilation_h // window.stride_h
-    for i in range(n):
-        dx[i] = 0
-        for row in range(h):
-            first, count = 0, 0
-            for ky in range(kh):
-                reach = row + window.top - ky * window.dilation_h
-                if reach % window.stride_h == 0 and 0 <= reach // window.stride_h < oh:
-                    first, count = (ky if count == 0 else first), count + 1
-            if count == 0:
-                continue
-            y = (row + window.top - first * window.dilation_h) // window.stride_h
-            for group in range(groups):
-                for panel in range(panel_count):
-                    column = panel * width
-                    for kx in range(kw):
-                        shift = kx * window.dilation_w - window.left
-                        low = max(0, -(shift // window.stride_w))
-                        high = min(ow, (w - 1 - shift) // window.stride_w + 1)
-                        if high <= low:
-                            continue
-                        target = ((i * h + row) * w + low * window.stride_w + shift) * c + group * channels + column
-                        product_block(
-                            block, high - low, min(width, channels - column),
-                            flat_dx, target, window.stride_w * c, flat_dx, target, window.stride_w * c,
-                            flat_dy, ((i * oh + y) * ow + low) * filters + group * group_filters, filters,
-                            -back * ow * filters, 1,
-                            panels, (((group * panel_count + panel) * kh + first) * kw + kx) * group_filters * width,
-                            step * kw * group_filters * width, width, count, group_filters, scratch)
-
-
-@compiled
-def _gcd(a, b):
-    while b:
-        a, b = b, a % b
-    return a
-
-
-@compiled
-def direct_kernel_gradient(block, x, dy, window, groups, sums):
-    """Add to sums (KH, groups, KW * C / groups, padded F / groups) the gradient that these images give.
-
-    dkernel[ky, kx, c, f] = sum over the images, oh and ow of x[oh*s + ky*d, ow*s + kx*d, c] * dy[oh, ow, f]. The rows
-    of a tile, (kx, c), lie side by side in the image, unless a dilation or groups part the kx.
-    """
-    n, h, w, c = x.shape
-    _, oh, ow, filters = dy.shape
-    kh, _, run, padded = sums.shape
-    kw = window.width
-    channels, group_filters = c // groups, filters // groups
-    itemsize = dy.itemsize
-    width = 2 * VECTOR_BYTES // itemsize
-    panel_count = padded // width
-    height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
-    columns = (ow - 1) * window.stride_w + (kw - 1) * window.dilation_w + 1
-    pads = sticks_out(x, window, dy)
-    # Whole vectors of dy are read: where the filters don't fill them, a copy of dy does.
-    packs = group_filters % (width // 2) != 0
-    image = np.empty((height, columns, c) if pads else (0, 0, 0), x.dtype)
-    gradient = np.zeros((panel_count, oh * ow, width) if packs else (0, 0, 0), dy.dtype)
-    together = window.dilation_w == 1 and groups == 1
-    for i in range(n):
-        if pads:
-            _copy_window(x[i], 0, -window.top, window.left, image)
-            source, image_place, line = image.reshape(-1), 0, columns * c
-        else:
-            source, image_place, line = x.reshape(-1), i * h * w * c, w * c
-        for group in range(groups):
-            if packs:
-                _pack_gradient(dy[i], group * group_filters, group_filters, gradient)
-            for ky in range(kh):
-                for kx in range(1 if together else kw):
-                    place = image_place + (
-                        ky * window.dilation_h * line + kx * window.dilation_w * c + group * channels
-                    )
-                    target = ((ky * groups + group) * run + kx * channels) * padded
-                    for panel in range(panel_count):
-                        column = panel * width
-                        if packs:
-                            b, b_place, b_k0 = gradient.reshape(-1), panel * oh * ow * width, width
-                        else:
-                            b, b_k0 = dy.reshape(-1), filters
-                            b_place = i * oh * ow * filters + group * group_filters + column
-                        # Where the last panel is not full, the columns behind it are zeros, or not looked at.
-                        vectors = 1 if group_filters - column <= width // 2 else 2
-                        sums_address = sums.ctypes.data + (target + column) * itemsize
-                        call_block(block, run if together else channels, vectors,
-                                   sums_address, padded, sums_address, padded,
-                                   source.ctypes.data + place * itemsize, 1,
-                                   window.stride_h * line, window.stride_w * c,
-                                   b.ctypes.data + b_place * itemsize, ow * b_k0, b_k0, oh, ow)
-
-
-@compiled
-def _pack_gradient(dy, first, filters, out):
-    """Copy some filters of dy (OH, OW, F) into panels (panel, OH * OW, width), which hold zeros behind the last."""
-    panels, pixels, width = out.shape
-    source, stride = dy.reshape(-1), dy.shape[2]
-    for panel in range(panels):
-        column = panel * width
-        for pixel in range(pixels):
-            target, place = out[panel, pixel], pixel * stride + first + column
-            for f in range(min(width, filters - column)):
-                target[f] = source[place + f]

@@ -237,3 +237,37 @@ def max_unpool_windows(typingctx, of, dy, y, where, relu, height, width, windows
         return context.get_dummy_value()
 
     return types.void(of, *[types.int64] * 3, types.boolean, *[types.int64] * 7), codegen
+
+
+@intrinsic
+def add_runs(typingctx, of, cols, cols_pixel, cols_run, run, runs, pixels, y, y_pixel, y_run):
+    """Add to y, for each pixel and each of its `runs`, the `run` numbers that lie side by side in cols.
+
+    cols_pixel and cols_run are the distances in cols from one pixel and from one run to the next, y_pixel and y_run
+    those in y, where the runs of neighbouring pixels may overlap. `of` is any number of the arrays' type.
+    """
+
+    def codegen(context, builder, signature, args):
+        (_, cols, cols_pixel, cols_run, run, runs, pixels, y, y_pixel, y_run) = args
+        emit = _Emitter(builder, _in_words(signature.args[0]))
+
+        def part_of_run(first, mask):
+            def pixel(j, _):
+                source = emit.address(cols, builder.add(builder.mul(j, cols_pixel), first))
+                target = emit.address(y, builder.add(builder.mul(j, y_pixel), first))
+
+                def one(k, _):
+                    place = emit.address(target, builder.mul(k, y_run))
+                    value = emit.load(emit.address(source, builder.mul(k, cols_run)), mask)
+                    emit.store(builder.fadd(emit.load(place, mask), value), place, mask)
+                    return []
+
+                emit.loop(runs, [], one)
+                return []
+
+            emit.loop(pixels, [], pixel)
+
+        emit.channel_vectors(run, part_of_run)
+        return context.get_dummy_value()
+
+    return types.void(of, *[types.int64] * 9), codegen
