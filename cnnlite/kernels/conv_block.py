@@ -34,7 +34,7 @@ from cnnlite.kernels.batchnorm import (
     scale_in_place,
 )
 from cnnlite.kernels.direct import direct_images
-from cnnlite.kernels.direct_input_gradient import direct_input_gradient, input_gradient_panels
+from cnnlite.kernels.direct_input_gradient import direct_input_gradient, input_gradient_weights
 from cnnlite.kernels.direct_kernel_gradient import direct_kernel_gradient
 from cnnlite.kernels.geometry import Window, window_of
 from cnnlite.kernels.im2col import NO_PADS, output_shape
@@ -178,7 +178,7 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     if dx is not None:
         before = kh - 1 - pads[0][0]
         spectra = _spectra(kernel, suits_winograd(kernel, geometry, oh, before, x.shape[1:3], turned=True), turned=True)
-        turned = input_gradient_panels(kernel, geometry)
+        turned = input_gradient_weights(kernel, geometry)
     y, argmax = _nothing(x.dtype) if out is None else out
     no_z, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
     z, mean, terms = (no_z, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
