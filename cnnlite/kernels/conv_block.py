@@ -33,12 +33,12 @@ from cnnlite.kernels.batchnorm import (
     new_statistics,
     scale_in_place,
 )
-from cnnlite.kernels.direct import direct_images
+from cnnlite.kernels.direct import direct_images, direct_panels
 from cnnlite.kernels.direct_input_gradient import direct_input_gradient, input_gradient_weights
 from cnnlite.kernels.direct_kernel_gradient import direct_kernel_gradient
 from cnnlite.kernels.geometry import Window, window_of
 from cnnlite.kernels.im2col import NO_PADS, output_shape
-from cnnlite.kernels.matmul import pack_panels, padded_columns, panel_width
+from cnnlite.kernels.matmul import padded_columns, panel_width
 from cnnlite.kernels.microkernel import block_address
 from cnnlite.kernels.pooling import (
     average_pool_row,
@@ -116,7 +116,7 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     strides, pads, dilation, groups = geometry
     oh, ow = output_shape(x.shape, (kh, kw), strides, pads, dilation)
     group_filters, k = filters // groups, kh * kw * group_channels
-    panels = pack_panels(kernel, k, group_filters, filters, 1, groups, group_filters)
+    panels = direct_panels(kernel, geometry, ow)
     spectra = _spectra(kernel, suits_winograd(kernel, geometry, x.shape[1], pads[0][0], (oh, ow)))
     biases = [None] * groups if bias is None else np.split(bias, groups)
     start = np.concatenate([padded_columns(part, group_filters, x.dtype) for part in biases])
@@ -124,7 +124,7 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     z = np.empty((0, oh, ow, filters), x.dtype) if z is None else z
     y, argmax = _nothing(x.dtype) if out is None else out
     images = _unit_images(n, len(spectra) > 0, kh, oh, ow)
-    arguments = (_addresses(x.dtype), x, panels.reshape(-1), spectra, start,
+    arguments = (_addresses(x.dtype), x, panels, spectra, start,
                  tuple(window_of((kh, kw), strides, pads, dilation)), groups, z, *sums,
                  _affine_of(affine, filters, x.dtype), _numbers(following), y, argmax)
     if 2 * n * oh * ow * k * filters < SMALL:
@@ -174,7 +174,7 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
     sums = np.empty((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
     bias_sums = np.empty((chunks if dbias is not None else 0, filters))
-    turned = spectra = np.empty((0, 0, 0, 0), x.dtype)
+    turned, spectra = np.empty(0, x.dtype), np.empty((0, 0, 0, 0), x.dtype)
     if dx is not None:
         before = kh - 1 - pads[0][0]
         spectra = _spectra(kernel, suits_winograd(kernel, geometry, oh, before, x.shape[1:3], turned=True), turned=True)
@@ -186,7 +186,7 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     by_points = dkernel is not None and suits_winograd(kernel, geometry, x.shape[1], pads[0][0], (oh, ow))
     images = _unit_images(n, by_points or len(spectra) > 0, kh, oh, ow)
     arguments = (_addresses(x.dtype), x, dy, y, argmax, _numbers(following), no_row if scale is None else scale,
-                 z, mean, terms, oh, ow, turned.reshape(-1), spectra, window, groups, by_points, sums, bias_sums,
+                 z, mean, terms, oh, ow, turned, spectra, window, groups, by_points, sums, bias_sums,
                  no_z if dx is None else dx, chunks, images)
     products = (dkernel is not None) + (dx is not None)
     work = 2 * n * oh * ow * kh * kw * group_channels * filters * products

@@ -34,28 +34,111 @@ hands them to the threads.
 import numpy as np
 
 from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels.matmul import product_block
+from cnnlite.kernels.matmul import pack_panels, product_block
 from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
+from cnnlite.kernels.winograd import moderate
 
 
 @compiled
 def sticks_out(x, window, y):
-    """Return whether a window of the images x reaches into padding, given an output of the size of y."""
-    height = (y.shape[1] - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
-    width = (y.shape[2] - 1) * window.stride_w - window.left + (window.width - 1) * window.dilation_w + 1
-    return window.top > 0 or window.left > 0 or height > x.shape[1] or width > x.shape[2]
+    """Return whether a window of the image x reaches into padding, given an output of the size of y."""
+    height = (y.shape[0] - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
+    width = (y.shape[1] - 1) * window.stride_w - window.left + (window.width - 1) * window.dilation_w + 1
+    return window.top > 0 or window.left > 0 or height > x.shape[0] or width > x.shape[1]
+
+
+@compiled
+def pixels_together(filters, size, stride, ow, lanes):
+    """Return how many neighbouring pixels of a row to compute as one, for a kernel of a width `size`; often 1.
+
+    p pixels of F filters are one pixel with p * F filters and a kernel of size + (p - 1) * stride taps, of which each
+    filter has `size` that are not 0: they take that many vectors instead of p * size.
+    """
+    best, least = 1, 0.75 * ow * size
+    for p in range(2, min(ow, lanes // filters) + 1):
+        cost = (ow + p - 1) // p * ((p - 1) * stride + size)
+        if cost < least:
+            best, least = p, cost
+    return best
+
+
+def direct_panels(kernel, geometry, ow):
+    """Return the panels of weights for `direct_images`, flat: of each group, and then those for pixels together.
+
+    The last panel begins earlier where it would have less than a vector of filters (see `_panel`): what it shares with
+    the one before is computed twice, and every vector that is written is whole.
+    """
+    kh, kw, channels, filters = kernel.shape
+    groups = geometry.groups
+    group_filters, k, lanes = filters // groups, kh * kw * channels, VECTOR_BYTES // kernel.itemsize
+    flat, width = kernel.reshape(-1), 2 * lanes
+    whole = group_filters // width * width
+    column, columns = _panel(whole // width, group_filters, width)
+    if group_filters > whole > column:
+        first = pack_panels(flat, k, whole, filters, 1, groups, group_filters)
+        last = pack_panels(flat[column:], k, columns, filters, 1, groups, group_filters)
+        panels = np.concatenate([first, last], axis=1)
+    else:
+        panels = pack_panels(flat, k, group_filters, filters, 1, groups, group_filters)
+    pixels = _together(geometry, kernel, ow)
+    if pixels == 1:
+        return panels.reshape(-1)
+    stride = geometry.strides[1]
+    wide = np.zeros((kh, kw + (pixels - 1) * stride, channels, lanes), kernel.dtype)
+    for p in range(pixels):
+        wide[:, p * stride : p * stride + kw, :, p * filters : (p + 1) * filters] = kernel
+    return np.concatenate([panels.reshape(-1), wide.reshape(-1)])
+
+
+def _together(geometry, kernel, ow):
+    # A weight that is not finite would make a NaN of a zero of padding, of which a single pixel's rows are left out.
+    if geometry.groups > 1 or geometry.dilation[1] > 1 or not moderate(kernel):
+        return 1
+    return pixels_together(kernel.shape[3], kernel.shape[1], geometry.strides[1], ow, VECTOR_BYTES // kernel.itemsize)
+
+
+@compiled
+def _panel(panel, filters, width):
+    """Return the first filter of a panel and their number."""
+    column = panel * width
+    if filters - column < width // 2 <= column:
+        column = filters - width // 2
+    return column, min(width, filters - column)
 
 
 @compiled
 def direct_images(block, x, panels, start, window, groups, y):
-    """y = x * kernel + start. Panels are those of the kernel by group; start is the bias, filled up like them.
+    """y = x * kernel + start. panels: as of `direct_panels`; start is the bias, filled up with zeros to whole panels.
 
-    For each image, group and panel, each row of pixels is one product (OW, K) @ (K, width). Its left factor starts
-    at `place` in `source`, the image or its copy, in which `pixel` lies between the windows of neighbours and
-    `line` between two rows.
+    The bits of a pixel are the same whether it was computed with others or alone, as products with 0 change nothing.
+    But 0 * NaN would: an image with a number that is not finite goes pixel by pixel.
     """
     n, h, w, c = x.shape
     _, oh, ow, filters = y.shape
+    lanes = VECTOR_BYTES // y.itemsize
+    plain = window.height * window.width * (c // groups) * groups * (
+        (filters // groups + 2 * lanes - 1) // (2 * lanes) * 2 * lanes)
+    whole = oh == h and ow == w and window.height == 1 and window.width == 1
+    for i in range(n):
+        if whole and window.top == 0 and window.left == 0:
+            # With 1x1 taps the whole image is one row, of which tiles are better filled.
+            _image(block, x[i].reshape(1, h * w, c), panels, start, window, groups, y[i].reshape(1, h * w, filters))
+        elif panels.size > plain and moderate(x[i]):
+            _image_in_wide_pixels(block, x[i], panels[plain:], start, window, y[i])
+        else:
+            _image(block, x[i], panels, start, window, groups, y[i])
+
+
+@compiled
+def _image(block, x, panels, start, window, groups, y):
+    """Convolve an image.
+
+    For each group and panel, each row of pixels is one product (OW, K) @ (K, width). Its left factor starts
+    at `place` in `source`, the image or its copy, in which `pixel` lies between the windows of neighbours and
+    `line` between two rows.
+    """
+    h, w, c = x.shape
+    oh, ow, filters = y.shape
     kh, kw = window.height, window.width
     channels, group_filters = c // groups, filters // groups
     k = kh * kw * channels
@@ -65,36 +148,70 @@ def direct_images(block, x, panels, start, window, groups, y):
     flat_y = y.reshape(-1)
     unrolls = window.dilation_w > 1
     copies = unrolls or groups > 1 or sticks_out(x, window, y)
-    height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
     columns = ow * kw if unrolls else (ow - 1) * window.stride_w + kw
+    height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
     image = np.empty((height, columns, channels) if copies else (0, 0, 0), y.dtype)
-    for i in range(n):
-        for group in range(groups):
-            if copies:
-                if unrolls:
-                    _unroll_taps(x[i], group * channels, window, image)
-                else:
-                    copy_window(x[i], group * channels, -window.top, window.left, image)
-                source, place, line = image.reshape(-1), 0, columns * channels
-                pixel = kw * channels if unrolls else window.stride_w * channels
-            else:
-                source, place, line = x.reshape(-1), i * h * w * c, w * c
-                pixel = window.stride_w * c
-            for panel in range(panel_count):
-                column = panel * width
-                for row in range(oh):
-                    # Rows of the kernel that lie wholly on padding are left out.
-                    above = row * window.stride_h - window.top
-                    low = max(0, -(above // window.dilation_h))
-                    high = max(low, min(kh, (h - 1 - above) // window.dilation_h + 1))
-                    product_block(
-                        block, ow, min(width, group_filters - column),
-                        flat_y, ((i * oh + row) * ow) * filters + group * group_filters + column, filters,
-                        start, (group * panel_count + panel) * width, 0,
-                        source, place + (row * window.stride_h + low * window.dilation_h) * line, pixel,
-                        window.dilation_h * line, 1,
-                        panels, ((group * panel_count + panel) * k + low * kw * channels) * width,
-                        kw * channels * width, width, high - low, kw * channels, scratch)
+    source, place, pixel, line = x.reshape(-1), 0, window.stride_w * c, w * c
+    if copies:
+        source, line = image.reshape(-1), columns * channels
+        pixel = kw * channels if unrolls else window.stride_w * channels
+    for group in range(groups):
+        if unrolls:
+            _unroll_taps(x, group * channels, window, image)
+        elif copies:
+            copy_window(x, group * channels, -window.top, window.left, image)
+        for panel in range(panel_count):
+            column, filters_here = _panel(panel, group_filters, width)
+            vectors = 1 if filters_here <= width // 2 else 2
+            # A vector that sticks out of its pixel may spill into the next one, which is written after it.
+            spill = vectors * (width // 2) - filters_here if groups == 1 and panel_count == 1 else 0
+            for row in range(oh):
+                # Rows of the kernel that lie wholly on padding are left out.
+                above = row * window.stride_h - window.top
+                low = max(0, -(above // window.dilation_h))
+                high = max(low, min(kh, (h - 1 - above) // window.dilation_h + 1))
+                end = (row + 1) * ow * filters
+                product_block(
+                    block, ow, filters_here + (spill if end + spill <= flat_y.size else 0),
+                    flat_y, row * ow * filters + group * group_filters + column, filters,
+                    start, group * panel_count * width + column, 0,
+                    source, place + (row * window.stride_h + low * window.dilation_h) * line, pixel,
+                    window.dilation_h * line, 1,
+                    panels, ((group * panel_count + panel) * k + low * kw * channels) * width,
+                    kw * channels * width, width, high - low, kw * channels, scratch)
+
+
+@compiled
+def _image_in_wide_pixels(block, x, panel, start, window, y):
+    """Convolve an image of few filters, p pixels of a row together; the rows of a tile are the rows of the image.
+
+    What a vector holds beyond the p * F numbers spills into the next pixels, in `rows`, where it is written over.
+    """
+    _, w, c = x.shape
+    oh, ow, filters = y.shape
+    itemsize = y.itemsize
+    lanes = VECTOR_BYTES // itemsize
+    pixels = pixels_together(filters, window.width, window.stride_w, ow, lanes)
+    taps = window.width + (pixels - 1) * window.stride_w
+    source, line = x.ctypes.data, w * c
+    image = np.empty((0, 0, 0), y.dtype)
+    if sticks_out(x, window, y):
+        image = np.empty(((oh - 1) * window.stride_h + (window.height - 1) * window.dilation_h + 1,
+                          (ow - 1) * window.stride_w + window.width, c), y.dtype)
+        copy_window(x, 0, -window.top, window.left, image)
+        source, line = image.ctypes.data, image.shape[1] * c
+    rows, bias = np.empty((oh, ow * filters + lanes), y.dtype), np.zeros(lanes, y.dtype)
+    for j in range(pixels * filters):
+        bias[j] = start[j % filters]
+    for first in range(0, ow, pixels):
+        pixel = min(first, ow - pixels)  # the last ones begin earlier
+        call_block(block, oh, 1, rows.ctypes.data + pixel * filters * itemsize, ow * filters + lanes,
+                   bias.ctypes.data, 0, source + pixel * window.stride_w * c * itemsize, window.stride_h * line,
+                   window.dilation_h * line, 1, panel.ctypes.data, taps * c * lanes, lanes, window.height, taps * c)
+    for row in range(oh):
+        target, written = y[row].reshape(-1), rows[row]
+        for j in range(ow * filters):
+            target[j] = written[j]
 
 
 @compiled

@@ -6,10 +6,10 @@ Pixel (oh, ow) of dy went into the window of x that begins at (oh*s - top, ow*s 
 
 dx is the sum of these windows where they overlap. There are two ways to get it:
 
-1. A tap at a time. For one kx, row i of a tile is pixel ow of dy, and pixel ow*s + kx of dx, where it is added. Each tile
-   is a part of dx itself, and there is no padding. The columns are the channels, of which 1 or 3 fill a vector of 16 badly.
-2. In planes, where channels are few or don't fill vectors. Then the pixels of dy are the columns of a tile, and (ky, kx, c)
-   its rows. Each row of the product is an image of its own for one tap and one channel, moved by ky and kx:
+1. By taps. For one kx, row i of a tile is pixel ow of dy, and pixel ow*s + kx of dx, where it is added. Each tile is a
+   part of dx itself, and there is no padding. The columns are the channels, of which 1 or 3 fill a vector of 16 badly.
+2. By planes, where channels are few or don't fill vectors. Then the pixels of dy are the columns of a tile, and
+   (ky, kx, c) its rows. Each row of the product is an image of its own for one tap and one channel, moved by ky and kx:
 
                   pixels (oh, ow)                        c = 0              the plane of a channel
                 dy, turned: (F, OH * OW)                ┌────────┐

@@ -1,9 +1,19 @@
-"""The gradient of the kernel by the direct way."""
+"""The gradient of the kernel by the direct way: sums over all pixels, in the registers of a tile.
+
+    dkernel[ky, kx, c, f] = sum over the images, oh and ow of  x[oh*s + ky*d, ow*s + kx*d, c] * dy[oh, ow, f]
+
+The rows of a tile, (kx, c), lie side by side in the image, unless a dilation or groups part the kx.
+Where there are too few filters for a vector, p neighbouring pixels of dy become one with p * F filters, as forward:
+
+    wide[ky, t, c, (q, f)] = sum of  x[oh*s + ky*d, ow*p*s + t, c] * dy[oh, ow*p + q, f]      t < KW + (p - 1) * s
+
+of which dkernel[ky, kx, c, f] is the sum over q of wide[ky, kx + q*s, c, (q, f)]. The rest is of no use.
+"""
 
 import numpy as np
 
 from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels.direct import copy_window, sticks_out
+from cnnlite.kernels.direct import copy_window, pixels_together, sticks_out
 from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
 
 
@@ -11,65 +21,73 @@ from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
 def direct_kernel_gradient(block, x, dy, window, groups, sums):
     """Add to sums (KH, groups, KW * C / groups, padded F / groups) the gradient that these images give.
 
-    dkernel[ky, kx, c, f] = sum over the images, oh and ow of x[oh*s + ky*d, ow*s + kx*d, c] * dy[oh, ow, f]. The rows
-    of a tile, (kx, c), lie side by side in the image, unless a dilation or groups part the kx.
+    Columns behind the last filter of a group get numbers of no use.
     """
     n, h, w, c = x.shape
     _, oh, ow, filters = dy.shape
-    kh, _, run, padded = sums.shape
+    kh, _, run, _ = sums.shape
     kw = window.width
-    channels, group_filters = c // groups, filters // groups
-    itemsize = dy.itemsize
-    width = 2 * VECTOR_BYTES // itemsize
-    panel_count = padded // width
-    height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
-    columns = (ow - 1) * window.stride_w + (kw - 1) * window.dilation_w + 1
-    pads = sticks_out(x, window, dy)
-    # Whole vectors of dy are read: where the filters don't fill them, a copy of dy does.
-    packs = group_filters % (width // 2) != 0
-    image = np.empty((height, columns, c) if pads else (0, 0, 0), x.dtype)
-    gradient = np.zeros((panel_count, oh * ow, width) if packs else (0, 0, 0), dy.dtype)
-    together = window.dilation_w == 1 and groups == 1
-    for i in range(n):
-        if pads:
-            copy_window(x[i], 0, -window.top, window.left, image)
-            source, image_place, line = image.reshape(-1), 0, columns * c
-        else:
-            source, image_place, line = x.reshape(-1), i * h * w * c, w * c
-        for group in range(groups):
-            if packs:
-                _pack_gradient(dy[i], group * group_filters, group_filters, gradient)
-            for ky in range(kh):
-                for kx in range(1 if together else kw):
-                    place = image_place + (
-                        ky * window.dilation_h * line + kx * window.dilation_w * c + group * channels
-                    )
-                    target = ((ky * groups + group) * run + kx * channels) * padded
-                    for panel in range(panel_count):
-                        column = panel * width
-                        if packs:
-                            b, b_place, b_k0 = gradient.reshape(-1), panel * oh * ow * width, width
-                        else:
-                            b, b_k0 = dy.reshape(-1), filters
-                            b_place = i * oh * ow * filters + group * group_filters + column
-                        # Where the last panel is not full, the columns behind it are zeros, or not looked at.
-                        vectors = 1 if group_filters - column <= width // 2 else 2
-                        sums_address = sums.ctypes.data + (target + column) * itemsize
-                        call_block(block, run if together else channels, vectors,
-                                   sums_address, padded, sums_address, padded,
-                                   source.ctypes.data + place * itemsize, 1,
-                                   window.stride_h * line, window.stride_w * c,
-                                   b.ctypes.data + b_place * itemsize, ow * b_k0, b_k0, oh, ow)
+    lanes = VECTOR_BYTES // dy.itemsize
+    if kh == 1 and kw == 1 and oh == h and ow == w and window.top == 0 and window.left == 0:
+        # The whole image is one row.
+        _add_images(block, x.reshape(n, 1, h * w, c), dy.reshape(n, 1, h * w, filters), window, groups, 1, sums)
+        return
+    pixels = 1 if groups > 1 or window.dilation_w > 1 else pixels_together(filters, kw, window.stride_w, ow, lanes)
+    if pixels == 1:
+        _add_images(block, x, dy, window, groups, 1, sums)
+        return
+    wide = np.zeros((kh, 1, (kw + (pixels - 1) * window.stride_w) * c, 2 * lanes), sums.dtype)
+    _add_images(block, x, dy, window, groups, pixels, wide)
+    for ky in range(kh):
+        for q in range(pixels):
+            first = q * window.stride_w * c
+            for i in range(run):
+                for f in range(filters):
+                    sums[ky, 0, i, f] += wide[ky, 0, first + i, q * filters + f]
 
 
 @compiled
-def _pack_gradient(dy, first, filters, out):
-    """Copy some filters of dy (OH, OW, F) into panels (panel, OH * OW, width), which hold zeros behind the last."""
-    panels, pixels, width = out.shape
-    source, stride = dy.reshape(-1), dy.shape[2]
-    for panel in range(panels):
-        column = panel * width
-        for pixel in range(pixels):
-            target, place = out[panel, pixel], pixel * stride + first + column
-            for f in range(min(width, filters - column)):
-                target[f] = source[place + f]
+def _add_images(block, x, dy, window, groups, pixels, sums):
+    """Add what the images give to sums, with so many pixels of dy taken as one."""
+    _, _, w, c = x.shape
+    _, oh, ow, filters = dy.shape
+    kh, _, run, padded = sums.shape
+    channels = c // groups
+    itemsize = dy.itemsize
+    lanes = VECTOR_BYTES // itemsize
+    row_pixels = (ow + pixels - 1) // pixels
+    row = row_pixels * pixels * filters
+    columns = filters // groups if pixels == 1 else pixels * filters
+    # Only whole vectors of dy are read. Where the last one of an image would stick out, a copy is read instead.
+    copies = columns % lanes != 0 or pixels > 1
+    gradient = np.zeros(oh * row + 2 * lanes if copies else 0, dy.dtype)
+    pads = pixels > 1 or sticks_out(x[0], window, dy[0])
+    width = (ow - 1) * window.stride_w + (window.width - 1) * window.dilation_w + 1
+    image = np.zeros(((oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1,
+                      width + (row_pixels * pixels - ow) * window.stride_w, c) if pads else (0, 0, 0), x.dtype)
+    line = image.shape[1] * c if pads else w * c
+    together = window.dilation_w == 1 and groups == 1
+    for i in range(len(x)):
+        source, b = x[i].ctypes.data, dy[i].ctypes.data
+        if pads:
+            # Zeros, too, where pixels of dy were added to fill up a row: 0 * NaN would be seen.
+            copy_window(x[i], 0, -window.top, window.left, image)
+            image[:, width:] = 0
+            source = image.ctypes.data
+        if copies:
+            given = dy[i].reshape(-1)
+            for y in range(oh):
+                for j in range(ow * filters):
+                    gradient[y * row + j] = given[y * ow * filters + j]
+            b = gradient.ctypes.data
+        for group in range(groups):
+            for ky in range(kh):
+                for kx in range(1 if together else window.width):
+                    place = ky * window.dilation_h * line + kx * window.dilation_w * c + group * channels
+                    target = ((ky * groups + group) * run + kx * channels) * padded
+                    for column in range(0, columns, 2 * lanes):
+                        s = sums.ctypes.data + (target + column) * itemsize
+                        call_block(block, run if together else channels, 1 if columns - column <= lanes else 2,
+                                   s, padded, s, padded, source + place * itemsize, 1,
+                                   window.stride_h * line, pixels * window.stride_w * c,
+                                   b + (group * columns + column) * itemsize, row, pixels * filters, oh, row_pixels)
