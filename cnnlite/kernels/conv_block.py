@@ -57,8 +57,10 @@ from cnnlite.kernels.winograd import (
 from cnnlite.kernels.winograd_transforms import TILE, transform_address
 
 UNIT_TILES = 32  # so many tiles of Winograd's, where there are as many, are convolved together
+UNIT_PIXELS = 512  # so many pixels otherwise
 CHUNKS = 16  # into how many chunks a batch is cut for backward; a fixed number keeps the bits fixed
 SMALL = 4e6  # additions and multiplications that are done before other threads would have begun
+CHUNK_PIXELS = 256  # pixels at least that a chunk sums up
 
 NO_POOL, MAX_POOL, AVERAGE_POOL = 0, 1, 2
 
@@ -170,7 +172,8 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     strides, pads, dilation, groups = geometry
     group_filters = filters // groups
     oh, ow = output_shape(x.shape, (kh, kw), strides, pads, dilation)
-    chunks = max(1, min(n, CHUNKS))
+    # Each chunk has sums of its own, which take as long to clear and to add up as a few pixels to multiply.
+    chunks = max(1, min(n, CHUNKS, n * oh * ow // CHUNK_PIXELS if dkernel is not None else CHUNKS))
     padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
     sums = np.empty((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
     bias_sums = np.empty((chunks if dbias is not None else 0, filters))
@@ -215,12 +218,12 @@ def _spectra(kernel, wanted, turned=False):
 
 
 def _unit_images(n, in_tiles, taps, oh, ow):
-    """Return how many images to take at a time: one, or more where Winograd's method gets too few tiles out of it."""
-    if not in_tiles:
-        return 1
-    outputs = TILE + 1 - taps
-    tiles = -(-oh // outputs) * -(-ow // outputs)
-    return max(1, min(-(-UNIT_TILES // tiles), n // CHUNKS))
+    """Return how many images to take at a time: one, or more where an image has few pixels or tiles of Winograd's."""
+    wanted = -(-UNIT_PIXELS // max(1, oh * ow))
+    if in_tiles:
+        outputs = TILE + 1 - taps
+        wanted = -(-UNIT_TILES // (-(-oh // outputs) * -(-ow // outputs)))
+    return max(1, min(wanted, n // CHUNKS))
 
 
 def _addresses(dtype):

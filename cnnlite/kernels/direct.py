@@ -40,11 +40,11 @@ from cnnlite.kernels.winograd import moderate
 
 
 @compiled
-def sticks_out(x, window, y):
-    """Return whether a window of the image x reaches into padding, given an output of the size of y."""
-    height = (y.shape[0] - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
-    width = (y.shape[1] - 1) * window.stride_w - window.left + (window.width - 1) * window.dilation_w + 1
-    return window.top > 0 or window.left > 0 or height > x.shape[0] or width > x.shape[1]
+def sticks_out(h, w, window, oh, ow):
+    """Return whether a window of an image (h, w) reaches into padding, given the size of the output."""
+    height = (oh - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
+    width = (ow - 1) * window.stride_w - window.left + (window.width - 1) * window.dilation_w + 1
+    return window.top > 0 or window.left > 0 or height > h or width > w
 
 
 @compiled
@@ -115,74 +115,82 @@ def direct_images(block, x, panels, start, window, groups, y):
     """
     n, h, w, c = x.shape
     _, oh, ow, filters = y.shape
-    lanes = VECTOR_BYTES // y.itemsize
-    plain = window.height * window.width * (c // groups) * groups * (
-        (filters // groups + 2 * lanes - 1) // (2 * lanes) * 2 * lanes)
-    whole = oh == h and ow == w and window.height == 1 and window.width == 1
+    width = 2 * VECTOR_BYTES // y.itemsize
+    if is_product(window, h, w, oh, ow):
+        x, y = x.reshape(n, 1, h * w, c), y.reshape(n, 1, h * w, filters)
+    alone = window.height * window.width * c * ((filters // groups + width - 1) // width * width)
+    if panels.size == alone:
+        _by_pixels(block, x, panels, start, window, groups, y)
+        return
     for i in range(n):
-        if whole and window.top == 0 and window.left == 0:
-            # With 1x1 taps the whole image is one row, of which tiles are better filled.
-            _image(block, x[i].reshape(1, h * w, c), panels, start, window, groups, y[i].reshape(1, h * w, filters))
-        elif panels.size > plain and moderate(x[i]):
-            _image_in_wide_pixels(block, x[i], panels[plain:], start, window, y[i])
+        if moderate(x[i]):
+            _by_wide_pixels(block, x[i], panels[alone:], start, window, y[i])
         else:
-            _image(block, x[i], panels, start, window, groups, y[i])
+            _by_pixels(block, x[i : i + 1], panels, start, window, groups, y[i : i + 1])
 
 
 @compiled
-def _image(block, x, panels, start, window, groups, y):
-    """Convolve an image.
+def is_product(window, h, w, oh, ow):
+    """Return whether each pixel of y comes from the same pixel of x alone: then an image is one row with full tiles."""
+    return (window.height, window.width, window.top, window.left, h, w) == (1, 1, 0, 0, oh, ow)
 
-    For each group and panel, each row of pixels is one product (OW, K) @ (K, width). Its left factor starts
+
+@compiled
+def _by_pixels(block, x, panels, start, window, groups, y):
+    """Convolve some images.
+
+    For each image, group and panel, each row of pixels is one product (OW, K) @ (K, width). Its left factor starts
     at `place` in `source`, the image or its copy, in which `pixel` lies between the windows of neighbours and
     `line` between two rows.
     """
-    h, w, c = x.shape
-    oh, ow, filters = y.shape
+    n, h, w, c = x.shape
+    _, oh, ow, filters = y.shape
     kh, kw = window.height, window.width
     channels, group_filters = c // groups, filters // groups
     k = kh * kw * channels
     width = 2 * VECTOR_BYTES // y.itemsize
     panel_count = (group_filters + width - 1) // width
     scratch = np.empty((ow, width), y.dtype)
-    flat_y = y.reshape(-1)
+    flat_y, image_numbers = y.reshape(-1), oh * ow * filters
     unrolls = window.dilation_w > 1
-    copies = unrolls or groups > 1 or sticks_out(x, window, y)
+    copies = unrolls or groups > 1 or sticks_out(h, w, window, oh, ow)
     columns = ow * kw if unrolls else (ow - 1) * window.stride_w + kw
     height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
     image = np.empty((height, columns, channels) if copies else (0, 0, 0), y.dtype)
-    source, place, pixel, line = x.reshape(-1), 0, window.stride_w * c, w * c
-    if copies:
-        source, line = image.reshape(-1), columns * channels
-        pixel = kw * channels if unrolls else window.stride_w * channels
-    for group in range(groups):
-        if unrolls:
-            _unroll_taps(x, group * channels, window, image)
-        elif copies:
-            copy_window(x, group * channels, -window.top, window.left, image)
-        for panel in range(panel_count):
-            column, filters_here = _panel(panel, group_filters, width)
-            vectors = 1 if filters_here <= width // 2 else 2
-            # A vector that sticks out of its pixel may spill into the next one, which is written after it.
-            spill = vectors * (width // 2) - filters_here if groups == 1 and panel_count == 1 else 0
-            for row in range(oh):
-                # Rows of the kernel that lie wholly on padding are left out.
-                above = row * window.stride_h - window.top
-                low = max(0, -(above // window.dilation_h))
-                high = max(low, min(kh, (h - 1 - above) // window.dilation_h + 1))
-                end = (row + 1) * ow * filters
-                product_block(
-                    block, ow, filters_here + (spill if end + spill <= flat_y.size else 0),
-                    flat_y, row * ow * filters + group * group_filters + column, filters,
-                    start, group * panel_count * width + column, 0,
-                    source, place + (row * window.stride_h + low * window.dilation_h) * line, pixel,
-                    window.dilation_h * line, 1,
-                    panels, ((group * panel_count + panel) * k + low * kw * channels) * width,
-                    kw * channels * width, width, high - low, kw * channels, scratch)
+    pixel = kw * channels if unrolls else window.stride_w * channels
+    for i in range(n):
+        for group in range(groups):
+            source, place, line = x.reshape(-1), i * h * w * c, w * c
+            if copies:
+                source, place, line = image.reshape(-1), 0, columns * channels
+                if unrolls:
+                    _unroll_taps(x[i], group * channels, window, image)
+                else:
+                    copy_window(x[i], group * channels, -window.top, window.left, image)
+            for panel in range(panel_count):
+                column, filters_here = _panel(panel, group_filters, width)
+                # A vector that sticks out of its pixel may spill into the next one of the image, which is written after
+                # it, if there is only one panel.
+                spill = (width // 2 if filters_here <= width // 2 else width) - filters_here
+                spills = groups == 1 and panel_count == 1
+                for row in range(oh):
+                    # Rows of the kernel that lie wholly on padding are left out.
+                    above = row * window.stride_h - window.top
+                    low = max(0, -(above // window.dilation_h))
+                    high = max(low, min(kh, (h - 1 - above) // window.dilation_h + 1))
+                    fits = spills and (row + 1) * ow * filters + spill <= image_numbers
+                    product_block(
+                        block, ow, filters_here + (spill if fits else 0),
+                        flat_y, i * image_numbers + row * ow * filters + group * group_filters + column, filters,
+                        start, group * panel_count * width + column, 0,
+                        source, place + (row * window.stride_h + low * window.dilation_h) * line, pixel,
+                        window.dilation_h * line, 1,
+                        panels, ((group * panel_count + panel) * k + low * kw * channels) * width,
+                        kw * channels * width, width, high - low, kw * channels, scratch)
 
 
 @compiled
-def _image_in_wide_pixels(block, x, panel, start, window, y):
+def _by_wide_pixels(block, x, panel, start, window, y):
     """Convolve an image of few filters, p pixels of a row together; the rows of a tile are the rows of the image.
 
     What a vector holds beyond the p * F numbers spills into the next pixels, in `rows`, where it is written over.
@@ -195,7 +203,7 @@ def _image_in_wide_pixels(block, x, panel, start, window, y):
     taps = window.width + (pixels - 1) * window.stride_w
     source, line = x.ctypes.data, w * c
     image = np.empty((0, 0, 0), y.dtype)
-    if sticks_out(x, window, y):
+    if sticks_out(len(x), w, window, oh, ow):
         image = np.empty(((oh - 1) * window.stride_h + (window.height - 1) * window.dilation_h + 1,
                           (ow - 1) * window.stride_w + window.width, c), y.dtype)
         copy_window(x, 0, -window.top, window.left, image)

@@ -25,6 +25,7 @@ dx is the sum of these windows where they overlap. There are two ways to get it:
 import numpy as np
 
 from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.kernels.direct import direct_images, direct_panels, is_product
 from cnnlite.kernels.matmul import pack_panels, product_block
 from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
 from cnnlite.kernels.vector_ir import add_taps, transpose_panels
@@ -38,6 +39,8 @@ def input_gradient_weights(kernel, geometry):
     group_filters = filters // geometry.groups
     if in_planes(kh * kw, channels, group_filters, VECTOR_BYTES // kernel.itemsize):
         return kernel.reshape(-1)
+    if kh * kw == 1 and geometry.groups == 1:
+        return direct_panels(np.ascontiguousarray(kernel.transpose(0, 1, 3, 2)), geometry, 0)
     # In panels, with c and f exchanged: column c of row (tap, f).
     return pack_panels(kernel, group_filters, channels, 1, filters, geometry.groups, group_filters, kh * kw,
                        channels * filters).reshape(-1)
@@ -61,7 +64,12 @@ def direct_input_gradient(block, dy, weights, window, groups, dx):
     weights: as of `input_gradient_weights`.
     """
     lanes = VECTOR_BYTES // dy.itemsize
-    if in_planes(window.height * window.width, dx.shape[3] // groups, dy.shape[3] // groups, lanes):
+    if groups == 1 and is_product(window, dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2]) and (
+            not in_planes(1, dx.shape[3], dy.shape[3], lanes)):
+        # The gradient of a product is a product, of which nothing needs to be added up.
+        start = np.zeros((dx.shape[3] + 2 * lanes - 1) // (2 * lanes) * 2 * lanes, dx.dtype)
+        direct_images(block, dy, weights, start, window, 1, dx)
+    elif in_planes(window.height * window.width, dx.shape[3] // groups, dy.shape[3] // groups, lanes):
         _by_planes(block, dy, weights, window, groups, dx)
     else:
         _by_taps(block, dy, weights, window, groups, dx)

@@ -13,7 +13,7 @@ of which dkernel[ky, kx, c, f] is the sum over q of wide[ky, kx + q*s, c, (q, f)
 import numpy as np
 
 from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels.direct import copy_window, pixels_together, sticks_out
+from cnnlite.kernels.direct import copy_window, is_product, pixels_together, sticks_out
 from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
 
 
@@ -28,9 +28,10 @@ def direct_kernel_gradient(block, x, dy, window, groups, sums):
     kh, _, run, _ = sums.shape
     kw = window.width
     lanes = VECTOR_BYTES // dy.itemsize
-    if kh == 1 and kw == 1 and oh == h and ow == w and window.top == 0 and window.left == 0:
-        # The whole image is one row.
-        _add_images(block, x.reshape(n, 1, h * w, c), dy.reshape(n, 1, h * w, filters), window, groups, 1, sums)
+    if is_product(window, h, w, oh, ow):
+        # All images are one row.
+        pixels = n * h * w
+        _add_images(block, x.reshape(1, 1, pixels, c), dy.reshape(1, 1, pixels, filters), window, groups, 1, sums)
         return
     pixels = 1 if groups > 1 or window.dilation_w > 1 else pixels_together(filters, kw, window.stride_w, ow, lanes)
     if pixels == 1:
@@ -49,7 +50,7 @@ def direct_kernel_gradient(block, x, dy, window, groups, sums):
 @compiled
 def _add_images(block, x, dy, window, groups, pixels, sums):
     """Add what the images give to sums, with so many pixels of dy taken as one."""
-    _, _, w, c = x.shape
+    _, h, w, c = x.shape
     _, oh, ow, filters = dy.shape
     kh, _, run, padded = sums.shape
     channels = c // groups
@@ -61,7 +62,7 @@ def _add_images(block, x, dy, window, groups, pixels, sums):
     # Only whole vectors of dy are read. Where the last one of an image would stick out, a copy is read instead.
     copies = columns % lanes != 0 or pixels > 1
     gradient = np.zeros(oh * row + 2 * lanes if copies else 0, dy.dtype)
-    pads = pixels > 1 or sticks_out(x[0], window, dy[0])
+    pads = pixels > 1 or sticks_out(h, w, window, oh, ow)
     width = (ow - 1) * window.stride_w + (window.width - 1) * window.dilation_w + 1
     image = np.zeros(((oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1,
                       width + (row_pixels * pixels - ow) * window.stride_w, c) if pads else (0, 0, 0), x.dtype)
