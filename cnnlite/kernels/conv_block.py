@@ -57,7 +57,7 @@ from cnnlite.kernels.winograd import (
 from cnnlite.kernels.winograd_transforms import TILE, transform_address
 
 UNIT_TILES = 32  # so many tiles of Winograd's, where there are as many, are convolved together
-UNIT_PIXELS = 512  # so many pixels otherwise
+UNIT_NUMBERS = 1 << 14  # so many numbers of the output otherwise
 CHUNKS = 16  # into how many chunks a batch is cut for backward; a fixed number keeps the bits fixed
 SMALL = 4e6  # additions and multiplications that are done before other threads would have begun
 CHUNK_PIXELS = 256  # pixels at least that a chunk sums up
@@ -125,7 +125,7 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     sums = new_statistics((n, oh * ow, filters) if statistics else (0, 0, 0))
     z = np.empty((0, oh, ow, filters), x.dtype) if z is None else z
     y, argmax = _nothing(x.dtype) if out is None else out
-    images = _unit_images(n, len(spectra) > 0, kh, oh, ow)
+    images = _unit_images(n, len(spectra) > 0, kh, oh, ow, filters)
     arguments = (_addresses(x.dtype), x, panels, spectra, start,
                  tuple(window_of((kh, kw), strides, pads, dilation)), groups, z, *sums,
                  _affine_of(affine, filters, x.dtype), _numbers(following), y, argmax)
@@ -187,7 +187,7 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     z, mean, terms = (no_z, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
     window = tuple(window_of((kh, kw), strides, pads, dilation))
     by_points = dkernel is not None and suits_winograd(kernel, geometry, x.shape[1], pads[0][0], (oh, ow))
-    images = _unit_images(n, by_points or len(spectra) > 0, kh, oh, ow)
+    images = _unit_images(n, by_points or len(spectra) > 0, kh, oh, ow, filters)
     arguments = (_addresses(x.dtype), x, dy, y, argmax, _numbers(following), no_row if scale is None else scale,
                  z, mean, terms, oh, ow, turned, spectra, window, groups, by_points, sums, bias_sums,
                  no_z if dx is None else dx, chunks, images)
@@ -217,9 +217,9 @@ def _spectra(kernel, wanted, turned=False):
     return winograd_weights(kernel, turned) if wanted else np.empty((0, 0, 0, 0), kernel.dtype)
 
 
-def _unit_images(n, in_tiles, taps, oh, ow):
-    """Return how many images to take at a time: one, or more where an image has few pixels or tiles of Winograd's."""
-    wanted = -(-UNIT_PIXELS // max(1, oh * ow))
+def _unit_images(n, in_tiles, taps, oh, ow, filters):
+    """Return how many images to take at a time: one, or more where an image has few numbers or tiles of Winograd's."""
+    wanted = -(-UNIT_NUMBERS // max(1, oh * ow * filters))
     if in_tiles:
         outputs = TILE + 1 - taps
         wanted = -(-UNIT_TILES // (-(-oh // outputs) * -(-ow // outputs)))

@@ -16,8 +16,7 @@ The two gradients are the same product with the roles exchanged:
 | gradient of the kernel | (kx, c) | f | rows oh | pixels ow of a row |
 | gradient of the input | pixels ow of a row of dy | c | ky | f |
 
-The last one takes a kx at a time and adds, since pixel ow of dy went into pixel ow*s + kx of x: row i of the tile
-is then a pixel of x too. So it handles each product of dy and the kernel once, and no padding at all.
+They stand in `direct_kernel_gradient.py` and `direct_input_gradient.py`.
 
 Only where the runs are broken does an image go through a scratch copy first: for padding a copy with zeros round it;
 for a dilation one with the taps of each window row side by side (im2col along the width alone); for groups one of
@@ -27,8 +26,18 @@ The kernel is cut into panels, each of which holds the weights of as many filter
 the (KH * KW * C / groups, width) columns from p * width on. One call of the micro-kernel makes a row of output pixels
 for one panel of filters. Where the last panel is not full, it is filled up with zeros.
 
-All functions here are serial and take some images x (n, H, W, C), y or dy (n, OH, OW, F) and a `Window`; `conv2d.py`
-hands them to the threads.
+A tile whose columns are 1, 3 or 6 filters fills a vector of 16 badly. There, p neighbouring pixels are computed
+as one pixel with p * F filters, whose kernel is p copies of the kernel side by side, each moved on by one pixel:
+
+    p = 3, KW = 3:   x   .  .  .  .  .      5 vector operations for 3 pixels instead of 9
+                     y0  a  b  c
+                     y1     a  b  c
+                     y2        a  b  c
+
+y is the same numbers in the same order. (128, 28, 28, 1), 6 filters of 5x5 and padding: 0.8 ms instead of 1.6.
+
+All functions here are serial and take some images x (n, H, W, C), y or dy (n, OH, OW, F) and a `Window`;
+`conv_block.py` hands them to the threads.
 """
 
 import numpy as np
@@ -201,18 +210,20 @@ def _by_wide_pixels(block, x, panel, start, window, y):
     lanes = VECTOR_BYTES // itemsize
     pixels = pixels_together(filters, window.width, window.stride_w, ow, lanes)
     taps = window.width + (pixels - 1) * window.stride_w
-    source, line = x.ctypes.data, w * c
-    image = np.empty((0, 0, 0), y.dtype)
-    if sticks_out(len(x), w, window, oh, ow):
-        image = np.empty(((oh - 1) * window.stride_h + (window.height - 1) * window.dilation_h + 1,
-                          (ow - 1) * window.stride_w + window.width, c), y.dtype)
+    pads = sticks_out(len(x), w, window, oh, ow)
+    width = (ow - 1) * window.stride_w + window.width if pads else w
+    height = (oh - 1) * window.stride_h + (window.height - 1) * window.dilation_h + 1
+    image = np.empty((height if pads else 0, width, c), y.dtype)
+    if pads:
         copy_window(x, 0, -window.top, window.left, image)
-        source, line = image.ctypes.data, image.shape[1] * c
+    line = width * c
     rows, bias = np.empty((oh, ow * filters + lanes), y.dtype), np.zeros(lanes, y.dtype)
     for j in range(pixels * filters):
         bias[j] = start[j % filters]
     for first in range(0, ow, pixels):
         pixel = min(first, ow - pixels)  # the last ones begin earlier
+        # Asked for in the loop, since an array is freed after its last use, whoever has its address.
+        source = image.ctypes.data if pads else x.ctypes.data
         call_block(block, oh, 1, rows.ctypes.data + pixel * filters * itemsize, ow * filters + lanes,
                    bias.ctypes.data, 0, source + pixel * window.stride_w * c * itemsize, window.stride_h * line,
                    window.dilation_h * line, 1, panel.ctypes.data, taps * c * lanes, lanes, window.height, taps * c)

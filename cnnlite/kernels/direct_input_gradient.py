@@ -4,7 +4,8 @@ Pixel (oh, ow) of dy went into the window of x that begins at (oh*s - top, ow*s 
 
     product[ky, kx, c] = sum over f of  kernel[ky, kx, c, f] * dy[oh, ow, f]
 
-dx is the sum of these windows where they overlap. There are two ways to get it:
+dx is the sum of these windows where they overlap. There are two ways to get it (and where all windows are single
+pixels, there is nothing to add: then it is `direct_images` with c and f exchanged):
 
 1. By taps. For one kx, row i of a tile is pixel ow of dy, and pixel ow*s + kx of dx, where it is added. Each tile is a
    part of dx itself, and there is no padding. The columns are the channels, of which 1 or 3 fill a vector of 16 badly.
@@ -19,7 +20,7 @@ dx is the sum of these windows where they overlap. There are two ways to get it:
                                                        └┴───────┘
 
    With a stride s, only every s-th pixel of dx is hit by one tap: there is a plane for each of the s * s remainders.
-   (128, 28, 28, 1) and 32 filters of 3x3: 8.7 ms the first way, XXX the second.
+   (128, 28, 28, 1) and 32 filters of 3x3: 8.7 ms the first way, 1.4 the second.
 """
 
 import numpy as np

@@ -3,7 +3,9 @@
     dkernel[ky, kx, c, f] = sum over the images, oh and ow of  x[oh*s + ky*d, ow*s + kx*d, c] * dy[oh, ow, f]
 
 The rows of a tile, (kx, c), lie side by side in the image, unless a dilation or groups part the kx.
-Where there are too few filters for a vector, p neighbouring pixels of dy become one with p * F filters, as forward:
+Where there are too few filters for a vector, the roles are exchanged: then f are the rows, and the (kx, c) the columns,
+of which even 3 channels and a kernel of width 7 fill a vector. (1024, 12, 12, 32) and one filter of 5x5 with stride 2:
+2.6 ms instead of 10. Where these are too few as well, p neighbouring pixels of dy become one with p * F filters:
 
     wide[ky, t, c, (q, f)] = sum of  x[oh*s + ky*d, ow*p*s + t, c] * dy[oh, ow*p + q, f]      t < KW + (p - 1) * s
 
@@ -30,10 +32,12 @@ def direct_kernel_gradient(block, x, dy, window, groups, sums):
     lanes = VECTOR_BYTES // dy.itemsize
     if is_product(window, h, w, oh, ow):
         # All images are one row.
-        pixels = n * h * w
-        _add_images(block, x.reshape(1, 1, pixels, c), dy.reshape(1, 1, pixels, filters), window, groups, 1, sums)
+        x, dy, oh, ow = x.reshape(1, 1, n * h * w, c), dy.reshape(1, 1, n * h * w, filters), 1, n * h * w
+    plain = groups == 1 and window.dilation_w == 1
+    if plain and 2 * filters <= lanes <= run:
+        _add_turned(block, x, dy, window, sums)
         return
-    pixels = 1 if groups > 1 or window.dilation_w > 1 else pixels_together(filters, kw, window.stride_w, ow, lanes)
+    pixels = pixels_together(filters, kw, window.stride_w, ow, lanes) if plain else 1
     if pixels == 1:
         _add_images(block, x, dy, window, groups, 1, sums)
         return
@@ -45,6 +49,46 @@ def direct_kernel_gradient(block, x, dy, window, groups, sums):
             for i in range(run):
                 for f in range(filters):
                     sums[ky, 0, i, f] += wide[ky, 0, first + i, q * filters + f]
+
+
+@compiled
+def _add_turned(block, x, dy, window, sums):
+    """Add what the images give to sums, with f as rows and (kx, c) as columns of a tile.
+
+    Whole vectors of the image are read: what they hold beyond a window goes to columns of no use.
+    """
+    _, h, w, c = x.shape
+    _, oh, ow, filters = dy.shape
+    kh, _, run, _ = sums.shape
+    itemsize = dy.itemsize
+    lanes = VECTOR_BYTES // itemsize
+    height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
+    width = (ow - 1) * window.stride_w + window.width
+    pads = sticks_out(h, w, window, oh, ow)
+    numbers = height * width * c if pads else h * w * c
+    line = width * c if pads else w * c
+    buffer = np.zeros(numbers + 2 * lanes, x.dtype)
+    padded = (run + 2 * lanes - 1) // (2 * lanes) * 2 * lanes
+    turned = np.zeros((kh, filters, padded), x.dtype)
+    for i in range(len(x)):
+        source = x[i].ctypes.data
+        if pads:
+            copy_window(x[i], 0, -window.top, window.left, buffer[:numbers].reshape(height, width, c))
+            source = buffer.ctypes.data
+        elif i == len(x) - 1:
+            buffer[:numbers] = x[i].reshape(-1)
+            source = buffer.ctypes.data
+        for ky in range(kh):
+            for column in range(0, run, 2 * lanes):
+                s = turned.ctypes.data + (ky * filters * padded + column) * itemsize
+                call_block(block, filters, 1 if run - column <= lanes else 2, s, padded, s, padded,
+                           dy[i].ctypes.data, 1, ow * filters, filters,
+                           source + (ky * window.dilation_h * line + column) * itemsize, window.stride_h * line,
+                           window.stride_w * c, oh, ow)
+    for ky in range(kh):
+        for f in range(filters):
+            for r in range(run):
+                sums[ky, 0, r, f] += turned[ky, f, r]
 
 
 @compiled
@@ -60,7 +104,9 @@ def _add_images(block, x, dy, window, groups, pixels, sums):
     row = row_pixels * pixels * filters
     columns = filters // groups if pixels == 1 else pixels * filters
     # Only whole vectors of dy are read. Where the last one of an image would stick out, a copy is read instead.
-    copies = columns % lanes != 0 or pixels > 1
+    # For all but the last image, the next one follows.
+    fills = row != ow * filters
+    copies = fills or columns % lanes != 0
     gradient = np.zeros(oh * row + 2 * lanes if copies else 0, dy.dtype)
     pads = pixels > 1 or sticks_out(h, w, window, oh, ow)
     width = (ow - 1) * window.stride_w + (window.width - 1) * window.dilation_w + 1
@@ -75,7 +121,7 @@ def _add_images(block, x, dy, window, groups, pixels, sums):
             copy_window(x[i], 0, -window.top, window.left, image)
             image[:, width:] = 0
             source = image.ctypes.data
-        if copies:
+        if fills or (copies and i == len(x) - 1):
             given = dy[i].reshape(-1)
             for y in range(oh):
                 for j in range(ow * filters):
