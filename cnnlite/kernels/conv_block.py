@@ -34,15 +34,19 @@ from cnnlite.kernels.conv_tasks import (
     kernels_for,
     moderate_task,
 )
+from cnnlite.kernels.direct import direct_panels
+from cnnlite.kernels.direct_input_gradient import input_gradient_weights
 from cnnlite.kernels.geometry import Window, window_of
 from cnnlite.kernels.im2col import NO_PADS, output_shape
-from cnnlite.kernels.matmul import pack_panels, padded_columns, panel_width
+from cnnlite.kernels.matmul import padded_columns, panel_width
 from cnnlite.kernels.packing import packed
 from cnnlite.kernels.threads import run
 from cnnlite.kernels.winograd import moderate, suits, winograd_weights
 from cnnlite.kernels.winograd_transforms import TILE
 
 UNIT_TILES = 32  # so many tiles of Winograd's, where there are as many, are convolved together
+UNIT_NUMBERS = 1 << 14  # so many numbers of the output otherwise
+CHUNK_PIXELS = 256  # pixels at least that a chunk sums up
 CHUNKS = 16  # into how many chunks a batch is cut for backward; a fixed number keeps the bits fixed
 SMALL = 6e6  # additions and multiplications that are done before other threads would have begun
 
@@ -77,7 +81,7 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     """
     x, plan = _plain(x), _plan(x.shape, kernel.shape, geometry)
     n, filters, groups = len(x), kernel.shape[3], geometry.groups
-    weights, spectra = _weights(kernel, plan, groups)
+    weights, spectra = _weights(kernel, geometry, plan)
     start = padded_bias(bias, filters, groups, x.dtype)
     sums = new_statistics((n, plan.oh * plan.ow, filters)) if statistics else _no_sums
     z = np.empty((0, plan.oh, plan.ow, filters), x.dtype) if z is None else z
@@ -128,12 +132,15 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     """
     x, dy, plan = _plain(x), _plain(dy), _plan(x.shape, kernel.shape, geometry)
     kh, kw, group_channels, filters = kernel.shape
-    groups, group_filters, chunks = geometry.groups, filters // geometry.groups, max(1, min(len(x), CHUNKS))
+    groups, group_filters = geometry.groups, filters // geometry.groups
+    # Each chunk has sums of its own, which take as long to clear and to add up as a few pixels to multiply.
+    pixels = len(x) * plan.oh * plan.ow
+    chunks = max(1, min(len(x), CHUNKS, pixels // CHUNK_PIXELS if dkernel is not None else CHUNKS))
     padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
     sums = np.empty((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
     bias_sums = np.empty((chunks if dbias is not None else 0, filters))
     nothing, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
-    weights, spectra = (no_row, nothing) if dx is None else _weights(kernel, plan, groups, turned=True)
+    weights, spectra = (no_row, nothing) if dx is None else _weights(kernel, geometry, plan, turned=True)
     y, argmax = _nothing(x.dtype) if out is None else out
     z, mean, terms = (nothing, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
     by_points = dkernel is not None and plan.by_points
@@ -174,21 +181,25 @@ def _plan(x_shape, kernel_shape, geometry):
     plain = strides == (1, 1) and dilation == (1, 1) and groups == 1 and kh == kw
     by_points = plain and suits(kh, h, pads[0][0], (oh, ow), channels, filters)
     turned = plain and suits(kh, oh, kh - 1 - pads[0][0], (h, w), filters, channels)
-    images = 1
+    images = -(-UNIT_NUMBERS // max(1, oh * ow * filters))
     if by_points or turned:
         outputs = TILE + 1 - kh
-        tiles = -(-oh // outputs) * -(-ow // outputs)
-        images = max(1, min(-(-UNIT_TILES // max(tiles, 1)), n // CHUNKS))
+        images = -(-UNIT_TILES // max(1, -(-oh // outputs) * -(-ow // outputs)))
+    images = max(1, min(images, n // CHUNKS))
     window = window_of((kh, kw), strides, pads, dilation)
     return Plan(oh, ow, window, by_points, turned, images, 2.0 * n * oh * ow * kh * kw * channels * filters)
 
 
-def _weights(kernel, plan, groups, turned=False):
-    """Return the weights as `direct.py` takes them and nothing; or as they are, and as Winograd's method takes them.
+def _weights(kernel, geometry, plan, turned=False):
+    """Return the weights as `direct.py` takes them, and as Winograd's method does, of no size if it is not taken.
 
     turned: for the gradient of the input.
     """
-    kh, kw, channels, filters = kernel.shape
+
+    def pack_directly(kernel, out):
+        if turned:
+            return np.array(input_gradient_weights(kernel, geometry))
+        return direct_panels(kernel, geometry, plan.ow)
 
     def pack_spectra(kernel, out):
         # Where weights are not moderate there are no spectra, and all is done directly.
@@ -196,18 +207,11 @@ def _weights(kernel, plan, groups, turned=False):
             return np.empty((0, 0, 0, 0), kernel.dtype)
         return winograd_weights(kernel, turned, out if out is not None and len(out) else None)
 
-    def pack(kernel, out):
-        if turned:  # column c of row (tap, f)
-            return pack_panels(kernel, filters // groups, channels, 1, filters, groups, filters // groups, kh * kw,
-                               channels * filters, out=out)
-        return pack_panels(kernel, kh * kw * channels, filters // groups, filters, 1, groups, filters // groups,
-                           out=out)
-
+    # With spectra too, the others are wanted: for images that are not moderate.
+    weights = packed(kernel, ("direct", turned, geometry, plan.ow), pack_directly)
     if plan.turned_by_points if turned else plan.by_points:
-        spectra = packed(kernel, ("spectra", turned), pack_spectra)
-        if len(spectra):
-            return kernel.reshape(-1), spectra
-    return packed(kernel, ("panels", turned, groups), pack).reshape(-1), np.empty((0, 0, 0, 0), kernel.dtype)
+        return weights, packed(kernel, ("spectra", turned), pack_spectra)
+    return weights, np.empty((0, 0, 0, 0), kernel.dtype)
 
 
 def padded_bias(bias, filters, groups, dtype):

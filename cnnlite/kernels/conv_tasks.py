@@ -21,10 +21,12 @@ from cnnlite.kernels.batchnorm import (
     image_statistics,
     scale_in_place,
 )
-from cnnlite.kernels.direct import direct_images, direct_input_gradient, direct_kernel_gradient
+from cnnlite.kernels.direct import direct_images
+from cnnlite.kernels.direct_input_gradient import direct_input_gradient
+from cnnlite.kernels.direct_kernel_gradient import direct_kernel_gradient
 from cnnlite.kernels.geometry import Window
-from cnnlite.kernels.matmul import add_up_rows, pack_panel
-from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address
+from cnnlite.kernels.matmul import add_up_rows
+from cnnlite.kernels.microkernel import block_address
 from cnnlite.kernels.pooling import average_pool_row, max_pool_backward_image, max_pool_row
 from cnnlite.kernels.threads import call, place_of
 from cnnlite.kernels.winograd import (
@@ -96,20 +98,8 @@ def _convolve(kernels, x, weights, spectra, start, window, groups, y):
             call(kernels.winograd_images, (kernels.block, kernels.transform, x, i, i + images, spectra, start,
                                            window.height, (window.top, window.left), y[i:]))
         else:
-            filters = y.shape[3]
-            panels = _panels_of(weights, weights.size // filters, filters, filters, 1, 1, 0)
             call(kernels.direct_images,
-                 (kernels.block, x[i : i + 1], panels, start, window, groups, y[i : i + 1]))
-
-
-@kernel(inner=True)
-def _panels_of(weights, k, n, k_step, n_step, taps, tap_step):
-    """Pack weights for the few images that Winograd's method is not good for."""
-    width = 2 * VECTOR_BYTES // weights.itemsize
-    panels = np.empty((1, (n + width - 1) // width, taps * k, width), weights.dtype)
-    for panel in range(panels.shape[1]):
-        pack_panel(weights, k, n, k_step, n_step, 0, tap_step, panel, panels)
-    return panels.reshape(-1)
+                 (kernels.block, x[i : i + 1], weights, start, window, groups, y[i : i + 1]))
 
 
 @kernel(inner=True)
@@ -153,9 +143,7 @@ def band_task(x, kernels, weights, spectra, start, window, groups, z, are_modera
     part = part.reshape(1, part.shape[0], part.shape[1], part.shape[2])
     # All bands of an image go the same way, so that its bits don't depend on whether it was cut.
     if len(spectra) and not are_moderate[n].all():
-        filters = part.shape[3]
-        panels = _panels_of(weights, weights.size // filters, filters, filters, 1, 1, 0)
-        call(kernels.direct_images, (kernels.block, image, panels, start, moved, groups, part))
+        call(kernels.direct_images, (kernels.block, image, weights, start, moved, groups, part))
     else:
         _convolve(kernels, image, weights, spectra, start, moved, groups, part)
 
@@ -329,10 +317,8 @@ def _input_gradient(kernels, dz, weights, spectra, window, groups, dx):
             call(kernels.winograd_images, (kernels.block, kernels.transform, dz, i, i + images, spectra, start,
                                            window.height, before, dx[i:]))
         else:
-            filters, channels, taps = dz.shape[3], dx.shape[3], window.height * window.width
-            panels = _panels_of(weights, filters, channels, 1, filters, taps, channels * filters)
             call(kernels.direct_input_gradient,
-                 (kernels.block, dz[i : i + 1], panels, window, groups, dx[i : i + 1]))
+                 (kernels.block, dz[i : i + 1], weights, window, groups, dx[i : i + 1]))
 
 
 @kernel(inner=True)

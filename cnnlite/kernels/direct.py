@@ -16,8 +16,7 @@ The two gradients are the same product with the roles exchanged:
 | gradient of the kernel | (kx, c) | f | rows oh | pixels ow of a row |
 | gradient of the input | pixels ow of a row of dy | c | ky | f |
 
-The last one takes a kx at a time and adds, since pixel ow of dy went into pixel ow*s + kx of x: row i of the tile
-is then a pixel of x too. So it handles each product of dy and the kernel once, and no padding at all.
+They stand in `direct_kernel_gradient.py` and `direct_input_gradient.py`.
 
 Only where the runs are broken does an image go through a scratch copy first: for padding a copy with zeros round it;
 for a dilation one with the taps of each window row side by side (im2col along the width alone); for groups one of
@@ -27,28 +26,127 @@ The kernel is cut into panels, each of which holds the weights of as many filter
 the (KH * KW * C / groups, width) columns from p * width on. One call of the micro-kernel makes a row of output pixels
 for one panel of filters. Where the last panel is not full, it is filled up with zeros.
 
-All functions here are serial and take some images x (n, H, W, C), y or dy (n, OH, OW, F) and a `Window`; `conv2d.py`
-hands them to the threads.
+A tile whose columns are 1, 3 or 6 filters fills a vector of 16 badly. There, p neighbouring pixels are computed
+as one pixel with p * F filters, whose kernel is p copies of the kernel side by side, each moved on by one pixel:
+
+    p = 3, KW = 3:   x   .  .  .  .  .      5 vector operations for 3 pixels instead of 9
+                     y0  a  b  c
+                     y1     a  b  c
+                     y2        a  b  c
+
+y is the same numbers in the same order. (128, 28, 28, 1), 6 filters of 5x5 and padding: 0.8 ms instead of 1.6.
+
+All functions here are serial and take some images x (n, H, W, C), y or dy (n, OH, OW, F) and a `Window`;
+`conv_block.py` hands them to the threads.
 """
 
 import numpy as np
 
 from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels.matmul import product_block
+from cnnlite.kernels.matmul import pack_panels, product_block
 from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
+from cnnlite.kernels.winograd import moderate
+
+
+@compiled(inner=True)
+def sticks_out(h, w, window, oh, ow):
+    """Return whether a window of an image (h, w) reaches into padding, given the size of the output."""
+    height = (oh - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
+    width = (ow - 1) * window.stride_w - window.left + (window.width - 1) * window.dilation_w + 1
+    return window.top > 0 or window.left > 0 or height > h or width > w
 
 
 @compiled
-def sticks_out(x, window, y):
-    """Return whether a window of the images x reaches into padding, given an output of the size of y."""
-    height = (y.shape[1] - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
-    width = (y.shape[2] - 1) * window.stride_w - window.left + (window.width - 1) * window.dilation_w + 1
-    return window.top > 0 or window.left > 0 or height > x.shape[1] or width > x.shape[2]
+def pixels_together(filters, size, stride, ow, lanes):
+    """Return how many neighbouring pixels of a row to compute as one, for a kernel of a width `size`; often 1.
+
+    p pixels of F filters are one pixel with p * F filters and a kernel of size + (p - 1) * stride taps, of which each
+    filter has `size` that are not 0: they take that many vectors instead of p * size.
+    """
+    best, least = 1, 0.75 * ow * size
+    for p in range(2, min(ow, lanes // filters) + 1):
+        cost = (ow + p - 1) // p * ((p - 1) * stride + size)
+        if cost < least:
+            best, least = p, cost
+    return best
+
+
+def direct_panels(kernel, geometry, ow):
+    """Return the panels of weights for `direct_images`, flat: of each group, and then those for pixels together.
+
+    The last panel begins earlier where it would have less than a vector of filters (see `_panel`): what it shares with
+    the one before is computed twice, and every vector that is written is whole.
+    """
+    kh, kw, channels, filters = kernel.shape
+    groups = geometry.groups
+    group_filters, k, lanes = filters // groups, kh * kw * channels, VECTOR_BYTES // kernel.itemsize
+    flat, width = kernel.reshape(-1), 2 * lanes
+    whole = group_filters // width * width
+    column, columns = _panel(whole // width, group_filters, width)
+    if group_filters > whole > column:
+        first = pack_panels(flat, k, whole, filters, 1, groups, group_filters)
+        last = pack_panels(flat[column:], k, columns, filters, 1, groups, group_filters)
+        panels = np.concatenate([first, last], axis=1)
+    else:
+        panels = pack_panels(flat, k, group_filters, filters, 1, groups, group_filters)
+    pixels = _together(geometry, kernel, ow)
+    if pixels == 1:
+        return panels.reshape(-1)
+    stride = geometry.strides[1]
+    wide = np.zeros((kh, kw + (pixels - 1) * stride, channels, lanes), kernel.dtype)
+    for p in range(pixels):
+        wide[:, p * stride : p * stride + kw, :, p * filters : (p + 1) * filters] = kernel
+    return np.concatenate([panels.reshape(-1), wide.reshape(-1)])
+
+
+def _together(geometry, kernel, ow):
+    # A weight that is not finite would make a NaN of a zero of padding, of which a single pixel's rows are left out.
+    if geometry.groups > 1 or geometry.dilation[1] > 1 or not moderate(kernel):
+        return 1
+    return pixels_together(kernel.shape[3], kernel.shape[1], geometry.strides[1], ow, VECTOR_BYTES // kernel.itemsize)
+
+
+@compiled(inner=True)
+def _panel(panel, filters, width):
+    """Return the first filter of a panel and their number."""
+    column = panel * width
+    if filters - column < width // 2 <= column:
+        column = filters - width // 2
+    return column, min(width, filters - column)
 
 
 @compiled
 def direct_images(block, x, panels, start, window, groups, y):
-    """y = x * kernel + start. Panels are those of the kernel by group; start is the bias, filled up like them.
+    """y = x * kernel + start. panels: as of `direct_panels`; start is the bias, filled up with zeros to whole panels.
+
+    The bits of a pixel are the same whether it was computed with others or alone, as products with 0 change nothing.
+    But 0 * NaN would: an image with a number that is not finite goes pixel by pixel.
+    """
+    n, h, w, c = x.shape
+    _, oh, ow, filters = y.shape
+    width = 2 * VECTOR_BYTES // y.itemsize
+    if is_product(window, h, w, oh, ow):
+        x, y = x.reshape(n, 1, h * w, c), y.reshape(n, 1, h * w, filters)
+    alone = window.height * window.width * c * ((filters // groups + width - 1) // width * width)
+    if panels.size == alone:
+        _by_pixels(block, x, panels, start, window, groups, y)
+        return
+    for i in range(n):
+        if moderate(x[i]):
+            _by_wide_pixels(block, x[i], panels[alone:], start, window, y[i])
+        else:
+            _by_pixels(block, x[i : i + 1], panels, start, window, groups, y[i : i + 1])
+
+
+@compiled
+def is_product(window, h, w, oh, ow):
+    """Return whether each pixel of y comes from the same pixel of x alone: then an image is one row with full tiles."""
+    return (window.height, window.width, window.top, window.left, h, w) == (1, 1, 0, 0, oh, ow)
+
+
+@compiled(inner=True)
+def _by_pixels(block, x, panels, start, window, groups, y):
+    """Convolve some images.
 
     For each image, group and panel, each row of pixels is one product (OW, K) @ (K, width). Its left factor starts
     at `place` in `source`, the image or its copy, in which `pixel` lies between the windows of neighbours and
@@ -62,43 +160,81 @@ def direct_images(block, x, panels, start, window, groups, y):
     width = 2 * VECTOR_BYTES // y.itemsize
     panel_count = (group_filters + width - 1) // width
     scratch = np.empty((ow, width), y.dtype)
-    flat_y = y.reshape(-1)
+    flat_y, image_numbers = y.reshape(-1), oh * ow * filters
     unrolls = window.dilation_w > 1
-    copies = unrolls or groups > 1 or sticks_out(x, window, y)
-    height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
+    copies = unrolls or groups > 1 or sticks_out(h, w, window, oh, ow)
     columns = ow * kw if unrolls else (ow - 1) * window.stride_w + kw
+    height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
     image = np.empty((height, columns, channels) if copies else (0, 0, 0), y.dtype)
+    pixel = kw * channels if unrolls else window.stride_w * channels
     for i in range(n):
         for group in range(groups):
+            source, place, line = x.reshape(-1), i * h * w * c, w * c
             if copies:
+                source, place, line = image.reshape(-1), 0, columns * channels
                 if unrolls:
                     _unroll_taps(x[i], group * channels, window, image)
                 else:
-                    _copy_window(x[i], group * channels, -window.top, window.left, image)
-                source, place, line = image.reshape(-1), 0, columns * channels
-                pixel = kw * channels if unrolls else window.stride_w * channels
-            else:
-                source, place, line = x.reshape(-1), i * h * w * c, w * c
-                pixel = window.stride_w * c
+                    copy_window(x[i], group * channels, -window.top, window.left, image)
             for panel in range(panel_count):
-                column = panel * width
+                column, filters_here = _panel(panel, group_filters, width)
+                # A vector that sticks out of its pixel may spill into the next one of the image, which is written after
+                # it, if there is only one panel.
+                spill = (width // 2 if filters_here <= width // 2 else width) - filters_here
+                spills = groups == 1 and panel_count == 1
                 for row in range(oh):
                     # Rows of the kernel that lie wholly on padding are left out.
                     above = row * window.stride_h - window.top
                     low = max(0, -(above // window.dilation_h))
                     high = max(low, min(kh, (h - 1 - above) // window.dilation_h + 1))
+                    fits = spills and (row + 1) * ow * filters + spill <= image_numbers
                     product_block(
-                        block, ow, min(width, group_filters - column),
-                        flat_y, ((i * oh + row) * ow) * filters + group * group_filters + column, filters,
-                        start, (group * panel_count + panel) * width, 0,
+                        block, ow, filters_here + (spill if fits else 0),
+                        flat_y, i * image_numbers + row * ow * filters + group * group_filters + column, filters,
+                        start, group * panel_count * width + column, 0,
                         source, place + (row * window.stride_h + low * window.dilation_h) * line, pixel,
                         window.dilation_h * line, 1,
                         panels, ((group * panel_count + panel) * k + low * kw * channels) * width,
                         kw * channels * width, width, high - low, kw * channels, scratch)
 
 
-@compiled
-def _copy_window(image, first_channel, top, left, out):
+@compiled(inner=True)
+def _by_wide_pixels(block, x, panel, start, window, y):
+    """Convolve an image of few filters, p pixels of a row together; the rows of a tile are the rows of the image.
+
+    What a vector holds beyond the p * F numbers spills into the next pixels, in `rows`, where it is written over.
+    """
+    _, w, c = x.shape
+    oh, ow, filters = y.shape
+    itemsize = y.itemsize
+    lanes = VECTOR_BYTES // itemsize
+    pixels = pixels_together(filters, window.width, window.stride_w, ow, lanes)
+    taps = window.width + (pixels - 1) * window.stride_w
+    pads = sticks_out(len(x), w, window, oh, ow)
+    width = (ow - 1) * window.stride_w + window.width if pads else w
+    height = (oh - 1) * window.stride_h + (window.height - 1) * window.dilation_h + 1
+    image = np.empty((height if pads else 0, width, c), y.dtype)
+    if pads:
+        copy_window(x, 0, -window.top, window.left, image)
+    line = width * c
+    rows, bias = np.empty((oh, ow * filters + lanes), y.dtype), np.zeros(lanes, y.dtype)
+    for j in range(pixels * filters):
+        bias[j] = start[j % filters]
+    for first in range(0, ow, pixels):
+        pixel = min(first, ow - pixels)  # the last ones begin earlier
+        # Asked for in the loop, since an array is freed after its last use, whoever has its address.
+        source = image.ctypes.data if pads else x.ctypes.data
+        call_block(block, oh, 1, rows.ctypes.data + pixel * filters * itemsize, ow * filters + lanes,
+                   bias.ctypes.data, 0, source + pixel * window.stride_w * c * itemsize, window.stride_h * line,
+                   window.dilation_h * line, 1, panel.ctypes.data, taps * c * lanes, lanes, window.height, taps * c)
+    for row in range(oh):
+        target, written = y[row].reshape(-1), rows[row]
+        for j in range(ow * filters):
+            target[j] = written[j]
+
+
+@compiled(inner=True)
+def copy_window(image, first_channel, top, left, out):
     """Copy some channels of the rows from `top` on, with zeros where the window sticks out of the image."""
     h, w, image_channels = image.shape
     height, columns, channels = out.shape
@@ -124,9 +260,9 @@ def _copy_window(image, first_channel, top, left, out):
                     target[j * channels + c] = source[place + c]
 
 
-@compiled
+@compiled(inner=True)
 def _unroll_taps(image, first_channel, window, out):
-    """Copy rows like `_copy_window`, but for each output pixel its taps side by side, which a dilation has parted."""
+    """Copy rows like `copy_window`, but for each output pixel its taps side by side, which a dilation has parted."""
     h, w, _ = image.shape
     height, columns, channels = out.shape
     taps = window.width
@@ -142,125 +278,3 @@ def _unroll_taps(image, first_channel, window, out):
             else:
                 for c in range(channels):
                     target[c] = 0
-
-
-@compiled
-def direct_input_gradient(block, dy, panels, window, groups, dx):
-    """dx[h, w, c] = sum of dy[oh, ow, f] * kernel[ky, kx, c, f] over all that x[h, w, c] went into.
-
-    Row h of dx gets rows oh of dy for all ky with oh * stride + ky * dilation - top = h. They are every `step`-th ky,
-    and `back` rows of dy lie between one and the next. Panels are those of the kernel with c and f exchanged.
-    """
-    n, h, w, c = dx.shape
-    _, oh, ow, filters = dy.shape
-    kh, kw = window.height, window.width
-    channels, group_filters = c // groups, filters // groups
-    width = 2 * VECTOR_BYTES // dy.itemsize
-    panel_count = (channels + width - 1) // width
-    scratch = np.empty((ow, width), dy.dtype)
-    flat_dx, flat_dy = dx.reshape(-1), dy.reshape(-1)
-    step = window.stride_h // _gcd(window.stride_h, window.dilation_h)
-    back = step * window.dilation_h // window.stride_h
-    for i in range(n):
-        dx[i] = 0
-        for row in range(h):
-            first, count = 0, 0
-            for ky in range(kh):
-                reach = row + window.top - ky * window.dilation_h
-                if reach % window.stride_h == 0 and 0 <= reach // window.stride_h < oh:
-                    first, count = (ky if count == 0 else first), count + 1
-            if count == 0:
-                continue
-            y = (row + window.top - first * window.dilation_h) // window.stride_h
-            for group in range(groups):
-                for panel in range(panel_count):
-                    column = panel * width
-                    for kx in range(kw):
-                        shift = kx * window.dilation_w - window.left
-                        low = max(0, -(shift // window.stride_w))
-                        high = min(ow, (w - 1 - shift) // window.stride_w + 1)
-                        if high <= low:
-                            continue
-                        target = ((i * h + row) * w + low * window.stride_w + shift) * c + group * channels + column
-                        product_block(
-                            block, high - low, min(width, channels - column),
-                            flat_dx, target, window.stride_w * c, flat_dx, target, window.stride_w * c,
-                            flat_dy, ((i * oh + y) * ow + low) * filters + group * group_filters, filters,
-                            -back * ow * filters, 1,
-                            panels, (((group * panel_count + panel) * kh + first) * kw + kx) * group_filters * width,
-                            step * kw * group_filters * width, width, count, group_filters, scratch)
-
-
-@compiled
-def _gcd(a, b):
-    while b:
-        a, b = b, a % b
-    return a
-
-
-@compiled
-def direct_kernel_gradient(block, x, dy, window, groups, sums):
-    """Add to sums (KH, groups, KW * C / groups, padded F / groups) the gradient that these images give.
-
-    dkernel[ky, kx, c, f] = sum over the images, oh and ow of x[oh*s + ky*d, ow*s + kx*d, c] * dy[oh, ow, f]. The rows
-    of a tile, (kx, c), lie side by side in the image, unless a dilation or groups part the kx.
-    """
-    n, h, w, c = x.shape
-    _, oh, ow, filters = dy.shape
-    kh, _, run, padded = sums.shape
-    kw = window.width
-    channels, group_filters = c // groups, filters // groups
-    itemsize = dy.itemsize
-    width = 2 * VECTOR_BYTES // itemsize
-    panel_count = padded // width
-    height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
-    columns = (ow - 1) * window.stride_w + (kw - 1) * window.dilation_w + 1
-    pads = sticks_out(x, window, dy)
-    # Whole vectors of dy are read: where the filters don't fill them, a copy of dy does.
-    packs = group_filters % (width // 2) != 0
-    image = np.empty((height, columns, c) if pads else (0, 0, 0), x.dtype)
-    gradient = np.zeros((panel_count, oh * ow, width) if packs else (0, 0, 0), dy.dtype)
-    together = window.dilation_w == 1 and groups == 1
-    for i in range(n):
-        if pads:
-            _copy_window(x[i], 0, -window.top, window.left, image)
-            source, image_place, line = image.reshape(-1), 0, columns * c
-        else:
-            source, image_place, line = x.reshape(-1), i * h * w * c, w * c
-        for group in range(groups):
-            if packs:
-                _pack_gradient(dy[i], group * group_filters, group_filters, gradient)
-            for ky in range(kh):
-                for kx in range(1 if together else kw):
-                    place = image_place + (
-                        ky * window.dilation_h * line + kx * window.dilation_w * c + group * channels
-                    )
-                    target = ((ky * groups + group) * run + kx * channels) * padded
-                    for panel in range(panel_count):
-                        column = panel * width
-                        if packs:
-                            b, b_place, b_k0 = gradient.reshape(-1), panel * oh * ow * width, width
-                        else:
-                            b, b_k0 = dy.reshape(-1), filters
-                            b_place = i * oh * ow * filters + group * group_filters + column
-                        # Where the last panel is not full, the columns behind it are zeros, or not looked at.
-                        vectors = 1 if group_filters - column <= width // 2 else 2
-                        sums_address = sums.ctypes.data + (target + column) * itemsize
-                        call_block(block, run if together else channels, vectors,
-                                   sums_address, padded, sums_address, padded,
-                                   source.ctypes.data + place * itemsize, 1,
-                                   window.stride_h * line, window.stride_w * c,
-                                   b.ctypes.data + b_place * itemsize, ow * b_k0, b_k0, oh, ow)
-
-
-@compiled
-def _pack_gradient(dy, first, filters, out):
-    """Copy some filters of dy (OH, OW, F) into panels (panel, OH * OW, width), which hold zeros behind the last."""
-    panels, pixels, width = out.shape
-    source, stride = dy.reshape(-1), dy.shape[2]
-    for panel in range(panels):
-        column = panel * width
-        for pixel in range(pixels):
-            target, place = out[panel, pixel], pixel * stride + first + column
-            for f in range(min(width, filters - column)):
-                target[f] = source[place + f]

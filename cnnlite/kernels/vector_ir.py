@@ -237,3 +237,91 @@ def max_unpool_windows(typingctx, of, dy, y, where, relu, height, width, windows
         return context.get_dummy_value()
 
     return types.void(of, *[types.int64] * 3, types.boolean, *[types.int64] * 7), codegen
+
+
+@intrinsic
+def transpose_panels(typingctx, of, x, x_row, rows, columns, y):
+    """Write x (rows, columns) turned into panels of two vectors' width: row j of a panel is column j of x.
+
+    x and y are addresses, x_row lies between the rows of x. What follows the last row in its vector is of no use, and
+    neither are a vector's number of rows behind the last panel, which are written too. `of` is any number of the
+    arrays' type.
+
+    A square of as many rows as columns as a vector has lanes is turned in registers. Each of log2(lanes) steps merges
+    vector i with vector i + lanes / 2 like the two halves of a pack of cards, and after the last of them lane j of
+    vector i has become lane i of vector j.
+    """
+
+    def codegen(context, builder, signature, args):
+        (_, x, x_row, rows, columns, y) = args
+        emit = _Emitter(builder, _in_words(signature.args[0]))
+        lanes, number = emit.lanes, emit.number
+        indices = ir.VectorType(_int32, lanes)
+        merged = [place for i in range(lanes) for place in (i, lanes + i)]
+        everywhere, last = emit.mask(number(lanes)), builder.sub(rows, number(1))
+        halves = [ir.Constant(indices, merged[:lanes]), ir.Constant(indices, merged[lanes:])]
+
+        def square(k, _):
+            first = builder.mul(k, number(lanes))
+            panel = builder.mul(builder.lshr(k, number(1)), builder.mul(columns, number(2 * lanes)))
+            panel = builder.add(panel, builder.mul(builder.and_(k, number(1)), number(lanes)))
+
+            def part(column, mask):
+                vectors = []
+                for i in range(lanes):
+                    row = builder.add(first, number(i))
+                    row = builder.select(builder.icmp_signed("<", row, rows), row, last)
+                    vectors.append(emit.load(emit.address(x, builder.add(builder.mul(row, x_row), column)), mask))
+                for _ in range(lanes.bit_length() - 1):
+                    pairs = list(zip(vectors[: lanes // 2], vectors[lanes // 2 :]))
+                    vectors = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in halves]
+                for i, vector in enumerate(vectors):
+                    place = builder.add(panel, builder.mul(builder.add(column, number(i)), number(2 * lanes)))
+                    emit.store(vector, emit.address(y, place), everywhere)
+
+            emit.channel_vectors(columns, part)
+            return []
+
+        emit.loop(builder.sdiv(builder.add(rows, number(lanes - 1)), number(lanes)), [], square)
+        return context.get_dummy_value()
+
+    return types.void(of, *[types.int64] * 5), codegen
+
+
+@intrinsic
+def add_taps(typingctx, of, x, x_k1, x_k0, first, step, width, n1, n0, y, columns):
+    """Add n1 * n0 rows of a width to the row y, each moved to its place: y[first + k0*step + j] += x[k1, k0, j].
+
+    x and y are addresses, x_k1 and x_k0 lie between the rows; what sticks out of y (columns) is left out. A vector of y
+    stays in a register while all rows are added. `of` is any number of the arrays' type.
+    """
+
+    def codegen(context, builder, signature, args):
+        (_, x, x_k1, x_k0, first, step, width, n1, n0, y, columns) = args
+        emit = _Emitter(builder, _in_words(signature.args[0]))
+        steps = ir.Constant(ir.VectorType(_int32, emit.lanes), list(range(emit.lanes)))
+        end = emit.splat(builder.trunc(width, _int32))
+
+        def part(column, mask):
+            target = emit.address(y, column)
+
+            def line(k1, total):
+                line_of_x = emit.address(x, builder.mul(k1, x_k1))
+
+                def row(k0, total):
+                    begin = builder.sub(column, builder.add(first, builder.mul(k0, step)))
+                    lanes = builder.add(steps, emit.splat(builder.trunc(begin, _int32)))
+                    # Unsigned, so that what lies before the row counts as far behind it.
+                    inside = builder.icmp_unsigned("<", lanes, end)
+                    source = emit.address(line_of_x, builder.add(builder.mul(k0, x_k0), begin))
+                    return [builder.fadd(total[0], emit.load(source, inside))]
+
+                return emit.loop(n0, total, row)
+
+            [total] = emit.loop(n1, [emit.load(target, mask)], line)
+            emit.store(total, target, mask)
+
+        emit.channel_vectors(columns, part)
+        return context.get_dummy_value()
+
+    return types.void(of, *[types.int64] * 10), codegen

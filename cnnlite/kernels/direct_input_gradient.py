@@ -1,0 +1,216 @@
+"""The gradient of the input by the direct way: what each pixel of dy gives back to its window.
+
+Pixel (oh, ow) of dy went into the window of x that begins at (oh*s - top, ow*s - left), and gives each number of it
+
+    product[ky, kx, c] = sum over f of  kernel[ky, kx, c, f] * dy[oh, ow, f]
+
+dx is the sum of these windows where they overlap. There are two ways to get it (and where all windows are single
+pixels, there is nothing to add: then it is `direct_images` with c and f exchanged):
+
+1. By taps. For one kx, row i of a tile is pixel ow of dy, and pixel ow*s + kx of dx, where it is added. Each tile is a
+   part of dx itself, and there is no padding. The columns are the channels, of which 1 or 3 fill a vector of 16 badly.
+2. By planes, where channels are few or don't fill vectors. Then the pixels of dy are the columns of a tile, and
+   (ky, kx, c) its rows. Each row of the product is an image of its own for one tap and one channel, moved by ky and kx:
+
+                  pixels (oh, ow)                        c = 0              the plane of a channel
+                dy, turned: (F, OH * OW)                ┌────────┐
+                                                       ┌┼───────┐│  OH x OW, moved by one row and column
+    kernel ->   (ky, kx, c) ─────────────   added to   ││       ││
+                            ─────────────              ││       ├┘
+                                                       └┴───────┘
+
+   With a stride s, only every s-th pixel of dx is hit by one tap: there is a plane for each of the s * s remainders.
+   (128, 28, 28, 1) and 32 filters of 3x3: 8.7 ms the first way, 1.4 the second.
+"""
+
+import numpy as np
+
+from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.kernels.direct import direct_images, direct_panels, is_product
+from cnnlite.kernels.matmul import pack_panels, product_block
+from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
+from cnnlite.kernels.vector_ir import add_taps, transpose_panels
+
+PLANE_PIXELS = 256  # so many pixels of dy, in whole rows, are multiplied at a time: their products stay in the cache
+
+
+def input_gradient_weights(kernel, geometry):
+    """Return the weights as `direct_input_gradient` wants them, flat; geometry is that of `conv_block`."""
+    kh, kw, channels, filters = kernel.shape
+    group_filters = filters // geometry.groups
+    if in_planes(kh * kw, channels, group_filters, VECTOR_BYTES // kernel.itemsize):
+        return kernel.reshape(-1)
+    if kh * kw == 1 and geometry.groups == 1:
+        return direct_panels(np.ascontiguousarray(kernel.transpose(0, 1, 3, 2)), geometry, 0)
+    # In panels, with c and f exchanged: column c of row (tap, f).
+    return pack_panels(kernel, group_filters, channels, 1, filters, geometry.groups, group_filters, kh * kw,
+                       channels * filters).reshape(-1)
+
+
+@compiled
+def in_planes(taps, channels, filters, lanes):
+    """Return whether the second way takes fewer instructions for a pixel.
+
+    A vector of products takes about 3 more to be added to its plane, turning a vector of dy takes about 6, and
+    each number of dx about 2 to be copied from its plane.
+    """
+    planes = taps * channels * (filters + 3) + 6 * filters + 2 * channels * lanes
+    return planes < taps * ((channels + lanes - 1) // lanes) * filters * lanes
+
+
+@compiled
+def direct_input_gradient(block, dy, weights, window, groups, dx):
+    """dx[h, w, c] = sum of dy[oh, ow, f] * kernel[ky, kx, c, f] over all that x[h, w, c] went into.
+
+    weights: as of `input_gradient_weights`.
+    """
+    lanes = VECTOR_BYTES // dy.itemsize
+    if groups == 1 and is_product(window, dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2]) and (
+            not in_planes(1, dx.shape[3], dy.shape[3], lanes)):
+        # The gradient of a product is a product, of which nothing needs to be added up.
+        start = np.zeros((dx.shape[3] + 2 * lanes - 1) // (2 * lanes) * 2 * lanes, dx.dtype)
+        direct_images(block, dy, weights, start, window, 1, dx)
+    elif in_planes(window.height * window.width, dx.shape[3] // groups, dy.shape[3] // groups, lanes):
+        _by_planes(block, dy, weights, window, groups, dx)
+    else:
+        _by_taps(block, dy, weights, window, groups, dx)
+
+
+@compiled(inner=True)
+def _by_planes(block, dy, kernel, window, groups, dx):
+    """The second way; kernel is flat."""
+    _, oh, ow, filters = dy.shape
+    channels, group_filters = dx.shape[3] // groups, filters // groups
+    kh, kw, step_h, step_w = window.height, window.width, window.stride_h, window.stride_w
+    itemsize = dy.itemsize
+    width = 2 * VECTOR_BYTES // itemsize
+    rows = min(oh, (PLANE_PIXELS + ow - 1) // ow)
+    padded = (rows * ow + width - 1) // width * width
+    turned, zeros = np.empty(padded * group_filters + width * width // 2, dy.dtype), np.zeros(width, dy.dtype)
+    products = np.empty((kh * kw * channels, padded), dy.dtype)
+    planes = np.empty((step_h, step_w, channels, oh + (kh - 1) * window.dilation_h // step_h,
+                       ow + (kw - 1) * window.dilation_w // step_w), dy.dtype)
+    for i in range(len(dy)):
+        for group in range(groups):
+            planes.reshape(-1)[:] = 0
+            for first in range(0, oh, rows):
+                last = min(oh, first + rows)
+                pixels = (last - first) * ow
+                place = (i * oh + first) * ow * filters + group * group_filters
+                transpose_panels(zeros[0], dy.ctypes.data + place * itemsize, filters, pixels, group_filters,
+                                 turned.ctypes.data)
+                for column in range(0, pixels, width):
+                    call_block(block, len(products), 1 if pixels - column <= width // 2 else 2,
+                               products.ctypes.data + column * itemsize, padded, zeros.ctypes.data, 0,
+                               kernel.ctypes.data + group * group_filters * itemsize, filters, 0, 1,
+                               turned.ctypes.data + column * group_filters * itemsize, 0, width, 1, group_filters)
+                _add_to_planes(products, window, first, last, ow, planes)
+            _merge_planes(planes, window, group * channels, dx[i])
+
+
+@compiled(inner=True)
+def _add_to_planes(products, window, first, last, ow, planes):
+    """Add the products of the rows first <= oh < last of dy.
+
+    Every `every`-th tap from ky0 on goes to the same planes, and from one to the next the image moves by `move` pixels.
+    """
+    _, padded = products.shape
+    _, _, channels, height, columns = planes.shape
+    itemsize = products.itemsize
+    every_h = window.stride_h // _gcd(window.stride_h, window.dilation_h)
+    every_w = window.stride_w // _gcd(window.stride_w, window.dilation_w)
+    move_h = every_h * window.dilation_h // window.stride_h
+    move_w = every_w * window.dilation_w // window.stride_w
+    for ky0 in range(min(every_h, window.height)):
+        top, taps_h = ky0 * window.dilation_h // window.stride_h, (window.height - ky0 + every_h - 1) // every_h
+        for kx0 in range(min(every_w, window.width)):
+            left, taps_w = kx0 * window.dilation_w // window.stride_w, (window.width - kx0 + every_w - 1) // every_w
+            plane = (ky0 * window.dilation_h % window.stride_h * window.stride_w
+                     + kx0 * window.dilation_w % window.stride_w) * channels
+            for y in range(first + top, last + top + (taps_h - 1) * move_h):
+                # Tap k of these reaches row y from row y - top - k * move_h of dy.
+                low = max(0, (y - top - last) // move_h + 1)
+                high = min(taps_h, (y - top - first) // move_h + 1)
+                tap = (ky0 + low * every_h) * window.width + kx0
+                place = tap * channels * padded + (y - top - low * move_h - first) * ow
+                for c in range(channels):
+                    add_taps(products[0, 0], products.ctypes.data + (place + c * padded) * itemsize,
+                             every_h * window.width * channels * padded - move_h * ow, every_w * channels * padded,
+                             left, move_w, ow, high - low, taps_w,
+                             planes.ctypes.data + ((plane + c) * height + y) * columns * itemsize, columns)
+
+
+@compiled(inner=True)
+def _merge_planes(planes, window, first_channel, dx):
+    """Write the channels of a group: pixel (h, w) of dx is pixel (h + top, w + left) of the planes together."""
+    h, w, image_channels = dx.shape
+    step_h, step_w, channels, height, columns = planes.shape
+    source, distance = planes.reshape(-1), height * columns
+    for row in range(h):
+        y, target = row + window.top, dx[row].reshape(-1)
+        for x in range(min(step_w, w)):
+            # Every step_w-th pixel from x on comes from one row of one plane for each channel.
+            begin, pixels = (x + window.left) // step_w, (w - x + step_w - 1) // step_w
+            inside = min(pixels, max(0, columns - begin)) if y // step_h < height else 0
+            plane = (y % step_h * step_w + (x + window.left) % step_w) * channels
+            place = plane * distance + y // step_h * columns + begin
+            for c in range(channels):
+                column = x * image_channels + first_channel + c
+                for j in range(inside):
+                    target[column + j * step_w * image_channels] = source[place + c * distance + j]
+                for j in range(inside, pixels):
+                    target[column + j * step_w * image_channels] = 0
+
+
+@compiled(inner=True)
+def _by_taps(block, dy, panels, window, groups, dx):
+    """The first way.
+
+    Row h of dx gets rows oh of dy for all ky with oh * stride + ky * dilation - top = h. They are every `step`-th ky,
+    and `back` rows of dy lie between one and the next.
+    """
+    n, h, w, c = dx.shape
+    _, oh, ow, filters = dy.shape
+    kh, kw = window.height, window.width
+    channels, group_filters = c // groups, filters // groups
+    width = 2 * VECTOR_BYTES // dy.itemsize
+    panel_count = (channels + width - 1) // width
+    scratch = np.empty((ow, width), dy.dtype)
+    flat_dx, flat_dy = dx.reshape(-1), dy.reshape(-1)
+    step = window.stride_h // _gcd(window.stride_h, window.dilation_h)
+    back = step * window.dilation_h // window.stride_h
+    for i in range(n):
+        dx[i] = 0
+        for row in range(h):
+            first, count = 0, 0
+            for ky in range(kh):
+                reach = row + window.top - ky * window.dilation_h
+                if reach % window.stride_h == 0 and 0 <= reach // window.stride_h < oh:
+                    first, count = (ky if count == 0 else first), count + 1
+            if count == 0:
+                continue
+            y = (row + window.top - first * window.dilation_h) // window.stride_h
+            for group in range(groups):
+                for panel in range(panel_count):
+                    column = panel * width
+                    for kx in range(kw):
+                        shift = kx * window.dilation_w - window.left
+                        low = max(0, -(shift // window.stride_w))
+                        high = min(ow, (w - 1 - shift) // window.stride_w + 1)
+                        if high <= low:
+                            continue
+                        target = ((i * h + row) * w + low * window.stride_w + shift) * c + group * channels + column
+                        product_block(
+                            block, high - low, min(width, channels - column),
+                            flat_dx, target, window.stride_w * c, flat_dx, target, window.stride_w * c,
+                            flat_dy, ((i * oh + y) * ow + low) * filters + group * group_filters, filters,
+                            -back * ow * filters, 1,
+                            panels, (((group * panel_count + panel) * kh + first) * kw + kx) * group_filters * width,
+                            step * kw * group_filters * width, width, count, group_filters, scratch)
+
+
+@compiled(inner=True)
+def _gcd(a, b):
+    while b:
+        a, b = b, a % b
+    return a
