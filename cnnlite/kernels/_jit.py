@@ -74,20 +74,19 @@ def _announce_compilation():
     print("cnnlite: compiling kernels for this processor, which happens once.", file=sys.stderr, flush=True)
 
 
-def kernel(function=None, *, parallel=False, inner=False):
+def kernel(function=None, *, parallel=False):
     """Compile a function with numba on its first call with each dtype.
 
     Args:
         parallel: run its `prange` loop in numba's pool of threads; `threads.py` has the only one.
-        inner: other kernels call it, and Python never does: that saves compiling what unpacks Python's objects.
     """
     if function is None:
-        return lambda function: kernel(function, parallel=parallel, inner=inner)
+        return lambda function: kernel(function, parallel=parallel)
     if numba.config.DISABLE_JIT:
         return function
-    # No wrapper for calls from C either: `threads.py` calls what it would wrap.
+    # No wrapper for calls from C: `threads.py` calls what it would wrap.
     compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, error_model="numpy",
-                          no_cfunc_wrapper=True, no_cpython_wrapper=inner)(function)
+                          no_cfunc_wrapper=True)(function)
     # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
     compiled.compile = held_back_interrupts()(compiled.compile)
     _keep_on_disk(compiled, function)

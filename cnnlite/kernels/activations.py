@@ -49,7 +49,7 @@ def relu(x, out=None):
     return _run(_relu, (x,), out)
 
 
-@kernel(inner=True)
+@kernel
 def _relu(x, y, unit):
     for i in range(unit * CHUNK, min(x.size, (unit + 1) * CHUNK)):
         # "not <=" instead of ">", so that NaN passes.
@@ -61,7 +61,7 @@ def relu_backward(dy, y, out=None):
     return _run(_relu_backward, (dy, y), out)
 
 
-@kernel(inner=True)
+@kernel
 def _relu_backward(dy, y, dx, unit):
     for i in range(unit * CHUNK, min(y.size, (unit + 1) * CHUNK)):
         dx[i] = dy[i] if not y[i] <= 0 else 0
@@ -75,7 +75,7 @@ def leaky_relu(x, negative_slope=0.2, out=None):
     return _run(_leaky_relu, (x,), out, negative_slope)
 
 
-@kernel(inner=True)
+@kernel
 def _leaky_relu(x, y, negative_slope, unit):
     for i in range(unit * CHUNK, min(x.size, (unit + 1) * CHUNK)):
         y[i] = x[i] if not x[i] <= 0 else negative_slope * x[i]
@@ -86,7 +86,7 @@ def leaky_relu_backward(dy, y, negative_slope=0.2, out=None):
     return _run(_leaky_relu_backward, (dy, y), out, negative_slope)
 
 
-@kernel(inner=True)
+@kernel
 def _leaky_relu_backward(dy, y, dx, negative_slope, unit):
     for i in range(unit * CHUNK, min(y.size, (unit + 1) * CHUNK)):
         dx[i] = dy[i] if not y[i] <= 0 else negative_slope * dy[i]
@@ -163,7 +163,7 @@ def gelu(x, approximate=False, out=None):
 _GELU_SCALE = 2 * math.sqrt(2 / math.pi)
 
 
-@kernel(inner=True)
+@kernel
 def _gelu(x, y, unit):
     half, scale = x.dtype.type(0.5), x.dtype.type(-math.sqrt(0.5))
     for i in range(unit * CHUNK, min(x.size, (unit + 1) * CHUNK)):
@@ -183,7 +183,7 @@ def gelu_backward(dy, x, approximate=False, out=None):
     return out
 
 
-@kernel(inner=True)
+@kernel
 def _gelu_backward(dy, x, dx, unit):
     half, scale = x.dtype.type(0.5), x.dtype.type(-math.sqrt(0.5))
     density = x.dtype.type(1 / math.sqrt(2 * math.pi))

@@ -125,7 +125,7 @@ def combine_gradient_sums(of_dy, of_product, shape, inv_std, gamma):
 # memory, and an addition to it must wait for the one before to have got there, which takes longer than four.
 
 
-@kernel(inner=True)
+@kernel
 def image_statistics(x, means, m2s):
     """Write the mean and Σ (x − mean)² of each part."""
     parts, channels = means.shape
@@ -165,7 +165,7 @@ def image_statistics(x, means, m2s):
             m2s[part, c] = np.float64(square[c]) - np.float64(error[c]) ** 2 / (last - first)
 
 
-@kernel(inner=True)
+@kernel
 def affine_rows(x, mean, scale, beta, y):
     """y = (x − mean) scale + beta"""
     for row in range(x.shape[0]):
@@ -173,7 +173,7 @@ def affine_rows(x, mean, scale, beta, y):
             y[row, c] = (x[row, c] - mean[c]) * scale[c] + beta[c]
 
 
-@kernel(inner=True)
+@kernel
 def image_gradient_sums(dy, x, mean, of_dy, of_product):
     """Write Σ dy and Σ dy (x − mean) of each part."""
     parts, channels = of_dy.shape
@@ -199,7 +199,7 @@ def image_gradient_sums(dy, x, mean, of_dy, of_product):
             of_product[part, c] = product[c]
 
 
-@kernel(inner=True)
+@kernel
 def gradient_rows(dy, x, mean, terms, dx):
     """dx = terms[0] (dy − terms[1] − (x − mean) terms[2])"""
     for row in range(x.shape[0]):
@@ -211,14 +211,14 @@ def gradient_rows(dy, x, mean, terms, dx):
 # above would see that they overlap and not use vectors (2.7 million numbers: 3.4 ms instead of 0.5).
 
 
-@kernel(inner=True)
+@kernel
 def gradient_in_place(dy, x, mean, terms):
     for row in range(x.shape[0]):
         for c in range(x.shape[1]):
             dy[row, c] = terms[0, c] * (dy[row, c] - terms[1, c] - (x[row, c] - mean[c]) * terms[2, c])
 
 
-@kernel(inner=True)
+@kernel
 def scale_in_place(dy, scale):
     for row in range(dy.shape[0]):
         for c in range(dy.shape[1]):
@@ -228,25 +228,25 @@ def scale_in_place(dy, scale):
 # Of whole batches x (images, rows, C). Where there is one image, a matrix, its parts are what threads share.
 
 
-@kernel(inner=True)
+@kernel
 def _part(x, part, parts):
     return x[part * x.shape[0] // parts : (part + 1) * x.shape[0] // parts]
 
 
-@kernel(inner=True)
+@kernel
 def _statistics_task(x, means, m2s, unit):
     parts = means.shape[1]
     image, part = unit // parts, unit % parts
     image_statistics(_part(x[image], part, parts), means[image, part : part + 1], m2s[image, part : part + 1])
 
 
-@kernel(inner=True)
+@kernel
 def _affine_task(x, mean, scale, beta, y, parts, unit):
     image, part = unit // parts, unit % parts
     affine_rows(_part(x[image], part, parts), mean, scale, beta, _part(y[image], part, parts))
 
 
-@kernel(inner=True)
+@kernel
 def _gradient_sums_task(dy, x, mean, of_dy, of_product, unit):
     parts = of_dy.shape[1]
     image, part = unit // parts, unit % parts
@@ -254,7 +254,7 @@ def _gradient_sums_task(dy, x, mean, of_dy, of_product, unit):
                         of_dy[image, part : part + 1], of_product[image, part : part + 1])
 
 
-@kernel(inner=True)
+@kernel
 def _gradient_task(dy, x, mean, terms, dx, parts, unit):
     image, part = unit // parts, unit % parts
     gradient_rows(_part(dy[image], part, parts), _part(x[image], part, parts), mean, terms,

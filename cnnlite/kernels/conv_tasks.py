@@ -85,7 +85,7 @@ def kernels_for(dtype):
 # Forward.
 
 
-@kernel(inner=True)
+@kernel
 def _convolve(kernels, x, weights, spectra, start, window, groups, y):
     """y = x * kernel + start for some images, by Winograd's method where there are weights for it."""
     if not len(spectra):
@@ -102,7 +102,7 @@ def _convolve(kernels, x, weights, spectra, start, window, groups, y):
                  (kernels.block, x[i : i + 1], weights, start, window, groups, y[i : i + 1]))
 
 
-@kernel(inner=True)
+@kernel
 def forward_task(x, kernels, weights, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
                  images, unit):
     """Compute a unit of so many images; z, means and m2s, and y and argmax are written where they have a size."""
@@ -119,14 +119,14 @@ def forward_task(x, kernels, weights, spectra, start, window, groups, z, means, 
         _follow_images(part, affine, following, y, argmax, first)
 
 
-@kernel(inner=True)
+@kernel
 def moderate_task(x, result, unit):
     """Write to result (N, H) of a row of pixels whether it is moderate."""
     n, row = unit // x.shape[1], unit % x.shape[1]
     result[n, row] = moderate(x[n, row])
 
 
-@kernel(inner=True)
+@kernel
 def band_task(x, kernels, weights, spectra, start, window, groups, z, are_moderate, height, bands, unit):
     """Compute a band of rows of an image, which is a smaller image; it begins at a multiple of `height`."""
     n, band, h, oh = unit // bands, unit % bands, x.shape[1], z.shape[1]
@@ -148,13 +148,13 @@ def band_task(x, kernels, weights, spectra, start, window, groups, z, are_modera
         _convolve(kernels, image, weights, spectra, start, moved, groups, part)
 
 
-@kernel(inner=True)
+@kernel
 def follow_task(z, affine, following, y, argmax, unit):
     """Do what follows z for one image."""
     _follow_images(z[unit : unit + 1], affine, following, y, argmax, unit)
 
 
-@kernel(inner=True)
+@kernel
 def _follow_images(z, affine, following, y, argmax, first):
     """Do what follows z, some images (n, OH, OW, F), for the images of y from the first on."""
     n, h, w, filters = z.shape
@@ -175,7 +175,7 @@ def _follow_images(z, affine, following, y, argmax, first):
                 average_pool_row(buffer[: end - begin], row, begin, window, out[row])
 
 
-@kernel(inner=True)
+@kernel
 def _map_rows(x, affine, relu, y):
     if len(affine):
         affine_rows(x, affine[0], affine[1], affine[2], y)
@@ -185,7 +185,7 @@ def _map_rows(x, affine, relu, y):
         _relu_in_place(y.reshape(-1))
 
 
-@kernel(inner=True)
+@kernel
 def _copy(x, y):
     # Not y[:] = x, with which numba compiles seconds of code for the text of an error.
     for i in range(x.size):
@@ -196,7 +196,7 @@ def _copy(x, y):
 # overlap, and not use vectors (2.7 million numbers of the gradient of a BatchNorm: 3.4 ms instead of 0.5).
 
 
-@kernel(inner=True)
+@kernel
 def _relu_in_place(y):
     for i in range(y.size):
         y[i] = y[i] if not y[i] <= 0 else 0
@@ -205,7 +205,7 @@ def _relu_in_place(y):
 # Backward.
 
 
-@kernel(inner=True)
+@kernel
 def _unpool(dy, y, argmax, following, n, dz):
     """Take dy of image n back through pooling and ReLU; dz (OH, OW, F) is written to."""
     if following.pool == MAX_POOL:
@@ -216,14 +216,14 @@ def _unpool(dy, y, argmax, following, n, dz):
         _mask_in_place(dz.reshape(-1), y[n].reshape(-1))
 
 
-@kernel(inner=True)
+@kernel
 def _mask_in_place(dy, y):
     """Make dy 0 where y, the output of a ReLU, is not above 0."""
     for i in range(dy.size):
         dy[i] = dy[i] if not y[i] <= 0 else 0
 
 
-@kernel(inner=True)
+@kernel
 def gradient_sums_task(dy, y, argmax, z, mean, following, of_dy, of_product, unit):
     """Sum up dz and dz (z - mean) over the pixels of one image."""
     dz = np.empty_like(z[unit])
@@ -233,7 +233,7 @@ def gradient_sums_task(dy, y, argmax, z, mean, following, of_dy, of_product, uni
                         of_product[unit])
 
 
-@kernel(inner=True)
+@kernel
 def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
                   groups, by_points, sums, bias_sums, dx, images, chunks, chunk):
     """Take one chunk of the images back, so many at a time; sums and bias_sums have a place for each chunk."""
@@ -271,7 +271,7 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
         _add_spectrum(kernels, spectrum, window.height, sums[chunk])
 
 
-@kernel(inner=True)
+@kernel
 def _add_kernel_gradient(kernels, x, dz, window, groups, by_points, spectrum, sums):
     """Add what some images give to the gradient of the kernel: to `spectrum` by Winograd's method, else to `sums`."""
     if not by_points:
@@ -291,7 +291,7 @@ def _add_kernel_gradient(kernels, x, dz, window, groups, by_points, spectrum, su
                  (kernels.block, x[i : i + 1], dz[i : i + 1], window, groups, sums))
 
 
-@kernel(inner=True)
+@kernel
 def _add_spectrum(kernels, spectrum, taps, sums):
     _, channels, _ = spectrum.shape
     filters = sums.shape[3]
@@ -302,7 +302,7 @@ def _add_spectrum(kernels, spectrum, taps, sums):
         target[i] += source[i]
 
 
-@kernel(inner=True)
+@kernel
 def _input_gradient(kernels, dz, weights, spectra, window, groups, dx):
     """Compute dx of some images, by Winograd's method where there are weights for it."""
     if not len(spectra):
@@ -321,7 +321,7 @@ def _input_gradient(kernels, dz, weights, spectra, window, groups, dx):
                  (kernels.block, dz[i : i + 1], weights, window, groups, dx[i : i + 1]))
 
 
-@kernel(inner=True)
+@kernel
 def _add_rows(x, total):
     """Add the rows of x to `total`, which is float64, in groups over which a sum in float32 is still good."""
     partial = np.empty(x.shape[1], x.dtype)

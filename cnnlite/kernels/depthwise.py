@@ -35,13 +35,13 @@ def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilatio
     return out
 
 
-@compiled(inner=True)
+@compiled
 def _depthwise_task(x, kernel, bias, y, strides, before, dilation, unit):
     n, row = unit // y.shape[1], unit % y.shape[1]
     _depthwise_row(x[n], kernel, bias, y[n, row], row, strides, before, dilation)
 
 
-@compiled(inner=True)
+@compiled
 def _depthwise_row(x, kernel, bias, y, row, strides, before, dilation):
     h, w, channels = x.shape
     kh, kw, _, multiplier = kernel.shape
@@ -75,12 +75,12 @@ def depthwise_conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO
     return out
 
 
-@compiled(inner=True)
+@compiled
 def _input_gradient_task(dy, kernel, dx, strides, before, dilation, unit):
     _depthwise_input_gradient_image(dy[unit], kernel, dx[unit], strides, before, dilation)
 
 
-@compiled(inner=True)
+@compiled
 def _depthwise_input_gradient_image(dy, kernel, dx, strides, before, dilation):
     h, w, channels = dx.shape
     kh, kw, _, multiplier = kernel.shape
@@ -116,14 +116,14 @@ def depthwise_conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=N
     return out
 
 
-@compiled(inner=True)
+@compiled
 def _kernel_gradient_task(x, dy, sums, strides, before, dilation, unit):
     chunks = len(sums)
     for n in range(unit * len(x) // chunks, (unit + 1) * len(x) // chunks):
         _depthwise_kernel_gradient_image(x[n], dy[n], sums[unit], strides, before, dilation)
 
 
-@compiled(inner=True)
+@compiled
 def _depthwise_kernel_gradient_image(x, dy, sums, strides, before, dilation):
     h, w, channels = x.shape
     kh, kw, _, multiplier = sums.shape

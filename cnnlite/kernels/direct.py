@@ -48,7 +48,7 @@ from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
 from cnnlite.kernels.winograd import moderate
 
 
-@compiled(inner=True)
+@compiled
 def sticks_out(h, w, window, oh, ow):
     """Return whether a window of an image (h, w) reaches into padding, given the size of the output."""
     height = (oh - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
@@ -106,7 +106,7 @@ def _together(geometry, kernel, ow):
     return pixels_together(kernel.shape[3], kernel.shape[1], geometry.strides[1], ow, VECTOR_BYTES // kernel.itemsize)
 
 
-@compiled(inner=True)
+@compiled
 def _panel(panel, filters, width):
     """Return the first filter of a panel and their number."""
     column = panel * width
@@ -144,7 +144,7 @@ def is_product(window, h, w, oh, ow):
     return (window.height, window.width, window.top, window.left, h, w) == (1, 1, 0, 0, oh, ow)
 
 
-@compiled(inner=True)
+@compiled
 def _by_pixels(block, x, panels, start, window, groups, y):
     """Convolve some images.
 
@@ -198,7 +198,7 @@ def _by_pixels(block, x, panels, start, window, groups, y):
                         kw * channels * width, width, high - low, kw * channels, scratch)
 
 
-@compiled(inner=True)
+@compiled
 def _by_wide_pixels(block, x, panel, start, window, y):
     """Convolve an image of few filters, p pixels of a row together; the rows of a tile are the rows of the image.
 
@@ -233,7 +233,7 @@ def _by_wide_pixels(block, x, panel, start, window, y):
             target[j] = written[j]
 
 
-@compiled(inner=True)
+@compiled
 def copy_window(image, first_channel, top, left, out):
     """Copy some channels of the rows from `top` on, with zeros where the window sticks out of the image."""
     h, w, image_channels = image.shape
@@ -260,7 +260,7 @@ def copy_window(image, first_channel, top, left, out):
                     target[j * channels + c] = source[place + c]
 
 
-@compiled(inner=True)
+@compiled
 def _unroll_taps(image, first_channel, window, out):
     """Copy rows like `copy_window`, but for each output pixel its taps side by side, which a dilation has parted."""
     h, w, _ = image.shape

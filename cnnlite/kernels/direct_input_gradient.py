@@ -76,7 +76,7 @@ def direct_input_gradient(block, dy, weights, window, groups, dx):
         _by_taps(block, dy, weights, window, groups, dx)
 
 
-@compiled(inner=True)
+@compiled
 def _by_planes(block, dy, kernel, window, groups, dx):
     """The second way; kernel is flat."""
     _, oh, ow, filters = dy.shape
@@ -108,7 +108,7 @@ def _by_planes(block, dy, kernel, window, groups, dx):
             _merge_planes(planes, window, group * channels, dx[i])
 
 
-@compiled(inner=True)
+@compiled
 def _add_to_planes(products, window, first, last, ow, planes):
     """Add the products of the rows first <= oh < last of dy.
 
@@ -140,7 +140,7 @@ def _add_to_planes(products, window, first, last, ow, planes):
                              planes.ctypes.data + ((plane + c) * height + y) * columns * itemsize, columns)
 
 
-@compiled(inner=True)
+@compiled
 def _merge_planes(planes, window, first_channel, dx):
     """Write the channels of a group: pixel (h, w) of dx is pixel (h + top, w + left) of the planes together."""
     h, w, image_channels = dx.shape
@@ -162,7 +162,7 @@ def _merge_planes(planes, window, first_channel, dx):
                     target[column + j * step_w * image_channels] = 0
 
 
-@compiled(inner=True)
+@compiled
 def _by_taps(block, dy, panels, window, groups, dx):
     """The first way.
 
@@ -209,7 +209,7 @@ def _by_taps(block, dy, panels, window, groups, dx):
                             step * kw * group_filters * width, width, count, group_filters, scratch)
 
 
-@compiled(inner=True)
+@compiled
 def _gcd(a, b):
     while b:
         a, b = b, a % b

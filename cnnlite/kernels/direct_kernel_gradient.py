@@ -51,7 +51,7 @@ def direct_kernel_gradient(block, x, dy, window, groups, sums):
                     sums[ky, 0, i, f] += wide[ky, 0, first + i, q * filters + f]
 
 
-@compiled(inner=True)
+@compiled
 def _add_turned(block, x, dy, window, sums):
     """Add what the images give to sums, with f as rows and (kx, c) as columns of a tile.
 
@@ -91,7 +91,7 @@ def _add_turned(block, x, dy, window, sums):
                 sums[ky, 0, r, f] += turned[ky, f, r]
 
 
-@compiled(inner=True)
+@compiled
 def _add_images(block, x, dy, window, groups, pixels, sums):
     """Add what the images give to sums, with so many pixels of dy taken as one."""
     _, h, w, c = x.shape

@@ -35,13 +35,13 @@ def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     return out
 
 
-@kernel(inner=True)
+@kernel
 def _im2col_task(x, window, strides, before, dilation, cols, unit):
     n, row = unit // cols.shape[1], unit % cols.shape[1]
     _im2col_row(x[n], row, window, strides, before, dilation, cols[n, row])
 
 
-@kernel(inner=True)
+@kernel
 def _im2col_row(image, row, window, strides, before, dilation, cols):
     """Fill (OW, KH, KW, C), the windows of one row of output pixels."""
     height, width, channels = image.shape
@@ -75,7 +75,7 @@ def col2im(cols, x_shape, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1),
     return out
 
 
-@kernel(inner=True)
+@kernel
 def _col2im_task(cols, window, strides, before, dilation, x, unit):
     # One thread an image, because windows overlap: two threads in one image would add to the same pixel.
     x[unit] = 0
@@ -83,7 +83,7 @@ def _col2im_task(cols, window, strides, before, dilation, x, unit):
         _col2im_row(cols[unit, row], row, window, strides, before, dilation, x[unit])
 
 
-@kernel(inner=True)
+@kernel
 def _col2im_row(cols, row, window, strides, before, dilation, image):
     """Add (OW, KH, KW, C), the windows of one row of output pixels, to the image."""
     height, width, _ = image.shape

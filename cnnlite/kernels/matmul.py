@@ -58,7 +58,7 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
     return out
 
 
-@kernel(inner=True)
+@kernel
 def _matmul_task(a, block, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, unit):
     width = 2 * VECTOR_BYTES // c.itemsize
     row_units = (m + ROWS_A_UNIT - 1) // ROWS_A_UNIT
@@ -70,7 +70,7 @@ def _matmul_task(a, block, a_i, a_k, b, b_panel, b_k, start, c, m, n, k, unit):
                   a, first * a_i, a_i, 0, a_k, b, panel * b_panel, 0, b_k, 1, k, scratch)
 
 
-@kernel(inner=True)
+@kernel
 def product_block(block, rows, columns, c, c_place, c_i, start, start_place, start_i, a, a_place, a_i, a_k1, a_k0,
                   b, b_place, b_k1, b_k0, n1, n0, scratch):
     """Write start + a @ b, for up to two vectors of columns, to a part of c.
@@ -123,12 +123,12 @@ def pack_panels(b, k, n, k_step, n_step, groups=1, group_step=0, taps=1, tap_ste
     return out
 
 
-@kernel(inner=True)
+@kernel
 def _pack_task(b, k, n, k_step, n_step, group_step, tap_step, out, unit):
     pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out)
 
 
-@kernel(inner=True)
+@kernel
 def pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out):
     _, panels, rows, width = out.shape
     group, panel = unit // panels, unit % panels
@@ -158,7 +158,7 @@ def column_sums(x, out=None):
     return out
 
 
-@kernel(inner=True)
+@kernel
 def add_up_rows(x, out):
     """out[j] = sum over i of x[i, j].
 
@@ -176,6 +176,6 @@ def add_up_rows(x, out):
             out[j] += x[i, j]
 
 
-@kernel(inner=True)
+@kernel
 def _column_sums_task(x, partial, unit):
     add_up_rows(x[unit * ROWS_A_SUM : (unit + 1) * ROWS_A_SUM], partial[unit])

@@ -117,7 +117,7 @@ def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
     return dx
 
 
-@kernel(inner=True)
+@kernel
 def inside(height, width, i, window, columns):
     """Return whether all windows of a row i of `columns` output pixels lie wholly in an image of that size."""
     top = i * window.stride_h - window.top
@@ -125,7 +125,7 @@ def inside(height, width, i, window, columns):
     return top >= 0 and top + window.height <= height and window.left <= 0 and right <= width
 
 
-@kernel(inner=True)
+@kernel
 def max_pool_row(x, i, affine, relu, window, y, argmax):
     """Fill row i of the output, y and argmax (OW, C), from an image x (H, W, C).
 
@@ -164,13 +164,13 @@ def max_pool_row(x, i, affine, relu, window, y, argmax):
             argmax[j, c] = where
 
 
-@kernel(inner=True)
+@kernel
 def _max_pool_task(x, window, y, argmax, unit):
     for i in range(y.shape[1]):
         max_pool_row(x[unit], i, x[unit, 0, :0], False, window, y[unit, i], argmax[unit, i])
 
 
-@kernel(inner=True)
+@kernel
 def max_pool_backward_image(dy, y, argmax, relu, window, dx):
     """Fill dx (H, W, C) of one image; with `relu`, dy counts as 0 where y, what `max_pool_row` gave, is not above 0."""
     height, width, channels = dx.shape
@@ -199,7 +199,7 @@ def max_pool_backward_image(dy, y, argmax, relu, window, dx):
                             dx[row, column, c] += dy[i, j, c]
 
 
-@kernel(inner=True)
+@kernel
 def _clear_outside(rows, columns, window, dx):
     """Write 0 to the pixels that are in none of the windows, which don't overlap and lie wholly in the image."""
     width = dx.shape[1]
@@ -214,12 +214,12 @@ def _clear_outside(rows, columns, window, dx):
             dx[row, right:] = 0
 
 
-@kernel(inner=True)
+@kernel
 def _max_pool_backward_task(dy, argmax, window, dx, unit):
     max_pool_backward_image(dy[unit], dy[unit], argmax[unit], False, window, dx[unit])
 
 
-@kernel(inner=True)
+@kernel
 def average_pool_row(x, i, first, window, y):
     """Fill row i of the output, y (OW, C), from rows x of an image as `max_pool_row` does."""
     height, width, channels = x.shape
@@ -240,13 +240,13 @@ def average_pool_row(x, i, first, window, y):
             total[c] /= count
 
 
-@kernel(inner=True)
+@kernel
 def _average_pool_task(x, window, y, unit):
     for i in range(y.shape[1]):
         average_pool_row(x[unit], i, 0, window, y[unit, i])
 
 
-@kernel(inner=True)
+@kernel
 def average_pool_backward_image(dy, window, dx):
     """Fill dx (H, W, C) of one image."""
     height, width, channels = dx.shape
@@ -266,6 +266,6 @@ def average_pool_backward_image(dy, window, dx):
                         target[c] += gradient[c] / count
 
 
-@kernel(inner=True)
+@kernel
 def _average_pool_backward_task(dy, window, dx, unit):
     average_pool_backward_image(dy[unit], window, dx[unit])
