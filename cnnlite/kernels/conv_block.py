@@ -207,10 +207,11 @@ def _weights(kernel, geometry, plan, turned=False):
             return np.empty((0, 0, 0, 0), kernel.dtype)
         return winograd_weights(kernel, turned, out if out is not None and len(out) else None)
 
+    anew = plan.work >= SMALL
     # With spectra too, the others are wanted: for images that are not moderate.
-    weights = packed(kernel, ("direct", turned, geometry, plan.ow), pack_directly)
+    weights = packed(kernel, ("direct", turned, geometry, plan.ow), pack_directly, anew)
     if plan.turned_by_points if turned else plan.by_points:
-        return weights, packed(kernel, ("spectra", turned), pack_spectra)
+        return weights, packed(kernel, ("spectra", turned), pack_spectra, anew)
     return weights, np.empty((0, 0, 0, 0), kernel.dtype)
 
 

@@ -40,6 +40,7 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
     out = np.empty((m, n), a.dtype) if out is None else out
     require(out, "out", (m, n), a.dtype, "matmul")
     start = padded_columns(bias, n, a.dtype)
+    alone = 2 * m * n * k < SMALL
     a_i, a_k = (1, m) if transpose_a else (k, 1)
     if transpose_b or n % lanes(a.dtype):
         b_j, b_k = (k, 1) if transpose_b else (1, n)
@@ -48,13 +49,13 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
             return pack_panels(b, k, n, b_k, b_j, out=out)
 
         # In a @ b and a @ b.T, b are weights, which come again. In a.T @ b it is a gradient.
-        b = pack(b, None) if transpose_a else packed(b, ("matmul", transpose_b), pack)
+        b = pack(b, None) if transpose_a else packed(b, ("matmul", transpose_b), pack, anew=not alone)
         b_panel, b_k = k * panel_width(a.dtype), panel_width(a.dtype)
     else:
         b_panel, b_k = panel_width(a.dtype), n
     units = -(-n // panel_width(a.dtype)) * -(-m // ROWS_A_UNIT)
     arguments = (a.reshape(-1), block_address(a.dtype), a_i, a_k, b.reshape(-1), b_panel, b_k, start, out, m, n, k)
-    run(_matmul_task, units, arguments, alone=2 * m * n * k < SMALL)
+    run(_matmul_task, units, arguments, alone)
     return out
 
 

@@ -12,6 +12,9 @@ import numpy as np
 
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.checks import require
+from cnnlite.kernels.threads import run
+
+CHUNK = 1 << 15  # parameters a thread takes at a time
 
 
 def _require(owner, p, g, optional=(), **slots):
@@ -23,6 +26,11 @@ def _require(owner, p, g, optional=(), **slots):
             require(slot, name, p.shape, p.dtype, owner)
 
 
+def _run(task, arguments):
+    p = arguments[0]
+    run(task, -(-p.size // CHUNK), arguments, alone=p.size <= 2 * CHUNK)
+
+
 def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
     """Step of SGD with the factor `beta` and the slot `momentum`, of length 0 for plain SGD.
 
@@ -32,13 +40,13 @@ def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
     """
     _require("sgd_step", p, g, ("momentum",), momentum=momentum)
     number = p.dtype.type
-    _sgd_step(p, g, momentum, number(learning_rate), number(beta), nesterov, number(decay))
+    _run(_sgd_task, (p, g, momentum, number(learning_rate), number(beta), nesterov, number(decay)))
 
 
 @kernel
-def _sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
+def _sgd_task(p, g, momentum, learning_rate, beta, nesterov, decay, unit):
     has_momentum = momentum.size > 0
-    for i in range(p.size):
+    for i in range(unit * CHUNK, min(p.size, (unit + 1) * CHUNK)):
         change = -learning_rate * g[i]
         if has_momentum:
             m = beta * momentum[i] + change
@@ -59,15 +67,16 @@ def rmsprop_step(p, g, velocity, average_gradient, momentum, learning_rate, rho,
     _require("rmsprop_step", p, g, ("average_gradient", "momentum"), velocity=velocity,
              average_gradient=average_gradient, momentum=momentum)
     number = p.dtype.type
-    _rmsprop_step(p, g, velocity, average_gradient, momentum, number(learning_rate), number(rho), number(1 - rho),
-                  number(beta), number(epsilon), number(decay))
+    _run(_rmsprop_task, (p, g, velocity, average_gradient, momentum, number(learning_rate), number(rho),
+                         number(1 - rho), number(beta), number(epsilon), number(decay)))
 
 
 @kernel
-def _rmsprop_step(p, g, velocity, average_gradient, momentum, learning_rate, rho, one_minus_rho, beta, epsilon, decay):
+def _rmsprop_task(p, g, velocity, average_gradient, momentum, learning_rate, rho, one_minus_rho, beta, epsilon, decay,
+                  unit):
     centered = average_gradient.size > 0
     has_momentum = momentum.size > 0
-    for i in range(p.size):
+    for i in range(unit * CHUNK, min(p.size, (unit + 1) * CHUNK)):
         v = rho * velocity[i] + one_minus_rho * g[i] * g[i]
         velocity[i] = v
         if centered:
@@ -94,14 +103,15 @@ def adam_step(p, g, momentum, velocity, velocity_hat, alpha, beta_1, beta_2, eps
     """
     _require("adam_step", p, g, ("velocity_hat",), momentum=momentum, velocity=velocity, velocity_hat=velocity_hat)
     number = p.dtype.type
-    _adam_step(p, g, momentum, velocity, velocity_hat, number(alpha), number(1 - beta_1), number(1 - beta_2),
-               number(epsilon), number(decay))
+    _run(_adam_task, (p, g, momentum, velocity, velocity_hat, number(alpha), number(1 - beta_1), number(1 - beta_2),
+                      number(epsilon), number(decay)))
 
 
 @kernel
-def _adam_step(p, g, momentum, velocity, velocity_hat, alpha, one_minus_beta_1, one_minus_beta_2, epsilon, decay):
+def _adam_task(p, g, momentum, velocity, velocity_hat, alpha, one_minus_beta_1, one_minus_beta_2, epsilon, decay,
+               unit):
     amsgrad = velocity_hat.size > 0
-    for i in range(p.size):
+    for i in range(unit * CHUNK, min(p.size, (unit + 1) * CHUNK)):
         m = momentum[i] + one_minus_beta_1 * (g[i] - momentum[i])
         v = velocity[i] + one_minus_beta_2 * (g[i] * g[i] - velocity[i])
         momentum[i] = m
@@ -120,12 +130,12 @@ def adagrad_step(p, g, accumulator, learning_rate, epsilon, decay):
     """
     _require("adagrad_step", p, g, accumulator=accumulator)
     number = p.dtype.type
-    _adagrad_step(p, g, accumulator, number(learning_rate), number(epsilon), number(decay))
+    _run(_adagrad_task, (p, g, accumulator, number(learning_rate), number(epsilon), number(decay)))
 
 
 @kernel
-def _adagrad_step(p, g, accumulator, learning_rate, epsilon, decay):
-    for i in range(p.size):
+def _adagrad_task(p, g, accumulator, learning_rate, epsilon, decay, unit):
+    for i in range(unit * CHUNK, min(p.size, (unit + 1) * CHUNK)):
         s = accumulator[i] + g[i] * g[i]
         accumulator[i] = s
         p[i] = p[i] - decay * p[i] - np.divide(learning_rate * g[i], np.sqrt(s + epsilon))

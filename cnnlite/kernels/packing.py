@@ -14,13 +14,14 @@ _kept: dict = {}
 _lock = threading.Lock()
 
 
-def packed(weights, form, pack):
+def packed(weights, form, pack, anew=False):
     """Return `pack(weights, out)`, or what it returned before if the weights are what they were.
 
     Args:
         weights: a C-contiguous array of which the packed form is asked for again and again.
         form: a name for the form, and whatever else but the array it depends on.
         pack: called with the weights and the array that it returned before, to be written to, or None.
+        anew: pack without asking whether anything changed, into the same memory: beside much work that is cheaper.
     """
     key = id(weights), form
     # One thread at a time: another one must not take what this one is just writing.
@@ -29,9 +30,13 @@ def packed(weights, form, pack):
         try:
             if entry is None or entry.weights() is not weights:
                 entry = _kept[key] = _Entry(weights, key)
-                entry.result = pack(weights, None)
-            elif _renew(weights.reshape(-1), entry.copy.reshape(-1)):
-                entry.result = pack(weights, entry.result)
+            if anew:
+                entry.copy = None
+            elif entry.copy is None:
+                entry.copy = weights.copy()
+            elif not _renew(weights.reshape(-1), entry.copy.reshape(-1)):
+                return entry.result
+            entry.result = pack(weights, entry.result)
         except BaseException:  # a KeyboardInterrupt as well: what is half done must not be taken for done
             _kept.pop(key, None)
             raise
@@ -39,9 +44,11 @@ def packed(weights, form, pack):
 
 
 class _Entry:
+    """The packed form of an array, and a copy of the array if it is known to be that of this very copy."""
+
     def __init__(self, weights, key):
         self.weights = weakref.ref(weights, lambda _: _kept.pop(key, None))
-        self.copy = weights.copy()
+        self.copy = self.result = None
 
 
 @compiled
