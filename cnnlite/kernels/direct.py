@@ -141,7 +141,8 @@ def direct_images(block, x, panels, start, window, groups, y):
 @compiled
 def is_product(window, h, w, oh, ow):
     """Return whether each pixel of y comes from the same pixel of x alone: then an image is one row with full tiles."""
-    return (window.height, window.width, window.top, window.left, h, w) == (1, 1, 0, 0, oh, ow)
+    plain = window.stride_h == 1 and window.stride_w == 1 and window.top == 0 and window.left == 0
+    return plain and window.height == 1 and window.width == 1 and h == oh and w == ow
 
 
 @compiled

@@ -4,8 +4,7 @@ Pixel (oh, ow) of dy went into the window of x that begins at (oh*s - top, ow*s 
 
     product[ky, kx, c] = sum over f of  kernel[ky, kx, c, f] * dy[oh, ow, f]
 
-dx is the sum of these windows where they overlap. There are two ways to get it (and where all windows are single
-pixels, there is nothing to add: then it is `direct_images` with c and f exchanged):
+dx is the sum of these windows where they overlap. There are two ways to get it:
 
 1. By taps. For one kx, row i of a tile is pixel ow of dy, and pixel ow*s + kx of dx, where it is added. Each tile is a
    part of dx itself, and there is no padding. The columns are the channels, of which 1 or 3 fill a vector of 16 badly.
@@ -26,7 +25,7 @@ pixels, there is nothing to add: then it is `direct_images` with c and f exchang
 import numpy as np
 
 from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels.direct import direct_images, direct_panels, is_product
+from cnnlite.kernels.direct import is_product
 from cnnlite.kernels.matmul import pack_panels, product_block
 from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
 from cnnlite.kernels.vector_ir import add_taps, transpose_panels
@@ -40,8 +39,6 @@ def input_gradient_weights(kernel, geometry):
     group_filters = filters // geometry.groups
     if in_planes(kh * kw, channels, group_filters, VECTOR_BYTES // kernel.itemsize):
         return kernel.reshape(-1)
-    if kh * kw == 1 and geometry.groups == 1:
-        return direct_panels(np.ascontiguousarray(kernel.transpose(0, 1, 3, 2)), geometry, 0)
     # In panels, with c and f exchanged: column c of row (tap, f).
     return pack_panels(kernel, group_filters, channels, 1, filters, geometry.groups, group_filters, kh * kw,
                        channels * filters).reshape(-1)
@@ -65,12 +62,7 @@ def direct_input_gradient(block, dy, weights, window, groups, dx):
     weights: as of `input_gradient_weights`.
     """
     lanes = VECTOR_BYTES // dy.itemsize
-    if groups == 1 and is_product(window, dx.shape[1], dx.shape[2], dy.shape[1], dy.shape[2]) and (
-            not in_planes(1, dx.shape[3], dy.shape[3], lanes)):
-        # The gradient of a product is a product, of which nothing needs to be added up.
-        start = np.zeros((dx.shape[3] + 2 * lanes - 1) // (2 * lanes) * 2 * lanes, dx.dtype)
-        direct_images(block, dy, weights, start, window, 1, dx)
-    elif in_planes(window.height * window.width, dx.shape[3] // groups, dy.shape[3] // groups, lanes):
+    if in_planes(window.height * window.width, dx.shape[3] // groups, dy.shape[3] // groups, lanes):
         _by_planes(block, dy, weights, window, groups, dx)
     else:
         _by_taps(block, dy, weights, window, groups, dx)
@@ -171,16 +163,21 @@ def _by_taps(block, dy, panels, window, groups, dx):
     """
     n, h, w, c = dx.shape
     _, oh, ow, filters = dy.shape
+    # With 1x1 taps an image is one row, and there is nothing to add up.
+    alone = is_product(window, h, w, oh, ow)
+    if alone:
+        h, w, oh, ow = 1, h * w, 1, oh * ow
     kh, kw = window.height, window.width
     channels, group_filters = c // groups, filters // groups
     width = 2 * VECTOR_BYTES // dy.itemsize
     panel_count = (channels + width - 1) // width
-    scratch = np.empty((ow, width), dy.dtype)
+    scratch, zeros = np.empty((ow, width), dy.dtype), np.zeros(width, dy.dtype)
     flat_dx, flat_dy = dx.reshape(-1), dy.reshape(-1)
     step = window.stride_h // _gcd(window.stride_h, window.dilation_h)
     back = step * window.dilation_h // window.stride_h
     for i in range(n):
-        dx[i] = 0
+        if not alone:
+            dx[i] = 0
         for row in range(h):
             first, count = 0, 0
             for ky in range(kh):
@@ -202,7 +199,8 @@ def _by_taps(block, dy, panels, window, groups, dx):
                         target = ((i * h + row) * w + low * window.stride_w + shift) * c + group * channels + column
                         product_block(
                             block, high - low, min(width, channels - column),
-                            flat_dx, target, window.stride_w * c, flat_dx, target, window.stride_w * c,
+                            flat_dx, target, window.stride_w * c,
+                            zeros if alone else flat_dx, 0 if alone else target, 0 if alone else window.stride_w * c,
                             flat_dy, ((i * oh + y) * ow + low) * filters + group * group_filters, filters,
                             -back * ow * filters, 1,
                             panels, (((group * panel_count + panel) * kh + first) * kw + kx) * group_filters * width,

@@ -110,3 +110,17 @@ def test_which_way_is_taken():
     assert in_planes(25, 6, 16, 16)
     assert not in_planes(9, 16, 16, 16)
     assert not in_planes(9, 64, 64, 16)
+
+
+def test_single_taps_with_a_stride_and_padding_behind_are_no_plain_product():
+    # Two pixels go in and two come out, of which the second is padding.
+    x, kernel = np.ones((1, 2, 2, 3), np.float32), np.ones((1, 1, 3, 5), np.float32)
+    where = (2, 2), ((0, 2), (0, 2)), (1, 1)
+    y = np.empty((1, 2, 2, 5), np.float32)
+    forward(x, kernel, np.zeros(5, np.float32), where, 1, y)
+    np.testing.assert_array_equal(y, reference.conv2d(x, kernel, None, *where))
+    dx = np.empty_like(x)
+    input_gradient(y + 1, kernel, where, 1, dx)
+    np.testing.assert_array_equal(dx, reference.conv2d_input_gradient(y + 1, kernel, x.shape, *where))
+    dkernel, _ = kernel_gradient(x, y + 1, kernel.shape, where, 1)
+    np.testing.assert_array_equal(dkernel, reference.conv2d_kernel_gradient(x, y + 1, kernel.shape, *where))
