@@ -41,6 +41,12 @@ def _run(task, inputs, out, *numbers):
     return out
 
 
+@kernel
+def _chunk(x, unit):
+    """Return the numbers of a chunk. A loop over their places in x would not become vector instructions."""
+    return x[unit * CHUNK : (unit + 1) * CHUNK]
+
+
 # relu: y = max(x, 0)
 
 
@@ -51,7 +57,8 @@ def relu(x, out=None):
 
 @kernel
 def _relu(x, y, unit):
-    for i in range(unit * CHUNK, min(x.size, (unit + 1) * CHUNK)):
+    x, y = _chunk(x, unit), _chunk(y, unit)
+    for i in range(x.size):
         # "not <=" instead of ">", so that NaN passes.
         y[i] = x[i] if not x[i] <= 0 else 0
 
@@ -63,7 +70,8 @@ def relu_backward(dy, y, out=None):
 
 @kernel
 def _relu_backward(dy, y, dx, unit):
-    for i in range(unit * CHUNK, min(y.size, (unit + 1) * CHUNK)):
+    dy, y, dx = _chunk(dy, unit), _chunk(y, unit), _chunk(dx, unit)
+    for i in range(y.size):
         dx[i] = dy[i] if not y[i] <= 0 else 0
 
 
@@ -77,7 +85,8 @@ def leaky_relu(x, negative_slope=0.2, out=None):
 
 @kernel
 def _leaky_relu(x, y, negative_slope, unit):
-    for i in range(unit * CHUNK, min(x.size, (unit + 1) * CHUNK)):
+    x, y = _chunk(x, unit), _chunk(y, unit)
+    for i in range(x.size):
         y[i] = x[i] if not x[i] <= 0 else negative_slope * x[i]
 
 
@@ -88,7 +97,8 @@ def leaky_relu_backward(dy, y, negative_slope=0.2, out=None):
 
 @kernel
 def _leaky_relu_backward(dy, y, dx, negative_slope, unit):
-    for i in range(unit * CHUNK, min(y.size, (unit + 1) * CHUNK)):
+    dy, y, dx = _chunk(dy, unit), _chunk(y, unit), _chunk(dx, unit)
+    for i in range(y.size):
         dx[i] = dy[i] if not y[i] <= 0 else negative_slope * dy[i]
 
 
@@ -165,8 +175,9 @@ _GELU_SCALE = 2 * math.sqrt(2 / math.pi)
 
 @kernel
 def _gelu(x, y, unit):
+    x, y = _chunk(x, unit), _chunk(y, unit)
     half, scale = x.dtype.type(0.5), x.dtype.type(-math.sqrt(0.5))
-    for i in range(unit * CHUNK, min(x.size, (unit + 1) * CHUNK)):
+    for i in range(x.size):
         # erfc(-x / √2) and not 1 + erf(x / √2), which for x below -5 is nothing but rounding errors.
         y[i] = x[i] * (half * math.erfc(scale * x[i]))
 
@@ -185,9 +196,10 @@ def gelu_backward(dy, x, approximate=False, out=None):
 
 @kernel
 def _gelu_backward(dy, x, dx, unit):
+    dy, x, dx = _chunk(dy, unit), _chunk(x, unit), _chunk(dx, unit)
     half, scale = x.dtype.type(0.5), x.dtype.type(-math.sqrt(0.5))
     density = x.dtype.type(1 / math.sqrt(2 * math.pi))
-    for i in range(unit * CHUNK, min(x.size, (unit + 1) * CHUNK)):
+    for i in range(x.size):
         normal = density * math.exp(-half * x[i] * x[i])
         dx[i] = dy[i] * (half * math.erfc(scale * x[i]) + x[i] * normal)
 

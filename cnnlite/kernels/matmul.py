@@ -10,6 +10,7 @@ from cnnlite.kernels.checks import require
 from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address, call_block, lanes
 from cnnlite.kernels.packing import packed
 from cnnlite.kernels.threads import run
+from cnnlite.kernels.vector_ir import transpose_panels
 
 SMALL = 2e6  # additions and multiplications that are done before other threads would have begun
 SMALL_COPY = 1 << 16  # and numbers that are copied or added up
@@ -136,6 +137,10 @@ def pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out):
     columns = min(width, n - panel * width)
     first = group * group_step + panel * width * n_step
     target = out[group, panel]
+    if k_step == 1 and rows == k and k % (width // 2) == 0:
+        # The columns lie in memory as rows: they are turned in registers, 8 or 16 at a time.
+        transpose_panels(target[0, 0], b.ctypes.data + first * b.itemsize, n_step, columns, k, target.ctypes.data)
+        return
     for tap in range(rows // max(k, 1)):
         for i in range(k):
             place, row = first + tap * tap_step + i * k_step, target[tap * k + i]

@@ -31,6 +31,12 @@ def _run(task, arguments):
     run(task, -(-p.size // CHUNK), arguments, alone=p.size <= 2 * CHUNK)
 
 
+@kernel
+def _chunk(x, unit):
+    """Return the numbers of a chunk. A loop over their places in x would not become vector instructions."""
+    return x[unit * CHUNK : (unit + 1) * CHUNK]
+
+
 def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
     """Step of SGD with the factor `beta` and the slot `momentum`, of length 0 for plain SGD.
 
@@ -45,8 +51,9 @@ def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
 
 @kernel
 def _sgd_task(p, g, momentum, learning_rate, beta, nesterov, decay, unit):
+    p, g, momentum = _chunk(p, unit), _chunk(g, unit), _chunk(momentum, unit)
     has_momentum = momentum.size > 0
-    for i in range(unit * CHUNK, min(p.size, (unit + 1) * CHUNK)):
+    for i in range(p.size):
         change = -learning_rate * g[i]
         if has_momentum:
             m = beta * momentum[i] + change
@@ -74,9 +81,11 @@ def rmsprop_step(p, g, velocity, average_gradient, momentum, learning_rate, rho,
 @kernel
 def _rmsprop_task(p, g, velocity, average_gradient, momentum, learning_rate, rho, one_minus_rho, beta, epsilon, decay,
                   unit):
+    p, g = _chunk(p, unit), _chunk(g, unit)
+    velocity, average_gradient, momentum = _chunk(velocity, unit), _chunk(average_gradient, unit), _chunk(momentum, unit)
     centered = average_gradient.size > 0
     has_momentum = momentum.size > 0
-    for i in range(unit * CHUNK, min(p.size, (unit + 1) * CHUNK)):
+    for i in range(p.size):
         v = rho * velocity[i] + one_minus_rho * g[i] * g[i]
         velocity[i] = v
         if centered:
@@ -110,8 +119,10 @@ def adam_step(p, g, momentum, velocity, velocity_hat, alpha, beta_1, beta_2, eps
 @kernel
 def _adam_task(p, g, momentum, velocity, velocity_hat, alpha, one_minus_beta_1, one_minus_beta_2, epsilon, decay,
                unit):
+    p, g = _chunk(p, unit), _chunk(g, unit)
+    momentum, velocity, velocity_hat = _chunk(momentum, unit), _chunk(velocity, unit), _chunk(velocity_hat, unit)
     amsgrad = velocity_hat.size > 0
-    for i in range(unit * CHUNK, min(p.size, (unit + 1) * CHUNK)):
+    for i in range(p.size):
         m = momentum[i] + one_minus_beta_1 * (g[i] - momentum[i])
         v = velocity[i] + one_minus_beta_2 * (g[i] * g[i] - velocity[i])
         momentum[i] = m
@@ -135,7 +146,8 @@ def adagrad_step(p, g, accumulator, learning_rate, epsilon, decay):
 
 @kernel
 def _adagrad_task(p, g, accumulator, learning_rate, epsilon, decay, unit):
-    for i in range(unit * CHUNK, min(p.size, (unit + 1) * CHUNK)):
+    p, g, accumulator = _chunk(p, unit), _chunk(g, unit), _chunk(accumulator, unit)
+    for i in range(p.size):
         s = accumulator[i] + g[i] * g[i]
         accumulator[i] = s
         p[i] = p[i] - decay * p[i] - np.divide(learning_rate * g[i], np.sqrt(s + epsilon))
