@@ -15,6 +15,7 @@ gradients, and each can be run, inspected and checked on its own.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -25,8 +26,8 @@ from cnnlite import kernels
 from cnnlite.kernels.batchnorm import combine_gradient_sums, combine_statistics
 from cnnlite.kernels.conv_block import Geometry, conv_block, conv_block_backward, conv_block_gradient_sums, follow
 from cnnlite.kernels.conv_tasks import AVERAGE_POOL, MAX_POOL, Following
-from cnnlite.kernels.geometry import window_of
-from cnnlite.kernels.pooling import argmax_dtype, pooled_shape
+from cnnlite.kernels.geometry import window_of, window_output_size, window_pads
+from cnnlite.kernels.pooling import argmax_dtype
 from cnnlite.layers.activation import Linear, ReLU
 from cnnlite.layers.activation_by_name import Activation
 from cnnlite.layers.average_pool import AveragePool
@@ -56,17 +57,18 @@ def steps(layers: list[Layer], training: bool) -> list[Any]:
     result: list[Any] = []
     rest = list(layers)
     while rest:
-        block = _block_at_the_head(rest, training)
+        block = _block_at_the_head(rest, training) if type(rest[0]) is Conv2D else None
         result.append(block or rest[0])
         del rest[: len(block.layers) if block else 1]
     return result
 
 
 def _block_at_the_head(layers: list[Layer], training: bool) -> ConvBlock | None:
-    """Return a block of the first layers, if there is more to it than a convolution."""
-    conv, *rest = layers
+    """Return a block of the first layers, of which the very first is a Conv2D, if there is more to it than that."""
+    conv: Any = layers[0]
+    rest = layers[1:]
     # A subclass may compute something else, and so may a `forward` that was put on an object: neither is taken.
-    if type(conv) is not Conv2D or conv.data_format != "channels_last" or "forward" in vars(conv):
+    if conv.data_format != "channels_last" or "forward" in vars(conv):
         return None
     members: list[Layer] = [conv]
 
@@ -192,10 +194,18 @@ class ConvBlock:
         if pool is None:
             y = conv.allocate("y", z_shape, training)
             return Following(self.first_relu, self.relu), y, np.empty((0, 0, 0, 0), np.uint8)
-        pool.compute_output_shape(z_shape)
-        size, strides, pads = pool.window(z_shape)
-        shape = pooled_shape(z_shape, size, strides, pads)
         kind = MAX_POOL if type(pool) is MaxPool else AVERAGE_POOL
-        following = Following(self.first_relu, self.relu, kind, window_of(size, strides, pads))
-        argmax = pool.allocate("argmax", shape if kind == MAX_POOL else (0, 0, 0, 0), training, argmax_dtype(size))
+        following, shape, places = _pooling(self.first_relu, self.relu, kind, pool.pool_size, pool.strides,
+                                            pool.padding, pool.name, z_shape)
+        argmax = pool.allocate("argmax", shape if kind == MAX_POOL else (0, 0, 0, 0), training, places)
         return following, pool.allocate("y", shape, training), argmax
+
+
+@functools.lru_cache(maxsize=1024)
+def _pooling(first_relu: bool, relu: bool, kind: int, size: Any, strides: Any, padding: str, name: str,
+             z_shape: Shape) -> tuple[Following, Shape, Any]:
+    """Return what follows, the shape of the pooled images, and the type of the places of the maxima."""
+    n, height, width, filters = z_shape
+    pooled = window_output_size(height, width, size, strides, padding, (1, 1), name)
+    window = window_of(size, strides, window_pads(height, width, size, strides, padding))
+    return Following(first_relu, relu, kind, window), (n, *pooled, filters), argmax_dtype(size)

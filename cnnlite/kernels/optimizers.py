@@ -82,7 +82,8 @@ def rmsprop_step(p, g, velocity, average_gradient, momentum, learning_rate, rho,
 def _rmsprop_task(p, g, velocity, average_gradient, momentum, learning_rate, rho, one_minus_rho, beta, epsilon, decay,
                   unit):
     p, g = _chunk(p, unit), _chunk(g, unit)
-    velocity, average_gradient, momentum = _chunk(velocity, unit), _chunk(average_gradient, unit), _chunk(momentum, unit)
+    velocity, momentum = _chunk(velocity, unit), _chunk(momentum, unit)
+    average_gradient = _chunk(average_gradient, unit)
     centered = average_gradient.size > 0
     has_momentum = momentum.size > 0
     for i in range(p.size):
