@@ -116,7 +116,7 @@ def conv_block_gradient_sums(dy, out, z, mean, following):
 
 def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, scale=None, normalised=None,
                         dkernel=None, dbias=None, dx=None):
-    """Take dy, the gradient of what `conv_block` returned, back to the kernel, the bias and x.
+    """Take dy, the gradient of what `conv_block` rebackward, back to the kernel, the bias and x.
 
     Args:
         x, kernel, geometry, following: as for `conv_block`.
@@ -133,7 +133,7 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     sums = np.empty((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
     bias_sums = np.empty((chunks if dbias is not None else 0, filters))
     nothing, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
-    weights, spectra = (no_row, nothing) if dx is None else _weights(kernel, plan, groups, turned=True)
+    weights, spectra = (no_row, nothing) if dx is None else _weights(kernel, plan, groups, backward=True)
     y, argmax = _nothing(x.dtype) if out is None else out
     z, mean, terms = (nothing, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
     by_points = dkernel is not None and plan.by_points
@@ -159,8 +159,7 @@ class Plan(NamedTuple):
     oh: int
     ow: int
     window: Window
-    by_points: bool  # whether forward and the gradient of the kernel go by Winograd's method
-    turned_by_points: bool  # whether the gradient of the input does
+    by_points: bool  # whether it goes by Winograd's method, forward and back
     images: int  # how many to take at a time
     work: float  # additions and multiplications
 
@@ -173,20 +172,19 @@ def _plan(x_shape, kernel_shape, geometry):
     oh, ow = output_shape(x_shape, (kh, kw), strides, pads, dilation)
     plain = strides == (1, 1) and dilation == (1, 1) and groups == 1 and kh == kw
     by_points = plain and suits(kh, h, pads[0][0], (oh, ow), channels, filters)
-    turned = plain and suits(kh, oh, kh - 1 - pads[0][0], (h, w), filters, channels)
     images = 1
-    if by_points or turned:
+    if by_points:
         outputs = TILE + 1 - kh
         tiles = -(-oh // outputs) * -(-ow // outputs)
         images = max(1, min(-(-UNIT_TILES // max(tiles, 1)), n // CHUNKS))
     window = window_of((kh, kw), strides, pads, dilation)
-    return Plan(oh, ow, window, by_points, turned, images, 2.0 * n * oh * ow * kh * kw * channels * filters)
+    return Plan(oh, ow, window, by_points, images, 2.0 * n * oh * ow * kh * kw * channels * filters)
 
 
-def _weights(kernel, plan, groups, turned=False):
+def _weights(kernel, plan, groups, backward=False):
     """Return the weights as `direct.py` takes them and nothing; or as they are, and as Winograd's method takes them.
 
-    turned: for the gradient of the input.
+    backward: for the gradient of the input.
     """
     kh, kw, channels, filters = kernel.shape
 
@@ -194,20 +192,20 @@ def _weights(kernel, plan, groups, turned=False):
         # Where weights are not moderate there are no spectra, and all is done directly.
         if not moderate(kernel):
             return np.empty((0, 0, 0, 0), kernel.dtype)
-        return winograd_weights(kernel, turned, out if out is not None and len(out) else None)
+        return winograd_weights(kernel, backward, out if out is not None and len(out) else None)
 
     def pack(kernel, out):
-        if turned:  # column c of row (tap, f)
+        if backward:  # column c of row (tap, f)
             return pack_panels(kernel, filters // groups, channels, 1, filters, groups, filters // groups, kh * kw,
                                channels * filters, out=out)
         return pack_panels(kernel, kh * kw * channels, filters // groups, filters, 1, groups, filters // groups,
                            out=out)
 
-    if plan.turned_by_points if turned else plan.by_points:
-        spectra = packed(kernel, ("spectra", turned), pack_spectra)
+    if plan.by_points:
+        spectra = packed(kernel, ("spectra", backward), pack_spectra)
         if len(spectra):
             return kernel.reshape(-1), spectra
-    return packed(kernel, ("panels", turned, groups), pack).reshape(-1), np.empty((0, 0, 0, 0), kernel.dtype)
+    return packed(kernel, ("panels", backward, groups), pack).reshape(-1), np.empty((0, 0, 0, 0), kernel.dtype)
 
 
 def padded_bias(bias, filters, groups, dtype):
