@@ -116,7 +116,7 @@ def conv_block_gradient_sums(dy, out, z, mean, following):
 
 def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, scale=None, normalised=None,
                         dkernel=None, dbias=None, dx=None):
-    """Take dy, the gradient of what `conv_block` rebackward, back to the kernel, the bias and x.
+    """Take dy, the gradient of what `conv_block` returned, back to the kernel, the bias and x.
 
     Args:
         x, kernel, geometry, following: as for `conv_block`.
@@ -166,7 +166,7 @@ class Plan(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def _plan(x_shape, kernel_shape, geometry):
-    n, h, w, _ = x_shape
+    n, h, _, _ = x_shape
     kh, kw, channels, filters = kernel_shape
     strides, pads, dilation, groups = geometry
     oh, ow = output_shape(x_shape, (kh, kw), strides, pads, dilation)

@@ -287,12 +287,13 @@ def _take_back(kernels, x, dz, weights, spectra, window, groups, spectrum, sums,
     To the kernel it goes by Winograd's method where there is a `spectrum` to add to, otherwise it is added to sums[0];
     to x by that method where there are spectra of the weights.
     """
-    together = moderate(dz) and (len(spectrum) == 0 or moderate(x)) if len(spectrum) + len(spectra) else True
+    directly = len(spectrum) == 0 and len(spectra) == 0
+    together = directly or (moderate(dz) and (len(spectrum) == 0 or moderate(x)))
     images = len(dz) if together else 1
     for i in range(0, len(dz), images):
         image, d_image, dx_image = x[i : i + images], dz[i : i + images], dx[i : i + images]
         to_x = len(spectra) > 0 and (together or moderate(d_image))
-        to_kernel = len(spectrum) > 0 and (together or moderate(d_image) and moderate(image))
+        to_kernel = len(spectrum) > 0 and (together or (moderate(d_image) and moderate(image)))
         if to_kernel or to_x:
             call(kernels.winograd_backward,
                  (kernels.block, kernels.transform, image, d_image, spectra, window.height, (window.top, window.left),

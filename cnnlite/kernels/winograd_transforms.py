@@ -111,13 +111,15 @@ class _Vectors:
         return self.builder.call(self._fmuladd, [self.constant(factor), vector, addend])
 
     def lanes_from(self, lane):
-        """The lanes from one on, for `select`."""
+        """Return which lanes are not before `lane`, for `select`."""
+        # As wide as the numbers, so that every machine compares as many at a time.
         item = ir.IntType(8 * self.itemsize)
         lanes = ir.Constant(ir.VectorType(item, self.width), list(range(self.width)))
-        lane = self.builder.trunc(lane, item) if item.width < 64 else lane
-        first = self.builder.insert_element(ir.Constant(lanes.type, ir.Undefined), lane, _int64(0))
-        first = self.builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), self.width), [0] * self.width))
-        return self.builder.icmp_unsigned(">=", lanes, first)
+        lane = self.builder.trunc(lane, item) if self.itemsize < 8 else lane
+        undefined = ir.Constant(lanes.type, ir.Undefined)
+        first_lane = ir.Constant(ir.VectorType(ir.IntType(32), self.width), [0] * self.width)
+        one_lane = self.builder.insert_element(undefined, lane, ir.Constant(ir.IntType(32), 0))
+        return self.builder.icmp_unsigned(">=", lanes, self.builder.shuffle_vector(one_lane, undefined, first_lane))
 
     def combine(self, terms):
         """The sum of factor * vector, with as few instructions as the factors 0 and 1 allow."""
@@ -218,8 +220,9 @@ def _emit_transform(module, item, kind, whole):
             along_rows = functools.partial(vectors.from_points, matrix, start=bias)
         if adds:
             # What the last vector shares with the one before must not be added twice.
-            done = builder.add(builder.sub(first, offset), builder.mul(start, number(vectors.itemsize)))
-            fresh = vectors.lanes_from(builder.udiv(done, number(vectors.itemsize)))
+            done = builder.mul(start, number(vectors.itemsize))
+            done = builder.select(builder.icmp_signed("<", first, done), done, first)
+            fresh = vectors.lanes_from(builder.udiv(builder.sub(done, offset), number(vectors.itemsize)))
         sources = range(len(matrix[0]))
         columns = []
         for j in sources:
