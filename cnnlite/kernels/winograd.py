@@ -283,13 +283,12 @@ def winograd_backward(block, transform, x, dy, weights, taps, before, spectrum, 
         rows = min(block_tiles, len(tiles) - begin)
         for t in range(rows):
             n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
+            if len(spectrum):
+                call_transform(transform, TILE, c, x.ctypes.data + n * h * w * c * itemsize, h, w, c,
+                               top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
             call_transform(transform, outputs, f, dy.ctypes.data + n * oh * ow * f * itemsize, oh, ow, f, top, left,
                            dy_points.ctypes.data + t * filters * itemsize, w_distance, 0)
         if len(spectrum):
-            for t in range(rows):
-                n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-                call_transform(transform, TILE, c, x.ctypes.data + n * h * w * c * itemsize, h, w, c,
-                               top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
             for point in range(POINTS):
                 for column in range(0, filters, width):
                     vectors = 1 if f - column <= width // 2 else 2
