@@ -140,7 +140,7 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     sums = np.empty((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
     bias_sums = np.empty((chunks if dbias is not None else 0, filters))
     nothing, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
-    weights, spectra = (no_row, nothing) if dx is None else _weights(kernel, geometry, plan, turned=True)
+    weights, spectra = (no_row, nothing) if dx is None else _weights(kernel, geometry, plan, backward=True)
     y, argmax = _nothing(x.dtype) if out is None else out
     z, mean, terms = (nothing, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
     by_points = dkernel is not None and plan.by_points
@@ -166,38 +166,36 @@ class Plan(NamedTuple):
     oh: int
     ow: int
     window: Window
-    by_points: bool  # whether forward and the gradient of the kernel go by Winograd's method
-    turned_by_points: bool  # whether the gradient of the input does
+    by_points: bool  # whether it goes by Winograd's method, forward and back
     images: int  # how many to take at a time
     work: float  # additions and multiplications
 
 
 @functools.lru_cache(maxsize=1024)
 def _plan(x_shape, kernel_shape, geometry):
-    n, h, w, _ = x_shape
+    n, h, _, _ = x_shape
     kh, kw, channels, filters = kernel_shape
     strides, pads, dilation, groups = geometry
     oh, ow = output_shape(x_shape, (kh, kw), strides, pads, dilation)
     plain = strides == (1, 1) and dilation == (1, 1) and groups == 1 and kh == kw
     by_points = plain and suits(kh, h, pads[0][0], (oh, ow), channels, filters)
-    turned = plain and suits(kh, oh, kh - 1 - pads[0][0], (h, w), filters, channels)
     images = -(-UNIT_NUMBERS // max(1, oh * ow * filters))
-    if by_points or turned:
+    if by_points:
         outputs = TILE + 1 - kh
         images = -(-UNIT_TILES // max(1, -(-oh // outputs) * -(-ow // outputs)))
     images = max(1, min(images, n // CHUNKS))
     window = window_of((kh, kw), strides, pads, dilation)
-    return Plan(oh, ow, window, by_points, turned, images, 2.0 * n * oh * ow * kh * kw * channels * filters)
+    return Plan(oh, ow, window, by_points, images, 2.0 * n * oh * ow * kh * kw * channels * filters)
 
 
-def _weights(kernel, geometry, plan, turned=False):
+def _weights(kernel, geometry, plan, backward=False):
     """Return the weights as `direct.py` takes them, and as Winograd's method does, of no size if it is not taken.
 
-    turned: for the gradient of the input.
+    backward: for the gradient of the input.
     """
 
     def pack_directly(kernel, out):
-        if turned:
+        if backward:
             return np.array(input_gradient_weights(kernel, geometry))
         return direct_panels(kernel, geometry, plan.ow)
 
@@ -205,13 +203,13 @@ def _weights(kernel, geometry, plan, turned=False):
         # Where weights are not moderate there are no spectra, and all is done directly.
         if not moderate(kernel):
             return np.empty((0, 0, 0, 0), kernel.dtype)
-        return winograd_weights(kernel, turned, out if out is not None and len(out) else None)
+        return winograd_weights(kernel, backward, out if out is not None and len(out) else None)
 
     anew = plan.work >= SMALL
     # With spectra too, the others are wanted: for images that are not moderate.
-    weights = packed(kernel, ("direct", turned, geometry, plan.ow), pack_directly, anew)
-    if plan.turned_by_points if turned else plan.by_points:
-        return weights, packed(kernel, ("spectra", turned), pack_spectra, anew)
+    weights = packed(kernel, ("direct", backward, geometry, plan.ow), pack_directly, anew)
+    if plan.by_points:
+        return weights, packed(kernel, ("spectra", backward), pack_spectra, anew)
     return weights, np.empty((0, 0, 0, 0), kernel.dtype)
 
 

@@ -32,8 +32,8 @@ from cnnlite.kernels.threads import call, place_of
 from cnnlite.kernels.winograd import (
     POINTS,
     moderate,
+    winograd_backward,
     winograd_images,
-    winograd_kernel_gradient,
     winograd_kernel_gradient_end,
 )
 from cnnlite.kernels.winograd_transforms import transform_address
@@ -59,7 +59,7 @@ class Kernels(NamedTuple):
     direct_input_gradient: tuple
     direct_kernel_gradient: tuple
     winograd_images: tuple
-    winograd_kernel_gradient: tuple
+    winograd_backward: tuple
     winograd_kernel_gradient_end: tuple
 
 
@@ -76,8 +76,7 @@ def kernels_for(dtype):
         place_of(direct_input_gradient, (number, images, row, window, number, images)),
         place_of(direct_kernel_gradient, (number, images, images, window, number, images)),
         place_of(winograd_images, (number, number, images, number, number, images, row, number, before, images)),
-        place_of(winograd_kernel_gradient,
-                 (number, number, images, number, images, number, number, number, before, points)),
+        place_of(winograd_backward, (number, number, images, images, images, number, before, points, images)),
         place_of(winograd_kernel_gradient_end, (number, points, number, images)),
     )
 
@@ -260,35 +259,37 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
                         _mask_in_place(rows.reshape(-1), z[n].reshape(-1))
                 elif len(scale):
                     scale_in_place(rows, scale)
-        if len(sums):
-            _add_kernel_gradient(kernels, x[first:last], dz, window, groups, by_points, spectrum, sums[chunk])
         if len(bias_sums):
             for i in range(len(dz)):
                 _add_rows(dz[i].reshape(oh * ow, filters), bias_sums[chunk])
-        if len(dx):
-            _input_gradient(kernels, dz, weights, spectra, window, groups, dx[first:last])
+        _take_back(kernels, x[first:last], dz, weights, spectra, window, groups, spectrum, sums[chunk : chunk + 1],
+                   dx[first:last])
     if by_points:
         _add_spectrum(kernels, spectrum, window.height, sums[chunk])
 
 
 @kernel
-def _add_kernel_gradient(kernels, x, dz, window, groups, by_points, spectrum, sums):
-    """Add what some images give to the gradient of the kernel: to `spectrum` by Winograd's method, else to `sums`."""
-    if not by_points:
-        call(kernels.direct_kernel_gradient, (kernels.block, x, dz, window, groups, sums))
-        return
-    before = (window.top, window.left)
-    if moderate(x) and moderate(dz):
-        call(kernels.winograd_kernel_gradient,
-             (kernels.block, kernels.transform, x, 0, dz, 0, len(x), window.height, before, spectrum))
-        return
-    for i in range(len(x)):
-        if moderate(x[i]) and moderate(dz[i]):
-            call(kernels.winograd_kernel_gradient,
-                 (kernels.block, kernels.transform, x, i, dz, i, 1, window.height, before, spectrum))
-        else:
-            call(kernels.direct_kernel_gradient,
-                 (kernels.block, x[i : i + 1], dz[i : i + 1], window, groups, sums))
+def _take_back(kernels, x, dz, weights, spectra, window, groups, spectrum, sums, dx):
+    """Take dz of some images back to the kernel and to x, where `sums` and dx have a size.
+
+    To the kernel it goes by Winograd's method where there is a `spectrum` to add to, otherwise it is added to sums[0];
+    to x by that method where there are spectra of the weights.
+    """
+    directly = len(spectrum) == 0 and len(spectra) == 0
+    together = directly or (moderate(dz) and (len(spectrum) == 0 or moderate(x)))
+    images = len(dz) if together else 1
+    for i in range(0, len(dz), images):
+        image, d_image, dx_image = x[i : i + images], dz[i : i + images], dx[i : i + images]
+        to_x = len(spectra) > 0 and (together or moderate(d_image))
+        to_kernel = len(spectrum) > 0 and (together or (moderate(d_image) and moderate(image)))
+        if to_kernel or to_x:
+            call(kernels.winograd_backward,
+                 (kernels.block, kernels.transform, image, d_image, spectra, window.height, (window.top, window.left),
+                  spectrum[: POINTS if to_kernel else 0], dx_image[: images if to_x else 0]))
+        if len(sums) and not to_kernel:
+            call(kernels.direct_kernel_gradient, (kernels.block, image, d_image, window, groups, sums[0]))
+        if len(dx) and not to_x:
+            call(kernels.direct_input_gradient, (kernels.block, d_image, weights, window, groups, dx_image))
 
 
 @kernel
@@ -300,25 +301,6 @@ def _add_spectrum(kernels, spectrum, taps, sums):
     source, target = dkernel.reshape(-1), sums.reshape(-1)
     for i in range(source.size):
         target[i] += source[i]
-
-
-@kernel
-def _input_gradient(kernels, dz, weights, spectra, window, groups, dx):
-    """Compute dx of some images, by Winograd's method where there are weights for it."""
-    if not len(spectra):
-        call(kernels.direct_input_gradient, (kernels.block, dz, weights, window, groups, dx))
-        return
-    start = np.zeros(spectra.shape[1] * spectra.shape[3], dx.dtype)
-    before = (window.height - 1 - window.top, window.height - 1 - window.left)
-    together = moderate(dz)
-    for i in range(1 if together else len(dz)):
-        images = len(dz) if together else 1
-        if together or moderate(dz[i]):
-            call(kernels.winograd_images, (kernels.block, kernels.transform, dz, i, i + images, spectra, start,
-                                           window.height, before, dx[i:]))
-        else:
-            call(kernels.direct_input_gradient,
-                 (kernels.block, dz[i : i + 1], weights, window, groups, dx[i : i + 1]))
 
 
 @kernel

@@ -35,10 +35,20 @@ y = A [(V g V^T) * (B d B^T)] A^T. And since the products are summed over channe
 
 Besides, 36 vectors are about what a processor holds in registers, and larger tiles stick out further from small
 images. That B doesn't depend on K makes 2 x 2 to 5 x 5 cases of one code. The constants are derived, for six
-points, in `winograd_transforms.py`; the derivation yields both gradients as well. For that of the input it is the same
-convolution, of dy with the turned kernel. For that of the kernel:
+points, in `winograd_transforms.py`.
 
-    dkernel = A_K [sum over tiles of (B d B^T) * (V_m dy V_m^T)] A_K^T        S[p] = V[p]^T @ W[p], (36, C, F)
+**Both gradients** have the same tiles. Let D be the diagonal matrix with A = V_m^T D. A tile of dy is
+transformed once, to W, for both:
+
+    dy (N, OH, OW, F)       -- cut into tiles, V_m dy V_m^T -->     W (36, tiles, F)     tiles of m x m pixels
+    to the kernel                                                   S[p] = V[p]^T @ W[p], (36, C, F), of all tiles
+    S                       -- A_K s A_K^T -->                      dkernel (K, K, C, F)
+    to the input                                                    P[p] = W[p] @ (D U D)[p]^T, (36, tiles, C)
+    P                       -- B^T p B, added up -->                dx (N, H, W, C)      overlapping tiles of 6 x 6
+
+That of the input is the transpose of forward, step by step: what was read from tiles that overlap is added to
+them. As a convolution of dy with the kernel turned round it would have tiles of its own, and more of them where there
+is no padding: dx is larger than y, 16 tiles instead of 9 for 13 x 13 pixels and K = 3.
 
 **Rounding** is relative to the largest number of a *tile*, not to each output: the pixels of a tile are added and
 subtracted before they are parted again. Where a direct convolution is wrong by 3e-7 of the largest output, this
@@ -51,7 +61,8 @@ three steps, so that its V and M stay in the second-level cache between them. M 
 a time. U is read from front to back once a block. The 36 matrices in V lie an odd number of cache lines apart: at a
 power of two the 36 numbers of a tile would all fall into the same few places of the first-level cache and drive each
 other out. A block has a multiple of the rows of the micro-kernel's tile, if it isn't the last. Each row is computed
-alone, so the bits of an image don't depend on which images are computed with it.
+alone, and tiles of dx are added in their order, so the bits of an image don't depend on which images are computed
+with it.
 
 Only stride 1, no dilation, no groups, and not less than 16 channels and filters: `suits` says whether a case is one
 of these. Shapes as in `conv2d.py`.
@@ -63,7 +74,7 @@ from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels.im2col import output_shape
 from cnnlite.kernels.matmul import padded_columns, panel_width
 from cnnlite.kernels.microkernel import ROWS, VECTOR_BYTES, block_address, call_block
-from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, transform_address
+from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, constants, transform_address
 
 POINTS = TILE * TILE
 CACHE_BYTES = 1 << 19  # what V and M of a block may take: half of a second-level cache of 1 MB
@@ -77,13 +88,13 @@ def suits(taps, height, before, output, channels, filters):
 
     Counts vector instructions of both. For each vector of filters the direct way does C multiply-adds for each tap and
     pixel, without the rows of taps on padding; this one 36 C a tile, plus about 200 instructions for each vector of
-    channels that is transformed. Of 300 cases (16 to 128 channels and filters, 2 to 5 taps, 1 to 22 pixels, each of
-    the three directions) it said yes to 220. There this way was faster by 1.06 to 4.8 times, the median 2.0.
+    channels that is transformed. Of 300 cases (16 to 128 channels and filters, 2 to 5 taps, 1 to 22 pixels) it said
+    yes to 220. There this way was faster by 1.06 to 4.8 times, the median 2.0. The gradient of the input was faster by
+    0.7 to 4.0 times, the median 1.7; the few below 0.9 all had more padding than "same".
     The answer is the same for all sizes of a batch, and so are the bits of an image.
 
     Args:
-        height: of the input; `before` the rows of zeros above it; output: (OH, OW). For the gradient of the input, ask
-            with dy as the input, for that of the kernel as for the convolution.
+        height: of the input; `before` the rows of zeros above it; output: (OH, OW).
     """
     if not (taps in TAPS and channels >= LEAST_CHANNELS and filters >= LEAST_CHANNELS):
         return False
@@ -124,36 +135,36 @@ def moderate(x):
     return outside == 0
 
 
-def winograd_weights(kernel, turned=False, out=None):
+def winograd_weights(kernel, backward=False, out=None):
     """Return U (36, panels, C, two vectors), the transformed kernel (K, K, C, F) in panels as of `pack_panels`.
 
-    turned: instead for the gradient of the input, (36, panels, F, two vectors): the kernel turned by 180 degrees, with
-        C and F exchanged.
+    backward: instead D U^T D for the gradient of the input, (36, panels, F, two vectors).
     """
     c, f = kernel.shape[2:]
-    reduced, filters = (f, c) if turned else (c, f)
+    reduced, filters = (f, c) if backward else (c, f)
     width = panel_width(kernel.dtype)
     if out is None:
         out = np.empty((POINTS, -(-filters // width), reduced, width), kernel.dtype)
-    _winograd_weights(transform_address(kernel.dtype), kernel, turned, out)
+    d = np.array(constants() if backward else [], kernel.dtype)
+    _winograd_weights(transform_address(kernel.dtype), kernel, np.outer(d, d).ravel(), out)
     return out
 
 
 @compiled
-def _winograd_weights(transform, kernel, turned, out):
+def _winograd_weights(transform, kernel, factors, out):
     taps, _, c, f = kernel.shape
     _, panels, reduced, width = out.shape
+    backward = len(factors) > 0
     source = kernel.reshape(taps * taps, c, f)
     part = np.empty((taps * taps, reduced, width), kernel.dtype)  # the taps of a panel
     numbers = reduced * width
     for panel in range(panels):
-        column, columns = _panel(panel, c if turned else f, width)
+        column, columns = _panel(panel, c if backward else f, width)
         for tap in range(taps * taps):
-            # Turned by 180 degrees, the taps come in reverse order.
-            rows = source[taps * taps - 1 - tap] if turned else source[tap]
+            rows = source[tap]
             for r in range(reduced):
                 target = part[tap, r]
-                if turned:
+                if backward:
                     for j in range(columns):
                         target[j] = rows[column + j, r]
                 else:
@@ -165,6 +176,10 @@ def _winograd_weights(transform, kernel, turned, out):
         # All rows of a panel lie side by side, before and after: to the transform they are the channels of one pixel.
         call_transform(transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
                        out.ctypes.data + panel * numbers * kernel.itemsize, panels * numbers, 0)
+        for point in range(len(factors)):
+            target = out[point, panel].reshape(-1)
+            for i in range(numbers):
+                target[i] *= factors[point]
 
 
 @compiled
@@ -235,39 +250,65 @@ def winograd_images(block, transform, x, first, last, weights, start, taps, befo
 
 
 @compiled
-def winograd_kernel_gradient(block, transform, x, x_first, dy, dy_first, images, taps, before, spectrum):
-    """Add the products of some images to `spectrum` (36, C, F up to whole panels): V^T W at each point.
+def winograd_backward(block, transform, x, dy, weights, taps, before, spectrum, dx):
+    """Take dy of some images back: to the kernel where `spectrum` has a size, and to x where dx has one.
 
-    Image i is x[x_first + i] and dy[dy_first + i]. The spectrum is read and written once a block of tiles:
-    call it with several images at a time where an image has few tiles.
+    Call it with several images at a time where an image has few tiles: the spectrum is read and written once a block.
+
+    Args:
+        x: (n, H, W, C); only its shape counts if there is no spectrum.
+        weights: as of `winograd_weights` with backward=True, or of no size like dx.
+        before: as for `winograd_images`.
+        spectrum: (36, C, F up to whole panels), to which V^T W of each point is added.
+        dx: (n, H, W, C), overwritten.
     """
     _, h, w, c = x.shape
     _, oh, ow, f = dy.shape
-    filters = spectrum.shape[2]
     itemsize = dy.itemsize
     width = 2 * VECTOR_BYTES // itemsize
+    filters = (f + width - 1) // width * width
     outputs = TILE + 1 - taps
-    tiles = _tiles_of(images, oh, ow, outputs)
+    panels = weights.shape[1] if len(dx) else 0
+    tiles = _tiles_of(len(dy), oh, ow, outputs)
     # Larger blocks than forward, because each of them reads and writes the whole spectrum.
     block_tiles = _tiles_a_block(len(tiles), c + filters, itemsize, 4 * CACHE_BYTES)
-    v_distance, w_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * filters, itemsize)
+    v_distance, m_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * width, itemsize)
+    w_distance = _distance(block_tiles * filters, itemsize)
+    v = np.empty(POINTS * v_distance if len(spectrum) else 0, dy.dtype)
+    m = np.empty(POINTS * m_distance if len(dx) else 0, dy.dtype)
     # Zeros, because some columns of the last panel are never written and still multiplied.
-    v, dy_points = np.empty(POINTS * v_distance, dy.dtype), np.zeros(POINTS * w_distance, dy.dtype)
+    dy_points = np.zeros(POINTS * w_distance, dy.dtype)
+    zeros = np.zeros(width, dy.dtype)
+    dx.reshape(-1)[:] = 0
     for begin in range(0, len(tiles), block_tiles):
         rows = min(block_tiles, len(tiles) - begin)
         for t in range(rows):
             n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-            call_transform(transform, TILE, c, x.ctypes.data + (x_first + n) * h * w * c * itemsize, h, w, c,
-                           top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
-            call_transform(transform, outputs, f, dy.ctypes.data + (dy_first + n) * oh * ow * f * itemsize,
-                           oh, ow, f, top, left, dy_points.ctypes.data + t * filters * itemsize, w_distance, 0)
-        for point in range(POINTS):
-            for column in range(0, filters, width):
-                vectors = 1 if f - column <= width // 2 else 2
-                s = spectrum.ctypes.data + (point * c * filters + column) * itemsize
-                call_block(block, c, vectors, s, filters, s, filters,
-                           v.ctypes.data + point * v_distance * itemsize, 1, 0, c,
-                           dy_points.ctypes.data + (point * w_distance + column) * itemsize, 0, filters, 1, rows)
+            if len(spectrum):
+                call_transform(transform, TILE, c, x.ctypes.data + n * h * w * c * itemsize, h, w, c,
+                               top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
+            call_transform(transform, outputs, f, dy.ctypes.data + n * oh * ow * f * itemsize, oh, ow, f, top, left,
+                           dy_points.ctypes.data + t * filters * itemsize, w_distance, 0)
+        if len(spectrum):
+            for point in range(POINTS):
+                for column in range(0, filters, width):
+                    vectors = 1 if f - column <= width // 2 else 2
+                    s = spectrum.ctypes.data + (point * c * filters + column) * itemsize
+                    call_block(block, c, vectors, s, filters, s, filters,
+                               v.ctypes.data + point * v_distance * itemsize, 1, 0, c,
+                               dy_points.ctypes.data + (point * w_distance + column) * itemsize, 0, filters, 1, rows)
+        for panel in range(panels):
+            column, columns = _panel(panel, c, width)
+            vectors = 1 if columns <= width // 2 else 2
+            for point in range(POINTS):
+                call_block(block, rows, vectors, m.ctypes.data + point * m_distance * itemsize, width,
+                           zeros.ctypes.data, 0, dy_points.ctypes.data + point * w_distance * itemsize, filters, 0, 1,
+                           weights.ctypes.data + (point * panels + panel) * f * width * itemsize, 0, width, 1, f)
+            for t in range(rows):
+                n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
+                call_transform(transform, -TILE, columns, dx.ctypes.data + (n * h * w * c + column) * itemsize, h, w, c,
+                               top - before[0], left - before[1], m.ctypes.data + t * width * itemsize, m_distance,
+                               panel * width - column)
 
 
 @compiled
@@ -293,12 +334,11 @@ def winograd_conv2d(x, kernel, bias, pads, out=None, first=0):
 
 
 def winograd_conv2d_input_gradient(dy, kernel, x_shape, pads, out=None):
-    """`conv2d_input_gradient`: a convolution of dy with the turned kernel, and K - 1 less the pads as pads."""
-    taps = kernel.shape[0]
+    """`conv2d_input_gradient`"""
     out = np.empty(x_shape, dy.dtype) if out is None else out
-    winograd_images(block_address(dy.dtype), transform_address(dy.dtype), dy, 0, len(dy),
-                    winograd_weights(kernel, turned=True), padded_columns(None, x_shape[3], dy.dtype), taps,
-                    (taps - 1 - pads[0][0], taps - 1 - pads[1][0]), out)
+    winograd_backward(block_address(dy.dtype), transform_address(dy.dtype), out, dy,
+                      winograd_weights(kernel, backward=True), len(kernel), (pads[0][0], pads[1][0]),
+                      np.empty((0, 0, 0), dy.dtype), out)
     return out
 
 
@@ -307,9 +347,9 @@ def winograd_conv2d_kernel_gradient(x, dy, kernel_shape, pads, out=None):
     taps, _, c, f = kernel_shape
     out = np.empty(kernel_shape, x.dtype) if out is None else out
     width = panel_width(x.dtype)
-    spectrum = np.zeros((POINTS, c, -(-f // width) * width), x.dtype)
+    spectrum, nothing = np.zeros((POINTS, c, -(-f // width) * width), x.dtype), np.empty((0, 0, 0, 0), x.dtype)
     transform = transform_address(x.dtype)
-    winograd_kernel_gradient(block_address(x.dtype), transform, x, 0, dy, 0, len(x), taps,
-                             (pads[0][0], pads[1][0]), spectrum)
+    winograd_backward(block_address(x.dtype), transform, x, dy, nothing, taps, (pads[0][0], pads[1][0]), spectrum,
+                      nothing)
     winograd_kernel_gradient_end(transform, spectrum, taps, out)
     return out

@@ -22,8 +22,9 @@ with s_i from above, a . V_n^T D [(V_K g) * (B d)]. This holds for every a, henc
 
     y = A_n [(V_K g) * (B d)],    A_n = V_n^T D         in two dimensions:  A_n [(V_K g V_K^T) * (B d B^T)] A_n^T
 
-The gradient of g is found in the same way with a and g in exchanged roles: it is A_K [(V_n dy) * (B d)].
-So V and A do for both, and B (6 x 6) is one and the same for all sizes of kernels.
+The gradient of g is found in the same way with a and g in exchanged roles: it is A_K [(V_n dy) * (B d)]. That of d
+is the transpose of what is done to d: B^T [D (V_K g) * (V_n dy)]. So V, A and B do for all three, and B (6 x 6) is
+one and the same for all sizes of kernels.
 
 **The points** are 0, 3/4, -3/4, 3/2, -3/2 and infinity. They decide how rounding grows. The usual 0, 1, -1, 2, -2
 lose about twice as much. These have, like them, few bits, so that B and V are exact even in float32; only D
@@ -74,11 +75,14 @@ def tile_matrix():
     return [_others(p) for p in range(TILE)]
 
 
+def constants():
+    """Return the diagonal of D (6,): what B leaves out."""
+    return [1 / sum(c * point**i for i, c in enumerate(_others(p))) for p, point in enumerate(POINTS)] + [Fraction(1)]
+
+
 def recovery(n):
     """Return A_n = V_n^T D (n, 6): what makes n outputs of 6 products."""
-    values = [sum(c * point**i for i, c in enumerate(_others(p))) for p, point in enumerate(POINTS)]
-    d = [1 / value for value in values] + [Fraction(1)]
-    v = evaluation(n)
+    v, d = evaluation(n), constants()
     return [[v[p][j] * d[p] for p in range(TILE)] for j in range(n)]
 
 
@@ -106,6 +110,17 @@ class _Vectors:
         """factor * vector + addend, in one rounding wherever the machine has the instruction"""
         return self.builder.call(self._fmuladd, [self.constant(factor), vector, addend])
 
+    def lanes_from(self, lane):
+        """Return which lanes are not before `lane`, for `select`."""
+        # As wide as the numbers, so that every machine compares as many at a time.
+        item = ir.IntType(8 * self.itemsize)
+        lanes = ir.Constant(ir.VectorType(item, self.width), list(range(self.width)))
+        lane = self.builder.trunc(lane, item) if self.itemsize < 8 else lane
+        undefined = ir.Constant(lanes.type, ir.Undefined)
+        first_lane = ir.Constant(ir.VectorType(ir.IntType(32), self.width), [0] * self.width)
+        one_lane = self.builder.insert_element(undefined, lane, ir.Constant(ir.IntType(32), 0))
+        return self.builder.icmp_unsigned(">=", lanes, self.builder.shuffle_vector(one_lane, undefined, first_lane))
+
     def combine(self, terms):
         """The sum of factor * vector, with as few instructions as the factors 0 and 1 allow."""
         terms = sorted((term for term in terms if term[0]), key=lambda term: term[0] != 1)
@@ -132,7 +147,10 @@ class _Vectors:
         return result
 
     def from_points(self, matrix, vectors, start):
-        """start + matrix @ vectors, for A: its columns for p and -p differ only in the sign of every second number."""
+        """start + matrix @ vectors, for A and B^T.
+
+        Their columns for p and -p differ only in the sign of every second number.
+        """
         sums = {i: self.builder.fadd(vectors[i], vectors[i + 1]) for i in PAIRS}
         differences = {i: self.builder.fsub(vectors[i], vectors[i + 1]) for i in PAIRS}
         result = []
@@ -163,7 +181,7 @@ def _emit_transform(module, item, kind, whole):
         # Unsigned, so that one comparison finds what lies before the image and what lies behind it.
         return [builder.icmp_unsigned("<", builder.add(first, number(k)), size) for k in range(count)]
 
-    side = abs(kind)
+    side, adds = abs(kind), kind == -TILE
     channels, pixel, distance = (builder.mul(step, number(vectors.itemsize)) for step in (channels, pixel, distance))
     line = builder.mul(width, pixel)
     corner = builder.add(image, builder.add(builder.mul(top, line), builder.mul(left, pixel)))
@@ -188,18 +206,23 @@ def _emit_transform(module, item, kind, whole):
     last = builder.sub(channels, size)
     count = builder.udiv(builder.add(channels, number(VECTOR_BYTES - 1)), size)
     with cgutils.for_range(builder, count) as loop:
-        offset = builder.mul(loop.index, size)
-        offset = builder.select(builder.icmp_signed("<", offset, last), offset, last)
+        first = builder.mul(loop.index, size)
+        offset = builder.select(builder.icmp_signed("<", first, last), first, last)
         if kind > 0:
             matrix = tile_matrix() if kind == TILE else evaluation(kind)
             source, target = at_pixel, at_point
             along_columns = along_rows = functools.partial(vectors.to_points, matrix)
         else:
-            matrix = recovery(side)
+            matrix = list(zip(*tile_matrix())) if adds else recovery(side)
             source, target = at_point, at_pixel
-            first = builder.load(vectors.pointer(builder.add(start, offset)), align=vectors.itemsize)
+            bias = None if adds else builder.load(vectors.pointer(builder.add(start, offset)), align=vectors.itemsize)
             along_columns = functools.partial(vectors.from_points, matrix, start=None)
-            along_rows = functools.partial(vectors.from_points, matrix, start=first)
+            along_rows = functools.partial(vectors.from_points, matrix, start=bias)
+        if adds:
+            # What the last vector shares with the one before must not be added twice.
+            done = builder.mul(start, number(vectors.itemsize))
+            done = builder.select(builder.icmp_signed("<", first, done), done, first)
+            fresh = vectors.lanes_from(builder.udiv(builder.sub(done, offset), number(vectors.itemsize)))
         sources = range(len(matrix[0]))
         columns = []
         for j in sources:
@@ -207,7 +230,11 @@ def _emit_transform(module, item, kind, whole):
             columns.append(along_columns(column))
         for i in range(len(matrix)):
             for j, vector in enumerate(along_rows([column[i] for column in columns])):
-                builder.store(vector, target(offset, i, j), align=vectors.itemsize)
+                place = target(offset, i, j)
+                if adds:
+                    before = builder.load(place, align=vectors.itemsize)
+                    vector = builder.select(fresh, builder.fadd(before, vector), before)
+                builder.store(vector, place, align=vectors.itemsize)
     builder.ret_void()
     return function
 
@@ -222,7 +249,7 @@ def _transform(typingctx, kind, whole, channels, image, height, width, pixel, to
         rest[7] = builder.ptrtoint(rest[7], _int64)
         end = builder.append_basic_block("end")
         switch = builder.switch(builder.add(builder.add(kind, kind), whole), end)
-        for k in (TILE, *TAPS, *(-taps for taps in TAPS)):
+        for k in (kind for size in (TILE, *TAPS) for kind in (size, -size)):
             for w in (0, 1):
                 place = builder.append_basic_block()
                 switch.add_case(ir.Constant(_int64, 2 * k + w), place)
@@ -239,7 +266,8 @@ def transform(kind, channels, image, height, width, pixel, top, left, points, di
     """Transform a tile of pixels to 36 points, or 36 points back to a tile of pixels.
 
     `kind` says by which matrix: 6 is B, n from 2 to 5 is V_n, and -n is A_n, which goes back and to whose pixels
-    `start` is added, one number a channel.
+    `start` is added, one number a channel. -6 is B^T, which goes back and is added to the pixels, but not to those of
+    the first `start` channels.
 
     The tile begins at the pixel (top, left) of an image of height x width pixels that lie `pixel` numbers apart. Pixels
     outside the image are zeros, or are not written. The 36 points lie `distance` numbers apart. There must be one

@@ -291,3 +291,18 @@ def test_a_pixel_that_is_not_a_number_shows_where_the_definition_has_it(special,
         assert_close(dx, reference.conv2d_input_gradient(*wide(dy, kernel), x.shape, pads=pads), 1e-5)
     assert not np.isfinite(dkernel[..., place[3]]).all()
     assert np.isfinite(np.delete(dkernel, place[3], axis=3)).all()
+
+
+@pytest.mark.parametrize("special", [np.nan, 2.0**40])
+def test_what_x_holds_does_not_change_a_bit_of_dx(special):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(64, 9, 10, 16)).astype("f4"), rng.normal(size=(3, 3, 16, 16)).astype("f4")
+    dy = rng.normal(size=(64, 7, 8, 16)).astype("f4")
+    dy[5, 3, 2, 1] = 2.0**40  # this image goes directly
+    results = []
+    for value in (1, special):
+        x[6, 4, 5, 2] = value
+        dx = np.empty_like(x)
+        conv_block_backward(x, dy, kernel, Geometry(), dkernel=np.empty_like(kernel), dx=dx)
+        results.append(dx.tobytes())
+    assert results[0] == results[1]
