@@ -135,7 +135,7 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     groups, group_filters = geometry.groups, filters // geometry.groups
     # Each chunk has sums of its own, which take as long to clear and to add up as a few pixels to multiply.
     pixels = len(x) * plan.oh * plan.ow
-    chunks = max(1, min(len(x), CHUNKS, pixels // CHUNK_PIXELS if dkernel is not None else CHUNKS))
+    chunks = max(1, min(len(x), CHUNKS, pixels // CHUNK_PIXELS))
     padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
     sums = np.empty((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
     bias_sums = np.empty((chunks if dbias is not None else 0, filters))
