@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any
@@ -36,6 +37,9 @@ from cnnlite.layers.batchnorm import BatchNorm
 from cnnlite.layers.conv2d import Conv2D
 from cnnlite.layers.max_pool import MaxPool
 from cnnlite.types import Array, ArrayLike, Shape
+
+# An image of a block is one thread's. So few and large images run layer by layer, where threads share an image.
+FEW, LARGE = 4, 1 << 18
 
 _is_on = ContextVar("fusion", default=kernels.COMPILED)
 
@@ -130,6 +134,10 @@ class ConvBlock:
         conv, norm = self.conv, self.norm
         x = np.asarray(conv.prepare(x))
         z_shape = conv.output_image_shape(*x.shape)
+        if not training and len(x) < FEW and math.prod(z_shape) > LARGE:
+            for layer in self.layers:
+                x = np.asarray(layer.forward(x))
+            return x
         following, y, argmax = self._following(z_shape, training)
         arguments = (x, conv.params["kernel"], conv.params.get("bias"), self._geometry(x))
         learning = norm is not None and training and norm.trainable

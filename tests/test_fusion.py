@@ -540,3 +540,29 @@ def test_layers_after_a_block_and_a_copy_of_the_model_do_not_share_what_it_remem
     assert twin.backward(dy).tobytes() == dx.tobytes()
     for (_, mine), (_, theirs) in zip(twin.named_layers(), model.named_layers()):
         assert not any(np.shares_memory(a, b) for a, b in zip(mine.grads.values(), theirs.grads.values()))
+
+
+def test_few_large_images_run_layer_by_layer_and_give_the_bits_of_a_batch():
+    model = model_of(Conv2D(24, 3, activation="relu"), MaxPool(), shape=(120, 121, 3))
+    x = normal(fusion.FEW, 120, 121, 3)
+    assert 118 * 119 * 24 > fusion.LARGE
+    assert_same_bits(model.predict(x[:1], verbose=0), model.predict(x, batch_size=fusion.FEW, verbose=0)[:1])
+    block = fusion.steps(model.layers, False)[0]
+    ran = []
+    block.layers = [Spy(layer, ran) for layer in block.layers]
+    block.forward(x[:1])
+    assert ran == model.layers
+    ran.clear()
+    block.forward(x)
+    assert ran == []
+
+
+class Spy:
+    """Hands x on to a layer, and notes that it did."""
+
+    def __init__(self, layer, ran):
+        self.layer, self.ran = layer, ran
+
+    def forward(self, x):
+        self.ran.append(self.layer)
+        return self.layer.forward(x)
