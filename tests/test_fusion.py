@@ -546,7 +546,8 @@ def test_few_large_images_run_layer_by_layer_and_give_the_bits_of_a_batch():
     model = model_of(Conv2D(24, 3, activation="relu"), MaxPool(), shape=(120, 121, 3))
     x = normal(fusion.FEW, 120, 121, 3)
     assert 118 * 119 * 24 > fusion.LARGE
-    assert_same_bits(model.predict(x[:1], verbose=0), model.predict(x, batch_size=fusion.FEW, verbose=0)[:1])
+    alone, together = model.predict(x[:1], verbose=0), model.predict(x, batch_size=fusion.FEW, verbose=0)
+    np.testing.assert_array_equal(alone, together[:1])
     block = fusion.steps(model.layers, False)[0]
     ran = []
     block.layers = [Spy(layer, ran) for layer in block.layers]
