@@ -35,7 +35,7 @@ test-bounds: $(VENV)/installed-test
 # of compiled code skip themselves.
 test-plain: $(VENV)/installed-test
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(ARGS) --ignore=tests/keras_scripts --ignore=tests/test_keras_scripts.py \
-	    --ignore=tests/test_examples.py --ignore=tests/test_benchmarks.py --ignore=tests/test_determinism.py \
+	    --ignore=tests/test_examples.py --ignore=tests/benchmarks --ignore=tests/test_determinism.py \
 	    --ignore=tests/test_readme.py --ignore=tests/test_typing.py --ignore=tests/datasets
 
 lint: $(VENV)/installed-lint

@@ -158,6 +158,10 @@ def run(task, units, args, alone=False):
     task: a kernel that returns nothing. args: a tuple, of which the first has a dtype. Waking the other threads takes
         12 us, in which a core does a million additions and multiplications: what is smaller is better done alone.
     """
+    if numba.config.DISABLE_JIT:  # then a task is a function in plain Python
+        for unit in range(units):
+            task(*args, unit)
+        return
     share = 0 if alone or numba.config.NUMBA_NUM_THREADS == 1 else _share_address()
     # What types a task gets changes with little but the dtype, so that is looked up. `_run` says if it was not enough.
     key = task, args[0].dtype

@@ -13,7 +13,19 @@ from cnnlite.kernels.direct_kernel_gradient import direct_kernel_gradient
 from cnnlite.kernels.geometry import window_of
 from cnnlite.kernels.matmul import padded_columns, panel_width
 from cnnlite.kernels.microkernel import block_address
-from tests.kernels.drawn import EPSILON, MARGIN, assert_close, dtypes, geometries, guarded, seeds, spoilt
+from tests.kernels.drawn import (
+    EPSILON,
+    MARGIN,
+    assert_close,
+    compiled_kernels_needed,
+    dtypes,
+    geometries,
+    guarded,
+    seeds,
+    spoilt,
+)
+
+pytestmark = compiled_kernels_needed
 
 # Few channels or filters, which have ways of their own; and numbers that fill one vector or two, or don't.
 numbers = st.sampled_from([1, 2, 3, 4, 6, 8, 10, 16, 17, 20, 31, 32, 33, 40, 48, 65])
