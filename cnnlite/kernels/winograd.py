@@ -68,6 +68,8 @@ Only stride 1, no dilation, no groups, and not less than 16 channels and filters
 of these. Shapes as in `conv2d.py`.
 """
 
+import functools
+
 import numpy as np
 
 from cnnlite.kernels._jit import kernel as compiled
@@ -145,9 +147,14 @@ def winograd_weights(kernel, backward=False, out=None):
     width = panel_width(kernel.dtype)
     if out is None:
         out = np.empty((POINTS, -(-filters // width), reduced, width), kernel.dtype)
-    d = np.array(constants() if backward else [], kernel.dtype)
+    d = _diagonal(kernel.dtype) if backward else np.empty(0, kernel.dtype)
     _winograd_weights(transform_address(kernel.dtype), kernel, np.outer(d, d).ravel(), out)
     return out
+
+
+@functools.cache
+def _diagonal(dtype):
+    return np.array(constants(), dtype)
 
 
 @compiled
