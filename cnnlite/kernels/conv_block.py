@@ -25,7 +25,7 @@ import numpy as np
 from cnnlite.kernels.batchnorm import new_statistics
 from cnnlite.kernels.conv_tasks import (
     Following,
-    add_chunks,
+    add_chunks_task,
     backward_task,
     band_task,
     flat,
@@ -50,6 +50,7 @@ UNIT_NUMBERS = 1 << 14  # so many numbers of the output otherwise
 CHUNK_PIXELS = 256  # pixels at least that a chunk sums up
 CHUNKS = 16  # into how many chunks a batch is cut for backward; a fixed number keeps the bits fixed
 SMALL = 6e6  # additions and multiplications that are done before other threads would have begun
+SMALL_SUMS = 1 << 17  # and numbers that are added up
 
 
 class Geometry(NamedTuple):
@@ -151,7 +152,8 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     work = plan.work * ((dkernel is not None) + (dx is not None))
     run(backward_task, chunks, arguments, alone=work < SMALL)
     if dkernel is not None:
-        add_chunks(sums, dkernel.reshape(kh, kw * group_channels, groups, group_filters))
+        out = dkernel.reshape(kh, kw * group_channels, groups, group_filters)
+        run(add_chunks_task, kh, (sums, out), alone=sums.size < SMALL_SUMS)
     if dbias is not None:
         dbias[...] = bias_sums.sum(axis=0)
 

@@ -329,18 +329,17 @@ def _add_rows(x, total):
 
 
 @kernel
-def add_chunks(sums, out):
+def add_chunks_task(sums, out, ky):
     """out[ky, i, group, f] = sum over the chunks, in their order."""
-    chunks, kh, groups, run, _ = sums.shape
+    chunks, _, groups, run, _ = sums.shape
     filters = out.shape[3]
-    for ky in range(kh):
-        for group in range(groups):
-            for i in range(run):
-                target = out[ky, i, group]
-                source = sums[0, ky, group, i]
+    for group in range(groups):
+        for i in range(run):
+            target = out[ky, i, group]
+            source = sums[0, ky, group, i]
+            for f in range(filters):
+                target[f] = source[f]
+            for chunk in range(1, chunks):
+                source = sums[chunk, ky, group, i]
                 for f in range(filters):
-                    target[f] = source[f]
-                for chunk in range(1, chunks):
-                    source = sums[chunk, ky, group, i]
-                    for f in range(filters):
-                        target[f] += source[f]
+                    target[f] += source[f]
