@@ -23,7 +23,7 @@ _int32 = ir.IntType(32)
 _int8 = ir.IntType(8)
 
 
-class _Emitter:
+class Emitter:
     """Writes vector instructions for one type of numbers."""
 
     def __init__(self, builder, item):
@@ -84,18 +84,24 @@ class _Emitter:
         builder.position_at_end(after)
         return phis[1:]
 
-    def channel_vectors(self, channels, body):
-        """Emit the loop over the vectors of channels; `body(first channel, mask)`."""
-        count = self.builder.sdiv(
-            self.builder.add(channels, self.number(self.lanes - 1)), self.number(self.lanes)
-        )
+    def channel_vectors(self, channels, body, together=1):
+        """Emit the loop over the vectors of channels, one or some together; `body(first channel, mask)` of one.
 
-        def one(k, _):
-            first = self.builder.mul(k, self.number(self.lanes))
-            body(first, self.mask(self.builder.sub(channels, first)))
+        With some together it is `body((first channel, mask), ...)`, of which the last may lie behind all channels.
+        """
+        step = together * self.lanes
+        count = self.builder.sdiv(self.builder.add(channels, self.number(step - 1)), self.number(step))
+
+        def some(k, _):
+            first = self.builder.mul(k, self.number(step))
+            parts = []
+            for i in range(together):
+                begin = self.builder.add(first, self.number(i * self.lanes))
+                parts.append((begin, self.mask(self.builder.sub(channels, begin))))
+            body(*(parts if together > 1 else parts[0]))
             return []
 
-        self.loop(count, [], one)
+        self.loop(count, [], some)
 
     def affine(self, x, mean, scale, beta):
         """Return (x - mean) * scale + beta, with the freedom that the kernels' compiler has."""
@@ -124,7 +130,7 @@ class _Emitter:
         return self.builder.call(function, arguments)
 
 
-def _in_words(numba_type):
+def in_words(numba_type):
     return ir.FloatType() if numba_type == types.float32 else ir.DoubleType()
 
 
@@ -140,7 +146,7 @@ def max_pool_windows(typingctx, of, x, x_row, x_step, maps, mean, scale, beta, r
 
     def codegen(context, builder, signature, args):
         (_, x, x_row, x_step, maps, mean, scale, beta, relu, height, width, windows, channels, y, where) = args
-        emit = _Emitter(builder, _in_words(signature.args[0]))
+        emit = Emitter(builder, in_words(signature.args[0]))
         places = ir.VectorType(_int32, emit.lanes)
 
         def with_map(maps):
@@ -205,7 +211,7 @@ def max_unpool_windows(typingctx, of, dy, y, where, relu, height, width, windows
     """
     def codegen(context, builder, signature, args):
         (_, dy, y, where, relu, height, width, windows, channels, dx, dx_row, dx_step) = args
-        emit = _Emitter(builder, _in_words(signature.args[0]))
+        emit = Emitter(builder, in_words(signature.args[0]))
         places, small = ir.VectorType(_int32, emit.lanes), ir.VectorType(_int8, emit.lanes)
 
         def channel_vector(first, mask):
@@ -254,7 +260,7 @@ def transpose_panels(typingctx, of, x, x_row, rows, columns, y):
 
     def codegen(context, builder, signature, args):
         (_, x, x_row, rows, columns, y) = args
-        emit = _Emitter(builder, _in_words(signature.args[0]))
+        emit = Emitter(builder, in_words(signature.args[0]))
         lanes, number = emit.lanes, emit.number
         indices = ir.VectorType(_int32, lanes)
         merged = [place for i in range(lanes) for place in (i, lanes + i)]
@@ -298,7 +304,7 @@ def add_taps(typingctx, of, x, x_k1, x_k0, first, step, width, n1, n0, y, column
 
     def codegen(context, builder, signature, args):
         (_, x, x_k1, x_k0, first, step, width, n1, n0, y, columns) = args
-        emit = _Emitter(builder, _in_words(signature.args[0]))
+        emit = Emitter(builder, in_words(signature.args[0]))
         steps = ir.Constant(ir.VectorType(_int32, emit.lanes), list(range(emit.lanes)))
         end = emit.splat(builder.trunc(width, _int32))
 
