@@ -1,7 +1,7 @@
 """Passes over the pixels of an image in the processor's vectors, for BatchNorm and what stands before it going back.
 
-As in `vector_ir.py` the channels are the outer loop, one or two vectors of them at a time, so that all sums stay in
-registers until the last pixel has been added. Two vectors where each addition has to wait for the one before.
+As in `vector_ir.py` the channels are the outer loop, up to four vectors of them at a time, and all sums stay in registers
+until the last pixel has been added.
 
 Going back, a gradient dz comes from dy through a pooling and a ReLU. It is not written down for what only sums it up:
 a pass makes each vector of dz as it needs it, in one of two ways. Where nothing was pooled, or the windows overlap or
@@ -25,7 +25,8 @@ from cnnlite.kernels.vector_ir import Emitter, in_words
 _int64 = ir.IntType(64)
 _int8 = ir.IntType(8)
 _flags = ("contract", "nsz")  # the freedom that the kernels' compiler has
-ROWS_TOGETHER = 4  # sums of statistics, so that an addition need not wait for the one before
+VECTORS_TOGETHER = 4  # of channels; their sums and coefficients, up to 20 vectors, are in registers
+ROWS_TOGETHER = 2  # have sums of their own in the statistics, since an addition waits for the one before
 
 
 @intrinsic
@@ -40,45 +41,48 @@ def row_statistics(typingctx, of, x, rows, channels, center, error, square):
         one = ir.Constant(emit.item, 1.0)
         count = emit.splat(builder.fdiv(one, builder.sitofp(rows, emit.item)))
 
-        def channel_vector(first, mask):
+        def channel_vectors(*parts):
             def row(k):
-                return emit.load(emit.address(x, builder.add(builder.mul(k, channels), first)), mask)
+                place = builder.mul(k, channels)
+                return [emit.load(emit.address(x, builder.add(place, first)), mask) for first, mask in parts]
 
             def sums(add, number):
-                """Return `number` sums over all rows, of which `add(sums, row)` returns the next."""
+                """Return `number` sums over all rows for each part, of which `add(part, sums, x)` returns the next."""
+                def add_row(carried, k):
+                    numbers, parts = row(k), range(len(carried) // number)
+                    return [new for i in parts for new in add(i, carried[i * number : (i + 1) * number], numbers[i])]
+
                 def group(k, carried):
-                    new = []
-                    for r in range(ROWS_TOGETHER):
-                        place = builder.add(builder.mul(k, together), emit.number(r))
-                        new += add(carried[r * number : (r + 1) * number], row(place))
-                    return new
+                    first = builder.mul(k, together)
+                    return [new for r in range(ROWS_TOGETHER) for new in add_row(
+                        carried[r * size : (r + 1) * size], builder.add(first, emit.number(r)))]
 
-                zero = [emit.zeros(emit.vector)] * number
-                carried = emit.loop(groups, zero * ROWS_TOGETHER, group)
-                parts = [carried[i : i + number] for i in range(0, len(carried), number)]
+                size = number * len(parts)
+                carried = emit.loop(groups, [emit.zeros(emit.vector)] * (ROWS_TOGETHER * size), group)
                 done = builder.mul(groups, together)
-                parts[0] = emit.loop(builder.sub(rows, done), parts[0], lambda k, carried: add(
-                    carried, row(builder.add(done, k))))
-                while len(parts) > 1:
-                    parts = [[builder.fadd(a, b, flags=_flags) for a, b in zip(*pair)]
-                             for pair in zip(parts[::2], parts[1::2])]
-                return parts[0]
+                carried[:size] = emit.loop(builder.sub(rows, done), carried[:size],
+                                           lambda k, carried: add_row(carried, builder.add(done, k)))
+                total = carried[:size]
+                for r in range(1, ROWS_TOGETHER):
+                    total = [builder.fadd(a, b, flags=_flags) for a, b in zip(total, carried[r * size :])]
+                return [total[i : i + number] for i in range(0, size, number)]
 
-            start = row(emit.number(0))
-            [total] = sums(lambda sums, row: [builder.fadd(
-                sums[0], builder.fsub(row, start, flags=_flags), flags=_flags)], 1)
-            middle = builder.fadd(start, builder.fmul(total, count, flags=_flags), flags=_flags)
+            def add_up(i, sums, number):
+                return [builder.fadd(sums[0], builder.fsub(number, start[i], flags=_flags), flags=_flags)]
 
-            def add(sums, row):
-                deviation = builder.fsub(row, middle, flags=_flags)
+            def add_squares(i, sums, number):
+                deviation = builder.fsub(number, middle[i], flags=_flags)
                 return [builder.fadd(sums[0], deviation, flags=_flags),
                         builder.fadd(sums[1], builder.fmul(deviation, deviation, flags=_flags), flags=_flags)]
 
-            of_deviations, of_squares = sums(add, 2)
-            for vector, array in ((middle, center), (of_deviations, error), (of_squares, square)):
-                emit.store(vector, emit.address(array, first), mask)
+            start = row(emit.number(0))
+            middle = [builder.fadd(begin, builder.fmul(total, count, flags=_flags), flags=_flags)
+                      for begin, [total] in zip(start, sums(add_up, 1))]
+            for (first, mask), value, (of_deviations, of_squares) in zip(parts, middle, sums(add_squares, 2)):
+                for vector, array in ((value, center), (of_deviations, error), (of_squares, square)):
+                    emit.store(vector, emit.address(array, first), mask)
 
-        emit.channel_vectors(channels, channel_vector)
+        emit.channel_vectors(channels, channel_vectors, VECTORS_TOGETHER)
         return context.get_dummy_value()
 
     return types.void(of, *[types.int64] * 6), codegen
@@ -191,7 +195,7 @@ def sum_gradient(typingctx, of, dy, y, where, relu, pooled, height, width, windo
                     emit.store(sums[2 * i], emit.address(total, first), mask)
                     emit.store(sums[2 * i + 1], emit.address(product, first), mask)
 
-            emit.channel_vectors(gradient.channels, channel_vectors, together=2)
+            emit.channel_vectors(gradient.channels, channel_vectors, VECTORS_TOGETHER)
 
         gradient.both_ways(pass_over)
         return context.get_dummy_value()
@@ -215,31 +219,34 @@ def write_gradient(typingctx, of, dy, y, where, relu, pooled, height, width, win
 
         def with_map(normalised):
             gradient.both_ways(lambda pixels: emit.channel_vectors(
-                gradient.channels, lambda *part: channel_vector(pixels, normalised, *part)))
+                gradient.channels, lambda *parts: channel_vectors(pixels, normalised, parts), VECTORS_TOGETHER))
 
-        def channel_vector(pixels, normalised, first, mask):
+        def channel_vectors(pixels, normalised, parts):
             def load(array):
-                return emit.load(emit.address(array, first), mask)
+                return [emit.load(emit.address(array, first), mask) for first, mask in parts]
 
             factor = load(scale)
-            terms = [load(array) for array in (mean, shift, slope)] if normalised else []
+            means, shifts, slopes = [load(array) for array in (mean, shift, slope)] if normalised else [None] * 3
 
             def use(place, dz, sums):
-                [value] = dz
-                place = builder.add(place, first)
-                if normalised:
-                    number = emit.load(emit.address(z, place), mask)
-                    deviation = builder.fsub(number, terms[0], flags=_flags)
-                    value = builder.fsub(value, terms[1], flags=_flags)
-                    value = builder.fsub(value, builder.fmul(deviation, terms[2], flags=_flags), flags=_flags)
-                value = builder.fmul(value, factor, flags=_flags)
-                if normalised:
-                    value = emit.zero_where(value, number, first_relu)
-                emit.store(value, emit.address(out, place), mask)
-                return [builder.fadd(sums[0], value, flags=("nsz",))]
+                new = []
+                for i, (first, mask) in enumerate(parts):
+                    value, here = dz[i], builder.add(place, first)
+                    if normalised:
+                        number = emit.load(emit.address(z, here), mask)
+                        deviation = builder.fsub(number, means[i], flags=_flags)
+                        value = builder.fsub(value, shifts[i], flags=_flags)
+                        value = builder.fsub(value, builder.fmul(deviation, slopes[i], flags=_flags), flags=_flags)
+                    value = builder.fmul(value, factor[i], flags=_flags)
+                    if normalised:
+                        value = emit.zero_where(value, number, first_relu)
+                    emit.store(value, emit.address(out, here), mask)
+                    new.append(builder.fadd(sums[i], value, flags=("nsz",)))
+                return new
 
-            [total_here] = pixels([(first, mask)], [emit.zeros(emit.vector)], use)
-            emit.store(total_here, emit.address(total, first), mask)
+            sums = pixels(parts, [emit.zeros(emit.vector)] * len(parts), use)
+            for (first, mask), vector in zip(parts, sums):
+                emit.store(vector, emit.address(total, first), mask)
 
         with builder.if_else(normalised) as (mapped, plain):
             with mapped:
@@ -270,7 +277,7 @@ def sum_rows(typingctx, of, x, rows, channels, total):
             for (first, mask), vector in zip(parts, sums):
                 emit.store(vector, emit.address(total, first), mask)
 
-        emit.channel_vectors(channels, channel_vectors, together=4)
+        emit.channel_vectors(channels, channel_vectors, VECTORS_TOGETHER)
         return context.get_dummy_value()
 
     return types.void(of, *[types.int64] * 4), codegen

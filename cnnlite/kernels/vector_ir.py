@@ -85,23 +85,26 @@ class Emitter:
         return phis[1:]
 
     def channel_vectors(self, channels, body, together=1):
-        """Emit the loop over the vectors of channels, one or some together; `body(first channel, mask)` of one.
+        """Emit the loop over the vectors of channels: `body((first channel, mask), ...)` of one, or of some together.
 
-        With some together it is `body((first channel, mask), ...)`, of which the last may lie behind all channels.
+        Some together, a power of 2 at most, read the numbers of a pixel in the order in which they lie in memory: a
+        pass over every second or fourth vector would leave most of the nearest cache unused.
         """
-        step = together * self.lanes
-        count = self.builder.sdiv(self.builder.add(channels, self.number(step - 1)), self.number(step))
+        builder, lanes = self.builder, self.number(self.lanes)
+        vectors = builder.sdiv(builder.add(channels, self.number(self.lanes - 1)), lanes)
+        done = self.number(0)
+        while together:
+            count = builder.sdiv(builder.sub(vectors, done), self.number(together))
 
-        def some(k, _):
-            first = self.builder.mul(k, self.number(step))
-            parts = []
-            for i in range(together):
-                begin = self.builder.add(first, self.number(i * self.lanes))
-                parts.append((begin, self.mask(self.builder.sub(channels, begin))))
-            body(*(parts if together > 1 else parts[0]))
-            return []
+            def some(k, _, done=done, together=together):
+                begin = builder.add(done, builder.mul(k, self.number(together)))
+                firsts = [builder.mul(builder.add(begin, self.number(i)), lanes) for i in range(together)]
+                body(*((first, self.mask(builder.sub(channels, first))) for first in firsts))
+                return []
 
-        self.loop(count, [], some)
+            self.loop(count, [], some)
+            done = builder.add(done, builder.mul(count, self.number(together)))
+            together //= 2
 
     def affine(self, x, mean, scale, beta):
         """Return (x - mean) * scale + beta, with the freedom that the kernels' compiler has."""
@@ -150,7 +153,7 @@ def max_pool_windows(typingctx, of, x, x_row, x_step, maps, mean, scale, beta, r
         places = ir.VectorType(_int32, emit.lanes)
 
         def with_map(maps):
-            emit.channel_vectors(channels, lambda first, mask: channel_vector(first, mask, maps))
+            emit.channel_vectors(channels, lambda part: channel_vector(*part, maps))
 
         def channel_vector(first, mask, maps):
             coefficients = []
@@ -239,7 +242,7 @@ def max_unpool_windows(typingctx, of, dy, y, where, relu, height, width, windows
 
             emit.loop(windows, [], window)
 
-        emit.channel_vectors(channels, channel_vector)
+        emit.channel_vectors(channels, lambda part: channel_vector(*part))
         return context.get_dummy_value()
 
     return types.void(of, *[types.int64] * 3, types.boolean, *[types.int64] * 7), codegen
@@ -285,7 +288,7 @@ def transpose_panels(typingctx, of, x, x_row, rows, columns, y):
                     place = builder.add(panel, builder.mul(builder.add(column, number(i)), number(2 * lanes)))
                     emit.store(vector, emit.address(y, place), everywhere)
 
-            emit.channel_vectors(columns, part)
+            emit.channel_vectors(columns, lambda vector: part(*vector))
             return []
 
         emit.loop(builder.sdiv(builder.add(rows, number(lanes - 1)), number(lanes)), [], square)
@@ -327,7 +330,7 @@ def add_taps(typingctx, of, x, x_k1, x_k0, first, step, width, n1, n0, y, column
             [total] = emit.loop(n1, [emit.load(target, mask)], line)
             emit.store(total, target, mask)
 
-        emit.channel_vectors(columns, part)
+        emit.channel_vectors(columns, lambda vector: part(*vector))
         return context.get_dummy_value()
 
     return types.void(of, *[types.int64] * 10), codegen
