@@ -1,7 +1,7 @@
 """Passes over the pixels of an image in the processor's vectors, for BatchNorm and what stands before it going back.
 
-As in `vector_ir.py` the channels are the outer loop, up to four vectors of them at a time, and all sums stay in registers
-until the last pixel has been added.
+As in `vector_ir.py` the channels are the outer loop, up to four vectors of them at a time, and all sums stay in
+registers until the last pixel has been added.
 
 Going back, a gradient dz comes from dy through a pooling and a ReLU. It is not written down for what only sums it up:
 a pass makes each vector of dz as it needs it, in one of two ways. Where nothing was pooled, or the windows overlap or
