@@ -16,18 +16,16 @@ from numba import types
 
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.batchnorm import (
-    PART_ROWS,
     affine_rows,
-    gradient_in_place,
+    image_gradient,
     image_gradient_sums,
     image_statistics,
-    scale_in_place,
+    image_sum,
 )
 from cnnlite.kernels.direct import direct_images
 from cnnlite.kernels.direct_input_gradient import direct_input_gradient
 from cnnlite.kernels.direct_kernel_gradient import direct_kernel_gradient
 from cnnlite.kernels.geometry import Window
-from cnnlite.kernels.matmul import add_up_rows
 from cnnlite.kernels.microkernel import block_address
 from cnnlite.kernels.pooling import average_pool_row, max_pool_backward_image, max_pool_row
 from cnnlite.kernels.threads import call, place_of
@@ -219,31 +217,28 @@ def _relu_in_place(y):
 
 
 @kernel
-def _unpool(dy, y, argmax, following, n, dz):
-    """Take dy of image n back through pooling and ReLU; dz (OH, OW, F) is written to."""
-    if following.pool == MAX_POOL:
-        max_pool_backward_image(dy[n], y[n], argmax[n], following.relu, following.window, dz)
-        return
-    _copy(dy[n].reshape(-1), dz.reshape(-1))
-    if following.relu:
-        _mask_in_place(dz.reshape(-1), y[n].reshape(-1))
-
-
-@kernel
-def _mask_in_place(dy, y):
-    """Make dy 0 where y, the output of a ReLU, is not above 0."""
-    for i in range(dy.size):
-        dy[i] = dy[i] if not y[i] <= 0 else 0
+def _side_by_side(dy, argmax, following, height, width):
+    """Return whether there were windows which lie wholly in an image of that size, side by side from its corner."""
+    window = following.window
+    plain = window.top == 0 and window.left == 0 and argmax.itemsize == 1
+    plain = plain and window.stride_h == window.height and window.stride_w == window.width
+    fits = dy.shape[1] * window.height <= height and dy.shape[2] * window.width <= width
+    return following.pool == MAX_POOL and plain and fits
 
 
 @kernel
 def gradient_sums_task(dy, y, argmax, z, mean, following, of_dy, of_product, unit):
-    """Sum up dz and dz (z - mean) over the pixels of one image."""
-    dz = np.empty_like(z[unit])
-    _unpool(dy, y, argmax, _following_of(following), unit, dz)
-    pixels, filters = z.shape[1] * z.shape[2], z.shape[3]
-    image_gradient_sums(dz.reshape(pixels, filters), z[unit].reshape(pixels, filters), mean, of_dy[unit],
-                        of_product[unit])
+    """Sum up dz and dz (z - mean) over the pixels of one image; dz is dy taken back through pooling and ReLU."""
+    following = _following_of(following)
+    image, places, relu, window = z[unit], argmax[unit], following.relu, following.window
+    gradient, result = dy[unit], y[unit]
+    if not _side_by_side(dy, argmax, following, z.shape[1], z.shape[2]):
+        places = places[:0]
+        if following.pool == MAX_POOL:
+            gradient = np.empty_like(image)
+            max_pool_backward_image(dy[unit], result, argmax[unit], relu, window, gradient)
+            relu = False
+    image_gradient_sums(gradient, result, places, relu, window, image, mean, of_dy[unit], of_product[unit])
 
 
 @kernel
@@ -255,30 +250,38 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
     begin, end = chunk * len(x) // chunks, (chunk + 1) * len(x) // chunks
     if len(sums):
         sums[chunk] = 0
-    if len(bias_sums):
-        bias_sums[chunk] = 0
+    total = np.zeros(filters)
     spectrum = np.zeros((POINTS if by_points else 0, channels, sums.shape[4]), x.dtype)
     changes = following.relu or following.pool != NO_POOL or len(scale) > 0 or len(z) > 0
     buffer = np.empty((images if changes else 0, oh, ow, filters), x.dtype)
+    side_by_side = _side_by_side(dy, argmax, following, oh, ow)
+    if not len(terms):
+        terms = np.ones((1, filters), x.dtype)
+        if len(scale):
+            terms[0] = scale
     for first in range(begin, end, images):
         last = min(end, first + images)
         dz = dy[first:last]
         if changes:
             dz = buffer[: last - first]
             for n in range(first, last):
-                _unpool(dy, y, argmax, following, n, dz[n - first])
-                rows = dz[n - first].reshape(oh * ow, filters)
-                if len(z):
-                    gradient_in_place(rows, z[n].reshape(oh * ow, filters), mean, terms)
-                    if following.first_relu:
-                        _mask_in_place(rows.reshape(-1), z[n].reshape(-1))
-                elif len(scale):
-                    scale_in_place(rows, scale)
-        if len(bias_sums):
+                target = dz[n - first]
+                image = z[n] if len(z) else target[:0]
+                gradient, relu, places = dy[n], following.relu, argmax[n]
+                if not side_by_side:
+                    places = places[:0]
+                    if following.pool == MAX_POOL:
+                        max_pool_backward_image(dy[n], y[n], argmax[n], relu, following.window, target)
+                        gradient, relu = target, False
+                image_gradient(gradient, y[n], places, relu, following.window, image, mean, terms,
+                               following.first_relu, target, total)
+        elif len(bias_sums):
             for i in range(len(dz)):
-                _add_rows(dz[i].reshape(oh * ow, filters), bias_sums[chunk])
+                image_sum(dz[i], total)
         _take_back(kernels, x[first:last], dz, weights, spectra, window, groups, spectrum, sums[chunk : chunk + 1],
                    dx[first:last])
+    if len(bias_sums):
+        bias_sums[chunk] = total
     if by_points:
         _add_spectrum(kernels, spectrum, window.height, sums[chunk])
 
@@ -316,16 +319,6 @@ def _add_spectrum(kernels, spectrum, taps, sums):
     source, target = dkernel.reshape(-1), sums.reshape(-1)
     for i in range(source.size):
         target[i] += source[i]
-
-
-@kernel
-def _add_rows(x, total):
-    """Add the rows of x to `total`, which is float64, in groups over which a sum in float32 is still good."""
-    partial = np.empty(x.shape[1], x.dtype)
-    for first in range(0, len(x), PART_ROWS):
-        add_up_rows(x[first : first + PART_ROWS], partial)
-        for j in range(partial.size):
-            total[j] += partial[j]
 
 
 @kernel
