@@ -194,7 +194,7 @@ class ConvBlock:
             scale = inv_std * norm.gamma_and_beta()[0]
         dx = conv.allocate("dx", x.shape) if fills_dx else None
         conv_block_backward(x, dy, conv.params["kernel"], geometry, following, out, scale, normalised,
-                            dkernel, dbias, dx)
+                            dkernel, dbias, dx, lambda shape, dtype: conv.allocate("sums", shape, dtype=dtype))
         return dx
 
     def backward_weights(self, dy: Array) -> None:

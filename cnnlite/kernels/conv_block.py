@@ -121,7 +121,7 @@ def conv_block_gradient_sums(dy, out, z, mean, following):
 
 
 def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, scale=None, normalised=None,
-                        dkernel=None, dbias=None, dx=None):
+                        dkernel=None, dbias=None, dx=None, allocate=np.empty):
     """Take dy, the gradient of what `conv_block` returned, back to the kernel, the bias and x.
 
     Args:
@@ -131,6 +131,8 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
         scale: (F,), where an affine map with constant coefficients followed, and no ReLU before it.
         normalised: (z, mean, terms) where z was normalised by its own statistics; see `combine_gradient_sums`.
         dkernel, dbias, dx: where to write the gradients; those that are None are not computed.
+        allocate: called with the shape and the dtype of the sums of all chunks. They are megabytes, of which each
+            page that is touched for the first time takes 2 us, so a training hands out the same ones again and again.
     """
     x, dy, plan = _plain(x), _plain(dy), _plan(x.shape, kernel.shape, geometry)
     kh, kw, group_channels, filters = kernel.shape
@@ -139,7 +141,7 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     pixels = len(x) * plan.oh * plan.ow
     chunks = max(1, min(len(x), CHUNKS, pixels // CHUNK_PIXELS))
     padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
-    sums = np.empty((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
+    sums = allocate((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
     bias_sums = np.empty((chunks if dbias is not None else 0, filters))
     nothing, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
     weights, spectra = (no_row, nothing) if dx is None else _weights(kernel, geometry, plan, backward=True)
