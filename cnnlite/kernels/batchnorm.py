@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from cnnlite.kernels._jit import kernel
-from cnnlite.kernels.batchnorm_ir import row_statistics, sum_gradient, sum_rows, write_gradient
+from cnnlite.kernels.batchnorm_ir import map_rows, row_statistics, sum_gradient, sum_rows, write_gradient
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.geometry import Window
 from cnnlite.kernels.threads import run
@@ -150,11 +150,10 @@ def image_statistics(x, means, m2s):
 
 
 @kernel
-def affine_rows(x, mean, scale, beta, y):
-    """y = (x − mean) scale + beta"""
-    for row in range(x.shape[0]):
-        for c in range(x.shape[1]):
-            y[row, c] = (x[row, c] - mean[c]) * scale[c] + beta[c]
+def affine_rows(x, mean, scale, beta, relu, y):
+    """y = (x − mean) scale + beta for x (rows, C), with 0 where that is not above 0 if there is a `relu`."""
+    map_rows(mean[0], x.ctypes.data, len(x), x.shape[1], True, mean.ctypes.data, scale.ctypes.data, beta.ctypes.data,
+             relu, y.ctypes.data)
 
 
 @kernel
@@ -228,7 +227,7 @@ def _statistics_task(x, means, m2s, unit):
 @kernel
 def _affine_task(x, mean, scale, beta, y, parts, unit):
     image, part = unit // parts, unit % parts
-    affine_rows(_part(x[image], part, parts), mean, scale, beta, _part(y[image], part, parts))
+    affine_rows(_part(x[image], part, parts), mean, scale, beta, False, _part(y[image], part, parts))
 
 
 @kernel

@@ -88,6 +88,44 @@ def row_statistics(typingctx, of, x, rows, channels, center, error, square):
     return types.void(of, *[types.int64] * 6), codegen
 
 
+@intrinsic
+def map_rows(typingctx, of, x, rows, channels, maps, mean, scale, beta, relu, y):
+    """Write to the rows y, which may be x, with `maps` (x - mean) * scale + beta; with `relu` 0 where not above 0."""
+
+    def codegen(context, builder, signature, args):
+        (_, x, rows, channels, maps, mean, scale, beta, relu, y) = args
+        emit = Emitter(builder, in_words(signature.args[0]))
+
+        def with_map(maps):
+            def channel_vectors(*parts):
+                def load(array, first, mask):
+                    return emit.load(emit.address(array, first), mask)
+
+                coefficients = [[load(array, *part) for array in (mean, scale, beta)] if maps else [] for part in parts]
+
+                def row(k, _):
+                    place = builder.mul(k, channels)
+                    for (first, mask), numbers in zip(parts, coefficients):
+                        here = builder.add(place, first)
+                        value = load(x, here, mask)
+                        value = emit.affine(value, *numbers) if maps else value
+                        emit.store(emit.zero_where(value, value, relu), emit.address(y, here), mask)
+                    return []
+
+                emit.loop(rows, [], row)
+
+            emit.channel_vectors(channels, channel_vectors, VECTORS_TOGETHER)
+
+        with builder.if_else(maps) as (mapped, plain):
+            with mapped:
+                with_map(True)
+            with plain:
+                with_map(False)
+        return context.get_dummy_value()
+
+    return types.void(of, *[types.int64] * 3, types.boolean, *[types.int64] * 3, types.boolean, types.int64), codegen
+
+
 class _Gradient:
     """Emits the loops over the pixels of dz, the gradient that comes back through pooling and ReLU."""
 

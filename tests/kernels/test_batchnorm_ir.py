@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnnlite import reference
+from cnnlite import kernels, reference
 from cnnlite.kernels.batchnorm import (
     image_gradient,
     image_gradient_sums,
@@ -11,6 +11,8 @@ from cnnlite.kernels.batchnorm import (
     new_statistics,
     part_count,
 )
+from cnnlite.kernels.conv_block import follow
+from cnnlite.kernels.conv_tasks import Following
 from cnnlite.kernels.geometry import Window
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.test_vector_ir import between_canaries
@@ -105,3 +107,25 @@ def test_parts_of_whole_lines_hold_every_pixel_once():
         image_sum(dz, total)
         for array in (sums[0][0].sum(axis=0), sums[1][0].sum(axis=0), total):
             np.testing.assert_array_equal(array, dz.sum(axis=(0, 1)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_map_and_a_relu_for_every_number_of_channels(dtype):
+    for channels in CHANNELS:
+        rng = np.random.default_rng(channels)
+        # Numbers of few bits, so that no rounding comes in, and what is not a number.
+        x = rng.integers(-9, 9, (2, 3, 5, channels)).astype(dtype)
+        x[1, 2, 3, rng.integers(channels)] = np.nan
+        x[0, 0, 0, rng.integers(channels)] = np.inf
+        affine = rng.choice([-1.0, 0.5, 2], (3, channels)).astype(dtype)
+        mapped = (x - affine[0]) * affine[1] + affine[2]
+        for relu in (False, True):
+            for maps, expected in ((affine, mapped), (affine[:0], x)):
+                y, intact = between_canaries(x.shape, dtype, channels % 3)
+                follow(x, maps, Following(False, relu), (y, np.empty((0, 0, 0, 0), np.uint8)))
+                np.testing.assert_array_equal(y, reference.relu(expected) if relu else expected)
+                assert intact()
+        y, intact = between_canaries(x.shape, dtype, channels % 3)
+        kernels.batchnorm_normalize(x, affine[0], affine[1], np.ones_like(affine[0]), affine[2], out=y)
+        np.testing.assert_array_equal(y, mapped)
+        assert intact()
