@@ -138,3 +138,25 @@ def assert_fused_is_unfused(model, x, seed=1):
     fused = everything(model, x, dy)
     assert_same_bits(fused, unfused(everything, model, x, dy))
     return fused
+
+
+WITH_ALL = [
+    ("Conv2D", dict(filters=33, kernel_size=3, activation="relu")),
+    ("BatchNorm", {}),
+    ("ReLU", {}),
+    ("MaxPool", {}),
+    ("Conv2D", dict(filters=17, kernel_size=2, padding="same")),
+    ("BatchNorm", {}),
+    ("ReLU", {}),
+    ("MaxPool", dict(pool_size=3, strides=1)),
+]
+
+
+def normal(*shape, seed=0, dtype="float32"):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def model_of(*stack, shape=(13, 12, 17), seed=0):
+    model = cnnlite.Sequential([cnnlite.Input(shape=shape), *stack])
+    randomise(model, seed)
+    return model

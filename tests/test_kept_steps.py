@@ -8,11 +8,7 @@ import pytest
 from cnnlite import Sequential, fusion, layers
 from cnnlite.layers.activation import Linear
 from cnnlite.layers.activation import ReLU as ReLULayer
-from tests.fused import randomise
-
-
-def normal(*shape):
-    return np.random.default_rng(0).normal(size=shape).astype("float32")
+from tests.fused import normal, randomise
 
 
 def small():

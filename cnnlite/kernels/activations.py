@@ -13,9 +13,7 @@ import numpy as np
 
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.threads import run
-
-CHUNK = 1 << 15  # elements a thread takes at a time; an array of one chunk isn't worth waking other threads
+from cnnlite.kernels.threads import CHUNK, chunk, chunks_of, run
 
 
 def _quiet():
@@ -36,15 +34,9 @@ def _run(task, inputs, out, *numbers):
         require(array, "the second array", first.shape, first.dtype, owner)
     require(out, "out", first.shape, first.dtype, owner)
     numbers = (out.dtype.type(value) for value in numbers)
-    run(task, -(-out.size // CHUNK), (*(x.reshape(-1) for x in inputs), out.reshape(-1), *numbers),
+    run(task, chunks_of(out.size), (*(x.reshape(-1) for x in inputs), out.reshape(-1), *numbers),
         alone=out.size <= CHUNK)
     return out
-
-
-@kernel
-def _chunk(x, unit):
-    """Return the numbers of a chunk. A loop over their places in x would not become vector instructions."""
-    return x[unit * CHUNK : (unit + 1) * CHUNK]
 
 
 # relu: y = max(x, 0)
@@ -57,7 +49,7 @@ def relu(x, out=None):
 
 @kernel
 def _relu(x, y, unit):
-    x, y = _chunk(x, unit), _chunk(y, unit)
+    x, y = chunk(x, unit), chunk(y, unit)
     for i in range(x.size):
         # "not <=" instead of ">", so that NaN passes.
         y[i] = x[i] if not x[i] <= 0 else 0
@@ -70,7 +62,7 @@ def relu_backward(dy, y, out=None):
 
 @kernel
 def _relu_backward(dy, y, dx, unit):
-    dy, y, dx = _chunk(dy, unit), _chunk(y, unit), _chunk(dx, unit)
+    dy, y, dx = chunk(dy, unit), chunk(y, unit), chunk(dx, unit)
     for i in range(y.size):
         dx[i] = dy[i] if not y[i] <= 0 else 0
 
@@ -85,7 +77,7 @@ def leaky_relu(x, negative_slope=0.2, out=None):
 
 @kernel
 def _leaky_relu(x, y, negative_slope, unit):
-    x, y = _chunk(x, unit), _chunk(y, unit)
+    x, y = chunk(x, unit), chunk(y, unit)
     for i in range(x.size):
         y[i] = x[i] if not x[i] <= 0 else negative_slope * x[i]
 
@@ -97,7 +89,7 @@ def leaky_relu_backward(dy, y, negative_slope=0.2, out=None):
 
 @kernel
 def _leaky_relu_backward(dy, y, dx, negative_slope, unit):
-    dy, y, dx = _chunk(dy, unit), _chunk(y, unit), _chunk(dx, unit)
+    dy, y, dx = chunk(dy, unit), chunk(y, unit), chunk(dx, unit)
     for i in range(y.size):
         dx[i] = dy[i] if not y[i] <= 0 else negative_slope * dy[i]
 
@@ -175,7 +167,7 @@ _GELU_SCALE = 2 * math.sqrt(2 / math.pi)
 
 @kernel
 def _gelu(x, y, unit):
-    x, y = _chunk(x, unit), _chunk(y, unit)
+    x, y = chunk(x, unit), chunk(y, unit)
     half, scale = x.dtype.type(0.5), x.dtype.type(-math.sqrt(0.5))
     for i in range(x.size):
         # erfc(-x / √2) and not 1 + erf(x / √2), which for x below -5 is nothing but rounding errors.
@@ -196,7 +188,7 @@ def gelu_backward(dy, x, approximate=False, out=None):
 
 @kernel
 def _gelu_backward(dy, x, dx, unit):
-    dy, x, dx = _chunk(dy, unit), _chunk(x, unit), _chunk(dx, unit)
+    dy, x, dx = chunk(dy, unit), chunk(x, unit), chunk(dx, unit)
     half, scale = x.dtype.type(0.5), x.dtype.type(-math.sqrt(0.5))
     density = x.dtype.type(1 / math.sqrt(2 * math.pi))
     for i in range(x.size):

@@ -12,9 +12,7 @@ import numpy as np
 
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.threads import run
-
-CHUNK = 1 << 15  # parameters a thread takes at a time
+from cnnlite.kernels.threads import CHUNK, chunk, chunks_of, run
 
 
 def _require(owner, p, g, optional=(), **slots):
@@ -28,13 +26,7 @@ def _require(owner, p, g, optional=(), **slots):
 
 def _run(task, arguments):
     p = arguments[0]
-    run(task, -(-p.size // CHUNK), arguments, alone=p.size <= 2 * CHUNK)
-
-
-@kernel
-def _chunk(x, unit):
-    """Return the numbers of a chunk. A loop over their places in x would not become vector instructions."""
-    return x[unit * CHUNK : (unit + 1) * CHUNK]
+    run(task, chunks_of(p.size), arguments, alone=p.size <= 2 * CHUNK)
 
 
 def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
@@ -51,7 +43,7 @@ def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
 
 @kernel
 def _sgd_task(p, g, momentum, learning_rate, beta, nesterov, decay, unit):
-    p, g, momentum = _chunk(p, unit), _chunk(g, unit), _chunk(momentum, unit)
+    p, g, momentum = chunk(p, unit), chunk(g, unit), chunk(momentum, unit)
     has_momentum = momentum.size > 0
     for i in range(p.size):
         change = -learning_rate * g[i]
@@ -81,9 +73,9 @@ def rmsprop_step(p, g, velocity, average_gradient, momentum, learning_rate, rho,
 @kernel
 def _rmsprop_task(p, g, velocity, average_gradient, momentum, learning_rate, rho, one_minus_rho, beta, epsilon, decay,
                   unit):
-    p, g = _chunk(p, unit), _chunk(g, unit)
-    velocity, momentum = _chunk(velocity, unit), _chunk(momentum, unit)
-    average_gradient = _chunk(average_gradient, unit)
+    p, g = chunk(p, unit), chunk(g, unit)
+    velocity, momentum = chunk(velocity, unit), chunk(momentum, unit)
+    average_gradient = chunk(average_gradient, unit)
     centered = average_gradient.size > 0
     has_momentum = momentum.size > 0
     for i in range(p.size):
@@ -120,8 +112,8 @@ def adam_step(p, g, momentum, velocity, velocity_hat, alpha, beta_1, beta_2, eps
 @kernel
 def _adam_task(p, g, momentum, velocity, velocity_hat, alpha, one_minus_beta_1, one_minus_beta_2, epsilon, decay,
                unit):
-    p, g = _chunk(p, unit), _chunk(g, unit)
-    momentum, velocity, velocity_hat = _chunk(momentum, unit), _chunk(velocity, unit), _chunk(velocity_hat, unit)
+    p, g = chunk(p, unit), chunk(g, unit)
+    momentum, velocity, velocity_hat = chunk(momentum, unit), chunk(velocity, unit), chunk(velocity_hat, unit)
     amsgrad = velocity_hat.size > 0
     for i in range(p.size):
         m = momentum[i] + one_minus_beta_1 * (g[i] - momentum[i])
@@ -147,7 +139,7 @@ def adagrad_step(p, g, accumulator, learning_rate, epsilon, decay):
 
 @kernel
 def _adagrad_task(p, g, accumulator, learning_rate, epsilon, decay, unit):
-    p, g, accumulator = _chunk(p, unit), _chunk(g, unit), _chunk(accumulator, unit)
+    p, g, accumulator = chunk(p, unit), chunk(g, unit), chunk(accumulator, unit)
     for i in range(p.size):
         s = accumulator[i] + g[i] * g[i]
         accumulator[i] = s

@@ -171,6 +171,20 @@ def run(task, units, args, alone=False):
         _run(share, place, units, args)
 
 
+CHUNK = 1 << 15  # numbers of a flat array that a thread takes at a time
+
+
+def chunks_of(size):
+    """Return into how many chunks a flat array of that size is cut."""
+    return -(-size // CHUNK)
+
+
+@kernel
+def chunk(x, unit):
+    """Return the numbers of a chunk. A loop over their places in x would not become vector instructions."""
+    return x[unit * CHUNK : (unit + 1) * CHUNK]
+
+
 @functools.cache
 def _share_address():
     return place_of(_share, (types.int64, types.int64, types.int64))[0]
