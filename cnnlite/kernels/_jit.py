@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numba
+from numba import types
 from numba.core import caching, sigutils
 from numba.core.ccallback import CFunc
 
@@ -89,8 +90,18 @@ def kernel(function=None, *, parallel=False):
                           no_cfunc_wrapper=True)(function)
     # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
     compiled.compile = held_back_interrupts()(compiled.compile)
+    compiled.get_call_template = _without_literals(compiled.get_call_template)
     _keep_on_disk(compiled, function)
     return compiled
+
+
+def _without_literals(get_call_template):
+    """Return it for calls in which the literal 0 is an int64 like others: to numba it is a type, to be compiled for."""
+
+    def template(args, kws):
+        return get_call_template(tuple(map(types.unliteral, args)), kws)
+
+    return template
 
 
 def c_callback(function, signature):

@@ -76,7 +76,9 @@ def _add_turned(block, x, dy, window, sums):
             copy_window(x[i], 0, -window.top, window.left, buffer[:numbers].reshape(height, width, c))
             source = buffer.ctypes.data
         elif i == len(x) - 1:
-            buffer[:numbers] = x[i].reshape(-1)
+            given = x[i].reshape(-1)
+            for j in range(numbers):
+                buffer[j] = given[j]
             source = buffer.ctypes.data
         for ky in range(kh):
             for column in range(0, run, 2 * lanes):
