@@ -9,7 +9,7 @@ import difflib
 import math
 import numbers
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -107,6 +107,8 @@ def float_array(x: ArrayLike, dtype: DTypeLike | None, name: str, owner: str) ->
     Integers and booleans are converted, as Keras does; text, objects and complex numbers are a TypeError,
     ragged lists a ValueError.
     """
+    if is_prepared(x, dtype):
+        return x
     try:
         x = np.asarray(x)
     except ValueError as error:
@@ -119,3 +121,8 @@ def float_array(x: ArrayLike, dtype: DTypeLike | None, name: str, owner: str) ->
     # A copy costs less than what numba would do: compile every kernel again for arrays that can't be written to,
     # or whose numbers lie at odd addresses.
     return x if x.flags.writeable and x.flags.aligned else x.copy()
+
+
+def is_prepared(x: Any, dtype: DTypeLike | None) -> TypeGuard[Array]:
+    """Return whether x is an array as `float_array` returns it."""
+    return type(x) is np.ndarray and dtype is not None and x.dtype == dtype and x.flags.carray and x.ndim > 0

@@ -15,15 +15,15 @@ gradients, and each can be run, inspected and checked on its own.
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cnnlite import kernels
+from cnnlite.arguments import is_prepared
 from cnnlite.kernels.batchnorm import combine_gradient_sums, combine_statistics
 from cnnlite.kernels.conv_block import Geometry, conv_block, conv_block_backward, conv_block_gradient_sums, follow
 from cnnlite.kernels.conv_tasks import AVERAGE_POOL, MAX_POOL, Following
@@ -36,12 +36,19 @@ from cnnlite.layers.base import Layer
 from cnnlite.layers.batchnorm import BatchNorm
 from cnnlite.layers.conv2d import Conv2D
 from cnnlite.layers.max_pool import MaxPool
-from cnnlite.types import Array, ArrayLike, Shape
+from cnnlite.types import Array, Shape
 
 # An image of a block is one thread's. So few and large images run layer by layer, where threads share an image.
 FEW, LARGE = 4, 1 << 18
 
+MOST_SHAPES = 64  # of batches that a block keeps what follows from
+
 _is_on = ContextVar("fusion", default=kernels.COMPILED)
+
+
+def is_on() -> bool:
+    """Return whether layers run as one here: compiled, and not within `disabled()`."""
+    return _is_on.get()
 
 
 @contextlib.contextmanager
@@ -56,7 +63,7 @@ def disabled() -> Iterator[None]:
 
 def steps(layers: list[Layer], training: bool) -> list[Any]:
     """Return the layers in their order, with a block in the place of those that run as one."""
-    if not _is_on.get():
+    if not is_on():
         return list(layers)
     result: list[Any] = []
     rest = list(layers)
@@ -124,22 +131,28 @@ class ConvBlock:
     def __init__(self, layers: list[Any], first_relu: bool, norm: Any, relu: bool, pool: Any) -> None:
         self.layers, self.conv, self.norm, self.pool = layers, layers[0], norm, pool
         self.first_relu, self.relu = first_relu, relu
+        self._shapes: dict[Shape, _Shapes] = {}
         self._memory: Any = None
 
     def walk(self) -> Iterator[Layer]:
         for layer in self.layers:
             yield from layer.walk()
 
-    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+    def forward(self, x: Any, training: bool = False) -> Array:
         conv, norm = self.conv, self.norm
-        x = np.asarray(conv.prepare(x))
-        z_shape = conv.output_image_shape(*x.shape)
-        if not training and len(x) < FEW and math.prod(z_shape) > LARGE:
+        shapes = self._shapes.get(x.shape) if is_prepared(x, conv.dtype) else None
+        if shapes is None:
+            x = conv.prepare(x)
+            shapes = self._shapes_for(x.shape)
+        z_shape, following = shapes.z, shapes.following
+        if not training and shapes.few_and_large:
             for layer in self.layers:
                 x = np.asarray(layer.forward(x))
             return x
-        following, y, argmax = self._following(z_shape, training)
-        arguments = (x, conv.params["kernel"], conv.params.get("bias"), self._geometry(x))
+        top = self.layers[-1]
+        y = top.allocate("y", shapes.y, training)
+        argmax = top.allocate("argmax", shapes.argmax, training, shapes.argmax_dtype)
+        arguments = (x, conv.params["kernel"], conv.params.get("bias"), shapes.geometry)
         learning = norm is not None and training and norm.trainable
         if not learning:
             affine = inv_std = None
@@ -158,7 +171,7 @@ class ConvBlock:
             follow(z, self._affine(mean, inv_std), following, (y, argmax))
             normalised = (z, mean, rows)
         if training:
-            self._memory = (x, following, (y, argmax), inv_std, normalised)
+            self._memory = (x, shapes.geometry, following, (y, argmax), inv_std, normalised)
             for layer in self.walk():
                 layer._memory = None  # it would be that of another pass
         return y
@@ -167,7 +180,7 @@ class ConvBlock:
         conv, norm = self.conv, self.norm
         if self._memory is None:
             raise ValueError(f"{conv.name}: backward needs a forward pass in training mode before it. The last failed.")
-        x, following, out, inv_std, normalised = self._memory
+        x, geometry, following, out, inv_std, normalised = self._memory
         dy = self.layers[-1].prepare_gradient(dy, out[0].shape)
         dkernel, dbias = (conv.grads["kernel"], conv.grads.get("bias")) if conv.trainable else (None, None)
         scale = terms = None
@@ -180,40 +193,50 @@ class ConvBlock:
         elif norm is not None:
             scale = inv_std * norm.gamma_and_beta()[0]
         dx = conv.allocate("dx", x.shape) if fills_dx else None
-        conv_block_backward(x, dy, conv.params["kernel"], self._geometry(x), following, out, scale, normalised,
+        conv_block_backward(x, dy, conv.params["kernel"], geometry, following, out, scale, normalised,
                             dkernel, dbias, dx)
         return dx
 
     def backward_weights(self, dy: Array) -> None:
         self.backward(dy, fills_dx=False)
 
-    def _geometry(self, x: Array) -> Geometry:
-        strides, pads, dilation = self.conv.geometry(x)
-        return Geometry(strides, pads, dilation, self.conv.groups)
-
     def _affine(self, mean: Array, inv_std: Array) -> Array:
         """Return the mean, the scale and the beta of the map of the BatchNorm."""
         gamma, beta = self.norm.gamma_and_beta()
         return np.stack([mean, inv_std * gamma, beta])
 
-    def _following(self, z_shape: Shape, training: bool) -> tuple[Following, Array, Array]:
-        """Return what follows the convolution, and arrays y and argmax for its result."""
+    def _shapes_for(self, x_shape: Shape) -> _Shapes:
+        if len(self._shapes) >= MOST_SHAPES:
+            self._shapes.clear()
+        shapes = self._shapes[x_shape] = self._work_out(x_shape)
+        return shapes
+
+    def _work_out(self, x_shape: Shape) -> _Shapes:
         conv, pool = self.conv, self.pool
+        z_shape = conv.output_image_shape(*x_shape)
+        strides, pads, dilation = conv.geometry(x_shape)
+        geometry = Geometry(strides, pads, dilation, conv.groups)
+        few_and_large = x_shape[0] < FEW and math.prod(z_shape) > LARGE
         if pool is None:
-            y = conv.allocate("y", z_shape, training)
-            return Following(self.first_relu, self.relu), y, np.empty((0, 0, 0, 0), np.uint8)
+            following = Following(self.first_relu, self.relu)
+            return _Shapes(geometry, z_shape, following, z_shape, (0, 0, 0, 0), np.dtype(np.uint8), few_and_large)
+        n, height, width, filters = z_shape
         kind = MAX_POOL if type(pool) is MaxPool else AVERAGE_POOL
-        following, shape, places = _pooling(self.first_relu, self.relu, kind, pool.pool_size, pool.strides,
-                                            pool.padding, pool.name, z_shape)
-        argmax = pool.allocate("argmax", shape if kind == MAX_POOL else (0, 0, 0, 0), training, places)
-        return following, pool.allocate("y", shape, training), argmax
+        size, strides, padding = pool.pool_size, pool.strides, pool.padding
+        y_shape = (n, *window_output_size(height, width, size, strides, padding, (1, 1), pool.name), filters)
+        window = window_of(size, strides, window_pads(height, width, size, strides, padding))
+        following = Following(self.first_relu, self.relu, kind, window)
+        argmax_shape = y_shape if kind == MAX_POOL else (0, 0, 0, 0)
+        return _Shapes(geometry, z_shape, following, y_shape, argmax_shape, argmax_dtype(size), few_and_large)
 
 
-@functools.lru_cache(maxsize=1024)
-def _pooling(first_relu: bool, relu: bool, kind: int, size: Any, strides: Any, padding: str, name: str,
-             z_shape: Shape) -> tuple[Following, Shape, Any]:
-    """Return what follows, the shape of the pooled images, and the type of the places of the maxima."""
-    n, height, width, filters = z_shape
-    pooled = window_output_size(height, width, size, strides, padding, (1, 1), name)
-    window = window_of(size, strides, window_pads(height, width, size, strides, padding))
-    return Following(first_relu, relu, kind, window), (n, *pooled, filters), argmax_dtype(size)
+class _Shapes(NamedTuple):
+    """What follows from the shape of the images that a block gets: where the windows go, and the shapes of results."""
+
+    geometry: Geometry
+    z: Shape
+    following: Following
+    y: Shape
+    argmax: Shape
+    argmax_dtype: Any
+    few_and_large: bool

@@ -65,22 +65,21 @@ class ModelWeights(Layer):
 
     def parameters(self) -> FlatParameters:
         """Return the `FlatParameters` that all the model's trainable weights and their gradients live in."""
-        named_layers = self.named_layers()
-        if self._flat is None or not self._flat.holds(named_layers):
-            self._flat = FlatParameters(named_layers)
+        if self._flat is None or not self._flat.holds(self.walk()):
+            self._flat = FlatParameters(self.named_layers())
         return self._flat
 
     def regularization_loss(self) -> float:
         """Return the sum of the penalties of all trainable layers' regularizers."""
         return float(sum(
             penalty(layer.params[key])
-            for _, layer in self.named_layers() if layer.trainable
+            for layer in self.walk() if layer.regularizers and layer.trainable
             for key, penalty in layer.regularizers.items()
         ))
 
     def add_regularization_gradients(self) -> None:
         """Add the derivative of `regularization_loss` to the gradients."""
-        for _, layer in self.named_layers():
-            if layer.trainable:
+        for layer in self.walk():
+            if layer.regularizers and layer.trainable:
                 for key, penalty in layer.regularizers.items():
                     layer.grads[key] += penalty.gradient(layer.params[key])

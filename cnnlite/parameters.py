@@ -9,7 +9,7 @@ average of weights or an exchange between processes is one pass over one array, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -56,16 +56,15 @@ class FlatParameters:
                 view[...] = arrays[key]
                 arrays.bind(key, view)
 
-    def holds(self, named_layers: Sequence[tuple[str, Layer]]) -> bool:
+    def holds(self, layers: Iterable[Layer]) -> bool:
         """Return whether this vector still is where the weights of these layers live.
 
         A layer that is shared moves into the vector of the model that was trained last.
         """
-        places = [(layer, key) for _, layer in named_layers for key in layer.params]
-        return len(places) == len(self._places) and all(
-            mine is layer and key == my_key
-            and layer.params[key].base is self.vector and layer.grads[key].base is self.gradient
-            for (layer, key), (mine, my_key) in zip(places, self._places)
+        places = [(layer, key) for layer in layers for key in layer._params]
+        return places == self._places and all(
+            layer._params[key].base is self.vector and layer._grads[key].base is self.gradient
+            for layer, key in places
         )
 
     def trainable_segments(self) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from cnnlite import fusion, saving
 from cnnlite.architecture import describe, rebuild
 from cnnlite.arguments import float_array
 from cnnlite.layers.activation import ActivationLayer
-from cnnlite.layers.base import Layer
+from cnnlite.layers.base import Layer, last_change
 from cnnlite.layers.input import InputLayer
 from cnnlite.summary import summary_table
 from cnnlite.training import Trainer
@@ -57,6 +58,7 @@ class Sequential(Trainer):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
+        self._kept_steps: dict[Any, Any] = {}
         if isinstance(layers, Layer):
             raise TypeError(f"{self.name}: layers must be a list. Received: {layers!r}. Write [layer].")
         for layer in layers or []:
@@ -162,7 +164,7 @@ class Sequential(Trainer):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for a batch x; with `training=True` the layers remember what backward needs."""
-        return self._run(fusion.steps(self.inner_layers, training), self.prepare(x), training)
+        return self._run(self._steps(self.inner_layers, training), self.prepare(x), training)
 
     def backward(self, dy: Array) -> Array:
         """Take d loss / d output, fill the gradients of all layers and return d loss / d input."""
@@ -189,6 +191,18 @@ class Sequential(Trainer):
                 dy = step.backward(dy)
             else:
                 step.backward_weights(dy)
+
+    def _steps(self, layers: list[Layer], training: bool) -> list[Any]:
+        """Return what `fusion.steps` does, which is worked out only if any layer has changed since the last time."""
+        key = training, len(layers), fusion.is_on()
+        change = last_change()
+        kept = self._kept_steps.get(key)
+        if kept is None or kept[0] is not change or kept[1] != layers:
+            kept = self._kept_steps[key] = (change, list(layers), fusion.steps(layers, training))
+        # A block remembers a training pass, which must end with that pass and not with the model.
+        if not training:
+            return kept[2]
+        return [copy.copy(step) if isinstance(step, fusion.ConvBlock) else step for step in kept[2]]
 
     def _run(self, steps: list[Any], x: Array, training: bool) -> Array:
         if training:
@@ -222,7 +236,7 @@ class Sequential(Trainer):
 
         From the logits a cross-entropy is exact where the probabilities have already been rounded to 0 or 1.
         """
-        x = self._run(fusion.steps(self.inner_layers[:-1], training), self.prepare(x), training)
+        x = self._run(self._steps(self.inner_layers[:-1], training), self.prepare(x), training)
         if training:
             self._steps_that_ran().append(self._top)
         return self._top.preactivation(x, training=training)

@@ -46,8 +46,8 @@ class Trainer(Evaluator):
         """
         loss, fused = self._fused_loss()
         z = self.forward_logits(x, training=True) if fused else self.forward(x, training=True)
-        value = loss(y, z, sample_weight) + self.regularization_loss()
-        dz = loss.backward(y, z, sample_weight)
+        value, dz = loss.value_and_gradient(y, z, sample_weight)
+        value += self.regularization_loss()
         self.backward_weights(dz, from_logits=fused)
         self.add_regularization_gradients()
         with held_back_interrupts():

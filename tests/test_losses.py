@@ -331,3 +331,42 @@ def test_the_mean_of_float32_losses_is_summed_in_float64():
     y_pred = np.ones(3000, np.float32)
     y_pred[::2] = 1e4
     assert losses.MeanSquaredError()(np.zeros(3000), y_pred) == (1e8 + 1) / 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size"])
+@pytest.mark.parametrize("kind", [losses.CategoricalCrossentropy, losses.SparseCategoricalCrossentropy])
+def test_value_and_gradient_have_the_bits_of_the_two_alone(kind, reduction, smoothing, weighted, dtype):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(7, 3, 5)).astype(dtype) * 20
+    y[0, 0] = np.nan
+    y[1, 1, 2] = np.inf
+    classes = rng.integers(0, 5, (7, 3))
+    labels = classes if kind is losses.SparseCategoricalCrossentropy else np.eye(5)[classes]
+    weight = rng.uniform(size=7) if weighted else None
+    for from_logits in (True, False):
+        loss = kind(from_logits=from_logits, label_smoothing=smoothing, reduction=reduction)
+        value, gradient = loss.value_and_gradient(labels, y, weight)
+        np.testing.assert_array_equal(value, loss(labels, y, weight))
+        expected = loss.backward(labels, y, weight)
+        np.testing.assert_array_equal(gradient, expected)
+        assert gradient.dtype == expected.dtype
+
+
+def test_a_gradient_of_a_subclass_is_the_one_that_trains():
+    class Doubled(losses.SparseCategoricalCrossentropy):
+        def gradient(self, y_true, y_pred):
+            return 2 * super().gradient(y_true, y_pred)
+
+    y, labels = np.random.default_rng(0).normal(size=(4, 3)), np.array([0, 1, 2, 0])
+    plain = losses.SparseCategoricalCrossentropy(from_logits=True).backward(labels, y)
+    _, gradient = Doubled(from_logits=True).value_and_gradient(labels, y)
+    np.testing.assert_array_equal(gradient, 2 * plain)
+
+
+def test_value_and_gradient_of_losses_one_by_one_is_refused():
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+    with pytest.raises(ValueError, match="reduction='none'"):
+        loss.value_and_gradient([0], np.zeros((1, 3)))

@@ -28,6 +28,7 @@ from cnnlite.kernels.conv_tasks import (
     add_chunks,
     backward_task,
     band_task,
+    flat,
     follow_task,
     forward_task,
     gradient_sums_task,
@@ -87,7 +88,7 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     z = np.empty((0, plan.oh, plan.ow, filters), x.dtype) if z is None else z
     y, argmax = _nothing(x.dtype) if out is None else out
     affine = np.empty((0, filters), x.dtype) if affine is None else affine
-    arguments = (x, kernels_for(x.dtype), weights, spectra, start, plan.window, groups, z)
+    arguments = (x, kernels_for(x.dtype), weights, spectra, start, tuple(plan.window), groups, z)
     alone = plan.work < SMALL
     if n < CHUNKS and not alone and len(z) and not statistics and out is None:
         # A band begins with a tile, so that its bits are those of the whole image.
@@ -98,14 +99,14 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
             run(moderate_task, n * x.shape[1], (x, are_moderate))
         run(band_task, n * bands, (*arguments, are_moderate, height, bands))
     else:
-        rest = (*sums, affine, following, y, argmax, plan.images)
+        rest = (*sums, affine, flat(following), y, argmax, plan.images)
         run(forward_task, -(-n // plan.images), (*arguments, *rest), alone)
     return sums
 
 
 def follow(z, affine, following, out):
     """Do what follows a z that was kept: (z - mean) * scale + beta, ReLU and pooling into out = (y, argmax)."""
-    run(follow_task, len(z), (z, affine, following, *out))
+    run(follow_task, len(z), (z, affine, flat(following), *out))
 
 
 def conv_block_gradient_sums(dy, out, z, mean, following):
@@ -114,7 +115,7 @@ def conv_block_gradient_sums(dy, out, z, mean, following):
     dz is dy taken back through pooling and the last ReLU; out is (y, argmax) of the forward pass.
     """
     sums = new_statistics((len(z), z.shape[1] * z.shape[2], z.shape[3]))
-    run(gradient_sums_task, len(z), (dy, *out, z, mean, following, *sums))
+    run(gradient_sums_task, len(z), (dy, *out, z, mean, flat(following), *sums))
     return sums
 
 
@@ -144,9 +145,9 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     y, argmax = _nothing(x.dtype) if out is None else out
     z, mean, terms = (nothing, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
     by_points = dkernel is not None and plan.by_points
-    arguments = (x, kernels_for(x.dtype), dy, y, argmax, following, no_row if scale is None else scale,
-                 z, mean, terms, plan.oh, plan.ow, weights, spectra, plan.window, groups, by_points, sums, bias_sums,
-                 nothing if dx is None else dx, plan.images, chunks)
+    arguments = (x, kernels_for(x.dtype), dy, y, argmax, flat(following), no_row if scale is None else scale,
+                 z, mean, terms, plan.oh, plan.ow, weights, spectra, tuple(plan.window), groups, by_points, sums,
+                 bias_sums, nothing if dx is None else dx, plan.images, chunks)
     work = plan.work * ((dkernel is not None) + (dx is not None))
     run(backward_task, chunks, arguments, alone=work < SMALL)
     if dkernel is not None:
@@ -169,6 +170,7 @@ class Plan(NamedTuple):
     by_points: bool  # whether it goes by Winograd's method, forward and back
     images: int  # how many to take at a time
     work: float  # additions and multiplications
+    forms: tuple  # the names of the weights as `direct.py` takes them, forward and back
 
 
 @functools.lru_cache(maxsize=1024)
@@ -185,7 +187,8 @@ def _plan(x_shape, kernel_shape, geometry):
         images = -(-UNIT_TILES // max(1, -(-oh // outputs) * -(-ow // outputs)))
     images = max(1, min(images, n // CHUNKS))
     window = window_of((kh, kw), strides, pads, dilation)
-    return Plan(oh, ow, window, by_points, images, 2.0 * n * oh * ow * kh * kw * channels * filters)
+    forms = tuple(f"{way} {geometry} {ow}" for way in ("direct", "direct, back"))
+    return Plan(oh, ow, window, by_points, images, 2.0 * n * oh * ow * kh * kw * channels * filters, forms)
 
 
 def _weights(kernel, geometry, plan, backward=False):
@@ -205,12 +208,12 @@ def _weights(kernel, geometry, plan, backward=False):
             return np.empty((0, 0, 0, 0), kernel.dtype)
         return winograd_weights(kernel, backward, out if out is not None and len(out) else None)
 
-    anew = plan.work >= SMALL
     # With spectra too, the others are wanted: for images that are not moderate.
-    weights = packed(kernel, ("direct", backward, geometry, plan.ow), pack_directly, anew)
+    forms = [(plan.forms[backward], pack_directly)]
     if plan.by_points:
-        return weights, packed(kernel, ("spectra", backward), pack_spectra, anew)
-    return weights, np.empty((0, 0, 0, 0), kernel.dtype)
+        forms.append((("spectra", backward), pack_spectra))
+    weights, *spectra = packed(kernel, forms, anew=plan.work >= SMALL)
+    return weights, spectra[0] if spectra else _nothing(kernel.dtype)[0]
 
 
 def padded_bias(bias, filters, groups, dtype):

@@ -1,8 +1,10 @@
 """What the threads do in `conv_block.py`: tasks on a few images, forward and back.
 
 A task takes arrays of the whole batch and the number of the unit that is its own. What is switched off comes as an
-array of no size. Windows and `Following` are passed as they are; heavy kernels are called by their places, so
-that they are compiled once.
+array of no size. Heavy kernels are called by their places, so that they are compiled once.
+
+From Python, a `Window`, a `Following` and the `Kernels` come as plain tuples (`flat`), of which each task makes them
+again: numba takes 0.1 us for a number of a named tuple on its way in, and hardly anything for one of a plain tuple.
 """
 
 import functools
@@ -50,6 +52,16 @@ class Following(NamedTuple):
     window: Window = Window(1, 1)
 
 
+def flat(following):
+    """Return a `Following` as plain tuples."""
+    return (*following[:3], tuple(following.window))
+
+
+@kernel
+def _following_of(parts):
+    return Following(parts[0], parts[1], parts[2], Window(*parts[3]))
+
+
 class Kernels(NamedTuple):
     """Where the kernels are that the tasks call: addresses, and places for `call`."""
 
@@ -65,11 +77,11 @@ class Kernels(NamedTuple):
 
 @functools.cache
 def kernels_for(dtype):
-    """Return the `Kernels` for arrays of a dtype."""
+    """Return the `Kernels` for arrays of a dtype, as a plain tuple."""
     number, real, window = types.int64, numba.from_dtype(dtype), numba.typeof(Window(1, 1))
     before = types.UniTuple(number, 2)
     row, images, points = (types.Array(real, axes, "C") for axes in (1, 4, 3))
-    return Kernels(
+    return tuple(Kernels(
         block_address(dtype),
         transform_address(dtype),
         place_of(direct_images, (number, images, row, row, window, number, images)),
@@ -78,7 +90,7 @@ def kernels_for(dtype):
         place_of(winograd_images, (number, number, images, number, number, images, row, number, before, images)),
         place_of(winograd_backward, (number, number, images, images, images, number, before, points, images)),
         place_of(winograd_kernel_gradient_end, (number, points, number, images)),
-    )
+    ))
 
 
 # Forward.
@@ -105,6 +117,7 @@ def _convolve(kernels, x, weights, spectra, start, window, groups, y):
 def forward_task(x, kernels, weights, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
                  images, unit):
     """Compute a unit of so many images; z, means and m2s, and y and argmax are written where they have a size."""
+    kernels, window, following = Kernels(*kernels), Window(*window), _following_of(following)
     first, last = unit * images, min(len(x), (unit + 1) * images)
     _, oh, ow, filters = z.shape
     part = z[first:last] if len(z) else np.empty((last - first, oh, ow, filters), x.dtype)
@@ -128,6 +141,7 @@ def moderate_task(x, result, unit):
 @kernel
 def band_task(x, kernels, weights, spectra, start, window, groups, z, are_moderate, height, bands, unit):
     """Compute a band of rows of an image, which is a smaller image; it begins at a multiple of `height`."""
+    kernels, window = Kernels(*kernels), Window(*window)
     n, band, h, oh = unit // bands, unit % bands, x.shape[1], z.shape[1]
     pieces = (oh + height - 1) // height
     first, last = band * pieces // bands * height, min(oh, (band + 1) * pieces // bands * height)
@@ -150,7 +164,7 @@ def band_task(x, kernels, weights, spectra, start, window, groups, z, are_modera
 @kernel
 def follow_task(z, affine, following, y, argmax, unit):
     """Do what follows z for one image."""
-    _follow_images(z[unit : unit + 1], affine, following, y, argmax, unit)
+    _follow_images(z[unit : unit + 1], affine, _following_of(following), y, argmax, unit)
 
 
 @kernel
@@ -226,7 +240,7 @@ def _mask_in_place(dy, y):
 def gradient_sums_task(dy, y, argmax, z, mean, following, of_dy, of_product, unit):
     """Sum up dz and dz (z - mean) over the pixels of one image."""
     dz = np.empty_like(z[unit])
-    _unpool(dy, y, argmax, following, unit, dz)
+    _unpool(dy, y, argmax, _following_of(following), unit, dz)
     pixels, filters = z.shape[1] * z.shape[2], z.shape[3]
     image_gradient_sums(dz.reshape(pixels, filters), z[unit].reshape(pixels, filters), mean, of_dy[unit],
                         of_product[unit])
@@ -236,6 +250,7 @@ def gradient_sums_task(dy, y, argmax, z, mean, following, of_dy, of_product, uni
 def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
                   groups, by_points, sums, bias_sums, dx, images, chunks, chunk):
     """Take one chunk of the images back, so many at a time; sums and bias_sums have a place for each chunk."""
+    kernels, window, following = Kernels(*kernels), Window(*window), _following_of(following)
     filters, channels = dy.shape[3], x.shape[3]
     begin, end = chunk * len(x) // chunks, (chunk + 1) * len(x) // chunks
     if len(sums):

@@ -7,7 +7,7 @@ import numpy as np
 
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address, call_block, lanes
+from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address, call_block
 from cnnlite.kernels.packing import packed
 from cnnlite.kernels.threads import run
 from cnnlite.kernels.vector_ir import transpose_panels
@@ -19,8 +19,8 @@ ROWS_A_SUM = 256  # rows that are added up before their sum joins the others
 
 
 def panel_width(dtype):
-    """Return how many columns one tile covers: two vectors."""
-    return 2 * lanes(dtype)
+    """Return how many columns of that NumPy dtype one tile covers: two vectors."""
+    return 2 * VECTOR_BYTES // dtype.itemsize
 
 
 def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
@@ -41,20 +41,23 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
     out = np.empty((m, n), a.dtype) if out is None else out
     require(out, "out", (m, n), a.dtype, "matmul")
     start = padded_columns(bias, n, a.dtype)
-    alone = 2 * m * n * k < SMALL
+    alone, width = 2 * m * n * k < SMALL, panel_width(a.dtype)
     a_i, a_k = (1, m) if transpose_a else (k, 1)
-    if transpose_b or n % lanes(a.dtype):
+    if transpose_b or n % (width // 2):
         b_j, b_k = (k, 1) if transpose_b else (1, n)
 
         def pack(b, out):
             return pack_panels(b, k, n, b_k, b_j, out=out)
 
         # In a @ b and a @ b.T, b are weights, which come again. In a.T @ b it is a gradient.
-        b = pack(b, None) if transpose_a else packed(b, ("matmul", transpose_b), pack, anew=not alone)
-        b_panel, b_k = k * panel_width(a.dtype), panel_width(a.dtype)
+        if transpose_a:
+            b = pack(b, None)
+        else:
+            (b,) = packed(b, [("transposed matrix" if transpose_b else "matrix", pack)], anew=not alone)
+        b_panel, b_k = k * width, width
     else:
-        b_panel, b_k = panel_width(a.dtype), n
-    units = -(-n // panel_width(a.dtype)) * -(-m // ROWS_A_UNIT)
+        b_panel, b_k = width, n
+    units = -(-n // width) * -(-m // ROWS_A_UNIT)
     arguments = (a.reshape(-1), block_address(a.dtype), a_i, a_k, b.reshape(-1), b_panel, b_k, start, out, m, n, k)
     run(_matmul_task, units, arguments, alone)
     return out
@@ -104,8 +107,10 @@ def product_block(block, rows, columns, c, c_place, c_i, start, start_place, sta
 
 
 def padded_columns(bias, n, dtype):
-    """Return the bias (or zeros) with zeros up to a whole number of panels: what the sums start from."""
+    """Return the bias (or zeros) with zeros up to a whole number of panels: what sums start from. Don't write to it."""
     width = panel_width(dtype)
+    if bias is not None and n % width == 0 and bias.flags.carray:
+        return bias
     padded = np.zeros(-(-n // width) * width, dtype)
     if bias is not None:
         padded[:n] = bias

@@ -64,11 +64,6 @@ else:  # SSE or NEON: 4 lanes
 _int64 = ir.IntType(64)
 
 
-def lanes(dtype):
-    """Return how many numbers of that dtype a vector holds."""
-    return VECTOR_BYTES // np.dtype(dtype).itemsize
-
-
 def _constant(value):
     return ir.Constant(_int64, value)
 

@@ -1,7 +1,7 @@
 """Weights in the form in which a kernel reads them, kept from call to call and made anew when they have changed.
 
 Packing weights costs more than a single image does (W1: 80 us beside 50), and in training it would allocate anew
-in each step. So the packed form is kept for each array of weights, beside a copy of the array by which a change is
+in each step. So the packed forms are kept for each array of weights, beside a copy of the array by which a change is
 found. That is exact, whoever changed the weights and however, and costs one pass over them.
 """
 
@@ -14,41 +14,50 @@ _kept: dict = {}
 _lock = threading.Lock()
 
 
-def packed(weights, form, pack, anew=False):
-    """Return `pack(weights, out)`, or what it returned before if the weights are what they were.
+def packed(weights, forms, anew=False):
+    """Return [pack(weights, out) for each of the forms], or what they were before if the weights have not changed.
 
     Args:
-        weights: a C-contiguous array of which the packed form is asked for again and again.
-        form: a name for the form, and whatever else but the array it depends on.
-        pack: called with the weights and the array that it returned before, to be written to, or None.
+        weights: a C-contiguous array of which packed forms are asked for again and again.
+        forms: pairs (form, pack): a name that tells the form, and whatever else but the array it depends on; and a
+            function, called with the weights and the array that it returned before, to be written to, or None.
         anew: pack without asking whether anything changed, into the same memory: beside much work that is cheaper.
     """
-    key = id(weights), form
     # One thread at a time: another one must not take what this one is just writing.
     with _lock:
-        entry = _kept.get(key)
+        entry = _kept.get(id(weights))
         try:
             if entry is None or entry.weights() is not weights:
-                entry = _kept[key] = _Entry(weights, key)
-            if anew:
-                entry.copy = None
-            elif entry.copy is None:
-                entry.copy = weights.copy()
-            elif not _renew(weights.reshape(-1), entry.copy.reshape(-1)):
-                return entry.result
-            entry.result = pack(weights, entry.result)
+                entry = _kept[id(weights)] = _Entry(weights)
+            entry.look(weights, anew)
+            return [entry.form(weights, *form) for form in forms]
         except BaseException:  # a KeyboardInterrupt as well: what is half done must not be taken for done
-            _kept.pop(key, None)
+            _kept.pop(id(weights), None)
             raise
-        return entry.result
 
 
 class _Entry:
-    """The packed form of an array, and a copy of the array if it is known to be that of this very copy."""
+    """The packed forms of an array, and a copy of the array if it is known to be that which they were made of."""
 
-    def __init__(self, weights, key):
+    def __init__(self, weights):
+        key = id(weights)
         self.weights = weakref.ref(weights, lambda _: _kept.pop(key, None))
-        self.copy = self.result = None
+        self.copy, self.results, self.fresh = None, {}, set()
+
+    def look(self, weights, anew):
+        """Note whether the weights are what they were."""
+        if not anew and self.copy is not None:
+            if not _renew(weights.reshape(-1), self.copy):
+                return
+        else:
+            self.copy = None if anew else weights.flatten()
+        self.fresh.clear()
+
+    def form(self, weights, name, pack):
+        if name not in self.fresh:
+            self.results[name] = pack(weights, self.results.get(name))
+            self.fresh.add(name)
+        return self.results[name]
 
 
 @compiled

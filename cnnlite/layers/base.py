@@ -18,6 +18,25 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+# What a pass may set on a layer; all else that is set says how the layer computes.
+_SET_BY_PASSES = frozenset(("reuse_buffers", "_buffers", "_memory"))
+
+_last_change = object()
+
+
+def last_change() -> object:
+    """Return an object that is another one as soon as anything was set on any layer.
+
+    What was worked out from the attributes of layers, such as which of them run as one, holds while it is the same.
+    """
+    return _last_change
+
+
+def _note_change() -> None:
+    global _last_change
+    _last_change = object()
+
+
 # Arguments of Keras's layers that scripts write out with their default, which is None and does nothing.
 _NOT_OFFERED = (
     "activity_regularizer", "kernel_constraint", "bias_constraint", "depthwise_constraint", "beta_constraint",
@@ -96,6 +115,11 @@ class Layer:
         self._buffers: dict[str, Array] = {}
         self._memory: tuple[Any, ...] | None = None
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name not in _SET_BY_PASSES:
+            _note_change()  # afterwards, or another thread could take the state before the change for that after it
+
     # What a layer defines. (x is Any, so that a layer of yours may say that it takes np.ndarray alone.)
 
     def build(self, input_shape: Shape) -> None:
@@ -156,8 +180,7 @@ class Layer:
         if not self.built:
             self.check_input_shape(input_shape)
             self.build(input_shape)
-        # A layer of a user's need not call Layer.build, which sets these two.
-        self.built = True
+            self.built = True  # a layer of a user's need not call Layer.build, which sets this and the next
         if self.input_shape is None:
             self.input_shape = (None, *input_shape[1:])
         return self.input_shape

@@ -89,7 +89,7 @@ class Conv2D(Convolution):
         """z = x * kernel + bias, the convolution itself."""
         x = self.prepare(x)
         z = self.allocate("z", self.output_image_shape(*x.shape), training)
-        kernels.conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x), self.groups, out=z)
+        kernels.conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x.shape), self.groups, out=z)
         if training:
             self.remember(x, z.shape)
         return self.finish(z)
@@ -109,7 +109,7 @@ class Conv2D(Convolution):
         x, z_shape = self.recall()
         dz = self.prepare_image_gradient(dz, z_shape)
         dkernel, dbias = (self.grads["kernel"], self.grads.get("bias")) if self.trainable else (None, None)
-        kernels.conv2d_backward(x, dz, self.params["kernel"], *self.geometry(x), self.groups, dkernel, dbias, dx)
+        kernels.conv2d_backward(x, dz, self.params["kernel"], *self.geometry(x.shape), self.groups, dkernel, dbias, dx)
 
     def im2col(self, x: ArrayLike) -> Array:
         """Return the matrix whose product with the kernel this convolution is: (N * OH * OW, KH * KW * C).
@@ -125,7 +125,7 @@ class Conv2D(Convolution):
         True
         """
         x = self.prepare(x)
-        return kernels.im2col(x, self.kernel_size, *self.geometry(x))
+        return kernels.im2col(x, self.kernel_size, *self.geometry(x.shape))
 
     def output_channels(self, channels: int | Any) -> int:
         if channels is not None and channels % self.groups:

@@ -73,9 +73,9 @@ class Convolution(ImageLayer):
         """Fill `grads`."""
         raise NotImplementedError(f"{type(self).__name__} must define weight_gradients(dz).")
 
-    def geometry(self, x: Array) -> tuple[tuple[int, int], Pads, tuple[int, int]]:
-        """Return (strides, pads, dilation), the arguments of the kernels, for x of shape (N, H, W, C)."""
-        pads = window_pads(x.shape[1], x.shape[2], self.kernel_size, self.strides, self.padding, self.dilation_rate)
+    def geometry(self, x_shape: Shape) -> tuple[tuple[int, int], Pads, tuple[int, int]]:
+        """Return (strides, pads, dilation), the arguments of the kernels, for images of shape (N, H, W, C)."""
+        pads = window_pads(x_shape[1], x_shape[2], self.kernel_size, self.strides, self.padding, self.dilation_rate)
         return self.strides, pads, self.dilation_rate
 
     def output_channels(self, channels: int | Any) -> int | Any:

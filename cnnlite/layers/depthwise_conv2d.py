@@ -74,7 +74,7 @@ class DepthwiseConv2D(Convolution):
         """z = x * kernel + bias, channel by channel."""
         x = self.prepare(x)
         z = self.allocate("z", self.output_image_shape(*x.shape), training)
-        kernels.depthwise_conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x), out=z)
+        kernels.depthwise_conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x.shape), out=z)
         if training:
             self.remember(x, z.shape)
         return self.finish(z)
@@ -84,7 +84,7 @@ class DepthwiseConv2D(Convolution):
         dz = self.weight_gradients(dz)
         x, _ = self.recall()
         dx = self.allocate("dx", x.shape)
-        kernels.depthwise_conv2d_input_gradient(dz, self.params["kernel"], x.shape, *self.geometry(x), out=dx)
+        kernels.depthwise_conv2d_input_gradient(dz, self.params["kernel"], x.shape, *self.geometry(x.shape), out=dx)
         return self.finish(dx)
 
     def weight_gradients(self, dz: Array) -> Array:
@@ -93,7 +93,7 @@ class DepthwiseConv2D(Convolution):
         dz = self.prepare_image_gradient(dz, z_shape)
         if self.trainable:
             dkernel = self.grads["kernel"]
-            kernels.depthwise_conv2d_kernel_gradient(x, dz, dkernel.shape, *self.geometry(x), out=dkernel)
+            kernels.depthwise_conv2d_kernel_gradient(x, dz, dkernel.shape, *self.geometry(x.shape), out=dkernel)
             if self.use_bias:
                 kernels.column_sums(dz.reshape(-1, dz.shape[-1]), out=self.grads["bias"])
         return dz

@@ -79,29 +79,44 @@ class Loss:
         """
         # A diverging model says so by the loss, inf or NaN, and not by NumPy's warnings.
         with np.errstate(over="ignore", invalid="ignore"):
-            losses = self.forward(y_true, y_pred)
-            if sample_weight is not None:
-                weights = labels.weights_for(losses.shape, sample_weight, self.name)
-                losses = losses * weights.astype(losses.dtype)
-            if self.reduction == "none":
-                return losses
-            return float(losses.sum(dtype=np.float64)) / self._divisor(losses.size)
+            return self._reduce(self.forward(y_true, y_pred), sample_weight)
 
     def backward(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> Array:
         """Return the gradient of `loss(y_true, y_pred, sample_weight)` by y_pred, of its shape and dtype."""
+        self._require_reduction()
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._scale(self.gradient(y_true, y_pred), y_pred, sample_weight)
+
+    def value_and_gradient(
+        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, Array]:
+        """Return the loss of a batch and its gradient: what a call and `backward` return, for a training step."""
+        return self(y_true, y_pred, sample_weight), self.backward(y_true, y_pred, sample_weight)
+
+    def _reduce(self, losses: Array, sample_weight: ArrayLike | None) -> Any:
+        """Return the mean, or what else the reduction says, of the losses (N, ...)."""
+        if sample_weight is not None:
+            weights = labels.weights_for(losses.shape, sample_weight, self.name)
+            losses = losses * weights.astype(losses.dtype)
+        if self.reduction == "none":
+            return losses
+        return float(losses.sum(dtype=np.float64)) / self._divisor(losses.size)
+
+    def _scale(self, gradient: Array, y_pred: ArrayLike, sample_weight: ArrayLike | None) -> Array:
+        """Return the gradient of the mean from that of each loss."""
+        shape = gradient.shape[:-1]
+        scale = np.array(1 / self._divisor(math.prod(shape)))
+        if sample_weight is not None:
+            scale = scale * labels.weights_for(shape, sample_weight, self.name)[..., np.newaxis]
+        gradient = gradient * scale.astype(gradient.dtype)
+        return gradient.reshape(np.shape(y_pred)).astype(self._dtype_of(y_pred), copy=False)
+
+    def _require_reduction(self) -> None:
         if self.reduction == "none":
             raise ValueError(
                 f"{self.name}: the gradient needs a loss that is one number. Received: reduction='none'. "
                 "Use reduction='sum_over_batch_size' or 'sum'."
             )
-        with np.errstate(over="ignore", invalid="ignore"):
-            gradient = self.gradient(y_true, y_pred)
-            shape = gradient.shape[:-1]
-            scale = np.array(1 / self._divisor(math.prod(shape)))
-            if sample_weight is not None:
-                scale = scale * labels.weights_for(shape, sample_weight, self.name)[..., np.newaxis]
-            gradient = gradient * scale.astype(gradient.dtype)
-        return gradient.reshape(np.shape(y_pred)).astype(self._dtype_of(y_pred), copy=False)
 
     def _divisor(self, size: int) -> int:
         return max(size, 1) if self.reduction == "sum_over_batch_size" else 1

@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnlite import labels
 from cnnlite.arguments import boolean, number
-from cnnlite.kernels.activations import log_softmax, sigmoid, softmax, softplus
+from cnnlite.kernels.activations import log_softmax, log_softmax_and_softmax, sigmoid, softmax, softplus
 from cnnlite.losses.base import Loss, at_least_2d
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
@@ -111,6 +111,19 @@ class CategoricalCrossentropy(_Crossentropy):
         with np.errstate(divide="ignore", invalid="ignore"):
             return (dp - (dp * p).sum(axis=-1, keepdims=True)) / y.sum(axis=-1, keepdims=True)
 
+    def value_and_gradient(
+        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, Array]:
+        # A subclass may have another forward or gradient.
+        if not self.from_logits or type(self) not in (CategoricalCrossentropy, SparseCategoricalCrossentropy):
+            return super().value_and_gradient(y_true, y_pred, sample_weight)
+        self._require_reduction()
+        with np.errstate(over="ignore", invalid="ignore"):
+            t, y = self.prepare(y_true, y_pred)
+            log_p, p = log_softmax_and_softmax(y)
+            value = self._reduce(-(t * log_p).sum(axis=-1), sample_weight)
+            return value, self._scale(p * t.sum(axis=-1, keepdims=True) - t, y_pred, sample_weight)
+
     def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
         """Return the smoothed probabilities t and the predictions, both (N, ..., classes)."""
         y_pred = self.prepare_predictions(y_pred)
@@ -170,9 +183,9 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
     def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
         """Return the smoothed one-hot labels t and the predictions, both (N, ..., classes)."""
         y_pred = self.prepare_predictions(y_pred)
-        classes = labels.integer_labels(y_true, y_pred.shape, self.name).astype(np.intp)
-        t = np.zeros_like(y_pred)
-        np.put_along_axis(t, classes[..., np.newaxis], 1, axis=-1)
+        classes = labels.integer_labels(y_true, y_pred.shape, self.name).astype(np.intp).ravel()
+        t = np.zeros(y_pred.shape, y_pred.dtype)
+        t.reshape(-1, y_pred.shape[-1])[np.arange(len(classes)), classes] = 1
         return self._smooth(t), y_pred
 
     def check(self, y_true: ArrayLike, output_shape: Shape) -> None:

@@ -83,8 +83,8 @@ def test_a_packing_that_fails_leaves_nothing_half_done():
 
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            packing.packed(weights, "test", fails)
-    assert packing.packed(weights, "test", lambda weights, out: out is None)
+            packing.packed(weights, [("test", fails)])
+    assert packing.packed(weights, [("test", lambda weights, out: out is None)]) == [True]
 
 
 def test_threads_that_use_one_kernel_for_the_first_time_at_once_all_get_it_whole():
