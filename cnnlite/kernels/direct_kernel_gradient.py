@@ -18,6 +18,7 @@ from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels.direct import is_product, pixels_together, sticks_out
 from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
 from cnnlite.kernels.table import ADD_IMAGES, ADD_TURNED, COPY_WINDOW, call
+from cnnlite.kernels.winograd import moderate
 
 
 @compiled
@@ -39,6 +40,9 @@ def direct_kernel_gradient(kernels, x, dy, window, groups, sums):
         call(kernels, ADD_TURNED, (kernels, x, dy, window, sums))
         return
     pixels = pixels_together(filters, kw, window.stride_w, ow, lanes) if plain else 1
+    if ow % pixels and not moderate(x):
+        # The pixels of dy that fill up a row are 0, but would meet pixels of x that no other window has.
+        pixels = 1
     if pixels == 1:
         call(kernels, ADD_IMAGES, (kernels, x, dy, window, groups, 1, sums))
         return

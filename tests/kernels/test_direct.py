@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnlite import reference
@@ -24,6 +24,7 @@ from tests.kernels.drawn import (
     seeds,
     spoilt,
 )
+from tests.kernels.drawn import Geometry as DrawnGeometry
 
 pytestmark = compiled_kernels_needed
 
@@ -76,6 +77,8 @@ def assert_nothing_around(whole):
 @settings(max_examples=150, deadline=None)
 @given(geometries(), st.sampled_from([0, 1, 2, 3]), numbers, numbers, st.sampled_from([1, 1, 1, 2]), st.booleans(),
        dtypes, seeds)
+# Rows of dy that are filled up with zeros, which meet an infinity of x.
+@example(DrawnGeometry((1, 7), (1, 3), (1, 1), ((0, 0), (0, 0)), (1, 1)), 1, 1, 2, 1, True, "float64", 0)
 @np.errstate(all="ignore")
 def test_all_three_equal_their_definitions_and_touch_nothing_else(geometry, n, c, f, groups, spoils, dtype, seed):
     rng = np.random.default_rng(seed)
