@@ -149,7 +149,7 @@ class ConvBlock:
             for layer in self.layers:
                 x = np.asarray(layer.forward(x))
             return x
-        top = self.layers[-1]
+        top = self.pool or conv
         y = top.allocate("y", shapes.y, training)
         argmax = top.allocate("argmax", shapes.argmax, training, shapes.argmax_dtype)
         arguments = (x, conv.params["kernel"], conv.params.get("bias"), shapes.geometry)
@@ -194,7 +194,7 @@ class ConvBlock:
             scale = inv_std * norm.gamma_and_beta()[0]
         dx = conv.allocate("dx", x.shape) if fills_dx else None
         conv_block_backward(x, dy, conv.params["kernel"], geometry, following, out, scale, normalised,
-                            dkernel, dbias, dx)
+                            dkernel, dbias, dx, lambda shape, dtype: conv.allocate("sums", shape, dtype=dtype))
         return dx
 
     def backward_weights(self, dy: Array) -> None:
@@ -203,7 +203,9 @@ class ConvBlock:
     def _affine(self, mean: Array, inv_std: Array) -> Array:
         """Return the mean, the scale and the beta of the map of the BatchNorm."""
         gamma, beta = self.norm.gamma_and_beta()
-        return np.stack([mean, inv_std * gamma, beta])
+        affine = np.empty((3, len(mean)), mean.dtype)
+        affine[0], affine[1], affine[2] = mean, inv_std * gamma, beta
+        return affine
 
     def _shapes_for(self, x_shape: Shape) -> _Shapes:
         if len(self._shapes) >= MOST_SHAPES:

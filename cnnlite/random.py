@@ -16,7 +16,7 @@ from cnnlite.arguments import integer
 
 
 class RandomStream:
-    """A seed, and a count of the generators it has handed out.
+    """A seed, and a count of the generators, or keys of such, that it has handed out.
 
     Args:
         seed: an integer from 0 to 2**64 - 1, or None to draw one from the library's own stream, which
@@ -27,12 +27,15 @@ class RandomStream:
         self.seed = new_seed() if seed is None else checked_seed(seed, "RandomStream")
         self.count = 0
 
+    def key(self) -> tuple[int, int]:
+        """Return the seed and the count, a key of Philox that no earlier call returned, and advance the count."""
+        # Philox is keyed by 128 bits; (seed, count) as the key makes streams that never overlap.
+        self.count += 1
+        return (self.seed, self.count - 1)
+
     def generator(self) -> np.random.Generator:
         """Return a NumPy Generator that no earlier call returned, and advance the count."""
-        # Philox is keyed by 128 bits; (seed, count) as the key makes streams that never overlap.
-        key = np.array([self.seed, self.count], dtype=np.uint64)
-        self.count += 1
-        return np.random.Generator(np.random.Philox(key=key))
+        return np.random.Generator(np.random.Philox(key=np.array(self.key(), dtype=np.uint64)))
 
     @property
     def state(self) -> tuple[int, int]:

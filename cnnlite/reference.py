@@ -238,6 +238,16 @@ def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
     return write(gamma * inv_std * dy, out)
 
 
+# ---------------------------------------------------------------- dropout
+
+
+def dropout_mask(key, rate, out):
+    """Fill out with 0 where a draw is less than the rate, else 1 / (1 - rate); key: two integers for Philox."""
+    generator = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
+    draws = generator.random(out.shape, np.float32)
+    return write((draws >= np.float32(rate)) * (0 if rate == 1 else 1 / (1 - rate)), out)
+
+
 # ---------------------------------------------------------------- activations
 
 

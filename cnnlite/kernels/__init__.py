@@ -50,6 +50,7 @@ from cnnlite.kernels.depthwise import (
     depthwise_conv2d_input_gradient,
     depthwise_conv2d_kernel_gradient,
 )
+from cnnlite.kernels.dropout import dropout_mask
 from cnnlite.kernels.im2col import col2im, im2col
 from cnnlite.kernels.matmul import column_sums, matmul
 from cnnlite.kernels.optimizers import (
@@ -85,6 +86,7 @@ __all__ = [
     "depthwise_conv2d",
     "depthwise_conv2d_input_gradient",
     "depthwise_conv2d_kernel_gradient",
+    "dropout_mask",
     "elu",
     "elu_backward",
     "gelu",

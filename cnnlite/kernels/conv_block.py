@@ -25,7 +25,7 @@ import numpy as np
 from cnnlite.kernels.batchnorm import new_statistics
 from cnnlite.kernels.conv_tasks import (
     Following,
-    add_chunks,
+    add_chunks_task,
     backward_task,
     band_task,
     flat,
@@ -50,6 +50,7 @@ UNIT_NUMBERS = 1 << 14  # so many numbers of the output otherwise
 CHUNK_PIXELS = 256  # pixels at least that a chunk sums up
 CHUNKS = 16  # into how many chunks a batch is cut for backward; a fixed number keeps the bits fixed
 SMALL = 6e6  # additions and multiplications that are done before other threads would have begun
+SMALL_SUMS = 1 << 17  # and numbers that are added up
 
 
 class Geometry(NamedTuple):
@@ -88,7 +89,7 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     z = np.empty((0, plan.oh, plan.ow, filters), x.dtype) if z is None else z
     y, argmax = _nothing(x.dtype) if out is None else out
     affine = np.empty((0, filters), x.dtype) if affine is None else affine
-    table, kernels = kernels_for(x.dtype)
+    table, kernels = kernels_for(x.dtype, argmax.dtype, plan.by_points)
     arguments = (x, kernels, weights, spectra, start, tuple(plan.window), groups, z)
     alone = plan.work < SMALL
     if n < CHUNKS and not alone and len(z) and not statistics and out is None:
@@ -108,7 +109,7 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
 
 def follow(z, affine, following, out):
     """Do what follows a z that was kept: (z - mean) * scale + beta, ReLU and pooling into out = (y, argmax)."""
-    table, kernels = kernels_for(z.dtype)
+    table, kernels = kernels_for(z.dtype, out[1].dtype)
     table.complete(lambda: run(follow_task, len(z), (z, kernels, affine, flat(following), *out)))
 
 
@@ -118,14 +119,14 @@ def conv_block_gradient_sums(dy, out, z, mean, following):
     dz is dy taken back through pooling and the last ReLU; out is (y, argmax) of the forward pass.
     """
     sums = new_statistics((len(z), z.shape[1] * z.shape[2], z.shape[3]))
-    table, kernels = kernels_for(z.dtype)
+    table, kernels = kernels_for(z.dtype, out[1].dtype)
     arguments = (dy, kernels, *out, z, mean, flat(following), *sums)
     table.complete(lambda: run(gradient_sums_task, len(z), arguments))
     return sums
 
 
 def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, scale=None, normalised=None,
-                        dkernel=None, dbias=None, dx=None):
+                        dkernel=None, dbias=None, dx=None, allocate=np.empty):
     """Take dy, the gradient of what `conv_block` returned, back to the kernel, the bias and x.
 
     Args:
@@ -135,6 +136,8 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
         scale: (F,), where an affine map with constant coefficients followed, and no ReLU before it.
         normalised: (z, mean, terms) where z was normalised by its own statistics; see `combine_gradient_sums`.
         dkernel, dbias, dx: where to write the gradients; those that are None are not computed.
+        allocate: called with the shape and the dtype of the sums of all chunks. They are megabytes, of which each
+            page that is touched for the first time takes 2 us, so a training hands out the same ones again and again.
     """
     x, dy, plan = _plain(x), _plain(dy), _plan(x.shape, kernel.shape, geometry)
     kh, kw, group_channels, filters = kernel.shape
@@ -143,21 +146,22 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     pixels = len(x) * plan.oh * plan.ow
     chunks = max(1, min(len(x), CHUNKS, pixels // CHUNK_PIXELS))
     padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
-    sums = np.empty((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
+    sums = allocate((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
     bias_sums = np.empty((chunks if dbias is not None else 0, filters))
     nothing, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
     weights, spectra = (no_row, nothing) if dx is None else _weights(kernel, geometry, plan, backward=True)
     y, argmax = _nothing(x.dtype) if out is None else out
     z, mean, terms = (nothing, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
     by_points = dkernel is not None and plan.by_points
-    table, kernels = kernels_for(x.dtype)
+    table, kernels = kernels_for(x.dtype, argmax.dtype, plan.by_points)
     arguments = (x, kernels, dy, y, argmax, flat(following), no_row if scale is None else scale,
                  z, mean, terms, plan.oh, plan.ow, weights, spectra, tuple(plan.window), groups, by_points, sums,
                  bias_sums, nothing if dx is None else dx, plan.images, chunks)
     work = plan.work * ((dkernel is not None) + (dx is not None))
     table.complete(lambda: run(backward_task, chunks, arguments, alone=work < SMALL))
     if dkernel is not None:
-        add_chunks(sums, dkernel.reshape(kh, kw * group_channels, groups, group_filters))
+        out = dkernel.reshape(kh, kw * group_channels, groups, group_filters)
+        run(add_chunks_task, kh, (sums, out), alone=sums.size < SMALL_SUMS)
     if dbias is not None:
         dbias[...] = bias_sums.sum(axis=0)
 

@@ -16,23 +16,20 @@ from numba import types
 
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.batchnorm import (
-    PART_ROWS,
     affine_rows,
-    gradient_in_place,
+    image_gradient,
     image_gradient_sums,
     image_statistics,
-    scale_in_place,
+    image_sum,
 )
 from cnnlite.kernels.direct import by_pixels, by_wide_pixels, copy_window, direct_images, unroll_taps
 from cnnlite.kernels.direct_input_gradient import add_to_planes, by_planes, by_taps, direct_input_gradient, merge_planes
 from cnnlite.kernels.direct_kernel_gradient import add_images, add_turned, direct_kernel_gradient
 from cnnlite.kernels.geometry import Window
-from cnnlite.kernels.matmul import add_up_rows
 from cnnlite.kernels.microkernel import block_address
-from cnnlite.kernels.pooling import average_pool_row, max_pool_backward_image, max_pool_row
+from cnnlite.kernels.pooling import average_pool_row, max_pool_backward_image, max_pool_image
 from cnnlite.kernels.table import (
     ADD_IMAGES,
-    ADD_ROWS,
     ADD_TO_PLANES,
     ADD_TURNED,
     BY_PIXELS,
@@ -49,11 +46,11 @@ from cnnlite.kernels.table import (
     FOLLOW_MAX_POOL,
     GRADIENT,
     GRADIENT_SUMS,
+    IMAGE_SUM,
+    MAX_UNPOOL,
     MERGE_PLANES,
     STATISTICS,
     TAKE_BACK,
-    UNPOOL,
-    UNPOOL_MAX,
     UNROLL_TAPS,
     WINOGRAD_BACKWARD,
     WINOGRAD_END,
@@ -71,6 +68,7 @@ from cnnlite.kernels.winograd import (
 from cnnlite.kernels.winograd_transforms import transform_address
 
 NO_POOL, MAX_POOL, AVERAGE_POOL = 0, 1, 2
+SMALL_PLACES = np.dtype(np.uint8)  # what places of maxima are in, unless a window has more than 256 pixels
 
 
 class Following(NamedTuple):
@@ -93,17 +91,23 @@ def _following_of(parts):
 
 
 @functools.cache
-def kernels_for(dtype):
+def kernels_for(dtype, argmax=SMALL_PLACES, by_points=False):
     """Return the table of the kernels for arrays of a dtype, and what the tasks get: its address and two others.
 
-    The second one is that of the micro-kernel, the third that of Winograd's transform.
+    The second is that of the micro-kernel, the third that of Winograd's transform, or 0 if it is not gone `by_points`.
+    argmax: the dtype of the places of the maxima.
     """
+    table = _table(dtype, argmax)
+    return table, (table.address, block_address(dtype), transform_address(dtype) if by_points else 0)
+
+
+@functools.cache
+def _table(dtype, argmax):
     number, flag, window, real = types.int64, types.boolean, numba.typeof(Window(1, 1)), numba.from_dtype(dtype)
     kernels, before = types.UniTuple(number, 3), types.UniTuple(number, 2)
     row, rows, image, images, planes = (types.Array(real, axes, "C") for axes in (1, 2, 3, 4, 5))
-    sums, total, which = types.float64[:, ::1], types.float64[::1], types.uint8[:, :, :, ::1]
-    following = images, rows, flag, window, images, which, number
-    back = images, images, which, flag, window, number, image
+    sums, total, places = types.float64[:, ::1], types.float64[::1], types.Array(numba.from_dtype(argmax), 3, "C")
+    following = image, rows, flag, window, image, places
     table = {
         CONVOLVE: (convolve, kernels, images, row, images, row, window, number, images),
         DIRECT_IMAGES: (direct_images, kernels, images, row, row, window, number, images),
@@ -123,18 +127,16 @@ def kernels_for(dtype):
         MERGE_PLANES: (merge_planes, planes, window, number, image),
         WINOGRAD_BACKWARD: (winograd_backward, number, number, images, images, images, number, before, image, images),
         WINOGRAD_END: (winograd_kernel_gradient_end, number, image, number, images),
-        FOLLOW: (follow_images, *following),
-        FOLLOW_MAX_POOL: (max_pool_images, *following),
-        FOLLOW_AVERAGE_POOL: (average_pool_images, *following),
-        UNPOOL: (unpool, *back),
-        UNPOOL_MAX: (unpool_max, *back),
+        FOLLOW: (follow_image, *following),
+        FOLLOW_MAX_POOL: (max_pool_image, *following),
+        FOLLOW_AVERAGE_POOL: (average_pool_image, *following),
+        MAX_UNPOOL: (max_pool_backward_image, image, image, places, flag, window, image),
         STATISTICS: (image_statistics, rows, sums, sums),
-        GRADIENT_SUMS: (image_gradient_sums, rows, rows, row, sums, sums),
-        GRADIENT: (gradient_in_place, rows, rows, row, rows),
-        ADD_ROWS: (add_rows, rows, total),
+        GRADIENT_SUMS: (image_gradient_sums, image, image, places, flag, window, image, row, sums, sums),
+        GRADIENT: (image_gradient, image, image, places, flag, window, image, row, rows, flag, image, total),
+        IMAGE_SUM: (image_sum, image, total),
     }
-    table = Table([(table[number][0], table[number][1:]) for number in range(len(table))])
-    return table, (table.address, block_address(dtype), transform_address(dtype))
+    return Table([(table[number][0], table[number][1:]) for number in range(len(table))])
 
 
 # Forward.
@@ -213,34 +215,27 @@ def follow_task(z, kernels, affine, following, y, argmax, unit):
 @kernel
 def _follow(kernels, z, affine, following, y, argmax, first):
     """Do what follows z, some images (n, OH, OW, F), for the images of y from the first on."""
-    call(kernels, FOLLOW + following.pool, (z, affine, following.relu, following.window, y, argmax, first))
-
-
-@kernel
-def follow_images(z, affine, relu, window, y, argmax, first):
     for i in range(len(z)):
-        for row in range(z.shape[1]):
-            _map_rows(z[i, row], affine, relu, y[first + i, row])
+        call(kernels, FOLLOW + following.pool,
+             (z[i], affine, following.relu, following.window, y[first + i], argmax[first + i]))
 
 
 @kernel
-def max_pool_images(z, affine, relu, window, y, argmax, first):
-    for i in range(len(z)):
-        for row in range(y.shape[1]):
-            max_pool_row(z[i], row, affine, relu, window, y[first + i, row], argmax[first + i, row])
+def follow_image(z, affine, relu, window, y, argmax):
+    for row in range(len(z)):
+        _map_rows(z[row], affine, relu, y[row])
 
 
 @kernel
-def average_pool_images(z, affine, relu, window, y, argmax, first):
-    n, h, w, filters = z.shape
+def average_pool_image(z, affine, relu, window, y, argmax):
+    h, w, filters = z.shape
     buffer = np.empty((window.height, w, filters), z.dtype)
-    for i in range(n):
-        for row in range(y.shape[1]):
-            top = row * window.stride_h - window.top
-            begin, end = max(top, 0), min(top + window.height, h)
-            for k in range(begin, end):
-                _map_rows(z[i, k], affine, relu, buffer[k - begin])
-            average_pool_row(buffer[: end - begin], row, begin, window, y[first + i, row])
+    for row in range(len(y)):
+        top = row * window.stride_h - window.top
+        begin, end = max(top, 0), min(top + window.height, h)
+        for k in range(begin, end):
+            _map_rows(z[k], affine, relu, buffer[k - begin])
+        average_pool_row(buffer[: end - begin], row, begin, window, y[row])
 
 
 @kernel
@@ -274,39 +269,29 @@ def _relu_in_place(y):
 
 
 @kernel
-def _unpool(kernels, dy, y, argmax, following, n, dz):
-    """Take dy of image n back through pooling and ReLU; dz (OH, OW, F) is written to."""
-    number = UNPOOL_MAX if following.pool == MAX_POOL else UNPOOL
-    call(kernels, number, (dy, y, argmax, following.relu, following.window, n, dz))
-
-
-@kernel
-def unpool_max(dy, y, argmax, relu, window, n, dz):
-    max_pool_backward_image(dy[n], y[n], argmax[n], relu, window, dz)
-
-
-@kernel
-def unpool(dy, y, argmax, relu, window, n, dz):
-    _copy(dy[n].reshape(-1), dz.reshape(-1))
-    if relu:
-        _mask_in_place(dz.reshape(-1), y[n].reshape(-1))
-
-
-@kernel
-def _mask_in_place(dy, y):
-    """Make dy 0 where y, the output of a ReLU, is not above 0."""
-    for i in range(dy.size):
-        dy[i] = dy[i] if not y[i] <= 0 else 0
+def _side_by_side(dy, argmax, following, height, width):
+    """Return whether there were windows which lie wholly in an image of that size, side by side from its corner."""
+    window = following.window
+    plain = window.top == 0 and window.left == 0 and argmax.itemsize == 1
+    plain = plain and window.stride_h == window.height and window.stride_w == window.width
+    fits = dy.shape[1] * window.height <= height and dy.shape[2] * window.width <= width
+    return following.pool == MAX_POOL and plain and fits
 
 
 @kernel
 def gradient_sums_task(dy, kernels, y, argmax, z, mean, following, of_dy, of_product, unit):
-    """Sum up dz and dz (z - mean) over the pixels of one image."""
-    dz = np.empty_like(z[unit])
-    _unpool(kernels, dy, y, argmax, _following_of(following), unit, dz)
-    pixels, filters = z.shape[1] * z.shape[2], z.shape[3]
-    call(kernels, GRADIENT_SUMS, (dz.reshape(pixels, filters), z[unit].reshape(pixels, filters), mean, of_dy[unit],
-                                  of_product[unit]))
+    """Sum up dz and dz (z - mean) over the pixels of one image; dz is dy taken back through pooling and ReLU."""
+    following = _following_of(following)
+    image, places, relu, window = z[unit], argmax[unit], following.relu, following.window
+    gradient, result = dy[unit], y[unit]
+    if not _side_by_side(dy, argmax, following, z.shape[1], z.shape[2]):
+        places = places[:0]
+        if following.pool == MAX_POOL:
+            gradient = np.empty_like(image)
+            call(kernels, MAX_UNPOOL, (dy[unit], result, argmax[unit], relu, window, gradient))
+            relu = False
+    call(kernels, GRADIENT_SUMS,
+         (gradient, result, places, relu, window, image, mean, of_dy[unit], of_product[unit]))
 
 
 @kernel
@@ -318,30 +303,38 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
     begin, end = chunk * len(x) // chunks, (chunk + 1) * len(x) // chunks
     if len(sums):
         sums[chunk] = 0
-    if len(bias_sums):
-        bias_sums[chunk] = 0
+    total = np.zeros(filters)
     spectrum = np.zeros((POINTS if by_points else 0, channels, sums.shape[4]), x.dtype)
     changes = following.relu or following.pool != NO_POOL or len(scale) > 0 or len(z) > 0
     buffer = np.empty((images if changes else 0, oh, ow, filters), x.dtype)
+    side_by_side = _side_by_side(dy, argmax, following, oh, ow)
+    if not len(terms):
+        terms = np.ones((1, filters), x.dtype)
+        if len(scale):
+            terms[0] = scale
     for first in range(begin, end, images):
         last = min(end, first + images)
         dz = dy[first:last]
         if changes:
             dz = buffer[: last - first]
             for n in range(first, last):
-                _unpool(kernels, dy, y, argmax, following, n, dz[n - first])
-                rows = dz[n - first].reshape(oh * ow, filters)
-                if len(z):
-                    call(kernels, GRADIENT, (rows, z[n].reshape(oh * ow, filters), mean, terms))
-                    if following.first_relu:
-                        _mask_in_place(rows.reshape(-1), z[n].reshape(-1))
-                elif len(scale):
-                    scale_in_place(rows, scale)
-        if len(bias_sums):
+                target = dz[n - first]
+                image = z[n] if len(z) else target[:0]
+                gradient, relu, places = dy[n], following.relu, argmax[n]
+                if not side_by_side:
+                    places = places[:0]
+                    if following.pool == MAX_POOL:
+                        call(kernels, MAX_UNPOOL, (dy[n], y[n], argmax[n], relu, following.window, target))
+                        gradient, relu = target, False
+                call(kernels, GRADIENT, (gradient, y[n], places, relu, following.window, image, mean, terms,
+                                         following.first_relu, target, total))
+        elif len(bias_sums):
             for i in range(len(dz)):
-                call(kernels, ADD_ROWS, (dz[i].reshape(oh * ow, filters), bias_sums[chunk]))
+                call(kernels, IMAGE_SUM, (dz[i], total))
         call(kernels, TAKE_BACK, (kernels, x[first:last], dz, weights, spectra, window, groups, spectrum,
                                   sums[chunk : chunk + 1], dx[first:last]))
+    if len(bias_sums):
+        bias_sums[chunk] = total
     if by_points:
         _add_spectrum(kernels, spectrum, window.height, sums[chunk])
 
@@ -382,28 +375,17 @@ def _add_spectrum(kernels, spectrum, taps, sums):
 
 
 @kernel
-def add_rows(x, total):
-    """Add the rows of x to `total`, which is float64, in groups over which a sum in float32 is still good."""
-    partial = np.empty(x.shape[1], x.dtype)
-    for first in range(0, len(x), PART_ROWS):
-        add_up_rows(x[first : first + PART_ROWS], partial)
-        for j in range(partial.size):
-            total[j] += partial[j]
-
-
-@kernel
-def add_chunks(sums, out):
+def add_chunks_task(sums, out, ky):
     """out[ky, i, group, f] = sum over the chunks, in their order."""
-    chunks, kh, groups, run, _ = sums.shape
+    chunks, _, groups, run, _ = sums.shape
     filters = out.shape[3]
-    for ky in range(kh):
-        for group in range(groups):
-            for i in range(run):
-                target = out[ky, i, group]
-                source = sums[0, ky, group, i]
+    for group in range(groups):
+        for i in range(run):
+            target = out[ky, i, group]
+            source = sums[0, ky, group, i]
+            for f in range(filters):
+                target[f] = source[f]
+            for chunk in range(1, chunks):
+                source = sums[chunk, ky, group, i]
                 for f in range(filters):
-                    target[f] = source[f]
-                for chunk in range(1, chunks):
-                    source = sums[chunk, ky, group, i]
-                    for f in range(filters):
-                        target[f] += source[f]
+                    target[f] += source[f]

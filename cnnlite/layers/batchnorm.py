@@ -163,8 +163,9 @@ class BatchNorm(Layer):
 
     def gamma_and_beta(self) -> tuple[Array, Array]:
         """Return gamma and beta, 1 and 0 where the layer has none."""
-        constant = np.ones_like(self.state["moving_mean"])
-        return self.params.get("gamma", constant), self.params.get("beta", 0 * constant)
+        channels, dtype = self.state["moving_mean"].shape, self.dtype
+        gamma = self.params["gamma"] if self.scale else np.ones(channels, dtype)
+        return gamma, self.params["beta"] if self.center else np.zeros(channels, dtype)
 
     def inverse_deviation(self, variance: Array) -> Array:
         """Return 1 / √(variance + epsilon)."""
@@ -173,15 +174,16 @@ class BatchNorm(Layer):
     def learn(self, mean: Array, variance: Array, shape: Shape) -> None:
         """Move the averages towards the statistics of a batch of that shape; one without samples moves nothing."""
         if math.prod(shape):
-            for name, value in (("moving_mean", mean), ("moving_variance", variance)):
-                self.state[name] = self.momentum * self.state[name] + (1 - self.momentum) * value
+            for average, value in ((self.state["moving_mean"], mean), (self.state["moving_variance"], variance)):
+                average *= self.momentum
+                average += (1 - self.momentum) * value
 
     def keep_gradients(self, dgamma: Array, dbeta: Array) -> None:
         """Write those of the two to `grads` of which the layer has the parameter."""
         if self.scale:
-            self.grads["gamma"] = dgamma
+            self.grads["gamma"][...] = dgamma
         if self.center:
-            self.grads["beta"] = dbeta
+            self.grads["beta"][...] = dbeta
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)

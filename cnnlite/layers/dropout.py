@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite import kernels
 from cnnlite.arguments import integer, number
 from cnnlite.layers.base import Layer
 from cnnlite.random import RandomStream
@@ -86,13 +87,7 @@ class Dropout(Layer):
     def draw_mask(self, x: Array) -> Array:
         """Return a new mask, which broadcasts against x."""
         shape = self.mask_shape(x.shape)
-        # In float32 whatever the dtype of the layer, so that a seed gives the same mask in either precision.
-        draws = self.allocate("draws", shape, dtype=np.float32)
-        self.random.generator().random(dtype=np.float32, out=draws)
-        mask = np.greater_equal(draws, np.float32(self.rate), out=self.allocate("mask", shape))
-        if self.rate < 1:
-            mask *= 1 / (1 - self.rate)
-        return mask
+        return kernels.dropout_mask(self.random.key(), self.rate, self.allocate("mask", shape))
 
     def mask_shape(self, shape: Shape) -> Shape:
         """Return the shape of the mask for an input of that shape."""
