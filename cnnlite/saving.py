@@ -68,7 +68,7 @@ def save_model(
             raise ValueError(f"save: a layer and the optimizer both have {clash[0]!r}. Give the layer another name.")
         tensors = {**tensors, **vectors}
     metadata = {"model": _to_json(describe(model), "save"), "training": _to_json(training, "save")}
-    write(path, tensors, metadata)
+    write(path, tensors, metadata, "save")
 
 
 def load_model(
@@ -118,7 +118,7 @@ def load_model(
 def save_weights(model: Sequential, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
     """Write the weights of a built model, and nothing else, to a file for `load_weights`."""
     path = check_path_to_write(filepath, "save_weights", overwrite)
-    write(path, _weights(model, "save_weights"), {})
+    write(path, _weights(model, "save_weights"), {}, "save_weights")
 
 
 def load_weights(model: Sequential, filepath: str | os.PathLike[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from cnnlite import metrics
 from cnnlite.arguments import integer, number, one_of
+from cnnlite.atomic import make_folder
 from cnnlite.callbacks.base import Callback
 from cnnlite.model_files import check_ending
 from cnnlite.progress import message
@@ -225,7 +226,7 @@ class ModelCheckpoint(Monitor):
                 self.best = value
         if self.verbose:
             message(f"Epoch {epoch + 1}: {reason}saving to {path}")
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        make_folder(os.path.dirname(path) or ".", "ModelCheckpoint")
         if self.save_weights_only:
             self.model.save_weights(path)
         else:
