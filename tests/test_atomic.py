@@ -189,10 +189,12 @@ with (folder / "filler").open("wb", buffering=0) as file, contextlib.suppress(OS
     while file.write(b"x" * 4096):
         pass
 attempt(fit, callbacks.ModelCheckpoint(path))
+attempt(fit, callbacks.BackupAndRestore(folder))
 subprocess.run(["mount", "-o", "remount,ro", folder], check=True)
 attempt(model.save, path)
 attempt(model.save_weights, folder / "other.safetensors")
 attempt(fit, callbacks.ModelCheckpoint(folder / "deep" / "model.safetensors"))
+attempt(fit, callbacks.BackupAndRestore(folder / "backup"))
 """
 
 
@@ -213,9 +215,11 @@ def test_a_full_disk_and_a_read_only_one_leave_the_old_file_and_say_so(tmp_path)
         f"OSError [Errno 28] save: {folder}/model.safetensors can't be written: {full}. {kept}",
         f"OSError [Errno 28] save_weights: {folder}/other.safetensors can't be written: {full}.",
         f"OSError [Errno 28] save: {folder}/model.safetensors can't be written: {full}. {kept}",
+        f"OSError [Errno 28] BackupAndRestore: {folder}/backup.safetensors can't be written: {full}.",
         f"OSError [Errno 30] save: {folder}/model.safetensors can't be written: {read_only}. {kept}",
         f"OSError [Errno 30] save_weights: {folder}/other.safetensors can't be written: {read_only}.",
         f"OSError [Errno 30] ModelCheckpoint: the folder {folder}/deep can't be made: {read_only}.",
+        f"OSError [Errno 30] BackupAndRestore: the folder {folder}/backup can't be made: {read_only}.",
     ]
 
 
