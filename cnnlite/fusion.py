@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -61,7 +61,7 @@ def disabled() -> Iterator[None]:
         _is_on.reset(token)
 
 
-def steps(layers: list[Layer], training: bool) -> list[Any]:
+def steps(layers: Sequence[Layer], training: bool) -> list[Any]:
     """Return the layers in their order, with a block in the place of those that run as one."""
     if not is_on():
         return list(layers)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnlite import fusion, saving
 from cnnlite.architecture import describe, rebuild
 from cnnlite.arguments import float_array
 from cnnlite.layers.activation import ActivationLayer
-from cnnlite.layers.base import Layer, last_change
+from cnnlite.layers.base import Layer
+from cnnlite.layers.changes import last_change
 from cnnlite.layers.input import InputLayer
 from cnnlite.summary import summary_table
 from cnnlite.training import Trainer
@@ -108,7 +109,7 @@ class Sequential(Trainer):
         self.given_input_shape = given
         # From now on the name stands in files and paths, and must not change in another stack.
         layer.name, layer.name_is_given = name, True
-        self.inner_layers.append(layer)
+        self.inner_layers = [*self.inner_layers, layer]
 
     def pop(self) -> Layer:
         """Take the top layer off the stack and return it."""
@@ -116,7 +117,8 @@ class Sequential(Trainer):
             raise ValueError(f"{self.name}: pop needs a layer to take. The model has none.")
         if len(self.inner_layers) == 1:
             self.built, self.input_shape = False, None
-        return self.inner_layers.pop()
+        *self.inner_layers, top = self.inner_layers
+        return top
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Return the layer of that name, or at that place in the stack."""
@@ -192,17 +194,17 @@ class Sequential(Trainer):
             else:
                 step.backward_weights(dy)
 
-    def _steps(self, layers: list[Layer], training: bool) -> list[Any]:
+    def _steps(self, layers: Sequence[Layer], training: bool) -> list[Any]:
         """Return what `fusion.steps` does, which is worked out only if any layer has changed since the last time."""
         key = training, len(layers), fusion.is_on()
         change = last_change()
         kept = self._kept_steps.get(key)
-        if kept is None or kept[0] is not change or kept[1] != layers:
-            kept = self._kept_steps[key] = (change, list(layers), fusion.steps(layers, training))
-        # A block remembers a training pass, which must end with that pass and not with the model.
+        if kept is None or kept[0] is not change:
+            kept = self._kept_steps[key] = (change, fusion.steps(layers, training))
         if not training:
-            return kept[2]
-        return [copy.copy(step) if isinstance(step, fusion.ConvBlock) else step for step in kept[2]]
+            return kept[1]
+        # A block remembers a training pass, which must end with that pass and not with the model.
+        return [copy.copy(step) if isinstance(step, fusion.ConvBlock) else step for step in kept[1]]
 
     def _run(self, steps: list[Any], x: Array, training: bool) -> Array:
         if training:

@@ -12,6 +12,7 @@ import numpy as np
 from cnnlite import config, initializers, regularizers
 from cnnlite.arguments import boolean, float_array, one_of, shape_tuple
 from cnnlite.interrupts import held_back_interrupts
+from cnnlite.layers.changes import note_change
 from cnnlite.layers.weights import ArrayDict
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Identifier, Shape
 
@@ -20,23 +21,7 @@ if TYPE_CHECKING:
 
 
 # What a pass may set on a layer; all else that is set says how the layer computes.
-_SET_BY_PASSES = frozenset(("reuse_buffers", "_buffers", "_memory"))
-
-_last_change = object()
-
-
-def last_change() -> object:
-    """Return an object that is another one as soon as anything was set on any layer.
-
-    What was worked out from the attributes of layers, such as which of them run as one, holds while it is the same.
-    """
-    return _last_change
-
-
-def _note_change() -> None:
-    global _last_change
-    _last_change = object()
-
+_SET_BY_PASSES = frozenset(("reuse_buffers", "_buffers", "_memory", "_walked", "_held_at"))
 
 # Arguments of Keras's layers that scripts write out with their default, which is None and does nothing.
 _NOT_OFFERED = (
@@ -77,7 +62,7 @@ class Layer:
         params: the trainable arrays by name ("kernel", "bias", "gamma", "beta").
         grads: the gradient of the loss by each of them, filled by `backward`.
         state: arrays that training changes without a gradient ("moving_mean").
-        inner_layers: the layers inside this one, such as the activation of a `Dense`.
+        inner_layers: the layers inside this one, such as the activation of a `Dense`; to be assigned as a whole.
     """
 
     rank: int | None = None  # how many axes an input must have, batch included; None accepts any number
@@ -111,15 +96,16 @@ class Layer:
         self.input_shape: Shape | None = None
         self._params, self._grads, self._state = ArrayDict(), ArrayDict(), ArrayDict()
         self.regularizers: dict[str, regularizers.Regularizer] = {}
-        self.inner_layers: list[Layer] = []
+        self.inner_layers: Sequence[Layer] = ()
         self.reuse_buffers = False
         self._buffers: dict[str, Array] = {}
         self._memory: tuple[Any, ...] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
+        # Not a list, to which a layer could be added without anyone noticing.
+        super().__setattr__(name, tuple(value) if name == "inner_layers" else value)
         if name not in _SET_BY_PASSES:
-            _note_change()  # afterwards, or another thread could take the state before the change for that after it
+            note_change()
 
     # What a layer defines. (x is Any, so that a layer of yours may say that it takes np.ndarray alone.)
 
@@ -290,7 +276,7 @@ class Layer:
     @trainable.setter
     def trainable(self, value: bool) -> None:
         self._trainable = value
-        for layer in getattr(self, "inner_layers", []):
+        for layer in getattr(self, "inner_layers", ()):
             layer.trainable = value
 
     @property

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnlite.layers.changes import note_change
 from cnnlite.types import Array, ArrayLike
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class ArrayDict(dict[str, Array]):
     def bind(self, name: str, array: Array) -> None:
         """Make `array` itself the one of that name."""
         super().__setitem__(name, array)
+        note_change()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Copying and pickling would otherwise assign to names that the new one doesn't have yet.
