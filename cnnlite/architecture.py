@@ -21,6 +21,10 @@ def rebuild(entry, custom_objects=None):
         ValueError: a class or a function is neither cnnlite's nor among the custom objects.
     """
     custom_objects = custom_objects or {}
+    if not isinstance(entry, dict) or not isinstance(entry.get("config"), dict) or not isinstance(
+        entry.get("class_name"), str
+    ):
+        raise ValueError(f"a layer must be described by a class_name and a config. Received: {entry!r:.200}")
     cls = _find_class(entry, custom_objects)
     if issubclass(cls, _sequential()):
         return cls.from_config(entry["config"], custom_objects)
@@ -35,7 +39,10 @@ def revive(value, custom_objects):
         return value
     value = {key: revive(item, custom_objects) for key, item in value.items()}
     if set(value) == {"class_name", "config"} and value["class_name"] in custom_objects:
-        return custom_objects[value["class_name"]](**value["config"])
+        cls = custom_objects[value["class_name"]]
+        if not isinstance(cls, type):  # functions are handed on, and never called with what a file says
+            raise ValueError(f"{value['class_name']!r} must be a class. Received: {cls!r}")
+        return cls(**value["config"])
     if set(value) == {"function"}:
         if value["function"] not in custom_objects:
             raise ValueError(_unknown("function", value["function"]))
@@ -53,7 +60,8 @@ def _known_classes():
     from cnnlite import layers
 
     classes = [getattr(layers, name) for name in layers.__all__] + [_sequential()]
-    return {cls.__name__: cls for cls in classes if isinstance(cls, type)}
+    bases = (layers.Layer, layers.ActivationLayer, layers.InputLayer)
+    return {cls.__name__: cls for cls in classes if cls not in bases}
 
 
 def _find_class(entry, custom_objects):

@@ -76,6 +76,13 @@ def boolean(value: Any, name: str, owner: str) -> bool:
     return bool(value)
 
 
+def text(value: Any, name: str, owner: str) -> str:
+    """Return `value` if it is a text; TypeError otherwise."""
+    if not isinstance(value, str):
+        raise TypeError(f"{owner}: {name} must be a text. Received: {name}={value!r}.")
+    return value
+
+
 def one_of(value: Any, choices: Sequence[str], name: str, owner: str) -> str:
     """Return `value` if it is among `choices`; a ValueError that lists them otherwise."""
     if isinstance(value, str) and value in choices:

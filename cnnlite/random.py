@@ -41,7 +41,10 @@ class RandomStream:
 
     @state.setter
     def state(self, state: Sequence[int]) -> None:
-        self.seed, self.count = (int(number) for number in state)
+        seed, count = state
+        seed = checked_seed(seed, "RandomStream")
+        self.count = integer(count, "count", "RandomStream", minimum=0)
+        self.seed = seed
 
 
 def set_random_seed(seed: int) -> None:

@@ -26,8 +26,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlite.architecture import describe, rebuild, revive
+from cnnlite.layers.weights import weights_to_be_loaded
 from cnnlite.model_files import check_path_to_write, read, write
+from cnnlite.model_weights import ModelWeights
 from cnnlite.random import RandomStream
+from cnnlite.tensor_files import parse_json, shown
 
 if TYPE_CHECKING:
     from cnnlite.sequential import Sequential
@@ -100,11 +103,9 @@ def load_model(
             f"load_model: {filepath} holds weights without a model. Make the model, then call model.load_weights(path)."
         )
     training = _from_json(metadata.get("training", "{}"), "training", filepath)
-    with _blaming(filepath, "the model in it can't be made"):
-        model = rebuild(_from_json(metadata["model"], "model", filepath), custom_objects)
-        if not model.built:
-            raise ValueError("it does not say of what shape the input is")
     vectors = _take_optimizer_vectors(tensors, training, filepath)
+    with _blaming(filepath, "the model in it can't be made"):
+        model = _rebuild_model(_from_json(metadata["model"], "model", filepath), custom_objects, tensors)
     _assign_weights(model, tensors, filepath, "load_model")
     with _blaming(filepath, "its random states don't fit its layers"):
         _restore_random(model, training)
@@ -150,6 +151,20 @@ def _check_custom_objects(custom_objects):
 
 # The weights.
 
+# What a model may take over the numbers in its file: enough to build one that does not fit it, and to say where.
+_MORE_WEIGHTS = 2**20
+
+
+def _rebuild_model(entry, custom_objects, tensors):
+    """Return the model, its weights zeros; no larger than those in the file justify."""
+    with weights_to_be_loaded(2 * sum(tensor.size for tensor in tensors.values()) + _MORE_WEIGHTS):
+        model = rebuild(entry, custom_objects)
+    if not isinstance(model, ModelWeights):
+        raise ValueError(f"it is a {type(model).__name__} and not a model")
+    if not model.built:
+        raise ValueError("it does not say of what shape the input is")
+    return model
+
 
 def _weights(model, owner):
     if not model.built:
@@ -159,6 +174,7 @@ def _weights(model, owner):
 
 def _assign_weights(model, tensors, path, owner):
     mine = _weights(model, owner)
+    converted = {}
     for name, array in mine.items():
         if name not in tensors:
             raise ValueError(f"{owner}: {path} has no {name}, which {model.name} has. Nothing was loaded.")
@@ -169,11 +185,19 @@ def _assign_weights(model, tensors, path, owner):
             )
         if tensors[name].dtype.kind != "f":
             raise ValueError(f"{owner}: {name} in {path} has dtype {tensors[name].dtype}, which weights can't have.")
+        try:
+            with np.errstate(over="raise", invalid="ignore"):
+                converted[name] = tensors[name].astype(array.dtype, copy=False)
+        except FloatingPointError:
+            raise ValueError(
+                f"{owner}: {name} in {path} holds numbers that are too large for {array.dtype}. Nothing was loaded."
+            ) from None
     for name in tensors:
         if name not in mine:
-            raise ValueError(f"{owner}: {path} has {name}, which {model.name} has not. Nothing was loaded.")
+            raise ValueError(f"{owner}: {path} has {shown(name)}, which {model.name} has not. Nothing was loaded.")
+    tensors.clear()
     for name, array in mine.items():
-        array[...] = tensors[name]
+        array[...] = converted.pop(name)  # so that the memory of the file's arrays is free one by one
 
 
 # What training goes on from.
@@ -254,9 +278,9 @@ def _to_json(value, owner):
 
 def _from_json(text, name, path):
     with _blaming(path, f"its {name} is not readable"):
-        value = json.loads(text)
+        value = parse_json(text)
         if not isinstance(value, dict):
-            raise ValueError(f"not a table: {text[:40]}")
+            raise ValueError(f"not a table: {shown(text)}")
         return value
 
 
@@ -265,5 +289,8 @@ def _blaming(path, what):
     """Turn whatever a damaged or foreign config leads to into a ValueError that names the file."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError, OverflowError) as error:
-        raise ValueError(f"{path}: {what}: {error or type(error).__name__}.") from error
+    except KeyError as error:
+        raise ValueError(f"{path}: {what}: {shown(str(error))} is not there.") from error
+    except Exception as error:
+        # A layer of a user's may raise anything on arguments that it never expected.
+        raise ValueError(f"{path}: {what}: {shown(str(error) or type(error).__name__)}.") from error

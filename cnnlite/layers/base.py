@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnlite import config, initializers, regularizers
 from cnnlite.arguments import boolean, float_array, one_of, shape_tuple
-from cnnlite.layers.weights import ArrayDict
+from cnnlite.layers.weights import ArrayDict, zeros_to_be_loaded
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Identifier, Shape
 
 if TYPE_CHECKING:
@@ -184,7 +184,9 @@ class Layer:
 
         Read it from there in every pass, and keep no reference to it: a model that trains moves it into its vector.
         """
-        array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
+        array = zeros_to_be_loaded(shape, self.dtype)
+        if array is None:
+            array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
         if array.shape != tuple(shape):
             raise ValueError(
                 f"{self.name}: the initializer of {name} must return an array of shape {tuple(shape)}. "
@@ -265,7 +267,7 @@ class Layer:
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self._trainable = value
+        self._trainable = bool(value)  # as files hold it
         for layer in getattr(self, "inner_layers", []):
             layer.trainable = value
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlite import labels
-from cnnlite.arguments import one_of
+from cnnlite.arguments import one_of, text
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Metric:
     def __init__(self, dtype: DTypeLike | None = None, name: str | None = None) -> None:
         owner = type(self).__name__
         self.dtype = None if dtype is None else one_of(np.dtype(dtype).name, ("float32", "float64"), "dtype", owner)
-        self.name = owner if name is None else name
+        self.name = owner if name is None else text(name, "name", owner)
 
     def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError if these labels don't fit predictions of `output_shape` (None, ..., K).
@@ -147,6 +147,8 @@ class MeanMetricWrapper(Average):
         dtype: DTypeLike | None = None,
         **kwargs: Any,
     ) -> None:
+        if not callable(fn):
+            raise TypeError(f"MeanMetricWrapper: fn must be a function of y_true and y_pred. Received: fn={fn!r}.")
         super().__init__(dtype, getattr(fn, "__name__", type(fn).__name__) if name is None else name)
         self.fn = fn
         self.arguments = kwargs
