@@ -14,6 +14,24 @@ def describe(layer):
     return entry
 
 
+# Adding a layer looks at all that are there, and a file may not make that take hours.
+MOST_LAYERS = 10_000
+
+
+def check_number_of_layers(entry):
+    """Raise a ValueError if an entry describes more layers than a file may hold, those of models inside included."""
+    number, entries = 0, [entry]
+    while entries:
+        entry = entries.pop()
+        config = entry.get("config") if isinstance(entry, dict) else None
+        layers = config.get("layers") if isinstance(config, dict) else None
+        if isinstance(layers, list):
+            entries += layers
+        number += 1
+    if number > MOST_LAYERS:
+        raise ValueError(f"a file holds at most {MOST_LAYERS} layers. Received: a model of {number}")
+
+
 def rebuild(entry, custom_objects=None):
     """Return the layer or model that `describe` described, with new weights.
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlite.architecture import describe, rebuild, revive
+from cnnlite.architecture import check_number_of_layers, describe, rebuild, revive
 from cnnlite.layers.weights import weights_to_be_loaded
 from cnnlite.model_files import check_path_to_write, read, write
 from cnnlite.model_weights import ModelWeights
@@ -70,7 +70,9 @@ def save_model(
         if clash:
             raise ValueError(f"save: a layer and the optimizer both have {clash[0]!r}. Give the layer another name.")
         tensors = {**tensors, **vectors}
-    metadata = {"model": _to_json(describe(model), "save"), "training": _to_json(training, "save")}
+    entry = describe(model)
+    check_number_of_layers(entry)
+    metadata = {"model": _to_json(entry, "save"), "training": _to_json(training, "save")}
     write(path, tensors, metadata)
 
 
@@ -104,8 +106,9 @@ def load_model(
         )
     training = _from_json(metadata.get("training", "{}"), "training", filepath)
     vectors = _take_optimizer_vectors(tensors, training, filepath)
+    entry = _from_json(metadata["model"], "model", filepath)
     with _blaming(filepath, "the model in it can't be made"):
-        model = _rebuild_model(_from_json(metadata["model"], "model", filepath), custom_objects, tensors)
+        model = _rebuild_model(entry, custom_objects, tensors)
     _assign_weights(model, tensors, filepath, "load_model")
     with _blaming(filepath, "its random states don't fit its layers"):
         _restore_random(model, training)
@@ -157,6 +160,7 @@ _MORE_WEIGHTS = 2**20
 
 def _rebuild_model(entry, custom_objects, tensors):
     """Return the model, its weights zeros; no larger than those in the file justify."""
+    check_number_of_layers(entry)
     with weights_to_be_loaded(2 * sum(tensor.size for tensor in tensors.values()) + _MORE_WEIGHTS):
         model = rebuild(entry, custom_objects)
     if not isinstance(model, ModelWeights):
@@ -274,6 +278,8 @@ def _to_json(value, owner):
         return json.dumps(value, default=plain)
     except TypeError as error:
         raise ValueError(f"{owner}: a config must hold plain values that JSON knows. Received: {error}.") from None
+    except RecursionError:
+        raise ValueError(f"{owner}: the models within models are nested too deeply for a file.") from None
 
 
 def _from_json(text, name, path):

@@ -1,0 +1,43 @@
+"""One target under Atheris: `python -m tests.stress.fuzz.worker TARGET FOLDER ...`, as `__main__.py` calls it."""
+
+import resource
+import sys
+import tempfile
+from pathlib import Path
+from random import Random
+
+import atheris
+
+MEMORY = 2**30  # what the readers may ask for besides what is there after the imports
+
+# Kernels are left out: their loops, in plain Python here, would be all that the fuzzer sees.
+with atheris.instrument_imports(
+    include=["cnnlite", "numpy.lib._format_impl", "numpy.lib.format", "zipfile", "gzip", "csv"],
+    exclude=["cnnlite.kernels", "cnnlite.reference"],
+):
+    from tests.stress.fuzz import targets
+
+
+def main():
+    target = targets.TARGETS[sys.argv.pop(1)]
+    folder = Path(tempfile.mkdtemp())
+
+    def attack(data):
+        target.attack(data, folder)
+
+    def mutate(data, max_size, seed):
+        random = Random(seed)
+        mutated = target.mutate(data, random) if random.randint(0, 2) else atheris.Mutate(data, max_size)
+        return mutated[:max_size]
+
+    atheris.Setup(sys.argv, attack, custom_mutator=mutate)
+    for seed in target.seeds():
+        target.attack(seed, folder)  # whatever is imported or made once, before memory is limited
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
