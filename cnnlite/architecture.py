@@ -14,22 +14,26 @@ def describe(layer):
     return entry
 
 
-# Adding a layer looks at all that are there, and a file may not make that take hours.
+# What a file may hold. Adding a layer looks at all that are there, which makes hours of a hundred thousand; and models
+# within models are gone through by recursion.
 MOST_LAYERS = 10_000
+DEEPEST = 50
 
 
-def check_number_of_layers(entry):
-    """Raise a ValueError if an entry describes more layers than a file may hold, those of models inside included."""
-    number, entries = 0, [entry]
+def check_extent(entry, owner=""):
+    """Raise a ValueError if an entry describes more layers, or models nested more deeply, than a file may hold."""
+    number, entries = 0, [(entry, 0)]
     while entries:
-        entry = entries.pop()
+        entry, depth = entries.pop()
         config = entry.get("config") if isinstance(entry, dict) else None
         layers = config.get("layers") if isinstance(config, dict) else None
         if isinstance(layers, list):
-            entries += layers
+            entries += [(layer, depth + 1) for layer in layers]
         number += 1
+        if depth > DEEPEST:
+            raise ValueError(f"{owner}a file holds models within models {DEEPEST} deep. Received: one that goes deeper")
     if number > MOST_LAYERS:
-        raise ValueError(f"a file holds at most {MOST_LAYERS} layers. Received: a model of {number}")
+        raise ValueError(f"{owner}a file holds at most {MOST_LAYERS} layers. Received: a model of {number}")
 
 
 def rebuild(entry, custom_objects=None):

@@ -43,8 +43,10 @@ class RandomStream:
     def state(self, state: Sequence[int]) -> None:
         seed, count = state
         seed = checked_seed(seed, "RandomStream")
-        self.count = integer(count, "count", "RandomStream", minimum=0)
-        self.seed = seed
+        count = integer(count, "count", "RandomStream", minimum=0)
+        if count >= 2**64:
+            raise ValueError(f"RandomStream: count must be less than 2**64. Received: count={count}.")
+        self.seed, self.count = seed, count
 
 
 def set_random_seed(seed: int) -> None:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlite.architecture import check_number_of_layers, describe, rebuild, revive
+from cnnlite.architecture import check_extent, describe, rebuild, revive
 from cnnlite.layers.weights import weights_to_be_loaded
 from cnnlite.model_files import check_path_to_write, read, write
 from cnnlite.model_weights import ModelWeights
@@ -71,7 +71,7 @@ def save_model(
             raise ValueError(f"save: a layer and the optimizer both have {clash[0]!r}. Give the layer another name.")
         tensors = {**tensors, **vectors}
     entry = describe(model)
-    check_number_of_layers(entry)
+    check_extent(entry, "save: ")
     metadata = {"model": _to_json(entry, "save"), "training": _to_json(training, "save")}
     write(path, tensors, metadata)
 
@@ -160,7 +160,7 @@ _MORE_WEIGHTS = 2**20
 
 def _rebuild_model(entry, custom_objects, tensors):
     """Return the model, its weights zeros; no larger than those in the file justify."""
-    check_number_of_layers(entry)
+    check_extent(entry)
     with weights_to_be_loaded(2 * sum(tensor.size for tensor in tensors.values()) + _MORE_WEIGHTS):
         model = rebuild(entry, custom_objects)
     if not isinstance(model, ModelWeights):

@@ -183,6 +183,8 @@ class Optimizer:
         if "learning_rate" in state and not isinstance(learning_rate, schedules.LearningRateSchedule):
             learning_rate = number(state["learning_rate"], "learning_rate", owner, minimum=0)
         iterations = integer(state["iterations"], "iterations", owner, minimum=0)
+        if iterations >= 2**63:
+            raise ValueError(f"{owner}: iterations must be less than 2**63. Received: iterations={iterations}.")
         self.learning_rate = learning_rate
         self.iterations = iterations
         for name, slot in slots.items():
