@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 import cnnlite
 from cnnlite import initializers, layers, saving
 from cnnlite.callbacks import CSVLogger
+from cnnlite.packing import unpack
 from tests.models import dense_model, vectors
-from tests.stress.fuzz import forged
+from tests.stress.fuzz import forged, targets
 from tests.stress.fuzz.targets import TARGETS
 
 MEGABYTE = 2**20
@@ -310,6 +311,47 @@ def test_trainable_that_was_set_to_a_number_is_saved_as_what_it_means(path):
     model.layers[0].trainable = 0
     model.save(path)
     assert cnnlite.load_model(path).layers[0].trainable is False
+
+
+# Backups of runs.
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda run: run.update(epoch=-(10**9)), "the run must be"),
+        (lambda run: run.update(step=4), "it has made 4 steps of an epoch of 3"),
+        (lambda run: run["data"]["pass"].update(taken=-1), "where the data stand"),
+        (lambda run: run["sums"]["metrics"]["precision"].update(update_state=1), "another update_state"),
+        (lambda run: run["sums"]["metrics"]["precision"].update(__class__="x"), "another __class__"),
+        (lambda run: run["sums"]["metrics"]["precision"].update(total=[1.0]), "another total"),
+        (lambda run: run["sums"]["metrics"]["accuracy"].update(form="eval"), "another form: eval"),
+        (lambda run: run["callbacks"]["EarlyStopping 1"].update(wait="1"), "the state of EarlyStopping must be"),
+        (lambda run: run["callbacks"]["EarlyStopping 1"].update(best_weights=[]), "the shapes of the model's"),
+        (lambda run: run["callbacks"]["ReduceLROnPlateau 1"].update(best="x"), "the state of ReduceLROnPlateau"),
+        (lambda run: run["callbacks"]["CSVLogger 1"].update(size=-1), "the state of CSVLogger"),
+        (lambda run: run["callbacks"]["History 1"].update(epoch=["0"]), "the history"),
+        (lambda run: run["optimizer_state"]["numbers"].update(iterations=-1), "iterations must be at least 0"),
+        (lambda run: run["random"].update(dropout=[0, 2**64]), "the run must be|count must be"),
+    ],
+)
+def test_a_backup_that_no_run_has_made_is_refused_with_what_is_wrong(tmp_path, change, message):
+    text, tensors = targets._backups()[0]
+    run = json.loads(text)
+    change(run)
+    (tmp_path / "backup").mkdir()
+    path = tmp_path / "backup" / "backup.safetensors"
+    path.write_bytes(forged.model_file(tensors, run=json.dumps(run)))
+    (tmp_path / "log.csv").write_text("epoch,accuracy,loss\n0,0.5,0.5\n")
+    refused(path, message, lambda path: targets._train(tmp_path))
+
+
+def test_an_array_can_stand_in_a_backup_only_once(tmp_path):
+    # A thousand references to one large array would otherwise be a thousand of it.
+    tensors = {"big": np.ones(10)}
+    entry = {"$": "array", "name": "big"}
+    with pytest.raises(KeyError, match="big"):
+        unpack([entry, entry], tensors)
 
 
 # Data sets and logs.

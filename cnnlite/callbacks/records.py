@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from cnnlite.callbacks.base import Callback
+from cnnlite.forms import COUNT, check_form
 from cnnlite.types import Logs
 
 LONGEST_HEADER = 2**16  # of a CSV file, in characters
@@ -39,6 +40,7 @@ class History(Callback):
         return {"history": self.history, "epoch": self.epoch}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        check_form(state, {"history": {str: [object]}, "epoch": [COUNT]}, "the history")
         self.history, self.epoch = state["history"], state["epoch"]
 
 
@@ -108,6 +110,7 @@ class CSVLogger(Callback):
         return {"columns": self._columns, "size": size}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        check_form(state, {"columns": ([str], None), "size": COUNT}, "the state of CSVLogger")
         # What was written after the backup comes again. A file that has been replaced meanwhile stays as it is.
         if os.path.getsize(self.filename) >= state["size"]:
             os.truncate(self.filename, state["size"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -22,9 +23,10 @@ import numpy as np
 import cnnlite
 from cnnlite import fusion, layers, losses, metrics, optimizers
 from cnnlite.architecture import rebuild
-from cnnlite.callbacks import CSVLogger
+from cnnlite.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau
 from cnnlite.datasets import mnist
 from cnnlite.layers.weights import weights_to_be_loaded
+from cnnlite.model_files import read
 from cnnlite.optimizers import schedules
 from cnnlite.tensor_files import DTYPES
 from tests.stress.fuzz import forged
@@ -185,10 +187,6 @@ def _models():
 
 def _seed_files():
     """Yield the metadata and the tensors of good files: the old ones, and new ones of all kinds of models."""
-    import tempfile
-
-    from cnnlite.model_files import read
-
     with tempfile.TemporaryDirectory() as folder:
         paths = sorted(OLD_FILES.glob("*.safetensors"))
         for number, model in enumerate(_models()):
@@ -212,6 +210,58 @@ def seeds_of_models():
         parts = [metadata.get("model", "").encode(), metadata.get("training", "").encode()]
         seeds += [CUT.join([*parts, table.encode()])] + [CUT.join([*parts, b""])] * 3
     return seeds
+
+
+# Backups of runs.
+
+
+def attack_backup(data, folder):
+    """The JSON of the run; the tensors are those of the good backups together."""
+    backup = folder / "backup"
+    backup.mkdir(exist_ok=True)
+    for file in backup.iterdir():
+        file.unlink()
+    (folder / "log.csv").write_text("epoch,accuracy,loss\n0,0.5,0.5\n")
+    tensors = {name: array for _, arrays in reversed(_backups()) for name, array in arrays.items()}
+    content = forged.model_file(tensors, run=data.decode("utf-8", "replace"))
+    (backup / "backup.safetensors").write_bytes(content)
+    return not refuses(lambda: _train(folder), "backup.safetensors")
+
+
+def _train(folder, stop_at=None):
+    model = cnnlite.Sequential([cnnlite.Input((3,)), layers.Dropout(0.2, seed=1), layers.Dense(2, "softmax")])
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy", metrics.Precision([0.1, 0.5])])
+
+    class Stop(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if model.optimizer.iterations == stop_at:
+                raise KeyboardInterrupt
+
+    x, y = np.ones((6, 3), np.float32), np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0, 1]]
+    watching = [EarlyStopping("loss", patience=5, restore_best_weights=True), ReduceLROnPlateau("loss", patience=1)]
+    model.fit(x, y, epochs=3, batch_size=2, verbose=0, validation_data=(x, y), callbacks=[
+        BackupAndRestore(folder / "backup", save_freq=1, delete_checkpoint=False), *watching,
+        CSVLogger(folder / "log.csv", append=True), Stop(),
+    ])
+
+
+_made: list[tuple[str, dict[str, Any]]] = []
+
+
+def _backups():
+    """Return the JSON and the tensors of backups from the middle of an epoch, and from the end."""
+    if not _made:
+        for stop_at in (5, 2, 6, None):
+            with tempfile.TemporaryDirectory() as folder:
+                with contextlib.suppress(KeyboardInterrupt):
+                    _train(Path(folder), stop_at)
+                tensors, metadata = read(Path(folder) / "backup" / "backup.safetensors", "seeds")
+            _made.append((metadata["run"], tensors))
+    return _made
+
+
+def seeds_of_backups():
+    return [run.encode() for run, _ in _backups()]
 
 
 # Configs that do not come out of a file of ours.
@@ -349,6 +399,7 @@ def seeds_of_csv():
 TARGETS = {
     "model files": Target(attack_container, seeds_of_containers, mutate_bytes),
     "model files with a valid checksum": Target(attack_model, seeds_of_models, mutate_model),
+    "backups": Target(attack_backup, seeds_of_backups, mutate_config),
     "configs": Target(attack_config, seeds_of_configs, mutate_config),
     "npz files": Target(attack_npz, seeds_of_npz, mutate_bytes),
     "members of npz files": Target(attack_members, seeds_of_members, mutate_bytes),
