@@ -74,7 +74,7 @@ def fuzz(name, seconds):
         (corpus / f"seed{number}").write_bytes(seed)
     command = [
         sys.executable, "-m", "tests.stress.fuzz.worker", name, str(corpus), f"-artifact_prefix={found}/",
-        f"-max_total_time={seconds}", "-timeout=30", "-rss_limit_mb=3000", "-max_len=60000", "-print_final_stats=1",
+        f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=3000", "-max_len=60000", "-print_final_stats=1",
     ]
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     start = time.monotonic()  # a run ends early where something is found

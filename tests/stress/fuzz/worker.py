@@ -1,6 +1,9 @@
 """One target under Atheris: `python -m tests.stress.fuzz.worker TARGET FOLDER ...`, as `__main__.py` calls it."""
 
+import atexit
+import os
 import resource
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +23,9 @@ with atheris.instrument_imports(
 
 def main():
     target = targets.TARGETS[sys.argv.pop(1)]
-    folder = Path(tempfile.mkdtemp())
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where no busy disk looks like a slow reader
+    folder = Path(tempfile.mkdtemp(dir=memory))
+    atexit.register(shutil.rmtree, folder)
 
     def attack(data):
         target.attack(data, folder)
