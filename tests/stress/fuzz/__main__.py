@@ -72,14 +72,17 @@ def fuzz(name, seconds):
         folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(TARGETS[name].seeds()):
         (corpus / f"seed{number}").write_bytes(seed)
+    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where no busy disk looks like a slow reader
+    inputs = tempfile.TemporaryDirectory(dir=memory)
     command = [
-        sys.executable, "-m", "tests.stress.fuzz.worker", name, str(corpus), f"-artifact_prefix={found}/",
+        sys.executable, "-m", "tests.stress.fuzz.worker", name, inputs.name, str(corpus), f"-artifact_prefix={found}/",
         f"-max_total_time={seconds}", "-timeout=60", "-rss_limit_mb=3000", "-max_len=60000", "-print_final_stats=1",
     ]
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     start = time.monotonic()  # a run ends early where something is found
-    done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-                          errors="replace")
+    with inputs:
+        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+                              errors="replace")
     (FOLDER / f"{name.replace(' ', '_')}.log").write_text(done.stderr)
     if done.returncode:
         print(done.stderr[-3000:], file=sys.stderr)

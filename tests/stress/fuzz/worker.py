@@ -1,11 +1,7 @@
-"""One target under Atheris: `python -m tests.stress.fuzz.worker TARGET FOLDER ...`, as `__main__.py` calls it."""
+"""One target under Atheris: `python -m tests.stress.fuzz.worker TARGET FOLDER CORPUS ...`, as `__main__.py` calls it."""
 
-import atexit
-import os
 import resource
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from random import Random
 
@@ -23,9 +19,7 @@ with atheris.instrument_imports(
 
 def main():
     target = targets.TARGETS[sys.argv.pop(1)]
-    memory = "/dev/shm" if os.path.isdir("/dev/shm") else None  # where no busy disk looks like a slow reader
-    folder = Path(tempfile.mkdtemp(dir=memory))
-    atexit.register(shutil.rmtree, folder)
+    folder = Path(sys.argv.pop(1))
 
     def attack(data):
         target.attack(data, folder)
