@@ -1,4 +1,4 @@
-"""One target under Atheris: `python -m tests.stress.fuzz.worker TARGET FOLDER CORPUS ...`, as `__main__.py` calls it."""
+"""One target under Atheris: `python -m tests.stress.fuzz.worker TARGET FOLDER CORPUS ...`, as `__main__` calls it."""
 
 import resource
 import sys
