@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from cnnlite._version import __version__
 from cnnlite.atomic import replace_file
-from cnnlite.tensor_files import bytes_of, read_header, read_tensors, shown
+from cnnlite.tensor_files import LARGEST_HEADER, bytes_of, read_header, read_tensors, shown
 
 FORMAT = "cnnlite"
 FORMAT_VERSION = 1
@@ -61,15 +61,20 @@ def write(path, tensors, metadata, owner):
         "format": FORMAT, "format_version": str(FORMAT_VERSION), "cnnlite_version": __version__, **metadata
     }
     metadata["checksum"] = _checksum(tensors, metadata)
-    replace_file(path, _in_order(safetensors.numpy.save(tensors, metadata)), owner)
+    replace_file(path, _in_order(safetensors.numpy.save(tensors, metadata), owner), owner)
 
 
-def _in_order(content):
+def _in_order(content, owner):
     """Return the file with its metadata sorted: safetensors shuffles them, and the same model is the same bytes."""
     header, start = _header(content)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > LARGEST_HEADER:
+        raise ValueError(
+            f"{owner}: what describes the model takes {len(text)} bytes, and a file may have {LARGEST_HEADER} of them. "
+            "Keep large arrays in weights rather than in configs."
+        )
     return len(text).to_bytes(8, "little") + text + content[start:]
 
 

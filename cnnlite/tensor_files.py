@@ -16,7 +16,8 @@ import numpy as np
 
 from cnnlite.types import Array
 
-LARGEST_HEADER = 100_000_000  # that of the format
+# JSON takes up to fifty times as much memory as a text. The largest model of a thousand layers needs a megabyte.
+LARGEST_HEADER = 2**24
 DTYPES = {
     "F16": "<f2", "F32": "<f4", "F64": "<f8", "BOOL": "?",
     "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "<u1", "U16": "<u2", "U32": "<u4", "U64": "<u8",

@@ -103,6 +103,7 @@ def header_of(shape=(2,), dtype="F32", offsets=(0, 8), **metadata):
     ("content", "message"),
     [
         ((2**63).to_bytes(8, "little") + b"{}", "header claims 9223372036854775808 bytes, and the file has 10"),
+        (forged.with_header(b"[]" * 2**23 + b" "), "header claims 16777217 bytes, and 16777216 is the most"),
         (forged.with_header(b"[]"), "header is not a table"),
         (forged.with_header(b'{"__metadata__": {"format": 1}}'), "metadata are not texts"),
         (forged.with_header(b'{"__metadata__": {"format": "x", "format": "cnnlite"}}'), "a key stands twice"),
@@ -185,6 +186,14 @@ def test_a_file_of_more_layers_than_can_be_added_in_time_is_refused(path):
     }}
     forge(path, model=model)
     refused(path, "a file holds at most 10000 layers. Received: a model of 100001")
+
+
+def test_a_description_too_large_for_a_file_is_refused_before_anything_is_written(path):
+    model = cnnlite.Sequential([layers.Rescaling(np.full(900_000, 1 / 3), input_shape=(900_000,))])
+    message = r"save: what describes the model takes \d+ bytes, and a file may have 16777216"
+    with pytest.raises(ValueError, match=message):
+        model.save(path)
+    assert not path.exists()
 
 
 def test_models_nested_too_deeply_are_refused_when_loading_and_when_saving(path):
