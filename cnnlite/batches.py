@@ -208,11 +208,11 @@ class Epochs:
 
     def get_state(self, within_epoch):
         """Return where in which pass the next batch comes from."""
-        state = {"random": None if self.random is None else list(self.random.state), "pass": None}
+        present = None
         if self._taken and (within_epoch or self.given_steps is not None):
             before = None if self._random_before is None else list(self._random_before)
-            state["pass"] = {"source": self.source.get_state(), "taken": self._taken, "random": before}
-        return state
+            present = {"source": self.source.get_state(), "taken": self._taken, "random": before}
+        return {"random": None if self.random is None else list(self.random.state), "pass": present}
 
     def set_state(self, state):
         """Go on from what `get_state` returned; a ValueError if the data are not the same within the pass."""

@@ -32,7 +32,7 @@ def check_form(value: Any, form: Any, name: str) -> None:
 def _fits(value, form):
     if form is COUNT or form is NUMBER:
         if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
-            return abs(value) < 2**63 and (form is NUMBER or value >= 0)
+            return (0 if form is COUNT else -(2**63)) <= int(value) < 2**63
         return form is NUMBER and isinstance(value, (float, np.floating))
     if form is None:
         return value is None

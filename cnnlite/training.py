@@ -164,10 +164,11 @@ class Trainer(Evaluator):
                     break
             callbacks.on_train_end(logs)
         finally:
-            if progress is not None:
-                progress.close()
-            self.training_run = outer
-            self._release_memory()
+            with held_back_interrupts():
+                if progress is not None:
+                    progress.close()
+                self.training_run = outer
+                self._release_memory()
         return self.history
 
     def _train_epoch(
@@ -227,22 +228,27 @@ class Trainer(Evaluator):
 
     def _get_ready(self, shape: Shape) -> None:
         """Create what does not exist yet: weights for an x of that shape, their vector, the optimizer's slots."""
-        if not self.built:
-            self.build((None, *shape[1:]))
-        self.optimizer.build(self.parameters())
+        with held_back_interrupts():
+            if not self.built:
+                self.build((None, *shape[1:]))
+            self.optimizer.build(self.parameters())
 
     def _train_step_in_buffers(self, x: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
-        """Make a step in the memory of the step before; whatever happens, later passes get arrays of their own."""
+        """Make a step in the memory of the step before; whatever happens, later passes get arrays of their own.
+
+        Ctrl-C waits for the end of the step, in which BatchNorm and Dropout go on too; a second one does not.
+        """
         layers = list(self.walk())
-        try:
-            for layer in layers:
-                layer.reuse_buffers = True
-            # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
-            with np.errstate(over="ignore", invalid="ignore"):
-                return self.train_step(x, y, sample_weight)
-        finally:
-            for layer in layers:
-                layer.reuse_buffers = False
+        with held_back_interrupts(second_passes=True):
+            try:
+                for layer in layers:
+                    layer.reuse_buffers = True
+                # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    return self.train_step(x, y, sample_weight)
+            finally:
+                for layer in layers:
+                    layer.reuse_buffers = False
 
     def _release_memory(self, buffers: bool = True) -> None:
         """Let go of what the layers remember for backward, which holds on to a batch, and of their buffers."""

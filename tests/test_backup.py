@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import os
 
 import numpy as np
 import pytest
@@ -363,6 +364,31 @@ def test_the_backup_before_the_last_one_helps_out(tmp_path, damage):
     damage(tmp_path / "backup.safetensors")
     assert resumed(tmp_path, double_checkpoint=True) == expected
     assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize("double_checkpoint", [False, True])
+def test_a_disk_that_gets_full_ends_the_run_and_not_its_backup(tmp_path, monkeypatch, double_checkpoint):
+    expected = resumed(tmp_path / "none")
+    fsync, left = os.fsync, [0]
+
+    def full(descriptor):
+        left[0] -= 1
+        if left[0] == 0:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    for number in range(1, 12, 2):  # of the fsyncs of files and folders in turns, those of files
+        left[0] = number
+        folder = tmp_path / str(number)
+        if number == 11:  # the fifth backup is the last
+            assert resumed(folder, double_checkpoint=double_checkpoint) == expected
+            break
+        with pytest.raises(OSError, match=r"BackupAndRestore: .* can't be written: No space left on device"):
+            resumed(folder, double_checkpoint=double_checkpoint)
+        left[0] = 0
+        assert resumed(folder, double_checkpoint=double_checkpoint) == expected
+        assert not folder.exists()
 
 
 def test_a_damaged_backup_is_said_to_be_one_and_the_model_is_as_it_was(tmp_path):
