@@ -144,6 +144,9 @@ def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(pipe)
     for read in (cnnlite.load_model, dense_model().load_weights, cnnlite.datasets.mnist.load_data):
         refused(pipe, "is a pipe or a device", read)
+    refused(pipe, "is no file", lambda path: CSVLogger(path, append=True).on_train_begin())
+    os.mkfifo(tmp_path / f"cnnlite-{'0' * 16}.tmp")  # as a writer that was killed might have left it
+    dense_model().save(tmp_path / "model.safetensors")
     os.mkfifo(tmp_path / "train-images-idx3-ubyte")
     with pytest.raises(FileNotFoundError, match="must hold a file of the name train-images"):
         cnnlite.datasets.mnist.load_data(tmp_path)

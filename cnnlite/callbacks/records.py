@@ -75,6 +75,8 @@ class CSVLogger(Callback):
 
     def _read_columns(self) -> list[str] | None:
         """Return the header of the file, or None if it is empty."""
+        if not os.path.isfile(self.filename):
+            raise ValueError(f"CSVLogger: {self.filename} is no file, and can't be appended to.")
         try:
             with open(self.filename, newline="", encoding="utf-8") as file:
                 line = file.readline(LONGEST_HEADER)

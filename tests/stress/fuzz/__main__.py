@@ -76,7 +76,8 @@ def fuzz(name, seconds):
     inputs = tempfile.TemporaryDirectory(dir=memory)
     command = [
         sys.executable, "-m", "tests.stress.fuzz.worker", name, inputs.name, str(corpus), f"-artifact_prefix={found}/",
-        f"-max_total_time={seconds}", "-timeout=900", "-report_slow_units=900", "-rss_limit_mb=3000", "-max_len=60000", "-print_final_stats=1",
+        f"-max_total_time={seconds}", "-timeout=900", "-report_slow_units=900", "-rss_limit_mb=3000",
+        "-max_len=60000", "-print_final_stats=1",
     ]
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1"}
     start = time.monotonic()  # a run ends early where something is found
