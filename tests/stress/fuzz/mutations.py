@@ -54,6 +54,8 @@ def mutate_json(text, random):
         places = list(_places(value))
         if not places:
             break
+        if random.randint(0, 3) == 0:  # sizes are what costs memory
+            places = [(table, name) for table, name in places if isinstance(table[name], int)] or places
         holder, key = random.choice(places)
         kind = random.randint(0, 12)
         if kind > 9 and not isinstance(holder[key], (dict, list)):
