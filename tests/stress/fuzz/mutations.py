@@ -54,11 +54,13 @@ def mutate_json(text, random):
         places = list(_places(value))
         if not places:
             break
-        if random.randint(0, 3) == 0:  # sizes are what costs memory
-            places = [(table, name) for table, name in places if isinstance(table[name], int)] or places
         holder, key = random.choice(places)
         kind = random.randint(0, 12)
-        if kind > 9 and not isinstance(holder[key], (dict, list)):
+        sizes = [(table, name) for table, name in places if type(table[name]) is int]
+        if sizes and random.randint(0, 5) == 0:  # sizes are what costs memory
+            holder, key = random.choice(sizes)
+            holder[key] = random.choice([0, 1, 10**4, 10**6, 10**8, 2**31 - 1, 2**31, 2**62])
+        elif kind > 9 and not isinstance(holder[key], (dict, list)):
             holder[key] = _another(holder[key], [table[name] for table, name in places], random)
         elif kind == 0:
             del holder[key]
