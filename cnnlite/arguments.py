@@ -77,9 +77,11 @@ def boolean(value: Any, name: str, owner: str) -> bool:
 
 
 def text(value: Any, name: str, owner: str) -> str:
-    """Return `value` if it is a text; TypeError otherwise."""
+    """Return `value` if it is a text, without characters that move a cursor; TypeError or ValueError otherwise."""
     if not isinstance(value, str):
         raise TypeError(f"{owner}: {name} must be a text. Received: {name}={value!r}.")
+    if not value.isprintable():
+        raise ValueError(f"{owner}: {name} must be a printable text. Received: {name}={value!r}.")
     return value
 
 

@@ -180,27 +180,28 @@ def _weights(model, owner):
 def check_weights(model, tensors, path, owner):
     """Return the arrays in the dtypes of the weights; a ValueError if they are not those of the model."""
     mine = _weights(model, owner)
-    converted = {}
+    converted, its_name = {}, shown(model.name)
     for name, array in mine.items():
+        weight = shown(name)
         if name not in tensors:
-            raise ValueError(f"{owner}: {path} has no {name}, which {model.name} has. Nothing was loaded.")
+            raise ValueError(f"{owner}: {path} has no {weight}, which {its_name} has. Nothing was loaded.")
         if tensors[name].shape != array.shape:
             raise ValueError(
-                f"{owner}: {name} has shape {tensors[name].shape} in {path} and {array.shape} in {model.name}. "
+                f"{owner}: {weight} has shape {tensors[name].shape} in {path} and {array.shape} in {its_name}. "
                 "Nothing was loaded."
             )
         if tensors[name].dtype.kind != "f":
-            raise ValueError(f"{owner}: {name} in {path} has dtype {tensors[name].dtype}, which weights can't have.")
+            raise ValueError(f"{owner}: {weight} in {path} has dtype {tensors[name].dtype}, which weights can't have.")
         try:
             with np.errstate(over="raise", invalid="ignore"):
                 converted[name] = tensors[name].astype(array.dtype, copy=False)
         except FloatingPointError:
             raise ValueError(
-                f"{owner}: {name} in {path} holds numbers that are too large for {array.dtype}. Nothing was loaded."
+                f"{owner}: {weight} in {path} holds numbers that are too large for {array.dtype}. Nothing was loaded."
             ) from None
     for name in tensors:
         if name not in mine:
-            raise ValueError(f"{owner}: {path} has {shown(name)}, which {model.name} has not. Nothing was loaded.")
+            raise ValueError(f"{owner}: {path} has {shown(name)}, which {its_name} has not. Nothing was loaded.")
     return converted
 
 

@@ -318,6 +318,25 @@ def test_a_name_in_a_message_is_short_and_moves_no_cursor(path):
     refused(path, r"has '\\x1b\[2Jxxxx")
 
 
+@pytest.mark.parametrize("name", ["\x1b[2J", "two\nlines", "\ud800", "\u202e"])
+def test_a_name_that_moves_the_cursor_is_no_name(path, name):
+    # It would stand in summaries and progress bars; and half a character can't be written to a file.
+    with pytest.raises(ValueError, match="name must be a printable text"):
+        layers.Dense(2, name=name)
+    for make in (cnnlite.optimizers.SGD, cnnlite.losses.Huber, cnnlite.metrics.Precision):
+        with pytest.raises(ValueError, match="name must be a printable text"):
+            make(name=name)
+        with pytest.raises(TypeError, match="name must be a text"):
+            make(name=[name])
+    forge(path, change=lambda layers: layers[0]["config"].update(name=name))
+    refused(path, "name must be a printable text")
+
+
+def test_a_long_name_is_cut_in_messages(path):
+    forge(path, change=lambda layers: layers[0]["config"].update(name="x" * 10_000))
+    refused(path, r"has no xxx.*\.\.\., which sequential has")
+
+
 def test_trainable_that_was_set_to_a_number_is_saved_as_what_it_means(path):
     model = dense_model()
     model.layers[0].trainable = 0

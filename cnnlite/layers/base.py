@@ -79,8 +79,8 @@ class Layer:
                 raise TypeError(f"{owner} takes no argument {argument!r}. Received: {argument}={value!r}.")
             if value is not None:
                 raise ValueError(f"{owner}: {argument} is not offered. Received: {argument}={value!r}. Leave it out.")
-        if name is not None and (not isinstance(name, str) or not name or "/" in name):
-            raise ValueError(f"{owner}: name must be a text without '/'. Received: name={name!r}.")
+        if name is not None and (not isinstance(name, str) or not name or "/" in name or not name.isprintable()):
+            raise ValueError(f"{owner}: name must be a printable text without '/'. Received: name={name!r}.")
         self.name_is_given = name is not None
         self.name = name or snake_case(owner)
         dtype = config.floatx() if dtype is None else dtype

@@ -85,7 +85,9 @@ def _load_both(path):
 
 def _use(model, path):
     """A model that was accepted can be described, saved and loaded again; and used, or the use is refused in words."""
-    model.summary(print_fn=lambda _: None)
+    lines: list[str] = []
+    model.summary(print_fn=lines.append)
+    assert "\x1b" not in "".join(lines), "a summary that moves the cursor"
     model.save(path)
     again = cnnlite.load_model(path)
     assert json.dumps(again.get_config()) == json.dumps(model.get_config())
@@ -132,7 +134,8 @@ def _tensors_that_fit(model, training):
         model = rebuild(json.loads(model))
         weights = {name: np.ones_like(array) for name, array in (model.params | model.state).items()}
         size, dtype = sum(array.size for array in model.params.values()), model.dtype
-    return weights | {name: np.ones(size, dtype) for name in vectors if name.isprintable()}
+    tensors = weights | {name: np.ones(size, dtype) for name in vectors}
+    return {name: array for name, array in tensors.items() if name.isprintable()}
 
 
 def _tensors(table):
