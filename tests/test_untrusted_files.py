@@ -335,6 +335,8 @@ def test_a_name_that_moves_the_cursor_is_no_name(path, name):
 def test_a_long_name_is_cut_in_messages(path):
     forge(path, change=lambda layers: layers[0]["config"].update(name="x" * 10_000))
     refused(path, r"has no xxx.*\.\.\., which sequential has")
+    forge(path, change=lambda layers: layers[0]["config"].update(units="x" * 10_000))
+    refused(path, r"units must be an integer. Received: units='xxx.*\.\.\.\.")
 
 
 def test_trainable_that_was_set_to_a_number_is_saved_as_what_it_means(path):
@@ -354,6 +356,7 @@ def test_trainable_that_was_set_to_a_number_is_saved_as_what_it_means(path):
         (lambda run: run.update(step=4), "it has made 4 steps of an epoch of 3"),
         (lambda run: run["data"]["pass"].update(taken=-1), "where the data stand"),
         (lambda run: run["sums"]["metrics"]["precision"].update(update_state=1), "another update_state"),
+        (lambda run: run["sums"]["metrics"]["precision"].update(update_state=None), "another update_state"),
         (lambda run: run["sums"]["metrics"]["precision"].update(__class__="x"), "another __class__"),
         (lambda run: run["sums"]["metrics"]["precision"].update(total=[1.0]), "another total"),
         (lambda run: run["sums"]["metrics"]["accuracy"].update(form="eval"), "another form: eval"),
