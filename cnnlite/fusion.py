@@ -203,7 +203,7 @@ class ConvBlock:
             y = conv.allocate("y", z_shape, training)
             return Following(self.first_relu, self.relu), y, np.empty((0, 0, 0, 0), np.uint8)
         kind = MAX_POOL if type(pool) is MaxPool else AVERAGE_POOL
-        following, shape, places = _pooling(self.first_relu, self.relu, kind, pool.pool_size, pool.strides,
+        following, shape, places = _pooling(self.first_relu, self.relu, kind, *pool.window(z_shape)[:2],
                                             pool.padding, pool.name, z_shape)
         argmax = pool.allocate("argmax", shape if kind == MAX_POOL else (0, 0, 0, 0), training, places)
         return following, pool.allocate("y", shape, training), argmax
