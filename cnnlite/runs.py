@@ -17,11 +17,19 @@ import json
 from typing import Any
 
 from cnnlite.compiled import RunningLoss
+from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.model_files import read, write
 from cnnlite.packing import pack, unpack
 from cnnlite.saving import assign_weights, blaming, check_weights, optimizer_state, random_layers, restore_optimizer
+from cnnlite.tensor_files import parse_json
 from cnnlite.types import Logs
+
+FORM = {
+    "epoch": COUNT, "step": COUNT, "finished": bool, "logs": {str: object}, "sums": ({"total": NUMBER, "samples": COUNT,
+    "metrics": {str: object}}, None), "data": dict, "validation": (dict, None), "random": {str: [COUNT]},
+    "optimizer_state": dict, "callbacks": {str: object},
+}
 
 
 class Run:
@@ -104,7 +112,10 @@ class Run:
         if "run" not in metadata:
             raise ValueError(f"{owner}: {path} is not the backup of a run.")
         with blaming(path, "the backup is of another model, optimizer or data"):
-            state = unpack(json.loads(metadata["run"]), tensors)
+            state = unpack(parse_json(metadata["run"]), tensors)
+            check_form(state, FORM, "the run")
+            if self.data.steps is not None and state["step"] > self.data.steps:
+                raise ValueError(f"it has made {state['step']} steps of an epoch of {self.data.steps}")
             self.data.set_state(state["data"])
             if state["validation"] is not None and self._reads_validation_once():
                 self.validation.set_state(state["validation"])
@@ -117,6 +128,8 @@ class Run:
             names = {metric.name for metric in self.model.metrics}
             if state["sums"] is not None and names != set(state["sums"]["metrics"]):
                 raise ValueError(f"it has sums of the metrics {', '.join(state['sums']['metrics']) or 'none'}")
+            if state["sums"] is not None:
+                RunningLoss(self.model.metrics).set_state(state["sums"])
             with held_back_interrupts():
                 restore_optimizer(self.model, state, vectors)
                 assign_weights(self.model, weights, path, owner)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnlite import fusion, saving
 from cnnlite.architecture import describe, rebuild
-from cnnlite.arguments import float_array
+from cnnlite.arguments import boolean, float_array, shape_tuple
 from cnnlite.layers.activation import ActivationLayer
 from cnnlite.layers.base import Layer
 from cnnlite.layers.changes import last_change
@@ -303,14 +303,18 @@ class Sequential(Trainer):
             config: the name, the shape of the input, and the layers.
             custom_objects: the layers' classes that are not cnnlite's, by name: {"Scale": Scale}.
         """
+        missing = {"name", "trainable", "given_input_shape", "input_shape", "layers"} - set(config)
+        if missing:
+            raise ValueError(f"{cls.__name__}: the config must have {', '.join(sorted(missing))}, which it has not.")
         model = cls(name=config["name"])
         if config["given_input_shape"] is not None:
-            model.given_input_shape = tuple(config["given_input_shape"])
+            model.given_input_shape = shape_tuple(config["given_input_shape"], "given_input_shape", model.name)
         for layer in config["layers"]:
             model.add(rebuild(layer, custom_objects))
         if config["input_shape"] is not None:
-            model.build(tuple(config["input_shape"]))
-        model._trainable = config["trainable"]  # not the property, which would set it for the layers too
+            model.build(config["input_shape"])
+        # Not the property, which would set it for the layers too.
+        model._trainable = boolean(config["trainable"], "trainable", model.name)
         return model
 
     def save(self, filepath: str | os.PathLike[str], overwrite: bool = True, include_optimizer: bool = True) -> None:

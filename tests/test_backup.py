@@ -542,8 +542,8 @@ def test_values_come_back_as_they_were(value):
 
     tensors = {}
     packed = json.loads(json.dumps(pack(value, tensors, "x")))
-    assert same(unpack(packed, tensors), value)
-    assert same(unpack(packed, tensors), value)
+    assert same(unpack(packed, dict(tensors)), value)
+    assert same(unpack(packed, dict(tensors)), value)
 
 
 @pytest.mark.parametrize("value", [object(), {"a": [1j]}, np.array(["a"]), {1, 2}, np.ones(2, complex)])

@@ -7,10 +7,13 @@ import os
 import warnings
 from typing import Any
 
+import numpy as np
+
 from cnnlite import metrics
 from cnnlite.arguments import integer, number, one_of
 from cnnlite.atomic import make_folder
 from cnnlite.callbacks.base import Callback
+from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.model_files import check_ending
 from cnnlite.progress import message
 from cnnlite.types import Array, Logs
@@ -132,6 +135,14 @@ class EarlyStopping(Monitor):
         return {name: getattr(self, name) for name in ("wait", "stopped_epoch", "best", "best_epoch", "best_weights")}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        form = {"wait": COUNT, "stopped_epoch": COUNT, "best": (NUMBER, None), "best_epoch": COUNT,
+                "best_weights": ([np.ndarray], None)}
+        check_form(state, form, "the state of EarlyStopping")
+        best_weights = state["best_weights"]
+        if best_weights is not None and [array.shape for array in best_weights] != [
+            array.shape for array in self.model.weights
+        ]:
+            raise ValueError("the best weights of EarlyStopping must have the shapes of the model's")
         self.wait, self.stopped_epoch = state["wait"], state["stopped_epoch"]
         self.best, self.best_epoch, self.best_weights = state["best"], state["best_epoch"], state["best_weights"]
 
@@ -207,6 +218,7 @@ class ModelCheckpoint(Monitor):
         return {"best": self.best, "batches": self._batches}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        check_form(state, {"best": (NUMBER, None), "batches": COUNT}, "the state of ModelCheckpoint")
         self.best, self._batches = state["best"], state["batches"]
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:

@@ -13,7 +13,7 @@ from cnnlite import config, initializers, regularizers
 from cnnlite.arguments import boolean, float_array, one_of, shape_tuple
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.changes import note_change
-from cnnlite.layers.weights import ArrayDict
+from cnnlite.layers.weights import ArrayDict, zeros_to_be_loaded
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Identifier, Shape
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class Layer:
                 raise TypeError(f"{owner} takes no argument {argument!r}. Received: {argument}={value!r}.")
             if value is not None:
                 raise ValueError(f"{owner}: {argument} is not offered. Received: {argument}={value!r}. Leave it out.")
-        if name is not None and (not isinstance(name, str) or not name or "/" in name):
-            raise ValueError(f"{owner}: name must be a text without '/'. Received: name={name!r}.")
+        if name is not None and (not isinstance(name, str) or not name or "/" in name or not name.isprintable()):
+            raise ValueError(f"{owner}: name must be a printable text without '/'. Received: name={name!r}.")
         self.name_is_given = name is not None
         self.name = name or snake_case(owner)
         dtype = config.floatx() if dtype is None else dtype
@@ -194,7 +194,9 @@ class Layer:
 
         Read it from there in every pass, and keep no reference to it: a model that trains moves it into its vector.
         """
-        array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
+        array = zeros_to_be_loaded(shape, self.dtype)
+        if array is None:
+            array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
         if array.shape != tuple(shape):
             raise ValueError(
                 f"{self.name}: the initializer of {name} must return an array of shape {tuple(shape)}. "
@@ -275,7 +277,7 @@ class Layer:
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self._trainable = value
+        self._trainable = bool(value)  # as files hold it
         for layer in getattr(self, "inner_layers", ()):
             layer.trainable = value
 

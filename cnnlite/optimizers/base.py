@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlite import schedules
-from cnnlite.arguments import number
+from cnnlite.arguments import integer, number, text
 from cnnlite.optimizers.clipping import clip_gradient
 from cnnlite.types import Array, Config, Shape
 
@@ -51,7 +51,7 @@ class Optimizer:
         name: str | None = None,
     ) -> None:
         owner = type(self).__name__
-        self.name = owner.lower() if name is None else name
+        self.name = owner.lower() if name is None else text(name, "name", owner)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         if weight_decay is not None:
@@ -181,8 +181,10 @@ class Optimizer:
             )
         learning_rate = self._learning_rate
         if "learning_rate" in state and not isinstance(learning_rate, schedules.LearningRateSchedule):
-            learning_rate = float(state["learning_rate"])
-        iterations = int(state["iterations"])
+            learning_rate = number(state["learning_rate"], "learning_rate", owner, minimum=0)
+        iterations = integer(state["iterations"], "iterations", owner, minimum=0)
+        if iterations >= 2**63:
+            raise ValueError(f"{owner}: iterations must be less than 2**63. Received: iterations={iterations}.")
         self.learning_rate = learning_rate
         self.iterations = iterations
         for name, slot in slots.items():
