@@ -67,6 +67,11 @@ class Sequential(Trainer):
         if not trainable:
             self.trainable = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles of the model take over: all but what it has only worked out."""
+        state = {name: value for name, value in vars(self).items() if name not in ("_walked", "_held_at")}
+        return {**state, "_kept_steps": {}}
+
     # The stack.
 
     @property

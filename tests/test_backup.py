@@ -157,7 +157,7 @@ def test_a_run_that_crashes_again_and_again_gets_there(tmp_path, save_freq, life
     while (result := run(tmp_path / "backup", save_freq, [CrashAt("on_train_batch_begin", life)], **arguments)) is None:
         crashes += 1
         assert crashes < 30
-    assert crashes >= 4
+    assert crashes >= 3
     assert result == expected
 
 
