@@ -92,9 +92,20 @@ def kernel(function=None, *, parallel=False):
         return lambda function: kernel(function, parallel=parallel)
     if numba.config.DISABLE_JIT:
         return function
-    compiled, inner = (_dispatcher(function, parallel, wrapped) for wrapped in (True, False))
+    compiled = _dispatcher(function, parallel, wrapped=True)
+    made = []
+
+    def inner():
+        # Made when it is asked for, since most never are once their callers lie on disk. Should two threads make it at
+        # once, both take the first one.
+        if not made:
+            made.append(_dispatcher(function, parallel, wrapped=False))
+        return made[0]
+
     compiled.inner = inner
-    compiled.get_call_template, compiled.get_overload = _without_literals(inner.get_call_template), inner.get_overload
+    # Literals become plain numbers: to numba the literal 0 is a type, to be compiled for.
+    compiled.get_call_template = lambda args, kws: inner().get_call_template(tuple(map(types.unliteral, args)), kws)
+    compiled.get_overload = lambda signature: inner().get_overload(signature)
     return compiled
 
 
@@ -103,7 +114,7 @@ def _dispatcher(function, parallel, wrapped):
 
     The wrapper is a seventh of all compiling, and few kernels are called from Python. One without it would kill the
     process if Python called it. So no kernel is: what Python has is wrapped and compiled if it is called, and hands
-    compiled code its `inner` one.
+    compiled code its `inner()`.
     """
     # No wrapper for calls from C: `threads.py` calls what it would wrap.
     compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, error_model="numpy",
@@ -112,15 +123,6 @@ def _dispatcher(function, parallel, wrapped):
     compiled.compile = held_back_interrupts()(compiled.compile)
     _keep_on_disk(compiled, function, wrapped)
     return compiled
-
-
-def _without_literals(get_call_template):
-    """Return it for calls in which the literal 0 is an int64 like others: to numba it is a type, to be compiled for."""
-
-    def template(args, kws):
-        return get_call_template(tuple(map(types.unliteral, args)), kws)
-
-    return template
 
 
 def c_callback(function, signature):

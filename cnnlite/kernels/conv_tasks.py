@@ -298,8 +298,8 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
     side_by_side = _side_by_side(dy, argmax, following, oh, ow)
     if not len(terms):
         terms = np.ones((1, filters), x.dtype)
-        if len(scale):
-            terms[0] = scale
+        for f in range(len(scale)):
+            terms[0, f] = scale[f]
     for first in range(begin, end, images):
         last = min(end, first + images)
         dz = dy[first:last]
@@ -322,7 +322,9 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
         call(kernels, TAKE_BACK, (kernels, x[first:last], dz, weights, spectra, window, groups, spectrum,
                                   sums[chunk : chunk + 1], dx[first:last]))
     if len(bias_sums):
-        bias_sums[chunk] = total
+        # Not bias_sums[chunk] = total, with which numba compiles seconds of code for the text of an error.
+        for f in range(filters):
+            bias_sums[chunk, f] = total[f]
     if by_points:
         _add_spectrum(kernels, spectrum, window.height, sums[chunk])
 

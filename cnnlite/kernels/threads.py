@@ -32,8 +32,9 @@ _int64 = ir.IntType(64)
 def place_of(function, argument_types):
     """Return (address, hash of the types) of a kernel, compiled for arguments of these numba types."""
     argument_types = tuple(argument_types)
-    function.inner.compile(argument_types)
-    compiled = function.inner.overloads[argument_types]
+    inner = function.inner()
+    inner.compile(argument_types)
+    compiled = inner.overloads[argument_types]
     return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name), type_hash(argument_types)
 
 
