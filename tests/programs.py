@@ -1,4 +1,4 @@
-"""Processes of their own for what could end in an abort or a hang, which must fail a test and not the whole run of tests."""
+"""Processes of their own, for what may end in an abort or hang: that must fail a test, and not end the run of tests."""
 
 import json
 import os
@@ -31,8 +31,9 @@ def run_program(module, *arguments, layer=None, threads=2, timeout=120):
         # pip installs tbb's library where the loader does not look.
         paths = [str(Path(sys.prefix, "lib")), os.environ.get("LD_LIBRARY_PATH", "")]
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, paths))
-    process = subprocess.Popen([sys.executable, "-m", module, *map(str, arguments)], cwd=ROOT, env=environment, text=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         output, errors = process.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

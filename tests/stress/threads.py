@@ -56,8 +56,9 @@ def mixed(run, rounds):
 
     def tasks():
         # Made here, because the seeds that layers draw by themselves go by the order of threads.
+        models = [work.make_model(i) for i in range(THREADS // 2)]
         return [
-            *(lambda i=i, model=work.make_model(i): work.train(model, i) for i in range(THREADS // 2)),
+            *(lambda i=i, model=model: work.train(model, i) for i, model in enumerate(models)),
             *(lambda i=i: work.ask(shared, i) for i in range(THREADS // 2)),
         ]
 
