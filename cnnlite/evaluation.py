@@ -10,6 +10,7 @@ import numpy as np
 from cnnlite.batches import Epochs, make_input_source, make_source
 from cnnlite.callbacks import Callback, CallbackList
 from cnnlite.compiled import Compiled, RunningLoss
+from cnnlite.locks import used_by_one_thread
 from cnnlite.progress import Progress, verbosity
 from cnnlite.samples import checked_samples, number_array, optional_integer
 from cnnlite.types import Array, ArrayLike, Data, Logs, Scores
@@ -52,7 +53,7 @@ class Evaluator(Compiled):
         data = Epochs(source, optional_integer(steps, "steps", "evaluate"), repeats=False)
         callbacks = CallbackList(callbacks, self, "evaluate", verbose=verbose, epochs=1, steps=data.steps)
         progress = Progress("Evaluate", data.steps, verbose)
-        with contextlib.closing(progress):
+        with contextlib.closing(progress), used_by_one_thread("evaluate", self.metrics):
             logs = self._test_epoch(data, callbacks, progress)
             progress.finish(logs)
         return self._values(logs, return_dict)
@@ -85,7 +86,8 @@ class Evaluator(Compiled):
     ) -> Array:
         """Return the outputs for x, in its order, as a new array.
 
-        Several threads may predict with one model at the same time.
+        Several threads may predict with one model at the same time. While another thread trains it, the outputs are
+        those of weights between two steps, some before and some after.
 
         Args:
             x: samples (N, ...), or something that yields batches of x.
@@ -128,11 +130,12 @@ class Evaluator(Compiled):
         """Return the loss and the metrics of one batch, as `evaluate` does."""
         self._require_loss("test_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, owner="test_on_batch")
-        running = RunningLoss(self.metrics)
-        loss, z = self.test_step(np.array(x, dtype=self.dtype, order="C"), y, sample_weight)
-        running.add(loss, len(x))
-        self._update_metrics(y, z, sample_weight)
-        return self._values(running.logs(), return_dict)
+        with used_by_one_thread("test_on_batch", self.metrics):
+            running = RunningLoss(self.metrics)
+            loss, z = self.test_step(np.array(x, dtype=self.dtype, order="C"), y, sample_weight)
+            running.add(loss, len(x))
+            self._update_metrics(y, z, sample_weight)
+            return self._values(running.logs(), return_dict)
 
     def predict_on_batch(self, x: ArrayLike) -> Array:
         """Return the outputs for one batch as a new array."""

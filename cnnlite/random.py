@@ -13,6 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from cnnlite.arguments import integer
+from cnnlite.locks import new_lock
+
+_lock = new_lock()  # two threads must not get the same key
 
 
 class RandomStream:
@@ -30,8 +33,9 @@ class RandomStream:
     def key(self) -> tuple[int, int]:
         """Return the seed and the count, a key of Philox that no earlier call returned, and advance the count."""
         # Philox is keyed by 128 bits; (seed, count) as the key makes streams that never overlap.
-        self.count += 1
-        return (self.seed, self.count - 1)
+        with _lock:
+            self.count += 1
+            return (self.seed, self.count - 1)
 
     def generator(self) -> np.random.Generator:
         """Return a NumPy Generator that no earlier call returned, and advance the count."""

@@ -19,6 +19,7 @@ from cnnlite.callbacks import Callback, CallbackList, History, TerminateOnNaN
 from cnnlite.compiled import RunningLoss
 from cnnlite.evaluation import Evaluator
 from cnnlite.interrupts import held_back_interrupts
+from cnnlite.locks import used_by_one_thread
 from cnnlite.progress import Progress, verbosity
 from cnnlite.random import RandomStream
 from cnnlite.runs import Run
@@ -108,6 +109,7 @@ class Trainer(Evaluator):
 
         Raises:
             ValueError, TypeError: the data or an argument is not as above, found before anything is changed.
+            RuntimeError: another thread is training this model, or one that shares layers with it.
         """
         self._require_loss("fit")
         verbose = verbosity(verbose, "fit")
@@ -132,43 +134,44 @@ class Trainer(Evaluator):
         callbacks = CallbackList(callbacks, owner="fit")
         callbacks.append(History())
 
-        self._get_ready(source.shape)
-        if shuffles and self.shuffle_random is None:
-            self.shuffle_random = RandomStream()
-        data = Epochs(source, steps, self.shuffle_random if shuffles else None)
-        callbacks.set_params({"verbose": verbose, "epochs": epochs, "steps": data.steps})
-        callbacks.set_model(self)
-        self.stop_training = False
-        watch = _LossWatch(callbacks)
-        outer = self.training_run  # of a fit whose callback calls this one
-        run = self.training_run = Run(self, data, validation, callbacks, initial_epoch)
-        progress = None
-        try:
-            callbacks.on_train_begin()
-            logs = run.logs
-            for epoch in () if run.finished else range(run.epoch, epochs):
-                progress = Progress(f"Epoch {epoch + 1}/{epochs}", data.steps, verbose)
-                callbacks.on_epoch_begin(epoch)
-                logs = self._train_epoch(epoch, data, callbacks, progress, watch)
-                if not progress.steps_done:
-                    break
-                if validation is not None and validates_after(epoch):
-                    progress.steps_end(logs, then="validating")
-                    validation_epoch = Epochs(validation, validation_steps, repeats=False)
-                    values = self._test_epoch(validation_epoch, callbacks)
-                    logs = {**logs, **{f"val_{name}": value for name, value in values.items()}}
-                progress.finish(logs)
-                run.end_epoch(logs)
-                callbacks.on_epoch_end(epoch, logs)
-                if self.stop_training or data.exhausted:
-                    break
-            callbacks.on_train_end(logs)
-        finally:
-            with held_back_interrupts():
-                if progress is not None:
-                    progress.close()
-                self.training_run = outer
-                self._release_memory()
+        with used_by_one_thread("fit", self._what_trains()):
+            self._get_ready(source.shape)
+            if shuffles and self.shuffle_random is None:
+                self.shuffle_random = RandomStream()
+            data = Epochs(source, steps, self.shuffle_random if shuffles else None)
+            callbacks.set_params({"verbose": verbose, "epochs": epochs, "steps": data.steps})
+            callbacks.set_model(self)
+            self.stop_training = False
+            watch = _LossWatch(callbacks)
+            outer = self.training_run  # of a fit whose callback calls this one
+            run = self.training_run = Run(self, data, validation, callbacks, initial_epoch)
+            progress = None
+            try:
+                callbacks.on_train_begin()
+                logs = run.logs
+                for epoch in () if run.finished else range(run.epoch, epochs):
+                    progress = Progress(f"Epoch {epoch + 1}/{epochs}", data.steps, verbose)
+                    callbacks.on_epoch_begin(epoch)
+                    logs = self._train_epoch(epoch, data, callbacks, progress, watch)
+                    if not progress.steps_done:
+                        break
+                    if validation is not None and validates_after(epoch):
+                        progress.steps_end(logs, then="validating")
+                        validation_epoch = Epochs(validation, validation_steps, repeats=False)
+                        values = self._test_epoch(validation_epoch, callbacks)
+                        logs = {**logs, **{f"val_{name}": value for name, value in values.items()}}
+                    progress.finish(logs)
+                    run.end_epoch(logs)
+                    callbacks.on_epoch_end(epoch, logs)
+                    if self.stop_training or data.exhausted:
+                        break
+                callbacks.on_train_end(logs)
+            finally:
+                with held_back_interrupts():
+                    if progress is not None:
+                        progress.close()
+                    self.training_run = outer
+                    self._release_memory()
         return self.history
 
     def _train_epoch(
@@ -216,15 +219,20 @@ class Trainer(Evaluator):
         """
         self._require_loss("train_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, class_weight, "train_on_batch")
-        self._get_ready(x.shape)
-        running = RunningLoss(self.metrics)
-        try:
-            loss, z = self._train_step_in_buffers(np.array(x, dtype=self.dtype, order="C"), y, sample_weight)
-            running.add(loss, len(x))
-            self._update_metrics(y, z, sample_weight)
-        finally:
-            self._release_memory(buffers=False)
+        with used_by_one_thread("train_on_batch", self._what_trains()):
+            self._get_ready(x.shape)
+            running = RunningLoss(self.metrics)
+            try:
+                loss, z = self._train_step_in_buffers(np.array(x, dtype=self.dtype, order="C"), y, sample_weight)
+                running.add(loss, len(x))
+                self._update_metrics(y, z, sample_weight)
+            finally:
+                self._release_memory(buffers=False)
         return self._values(running.logs(), return_dict)
+
+    def _what_trains(self) -> list[Any]:
+        """Return what a step changes, and so belongs to one thread: layers, metrics, the optimizer."""
+        return [*self.walk(), *self.metrics, self.optimizer]
 
     def _get_ready(self, shape: Shape) -> None:
         """Create what does not exist yet: weights for an x of that shape, their vector, the optimizer's slots."""

@@ -5,13 +5,14 @@ in each step. So the packed forms are kept for each array of weights, beside a c
 found. That is exact, whoever changed the weights and however, and costs one pass over them.
 """
 
-import threading
 import weakref
 
 from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.locks import in_forked_children, new_lock
 
 _kept: dict = {}
-_lock = threading.Lock()
+_lock = new_lock()
+in_forked_children(_kept.clear)  # another thread may have been at work on it
 
 
 def packed(weights, forms, anew=False):

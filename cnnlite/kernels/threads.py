@@ -7,9 +7,9 @@ others get its address:
     run(task, units, args)              calls task(*args, unit) for unit = 0, 1, ..., shared by the threads
     call(kernels, NUMBER, args)         in compiled code, calls another kernel; see `table.py`
 
-The threads are numba's: `_share` is the only `prange` loop there is for such kernels, and what it calls is handed to it
-as two numbers, the address of a few instructions that know the types of the arguments, and the address of
-the arguments.
+The threads are numba's, where `cnnlite/thread_pool.py` finds that they can be had. `_share` is the only `prange` loop
+there is for such kernels, and what it calls is handed to it as two numbers, the address of a few instructions that know
+the types of the arguments, and the address of the arguments.
 
 A kernel at an address must have been compiled for the very types that it is called with, or the process would crash.
 So a place is an address and a hash of these types, which is compared with that of the arguments at each call.
@@ -24,6 +24,7 @@ from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from cnnlite import thread_pool
 from cnnlite.kernels._jit import kernel
 
 _int64 = ir.IntType(64)
@@ -143,7 +144,16 @@ def run(task, units, args, alone=False):
         for unit in range(units):
             task(*args, unit)
         return
-    share = 0 if alone or numba.config.NUMBA_NUM_THREADS == 1 else _share_address()
+    if alone or thread_pool.take() == 1:
+        _call(0, task, units, args)
+        return
+    try:
+        _call(_share_address(), task, units, args)
+    finally:
+        thread_pool.give_back()
+
+
+def _call(share, task, units, args):
     # What types a task gets changes with little but the dtype, so that is looked up. `_run` says if it was not enough.
     key = task, args[0].dtype
     place = _places.get(key)

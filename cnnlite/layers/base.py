@@ -14,6 +14,7 @@ from cnnlite.arguments import boolean, float_array, one_of, shape_tuple
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.changes import note_change
 from cnnlite.layers.weights import ArrayDict, zeros_to_be_loaded
+from cnnlite.locks import in_forked_children, new_lock
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Identifier, Shape
 
 if TYPE_CHECKING:
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 # What a pass may set on a layer; all else that is set says how the layer computes.
 _SET_BY_PASSES = frozenset(("reuse_buffers", "_buffers", "_memory", "_walked", "_held_at"))
+
+_construction = new_lock()
+_under_construction: list[Layer] = []
+in_forked_children(_under_construction.clear)
 
 # Arguments of Keras's layers that scripts write out with their default, which is None and does nothing.
 _NOT_OFFERED = (
@@ -163,14 +168,27 @@ class Layer:
         return self.forward(x, training=training)
 
     def build_once(self, input_shape: Shape) -> Shape:
-        """Build the layer, unless that has happened, and return the shape that it was built for."""
+        """Build the layer, unless that has happened, and return the shape that it was built for.
+
+        If several threads come at once, one builds and the others wait.
+        """
+        # A layer counts as built with its first weight, so whoever finds it built must wait if anything is being built.
+        if not self.built or self.input_shape is None or _under_construction:
+            with _construction:
+                self._build_once(input_shape)
+        return self.input_shape  # type: ignore[return-value]
+
+    def _build_once(self, input_shape: Shape) -> None:
         if not self.built:
-            self.check_input_shape(input_shape)
-            self.build(input_shape)
-            self.built = True  # a layer of a user's need not call Layer.build, which sets this and the next
+            _under_construction.append(self)
+            try:
+                self.check_input_shape(input_shape)
+                self.build(input_shape)
+                self.built = True  # a layer of a user's need not call Layer.build, which sets this and the next
+            finally:
+                _under_construction.pop()
         if self.input_shape is None:
             self.input_shape = (None, *input_shape[1:])
-        return self.input_shape
 
     def check_input_shape(self, input_shape: Shape) -> None:
         """Check that each size in it, apart from the batch, is a positive integer, or None where it is not known."""

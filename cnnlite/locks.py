@@ -1,0 +1,61 @@
+"""Locks, and what becomes of them in a fork: what another thread holds at that time, nobody releases in the child."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+
+def in_forked_children(function: Callable[[], Any]) -> None:
+    """Call a function in each forked child before anything else runs there."""
+    if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+        os.register_at_fork(after_in_child=function)
+
+
+def hold_while_forking(acquire: Callable[[], Any], release: Callable[[], Any]) -> None:
+    """Let each fork wait for a lock, so that nobody is at work on what it guards, which the child then has whole."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=acquire, after_in_parent=release, after_in_child=release)
+
+
+def new_lock() -> Any:
+    """Return a `threading.RLock` that is free in a forked child, whoever holds it in the parent."""
+    lock: Any = threading.RLock()
+    in_forked_children(lock._at_fork_reinit)
+    return lock
+
+
+_users: dict[int, tuple[int, str]] = {}  # by id(thing), while it is in use: the thread, and what it does
+in_forked_children(_users.clear)
+
+
+@contextlib.contextmanager
+def used_by_one_thread(owner: str, things: Iterable[Any]) -> Iterator[None]:
+    """Keep the things (layers, metrics, an optimizer) from other threads while the block lasts.
+
+    A thread may take again what it has: a callback of `fit` may call `train_on_batch`.
+
+    Raises:
+        RuntimeError: another thread has one of them. To wait for it would end in results that depend on who came first.
+    """
+    mine = (threading.get_ident(), owner)
+    taken = []
+    try:
+        for thing in things:
+            user = _users.setdefault(id(thing), mine)
+            if user is mine:
+                taken.append(id(thing))
+            elif user[0] != mine[0]:
+                raise RuntimeError(
+                    f"{owner}: a model is trained or evaluated by one thread at a time. Received: a call while another "
+                    f"thread, in {user[1]}, uses {getattr(thing, 'name', type(thing).__name__)!r}, which is in this "
+                    "model too. Wait for that thread, or give each one a model of its own: "
+                    "cnnlite.models.clone_model(model). Any number of threads may predict."
+                )
+        yield
+    finally:
+        for key in taken:
+            del _users[key]

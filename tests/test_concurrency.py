@@ -1,0 +1,182 @@
+"""Many threads at once; the long form is tests/stress/test_threads.py."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import cnnlite
+from cnnlite import layers, locks
+from cnnlite.callbacks import LambdaCallback
+from tests.kernels.drawn import compiled_kernels_needed
+from tests.models import assert_same_weights
+from tests.programs import LAYERS, run_program
+from tests.stress import work
+
+# What numba aborts, if nobody minds: two calls at once, and one within another, with the layer "workqueue".
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("layer", LAYERS)
+def test_eight_threads_that_train_and_predict_get_what_one_would(layer):
+    ways = ["threads", "first call", "within a prange"]
+    result, _ = run_program("tests.stress.threads", ",".join(ways), 2, layer=layer)
+    assert result["layer"] == layer
+    assert result["tasks"] == dict.fromkeys(ways, 16)
+    assert result["shared"] > 100  # or it would be of no use
+
+
+# One model, one thread that trains it.
+
+
+class Halfway:
+    """A fit that stands still in another thread, until the block is left."""
+
+    def __init__(self, model, x, y):
+        self.reached, self.go_on, self.error = threading.Event(), threading.Event(), None
+        callback = LambdaCallback(on_train_batch_end=lambda batch, logs: (self.reached.set(), self.go_on.wait(60)))
+        self.thread = threading.Thread(target=self.run, args=(model, x, y, callback))
+
+    def run(self, model, x, y, callback):
+        try:
+            model.fit(x, y, batch_size=len(x), shuffle=False, verbose=0, callbacks=[callback])
+        except Exception as error:
+            self.error = error
+
+    def __enter__(self):
+        self.thread.start()
+        assert self.reached.wait(60)
+
+    def __exit__(self, *_):
+        self.go_on.set()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+        assert self.error is None
+
+
+def small_model(stack=None, **arguments):
+    cnnlite.utils.set_random_seed(1)
+    model = cnnlite.Sequential([*(stack or [layers.Dense(4), layers.BatchNorm()]), layers.Dense(3)])
+    model.compile(**{"optimizer": "adam", "loss": "mse", "metrics": ["mae"], **arguments})
+    model.build((None, 5))
+    return model
+
+
+def small_data():
+    generator = np.random.default_rng(0)
+    return generator.normal(size=(20, 5)).astype(np.float32), generator.normal(size=(20, 3)).astype(np.float32)
+
+
+CALLS = {
+    "fit": lambda model, x, y: model.fit(x, y, verbose=0),
+    "train_on_batch": lambda model, x, y: model.train_on_batch(x, y),
+    "evaluate": lambda model, x, y: model.evaluate(x, y, verbose=0),
+    "test_on_batch": lambda model, x, y: model.test_on_batch(x, y),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_second_thread_is_refused_a_model_that_is_trained_and_changes_nothing(call):
+    x, y = small_data()
+    model, twin = small_model(), small_model()
+    twin.fit(x, y, batch_size=len(x), shuffle=False, verbose=0)
+    rule = rf"{call}: .*one thread at a time.*in fit.*clone_model"
+    with Halfway(model, x, y), pytest.raises(RuntimeError, match=rule):
+        CALLS[call](model, x, y)
+    assert model.history.history == twin.history.history
+    assert_same_weights(model, twin)
+    CALLS[call](model, x, y)  # now that it is free
+
+
+@pytest.mark.parametrize("shared", ["layer", "optimizer", "metric"])
+def test_models_that_share_what_a_step_changes_are_not_trained_at_once(shared):
+    x, y = small_data()
+    layer, optimizer, metric = layers.Dense(4), cnnlite.optimizers.Adam(), cnnlite.metrics.MeanAbsoluteError()
+    models = [small_model(
+        [layer if shared == "layer" else layers.Dense(4)], optimizer=optimizer if shared == "optimizer" else "adam",
+        metrics=[metric if shared == "metric" else "mae"],
+    ) for _ in range(2)]
+    with Halfway(models[0], x, y), pytest.raises(RuntimeError, match="one thread at a time"):
+        models[1].train_on_batch(x, y)
+
+
+def test_a_model_that_is_trained_may_be_asked_and_a_callback_may_train_and_evaluate_it():
+    x, y = small_data()
+    model = small_model()
+    with Halfway(model, x, y):
+        assert np.isfinite(model.predict(x, verbose=0)).all()
+        assert np.isfinite(model(x)).all()
+    model.fit(x, y, verbose=0, callbacks=[LambdaCallback(on_epoch_end=lambda epoch, logs: (
+        model.evaluate(x, y, verbose=0), model.train_on_batch(x, y)))])
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_model_whose_training_failed_is_free(error):
+    x, y = small_data()
+    model = small_model()
+
+    def fail(batch, logs):
+        raise error
+
+    with pytest.raises(error):
+        model.fit(x, y, verbose=0, callbacks=[LambdaCallback(on_train_batch_end=fail)])
+    assert locks._users == {}
+    thread = threading.Thread(target=lambda: results.append(model.train_on_batch(x, y)))
+    results = []
+    thread.start()
+    thread.join(60)
+    assert len(results) == 1
+
+
+# What threads share besides.
+
+
+def test_no_two_threads_get_the_same_random_key():
+    stream = cnnlite.random.RandomStream(0)
+    keys = [[] for _ in range(8)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=lambda mine=mine: mine.extend(stream.key() for _ in range(2000)))
+                   for mine in keys]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len({key for mine in keys for key in mine}) == 16000
+
+
+def test_a_thread_waits_while_another_one_builds_the_layer():
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Slow(layers.Layer):
+        def build(self, input_shape):
+            self.add_weight("first", (input_shape[-1],))
+            inside.set()
+            go_on.wait(60)
+            self.add_weight("second", (input_shape[-1],))
+
+        def forward(self, x, training=False):
+            x = self.prepare(x)
+            return x * self.params["first"] + self.params["second"]
+
+    layer, x, results = Slow(), np.ones((2, 3), np.float32), []
+    threads = [threading.Thread(target=lambda: results.append(layer(x))) for _ in range(2)]
+    threads[0].start()
+    assert inside.wait(60)
+    threads[1].start()
+    threads[1].join(0.05)
+    assert threads[1].is_alive()
+    go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == 2
+    np.testing.assert_array_equal(*results)
+
+
+def test_the_work_of_the_programs_is_the_same_each_time():
+    assert work.train(work.make_model(3), 3) == work.train(work.make_model(3), 3)
+    assert work.train(work.make_model(3), 3) != work.train(work.make_model(4), 3)
