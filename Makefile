@@ -6,6 +6,7 @@
 #   make test ARGS="-k conv2d"              some of them
 #   make test-bounds                        the kernels with numba's check of every index
 #   make test-plain                         the library in plain NumPy, nothing compiled
+#   make stress                             attacks on the library, some minutes; ends with a table of what was survived
 #   make lint                               ruff and mypy
 #   make parity                             install PyTorch and Keras, which the parity tests compare with
 #   make bench                              measure cnnlite beside PyTorch, Keras on TensorFlow, JAX and ONNX Runtime;
@@ -17,7 +18,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 
-.PHONY: mnist test test-bounds test-plain lint parity bench clean
+.PHONY: mnist test test-bounds test-plain stress lint parity bench clean
 
 mnist: $(VENV)/installed-plot
 	$(BIN)/python examples/train_mnist.py $(ARGS)
@@ -37,6 +38,10 @@ test-plain: $(VENV)/installed-test
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(ARGS) --ignore=tests/keras_scripts --ignore=tests/test_keras_scripts.py \
 	    --ignore=tests/test_examples.py --ignore=tests/benchmarks --ignore=tests/test_determinism.py \
 	    --ignore=tests/test_readme.py --ignore=tests/test_typing.py --ignore=tests/datasets
+
+# Marked stress, which setup.cfg leaves out of all other runs.
+stress: $(VENV)/installed-test
+	$(BIN)/python -m pytest tests/stress -m stress $(ARGS)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/python -m ruff check .

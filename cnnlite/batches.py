@@ -4,10 +4,12 @@ A source yields batches (x, y, sample_weight): `Arrays` cuts them out of arrays 
 those of a generator. `Epochs` says where one epoch ends. What is legal is decided in `samples.py`.
 """
 
+import itertools
 import warnings
 
 import numpy as np
 
+from cnnlite.random import RandomStream
 from cnnlite.samples import check_same_length, checked_samples, number_array, output_shape_for
 
 
@@ -37,13 +39,21 @@ class Arrays:
         self.shape, self.samples = x.shape, len(x)
         self.steps = -(-self.samples // batch_size)
 
-    def batches(self, random=None):
-        """Yield (x, y, sample_weight) in order, or in a new order drawn from a `RandomStream`."""
+    def get_state(self):
+        """Return what another process must have, too, for its batches to be the same."""
+        return {"samples": self.samples, "batch_size": self.batch_size}
+
+    def set_state(self, state):
+        """Raise a ValueError if the batches are not those of the process that returned `state`."""
+        _check_same_data(self.get_state(), state)
+
+    def batches(self, random=None, skip=0):
+        """Yield (x, y, sample_weight) in order, or in a new order drawn from a `RandomStream`; not the first `skip`."""
         order = None if random is None else random.generator().permutation(self.samples)
         shape = (min(self.batch_size, self.samples), *self.x.shape[1:])
         buffer = np.empty(shape, self.dtype)
         raw = buffer if self.x.dtype == self.dtype else np.empty(shape, self.x.dtype)
-        for start in range(0, self.samples, self.batch_size):
+        for start in range(skip * self.batch_size, self.samples, self.batch_size):
             stop = min(start + self.batch_size, self.samples)
             x = buffer[: stop - start]
             rows: slice | np.ndarray = slice(start, stop)
@@ -97,17 +107,37 @@ class Stream:
         self.shape = batch[0].shape
         if self.reads_once:
             self._ahead.append(batch)
+        self._read = 0  # of what can be read once
 
-    def batches(self, random=None):
-        """Yield (x, y, sample_weight); with `random`, batches that have an index come in a new order."""
-        while self._ahead:
-            yield self._ahead.pop()
-        if not self.indexed:
-            yield from map(self._unpack, self.source)
-            return
-        order = np.arange(self.steps or 0) if random is None else random.generator().permutation(self.steps)
-        for index in order:
-            yield self._unpack(self.source[int(index)])
+    def batches(self, random=None, skip=0):
+        """Yield (x, y, sample_weight), but not the first `skip`; with `random`, those with an index in a new order."""
+        if self.reads_once:
+            while self._ahead:
+                self._read += 1
+                yield self._ahead.pop()
+            for batch in self.source:
+                self._read += 1
+                yield self._unpack(batch)
+        elif not self.indexed:
+            yield from map(self._unpack, itertools.islice(self.source, skip, None))
+        else:
+            order = np.arange(self.steps or 0) if random is None else random.generator().permutation(self.steps)
+            for index in order[skip:]:
+                yield self._unpack(self.source[int(index)])
+
+    def get_state(self):
+        """Return what another process must have, too, and how much of what can be read once has been read."""
+        return {"steps": self.steps, "read": self._read}
+
+    def set_state(self, state):
+        """Read as much as had been read when `state` was returned; a ValueError if that is not there."""
+        _check_same_data({"steps": self.steps}, {"steps": state["steps"]})
+        while self._read < state["read"]:
+            self._read += 1
+            if self._ahead:
+                self._ahead.pop()
+            elif next(self.source, None) is None:
+                raise ValueError(f"x ends before the {state['read']} batches that have been read of it")
 
     def _unpack(self, batch):
         parts = batch if isinstance(batch, (tuple, list)) else (batch,)
@@ -118,6 +148,12 @@ class Stream:
             )
         x, y, sample_weight = self.check(*parts, *[None] * (3 - len(parts)))
         return np.array(x, dtype=self.dtype, order="C"), y, sample_weight
+
+
+def _check_same_data(mine, other):
+    if mine != other:
+        texts = [", ".join(f"{name}={value}" for name, value in sorted(state.items())) for state in (mine, other)]
+        raise ValueError(f"the data have {texts[0]}, and had {texts[1]}")
 
 
 class Epochs:
@@ -137,26 +173,60 @@ class Epochs:
         self.steps = source.steps if steps is None else steps
         self.exhausted = False
         self._pass = iter(())
+        self._taken = 0  # batches of the pass
+        self._random_before = None  # where the random stream stood before the pass
 
-    def epoch(self):
-        """Yield the batches of the next epoch."""
-        if self.given_steps is None:
-            yield from self.source.batches(self.random)
-            return
-        for step in range(self.given_steps):
+    def epoch(self, done=0):
+        """Yield the batches of the next epoch; or, where `set_state` led into its middle, all but the first `done`."""
+        if self.given_steps is None and not done:
+            self._begin_pass()
+        step = done
+        while step != self.given_steps:
             batch = next(self._pass, None)
-            if batch is None and (self.repeats or step == 0):
-                self._pass = self.source.batches(self.random)
+            if batch is None and self.given_steps is not None and (self.repeats or step == 0):
+                self._begin_pass()
                 batch = next(self._pass, None)
             if batch is None:
-                self.exhausted = True
-                warnings.warn(
-                    f"The data ran out after {step} of the {self.given_steps} steps that were asked for. "
-                    "Ask for fewer steps or epochs, or let a generator yield forever.",
-                    stacklevel=4,
-                )
+                if self.given_steps is not None:
+                    self.exhausted = True
+                    warnings.warn(
+                        f"The data ran out after {step} of the {self.given_steps} steps that were asked for. "
+                        "Ask for fewer steps or epochs, or let a generator yield forever.",
+                        stacklevel=4,
+                    )
                 return
+            self._taken += 1
             yield batch
+            step += 1
+
+    def _begin_pass(self):
+        self._random_before = None if self.random is None else self.random.state
+        self._pass = self.source.batches(self.random)
+        self._taken = 0
+
+    def get_state(self, within_epoch):
+        """Return where in which pass the next batch comes from."""
+        present = None
+        if self._taken and (within_epoch or self.given_steps is not None):
+            before = None if self._random_before is None else list(self._random_before)
+            present = {"source": self.source.get_state(), "taken": self._taken, "random": before}
+        return {"random": None if self.random is None else list(self.random.state), "pass": present}
+
+    def set_state(self, state):
+        """Go on from what `get_state` returned; a ValueError if the data are not the same within the pass."""
+        present = state["pass"]
+        if present is not None:
+            if (present["random"] is None) != (self.random is None):
+                raise ValueError(f"the data are {'not ' if self.random is None else ''}shuffled, unlike before")
+            self.source.set_state(present["source"])
+            random = None
+            if self.random is not None:
+                random = RandomStream(0)
+                random.state = self._random_before = present["random"]
+            self._pass = self.source.batches(random, skip=present["taken"])
+            self._taken = present["taken"]
+        if state["random"] is not None and self.random is not None:
+            self.random.state = state["random"]
 
 
 def is_stream(x):

@@ -180,6 +180,17 @@ class RunningLoss:
             logs[metric.name] = metric.result()
         return logs
 
+    def get_state(self) -> Config:
+        """Return the sums so far, those of the metrics among them, for `set_state` in another process."""
+        sums = {metric.name: metric.get_state() for metric in self.metrics}
+        return {"total": self.total, "samples": self.samples, "metrics": sums}
+
+    def set_state(self, state: Config) -> None:
+        """Go on from what `get_state` returned."""
+        self.total, self.samples = state["total"], state["samples"]
+        for metric in self.metrics:
+            metric.set_state(state["metrics"][metric.name])
+
 
 def _named_metrics(unweighted: Any, weighted: Any, loss: Loss | None) -> tuple[tuple[Metric, bool], ...]:
     """Return pairs of a metric and whether it is weighted; a ValueError if two have one name."""

@@ -6,21 +6,31 @@ import threading
 
 
 @contextlib.contextmanager
-def held_back_interrupts():
+def held_back_interrupts(second_passes=False):
     """Hold back Ctrl-C until the block is done, and then let it do what it does.
 
     An optimizer step that is cut in the middle leaves weights from two steps. Python tells only the main
     thread of signals, so in any other there is nothing to hold back.
+
+    Args:
+        second_passes: True lets the second Ctrl-C do at once what it does, for a block that may take long.
     """
     previous = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(previous):
         yield
         return
     received = []
-    signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
+
+    def hold(*arguments):
+        received.append(arguments)
+        if second_passes and len(received) == 2:
+            received.clear()
+            previous(*arguments)
+
+    signal.signal(signal.SIGINT, hold)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-        if received:
-            previous(*received[-1])
+        for arguments in received:
+            previous(*arguments)

@@ -4,16 +4,15 @@ A safetensors file is a header in JSON and then the bytes of the arrays. The for
 a flipped bit in a weight would go unnoticed; so the metadata carry one, over everything else in the file.
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import secrets
 
 import safetensors
 import safetensors.numpy
 
 from cnnlite._version import __version__
+from cnnlite.atomic import replace_file
 
 FORMAT = "cnnlite"
 FORMAT_VERSION = 1
@@ -31,6 +30,10 @@ def check_path_to_write(path, owner, overwrite):
         raise FileNotFoundError(f"{owner}: the folder {folder} of {path} does not exist. Make it first.")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{owner}: {path} is a folder. Give the name of a file.")
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{owner}: {path} is a device or a pipe, which would be replaced. Give the name of a file.")
+    if os.path.exists(path) and os.access(folder, os.W_OK) and not os.access(path, os.W_OK):
+        raise PermissionError(f"{owner}: {path} is a file that is not to be written to. Give another name.")
     return path
 
 
@@ -50,25 +53,13 @@ def check_ending(path, owner):
         )
 
 
-def write(path, tensors, metadata):
-    """Write a safetensors file under another name in the same folder, then give it its own in one step."""
+def write(path, tensors, metadata, owner):
+    """Write a safetensors file, whole or not at all."""
     metadata = {
         "format": FORMAT, "format_version": str(FORMAT_VERSION), "cnnlite_version": __version__, **metadata
     }
     metadata["checksum"] = _checksum(tensors, metadata)
-    content = _in_order(safetensors.numpy.save(tensors, metadata))
-    target = os.path.realpath(path)  # a link stays a link
-    temporary = f"{target}.{secrets.token_hex(4)}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        raise
+    replace_file(path, _in_order(safetensors.numpy.save(tensors, metadata)), owner)
 
 
 def _in_order(content):

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlite.architecture import describe, rebuild, revive
+from cnnlite.interrupts import held_back_interrupts
 from cnnlite.model_files import check_path_to_write, read, write
 from cnnlite.random import RandomStream
 
@@ -62,13 +63,13 @@ def save_model(
     tensors = _weights(model, "save")
     training = _training_state(model)
     if include_optimizer and model.optimizer is not None:
-        training["optimizer_state"], vectors = _optimizer_state(model)
+        training["optimizer_state"], vectors = optimizer_state(model)
         clash = sorted(set(vectors) & set(tensors))
         if clash:
             raise ValueError(f"save: a layer and the optimizer both have {clash[0]!r}. Give the layer another name.")
         tensors = {**tensors, **vectors}
     metadata = {"model": _to_json(describe(model), "save"), "training": _to_json(training, "save")}
-    write(path, tensors, metadata)
+    write(path, tensors, metadata, "save")
 
 
 def load_model(
@@ -100,25 +101,25 @@ def load_model(
             f"load_model: {filepath} holds weights without a model. Make the model, then call model.load_weights(path)."
         )
     training = _from_json(metadata.get("training", "{}"), "training", filepath)
-    with _blaming(filepath, "the model in it can't be made"):
+    with blaming(filepath, "the model in it can't be made"):
         model = rebuild(_from_json(metadata["model"], "model", filepath), custom_objects)
         if not model.built:
             raise ValueError("it does not say of what shape the input is")
     vectors = _take_optimizer_vectors(tensors, training, filepath)
-    _assign_weights(model, tensors, filepath, "load_model")
-    with _blaming(filepath, "its random states don't fit its layers"):
+    assign_weights(model, tensors, filepath, "load_model")
+    with blaming(filepath, "its random states don't fit its layers"):
         _restore_random(model, training)
     if compile and training.get("compile") is not None:
-        with _blaming(filepath, "the model in it can't be compiled (compile=False loads it for prediction)"):
+        with blaming(filepath, "the model in it can't be compiled (compile=False loads it for prediction)"):
             model.compile_from_config(revive(training["compile"], custom_objects))
-            _restore_optimizer(model, training, vectors)
+            restore_optimizer(model, training, vectors)
     return model
 
 
 def save_weights(model: Sequential, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
     """Write the weights of a built model, and nothing else, to a file for `load_weights`."""
     path = check_path_to_write(filepath, "save_weights", overwrite)
-    write(path, _weights(model, "save_weights"), {})
+    write(path, _weights(model, "save_weights"), {}, "save_weights")
 
 
 def load_weights(model: Sequential, filepath: str | os.PathLike[str]) -> None:
@@ -135,7 +136,7 @@ def load_weights(model: Sequential, filepath: str | os.PathLike[str]) -> None:
     """
     tensors, metadata = read(filepath, "load_weights")
     _take_optimizer_vectors(tensors, _from_json(metadata.get("training", "{}"), "training", filepath), filepath)
-    _assign_weights(model, tensors, filepath, "load_weights")
+    assign_weights(model, tensors, filepath, "load_weights")
 
 
 def _check_custom_objects(custom_objects):
@@ -157,7 +158,8 @@ def _weights(model, owner):
     return model.params | model.state
 
 
-def _assign_weights(model, tensors, path, owner):
+def check_weights(model, tensors, path, owner):
+    """Raise a ValueError if these are not the weights of the model, by name, shape and kind."""
     mine = _weights(model, owner)
     for name, array in mine.items():
         if name not in tensors:
@@ -172,8 +174,14 @@ def _assign_weights(model, tensors, path, owner):
     for name in tensors:
         if name not in mine:
             raise ValueError(f"{owner}: {path} has {name}, which {model.name} has not. Nothing was loaded.")
-    for name, array in mine.items():
-        array[...] = tensors[name]
+
+
+def assign_weights(model, tensors, path, owner):
+    """Copy arrays into the weights of the model: all of them, or none and a ValueError."""
+    check_weights(model, tensors, path, owner)
+    with held_back_interrupts():
+        for name, array in _weights(model, owner).items():
+            array[...] = tensors[name]
 
 
 # What training goes on from.
@@ -184,23 +192,23 @@ def _training_state(model):
     shuffle = model.shuffle_random
     return {
         "compile": model.get_compile_config(),
-        "random": {path: list(layer.random.state) for path, layer in _random_layers(model).items()},
+        "random": {path: list(layer.random.state) for path, layer in random_layers(model).items()},
         "shuffle_random": None if shuffle is None else list(shuffle.state),
     }
 
 
-def _random_layers(layer, path=""):
+def random_layers(layer, path=""):
     """Return {path: layer} of all layers inside that draw random numbers."""
     found = {}
     for name, inner in layer.named_inner_layers():
         if hasattr(inner, "random"):
             found[path + name] = inner
-        found |= _random_layers(inner, f"{path}{name}/")
+        found |= random_layers(inner, f"{path}{name}/")
     return found
 
 
 def _restore_random(model, training):
-    layers = _random_layers(model)
+    layers = random_layers(model)
     for path, state in training.get("random", {}).items():
         layers[path].random.state = state
     if training.get("shuffle_random") is not None:
@@ -208,7 +216,8 @@ def _restore_random(model, training):
         model.shuffle_random.state = training["shuffle_random"]
 
 
-def _restore_optimizer(model, training, vectors):
+def restore_optimizer(model, training, vectors):
+    """Let the optimizer go on from what `optimizer_state` returned; a ValueError if it can't."""
     state = training.get("optimizer_state")
     if state is None:
         return
@@ -219,7 +228,7 @@ def _restore_optimizer(model, training, vectors):
     model.optimizer.load_state({**state["numbers"], **vectors})
 
 
-def _optimizer_state(model):
+def optimizer_state(model):
     """Return the optimizer's numbers, in plain values, and its vectors as tensors."""
     state = model.optimizer.state()
     vectors = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
@@ -230,7 +239,7 @@ def _optimizer_state(model):
 
 def _take_optimizer_vectors(tensors, training, path):
     """Take the optimizer's vectors from among the tensors and return them."""
-    with _blaming(path, "its optimizer's state is not whole"):
+    with blaming(path, "its optimizer's state is not whole"):
         names = training.get("optimizer_state", {}).get("vectors", [])
         return {name: tensors.pop(f"optimizer/{name}") for name in names}
 
@@ -253,7 +262,7 @@ def _to_json(value, owner):
 
 
 def _from_json(text, name, path):
-    with _blaming(path, f"its {name} is not readable"):
+    with blaming(path, f"its {name} is not readable"):
         value = json.loads(text)
         if not isinstance(value, dict):
             raise ValueError(f"not a table: {text[:40]}")
@@ -261,7 +270,7 @@ def _from_json(text, name, path):
 
 
 @contextlib.contextmanager
-def _blaming(path, what):
+def blaming(path, what):
     """Turn whatever a damaged or foreign config leads to into a ValueError that names the file."""
     try:
         yield

@@ -21,6 +21,7 @@ from cnnlite.evaluation import Evaluator
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.progress import Progress, verbosity
 from cnnlite.random import RandomStream
+from cnnlite.runs import Run
 from cnnlite.samples import checked_samples, optional_integer
 from cnnlite.types import Array, ArrayLike, Data, Logs, Scores, Shape
 
@@ -32,11 +33,13 @@ class Trainer(Evaluator):
         history: the `History` of the last `fit`, which is there during it already.
         stop_training: a callback sets it to True to end `fit` after the batch.
         shuffle_random: the `RandomStream` of the orders of the samples; None before the first `fit`.
+        training_run: where the `fit` that is under way stands; None otherwise.
     """
 
     history: Any = None
     stop_training = False
     shuffle_random: RandomStream | None = None
+    training_run: Run | None = None
 
     def train_step(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
         """Make one step of gradient descent on one batch; return its loss and what the loss was computed from.
@@ -137,11 +140,13 @@ class Trainer(Evaluator):
         callbacks.set_model(self)
         self.stop_training = False
         watch = _LossWatch(callbacks)
-        logs: dict = {}
+        outer = self.training_run  # of a fit whose callback calls this one
+        run = self.training_run = Run(self, data, validation, callbacks, initial_epoch)
         progress = None
         try:
             callbacks.on_train_begin()
-            for epoch in range(initial_epoch, epochs):
+            logs = run.logs
+            for epoch in () if run.finished else range(run.epoch, epochs):
                 progress = Progress(f"Epoch {epoch + 1}/{epochs}", data.steps, verbose)
                 callbacks.on_epoch_begin(epoch)
                 logs = self._train_epoch(epoch, data, callbacks, progress, watch)
@@ -153,14 +158,17 @@ class Trainer(Evaluator):
                     values = self._test_epoch(validation_epoch, callbacks)
                     logs = {**logs, **{f"val_{name}": value for name, value in values.items()}}
                 progress.finish(logs)
+                run.end_epoch(logs)
                 callbacks.on_epoch_end(epoch, logs)
                 if self.stop_training or data.exhausted:
                     break
             callbacks.on_train_end(logs)
         finally:
-            if progress is not None:
-                progress.close()
-            self._release_memory()
+            with held_back_interrupts():
+                if progress is not None:
+                    progress.close()
+                self.training_run = outer
+                self._release_memory()
         return self.history
 
     def _train_epoch(
@@ -172,13 +180,18 @@ class Trainer(Evaluator):
         watch: _LossWatch,
     ) -> Logs:
         """Make a step for each batch of one epoch; return the loss and the metrics over all of them."""
-        running = RunningLoss(self.metrics)
+        run: Any = self.training_run
+        running = run.begin_steps()
+        progress.steps_done = run.step
+        if run.step and self.stop_training:
+            return running.logs()
         shows_batches = callbacks.listens("on_train_batch_end")
-        for step, (x, y, sample_weight) in enumerate(data.epoch()):
+        for step, (x, y, sample_weight) in enumerate(data.epoch(run.step), run.step):
             callbacks.on_train_batch_begin(step)
             loss, z = self._train_step_in_buffers(x, y, sample_weight)
             running.add(loss, len(x))
             self._update_metrics(y, z, sample_weight)
+            run.step = step + 1
             watch.look_at(loss, epoch, step)
             if progress.step(len(x)):
                 progress.show(running.logs())
@@ -215,22 +228,27 @@ class Trainer(Evaluator):
 
     def _get_ready(self, shape: Shape) -> None:
         """Create what does not exist yet: weights for an x of that shape, their vector, the optimizer's slots."""
-        if not self.built:
-            self.build((None, *shape[1:]))
-        self.optimizer.build(self.parameters())
+        with held_back_interrupts():
+            if not self.built:
+                self.build((None, *shape[1:]))
+            self.optimizer.build(self.parameters())
 
     def _train_step_in_buffers(self, x: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
-        """Make a step in the memory of the step before; whatever happens, later passes get arrays of their own."""
+        """Make a step in the memory of the step before; whatever happens, later passes get arrays of their own.
+
+        Ctrl-C waits for the end of the step, in which BatchNorm and Dropout go on too; a second one does not.
+        """
         layers = list(self.walk())
-        try:
-            for layer in layers:
-                layer.reuse_buffers = True
-            # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
-            with np.errstate(over="ignore", invalid="ignore"):
-                return self.train_step(x, y, sample_weight)
-        finally:
-            for layer in layers:
-                layer.reuse_buffers = False
+        with held_back_interrupts(second_passes=True):
+            try:
+                for layer in layers:
+                    layer.reuse_buffers = True
+                # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    return self.train_step(x, y, sample_weight)
+            finally:
+                for layer in layers:
+                    layer.reuse_buffers = False
 
     def _release_memory(self, buffers: bool = True) -> None:
         """Let go of what the layers remember for backward, which holds on to a batch, and of their buffers."""

@@ -3,10 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import cnnlite
+from tests.models import make_data, make_model
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-TEN_LINES, GRADIENT_CHECK = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TEN_LINES, BACKUP, GRADIENT_CHECK = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_ten_lines_train_and_save_a_model(capsys, monkeypatch, tmp_path):
@@ -17,6 +20,29 @@ def test_the_ten_lines_train_and_save_a_model(capsys, monkeypatch, tmp_path):
     exec(TEN_LINES, {})
     assert "'accuracy': " in capsys.readouterr().out
     assert cnnlite.load_model("mnist.safetensors").output_shape == (None, 10)
+
+
+def test_the_run_with_a_backup_goes_on_where_it_was(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    x, y = make_data()
+
+    class Killed(cnnlite.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 7:
+                raise RuntimeError
+
+    def run(**names):
+        code = BACKUP.replace("[", "[*more, ").replace("y_train,", "y_train, verbose=0,")
+        exec(code, {"cnnlite": cnnlite, **names})
+        return names["model"].history
+
+    killed = {"model": make_model(), "x_train": x, "y_train": y, "more": [Killed()]}
+    with pytest.raises(RuntimeError):
+        run(**killed)
+    history = run(**killed | {"model": make_model(), "more": []})
+    undisturbed = make_model().fit(x, y, epochs=50, verbose=0)
+    assert history.history == undisturbed.history
+    assert len(history.epoch) == 50
 
 
 def test_the_gradient_check_of_a_layer_of_ones_own_prints_the_table(capsys):

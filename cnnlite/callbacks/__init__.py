@@ -1,11 +1,13 @@
 """What happens around training: things that `fit`, `evaluate` and `predict` call at each beginning and end."""
 
+from cnnlite.callbacks.backup import BackupAndRestore
 from cnnlite.callbacks.base import Callback, CallbackList, LambdaCallback
 from cnnlite.callbacks.learning_rate import LearningRateScheduler, ReduceLROnPlateau
 from cnnlite.callbacks.monitor import EarlyStopping, ModelCheckpoint, TerminateOnNaN
 from cnnlite.callbacks.records import CSVLogger, History
 
 __all__ = [
+    "BackupAndRestore",
     "CSVLogger",
     "Callback",
     "CallbackList",

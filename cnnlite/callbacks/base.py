@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,20 @@ class Callback:
 
     model: Any = None
     params: dict | None = None
+    comes_last = False  # whether it is called after all others, whatever its place in the list
+
+    def get_state(self) -> dict[str, Any]:
+        """Return what the callback remembers from epoch to epoch, for `BackupAndRestore` to keep.
+
+        Numbers, texts, arrays, and lists, tuples and dicts of them. One of your own that remembers something
+        defines this and `set_state`; without them it starts anew in a run that is resumed.
+        """
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned; called after `on_train_begin`, and where an epoch is resumed in
+        its middle, after its `on_epoch_begin` once more.
+        """
 
     def set_model(self, model: Any) -> None:
         self.model = model
@@ -92,7 +107,7 @@ _OLDER_NAMES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": 
 
 
 class CallbackList(Callback):
-    """Several callbacks as one, called in their order.
+    """Several callbacks as one, called in their order, those that come last at the end.
 
     Args:
         callbacks: a callback, a list of them, or None.
@@ -112,7 +127,7 @@ class CallbackList(Callback):
                     f"{owner}: callbacks must be a list of Callback objects. Received: {callback!r} in it."
                 )
         self.callbacks = list(callbacks)
-        self._find_listeners()
+        self._arrange()
         self.set_params(params)
         if model is not None:
             self.set_model(model)
@@ -120,7 +135,7 @@ class CallbackList(Callback):
     def append(self, callback: Any) -> None:
         """Add a callback at the end."""
         self.callbacks.append(callback)
-        self._find_listeners()
+        self._arrange()
 
     def listens(self, hook: str) -> bool:
         """Return whether any callback does something at this hook: what lets a step skip making its logs."""
@@ -136,7 +151,32 @@ class CallbackList(Callback):
         for callback in self.callbacks:
             callback.set_params(params)
 
-    def _find_listeners(self) -> None:
+    @property
+    def comes_last(self) -> bool:  # type: ignore[override]
+        return any(getattr(callback, "comes_last", False) for callback in self.callbacks)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the states of the callbacks that have one, by their classes: {"EarlyStopping 1": {...}}."""
+        named = ((name, getattr(callback, "get_state", None)) for name, callback in self._named())
+        states = {name: get_state() for name, get_state in named if callable(get_state)}
+        return {name: state for name, state in states.items() if state}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        for name, callback in self._named():
+            if name in state:
+                callback.set_state(state[name])
+
+    def _named(self) -> list[tuple[str, Any]]:
+        counts: Counter[str] = Counter()
+        named = []
+        for callback in self.callbacks:
+            name = type(callback).__name__
+            counts[name] += 1
+            named.append((f"{name} {counts[name]}", callback))
+        return named
+
+    def _arrange(self) -> None:
+        self.callbacks.sort(key=lambda callback: getattr(callback, "comes_last", False))
         self._listeners = {
             hook: [callback for callback in self.callbacks if _overrides(callback, hook)] for hook in HOOKS
         }

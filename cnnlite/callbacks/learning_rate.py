@@ -89,6 +89,12 @@ class ReduceLROnPlateau(Monitor):
         self.wait = 0
         self.cooldown_counter = 0
 
+    def get_state(self) -> dict[str, Any]:
+        return {"best": self.best, "wait": self.wait, "cooldown_counter": self.cooldown_counter}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.best, self.wait, self.cooldown_counter = state["best"], state["wait"], state["cooldown_counter"]
+
     def in_cooldown(self) -> bool:
         """Return whether a reduction is still too recent for another."""
         return self.cooldown_counter > 0

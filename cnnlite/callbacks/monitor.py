@@ -9,6 +9,7 @@ from typing import Any
 
 from cnnlite import metrics
 from cnnlite.arguments import integer, number, one_of
+from cnnlite.atomic import make_folder
 from cnnlite.callbacks.base import Callback
 from cnnlite.model_files import check_ending
 from cnnlite.progress import message
@@ -127,6 +128,13 @@ class EarlyStopping(Monitor):
         self.best_epoch = 0
         self.best_weights: list[Array] | None = None
 
+    def get_state(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("wait", "stopped_epoch", "best", "best_epoch", "best_weights")}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.wait, self.stopped_epoch = state["wait"], state["stopped_epoch"]
+        self.best, self.best_epoch, self.best_weights = state["best"], state["best_epoch"], state["best_weights"]
+
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._forget()
 
@@ -195,6 +203,12 @@ class ModelCheckpoint(Monitor):
         self._epoch = 0
         self._batches = 0
 
+    def get_state(self) -> dict[str, Any]:
+        return {"best": self.best, "batches": self._batches}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.best, self._batches = state["best"], state["batches"]
+
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
 
@@ -225,7 +239,7 @@ class ModelCheckpoint(Monitor):
                 self.best = value
         if self.verbose:
             message(f"Epoch {epoch + 1}: {reason}saving to {path}")
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        make_folder(os.path.dirname(path) or ".", "ModelCheckpoint")
         if self.save_weights_only:
             self.model.save_weights(path)
         else:

@@ -33,6 +33,12 @@ class History(Callback):
         for name, value in (logs or {}).items():
             self.history.setdefault(name, []).append(value)
 
+    def get_state(self) -> dict[str, Any]:
+        return {"history": self.history, "epoch": self.epoch}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.history, self.epoch = state["history"], state["epoch"]
+
 
 class CSVLogger(Callback):
     """Write one row an epoch to a CSV file: the epoch from 0, then the loss and the metrics by name.
@@ -57,10 +63,10 @@ class CSVLogger(Callback):
             with open(self.filename, newline="", encoding="utf-8") as file:
                 header = next(csv.reader(file, delimiter=self.separator), None)
             self._columns = header or None
-        elif not self.append:
-            # Opened now, so that a folder that does not exist is found before an epoch has been paid for.
-            with open(self.filename, "w", encoding="utf-8"):
-                pass
+        # Opened now, so that a folder that does not exist is found before an epoch has been paid for; emptied at the
+        # first row, as a run that is resumed goes on in its file.
+        with open(self.filename, "a", encoding="utf-8"):
+            pass
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
@@ -71,10 +77,20 @@ class CSVLogger(Callback):
                 # Validation may come in a later epoch only (validation_freq), and a header can't grow.
                 names += [f"val_{name}" for name in names]
             self._columns = ["epoch", *names]
-        with open(self.filename, "a", newline="", encoding="utf-8") as file:
+        with open(self.filename, "a" if self.append or not new else "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(
                 file, self._columns, restval="NA", extrasaction="ignore", delimiter=self.separator
             )
             if new:
                 writer.writeheader()
             writer.writerow({"epoch": epoch, **logs})
+
+    def get_state(self) -> dict[str, Any]:
+        size = os.path.getsize(self.filename) if os.path.exists(self.filename) else 0
+        return {"columns": self._columns, "size": size}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        # What was written after the backup comes again. A file that has been replaced meanwhile stays as it is.
+        if os.path.getsize(self.filename) >= state["size"]:
+            os.truncate(self.filename, state["size"])
+            self._columns = state["columns"]

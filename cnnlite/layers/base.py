@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnlite import config, initializers, regularizers
 from cnnlite.arguments import boolean, float_array, one_of, shape_tuple
+from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.weights import ArrayDict
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Identifier, Shape
 
@@ -373,8 +374,9 @@ class Layer:
             raise ValueError(
                 f"{self.name}: set_weights must get arrays of the shapes {expected}. Received: shapes={shapes}."
             )
-        for mine, array in zip(self.weights, arrays):
-            mine[...] = array
+        with held_back_interrupts():
+            for mine, array in zip(self.weights, arrays):
+                mine[...] = array
 
     def count_params(self) -> int:
         """Return how many numbers the weights hold, the non-trainable ones included."""

@@ -50,6 +50,26 @@ class Metric:
         """Forget all batches."""
         raise NotImplementedError(f"{type(self).__name__} must define reset_state().")
 
+    def get_state(self) -> Config:
+        """Return what the metric remembers of the batches, for `set_state` in another process.
+
+        By default all its attributes that can't be called. One of your own that keeps something else than numbers,
+        texts, arrays, and lists, tuples and dicts of them, defines both.
+        """
+        return {
+            name: value.get_state() if isinstance(value, Metric) else value
+            for name, value in vars(self).items() if isinstance(value, Metric) or not callable(value)
+        }
+
+    def set_state(self, state: Config) -> None:
+        """Go on from what `get_state` returned."""
+        for name, value in state.items():
+            mine = getattr(self, name, None)
+            if isinstance(mine, Metric):
+                mine.set_state(value)
+            else:
+                setattr(self, name, value)
+
     def __call__(self, *args: Any, **kwargs: Any) -> float:
         """Take a batch into account, as `update_state` does, and return the value so far."""
         self.update_state(*args, **kwargs)
@@ -99,6 +119,9 @@ class Average(Metric):
     def reset_state(self) -> None:
         self.total = 0.0
         self.count = 0.0
+
+    def get_state(self) -> Config:
+        return {"total": self.total, "count": self.count}
 
 
 class Mean(Average):
@@ -170,6 +193,7 @@ class ByForm(Metric):
     def __init__(self, name: str | None, dtype: DTypeLike | None = None) -> None:
         super().__init__(dtype, name)
         self.metric: Metric | None = None
+        self._form = ""
 
     def choose(self, form: str) -> Metric:
         """Return the metric for labels that are "binary", "sparse" or "one-hot"."""
@@ -180,7 +204,8 @@ class ByForm(Metric):
 
     def update_state(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
         if self.metric is None:
-            self.metric = self.choose(label_form(np.shape(y_true), np.shape(y_pred)))
+            self._form = label_form(np.shape(y_true), np.shape(y_pred))
+            self.metric = self.choose(self._form)
         self.metric.update_state(y_true, y_pred, sample_weight)
 
     def result(self) -> float:
@@ -189,6 +214,15 @@ class ByForm(Metric):
     def reset_state(self) -> None:
         if self.metric is not None:
             self.metric.reset_state()
+
+    def get_state(self) -> Config:
+        return {} if self.metric is None else {"form": self._form, "sums": self.metric.get_state()}
+
+    def set_state(self, state: Config) -> None:
+        if state:
+            self._form = state["form"]
+            self.metric = self.choose(self._form)
+            self.metric.set_state(state["sums"])
 
 
 def label_form(labels_shape: Shape, predictions_shape: Shape) -> str:

@@ -85,6 +85,9 @@ class _Confusion(Metric):
         self.true_positives = np.zeros(len(self.thresholds))
         self.total = np.zeros(len(self.thresholds))
 
+    def get_state(self) -> Config:
+        return {"true_positives": self.true_positives, "total": self.total}
+
     def get_config(self) -> Config:
         thresholds = self.given_thresholds
         if thresholds is not None and not isinstance(thresholds, numbers.Real):

@@ -1,0 +1,132 @@
+"""Where a call of `fit` stands, and the file from which another one goes on with the same bits.
+
+The file is a safetensors file, as of a saved model (saving.py), but of weights and numbers alone: whoever goes on
+has made and compiled the model as before.
+
+    tensors    weights/conv2d/kernel ...    the weights, and what training changes without a gradient
+               optimizer/m ...              the optimizer's vectors
+               run/callbacks/...            arrays in what follows
+    metadata   run                          JSON: the epoch and the step; what the optimizer counts; the random states;
+                                            which pass over the data is under way; the sums of the loss and the
+                                            metrics; the states of the callbacks, the history among them
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from cnnlite.compiled import RunningLoss
+from cnnlite.interrupts import held_back_interrupts
+from cnnlite.model_files import read, write
+from cnnlite.packing import pack, unpack
+from cnnlite.saving import assign_weights, blaming, check_weights, optimizer_state, random_layers, restore_optimizer
+from cnnlite.types import Logs
+
+
+class Run:
+    """A call of `fit` that is under way.
+
+    Args:
+        model, data, callbacks: the model, the `Epochs` it is trained on, and the `CallbackList`.
+        validation: the source of the validation data, or None.
+        epoch: the epoch to begin with.
+
+    Attributes:
+        epoch: the epoch that is under way, or comes next.
+        step: how many of its steps are done.
+        finished: whether training has ended before the last epoch.
+        logs: those of the last epoch that has ended.
+        running: the `RunningLoss` of the epoch.
+    """
+
+    def __init__(self, model: Any, data: Any, validation: Any, callbacks: Any, epoch: int) -> None:
+        self.model, self.data, self.validation, self.callbacks = model, data, validation, callbacks
+        self.epoch, self.step, self.finished = epoch, 0, False
+        self.logs: Logs = {}
+        self.running: Any = None
+        self._sums: Any = None  # of the first steps of an epoch that another process has made
+
+    # What fit says.
+
+    def begin_steps(self) -> RunningLoss:
+        """Return the `RunningLoss` of the epoch, with the sums of the steps that are done."""
+        self.running = RunningLoss(self.model.metrics)
+        if self._sums is not None:
+            self.running.set_state(self._sums)
+            self._sums = None
+        return self.running
+
+    def end_epoch(self, logs: Logs) -> None:
+        """Say that an epoch is done, before the callbacks hear of it."""
+        self.epoch, self.step, self.logs, self.running = self.epoch + 1, 0, logs, None
+
+    # What BackupAndRestore asks for.
+
+    def save(self, path: str, owner: str) -> None:
+        """Write all that the rest of the run depends on.
+
+        Raises:
+            OSError: the file can't be written; what was there is as it was.
+            ValueError: a callback or a metric has a state that can't be written.
+        """
+        model = self.model
+        numbers, vectors = optimizer_state(model)
+        tensors = {f"weights/{name}": array for name, array in (model.params | model.state).items()} | vectors
+        state = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "finished": bool(model.stop_training or self.data.exhausted),
+            "logs": self.logs,
+            "sums": None if self.running is None else self.running.get_state(),
+            "data": self.data.get_state(self.step > 0),
+            "validation": self.validation.get_state() if self._reads_validation_once() else None,
+            "random": {name: list(layer.random.state) for name, layer in random_layers(model).items()},
+            "optimizer_state": numbers,
+            "callbacks": self.callbacks.get_state(),
+        }
+        try:
+            text = json.dumps(pack(state, tensors, "run"))
+        except TypeError as error:
+            raise ValueError(
+                f"{owner}: what a callback, a metric or the logs hold must be numbers, texts, arrays, and lists, "
+                f"tuples and dicts of them. Received: {error}. Define get_state() and set_state() without it."
+            ) from None
+        write(path, tensors, {"run": text}, owner)
+
+    def restore(self, path: str, owner: str) -> None:
+        """Go on from where `save` wrote the file. What does not fit is found before the model is changed.
+
+        Raises:
+            ValueError: the file is damaged, or of another model, optimizer or data.
+        """
+        tensors, metadata = read(path, owner)
+        if "run" not in metadata:
+            raise ValueError(f"{owner}: {path} is not the backup of a run.")
+        with blaming(path, "the backup is of another model, optimizer or data"):
+            state = unpack(json.loads(metadata["run"]), tensors)
+            self.data.set_state(state["data"])
+            if state["validation"] is not None and self._reads_validation_once():
+                self.validation.set_state(state["validation"])
+            weights, vectors = ({name.removeprefix(kind): array for name, array in tensors.items()
+                                 if name.startswith(kind)} for kind in ("weights/", "optimizer/"))
+            check_weights(self.model, weights, path, owner)
+            layers = random_layers(self.model)
+            if set(layers) != set(state["random"]):
+                raise ValueError(f"it has the random states of {', '.join(state['random']) or 'no layer'}")
+            names = {metric.name for metric in self.model.metrics}
+            if state["sums"] is not None and names != set(state["sums"]["metrics"]):
+                raise ValueError(f"it has sums of the metrics {', '.join(state['sums']['metrics']) or 'none'}")
+            with held_back_interrupts():
+                restore_optimizer(self.model, state, vectors)
+                assign_weights(self.model, weights, path, owner)
+                for name, layer in layers.items():
+                    layer.random.state = state["random"][name]
+                self.callbacks.set_state(state["callbacks"])
+                self.epoch, self.step, self.logs = state["epoch"], state["step"], state["logs"]
+                self._sums = state["sums"]
+                self.finished = state["finished"] and not self.step
+                self.model.stop_training = state["finished"]
+
+    def _reads_validation_once(self) -> bool:
+        return self.validation is not None and self.validation.reads_once

@@ -1,0 +1,12 @@
+"""The table of what was survived, at the end of `make stress`."""
+
+from tests.stress import report
+
+
+def pytest_terminal_summary(terminalreporter):
+    failed = sum(len(terminalreporter.stats.get(outcome, [])) for outcome in ("failed", "error"))
+    table = report.lines(failed)
+    if table:
+        terminalreporter.section("survived")
+        for line in table:
+            terminalreporter.write_line(line)
