@@ -16,6 +16,7 @@ from cnnlite.types import Array, Config, Shape
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from cnnlite.layers.base import Layer
     from cnnlite.parameters import FlatParameters
     from cnnlite.schedules import LearningRateSchedule
 
@@ -141,6 +142,20 @@ class Optimizer:
         self.slots = {name: np.full_like(vector, value) for name, value in self.initial_slots().items()}
         self._clipped = np.empty_like(vector) if self._clipping else None
         self._built_for = layout
+
+    def takes(self, named_layers: list[tuple[str, Layer]]) -> bool:
+        """Return whether the weights of these layers are those that the optimizer belongs to, if it has any yet."""
+        if self._built_for is None:
+            return True
+        weights = [(f"{path}/{key}", layer, array.size) for path, layer in named_layers
+                   for key, array in layer.params.items()]
+        names, places, _ = self._built_for
+        owners = [layer for _, layer, _ in weights] if self._owners is None else [owner() for owner in self._owners]
+        return (
+            names == [name for name, _, _ in weights]
+            and [stop - start for start, stop in places] == [size for _, _, size in weights]
+            and all(mine is layer for mine, (_, layer, _) in zip(owners, weights))
+        )
 
     def step(self, parameters: FlatParameters) -> None:
         """Change `parameters.vector` by one step along `parameters.gradient`, where it is trainable."""
