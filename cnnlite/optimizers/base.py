@@ -35,6 +35,8 @@ class Optimizer:
         clipnorm: the largest norm that the gradient of one weight (a kernel, a bias) may have.
         clipvalue: the largest size that one number of the gradient may have.
         global_clipnorm: the largest norm that the whole gradient may have. Only one of the three can be set.
+            Without any, gradients above 1e19 have squares that float32 can't hold: what divides by an average of
+            them makes no step, or NaN, as in Keras and PyTorch.
         name: what summaries and files call it.
 
     Attributes:
