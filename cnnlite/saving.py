@@ -54,18 +54,21 @@ def save_model(
         filepath: where to; "model.safetensors", say, in a folder that exists.
         overwrite: False makes a file that is there already an error.
         include_optimizer: False leaves out the optimizer's vectors and its count of steps, two thirds of the
-            file after training with Adam.
+            file after training with Adam. They are left out, too, if layers were added or taken away since it was
+            trained: the optimizer then belongs to weights that the model no longer has, and could not go on.
 
     Raises:
-        ValueError: the model is not built, a layer's config is not made of plain values, or the name of the
-            file ends like that of another format.
+        ValueError: the model is not built, its layers no longer fit one another or have the same name, a layer's
+            config is not made of plain values, or the name of the file ends like that of another format.
         FileExistsError: the file is there and `overwrite` is False.
         OSError: the file can't be written.
     """
     path = check_path_to_write(filepath, "save", overwrite)
     tensors = _weights(model, "save")
+    if model.input_shape is not None:
+        model.compute_output_shape(model.input_shape)  # or what is written could not be made again
     training = _training_state(model)
-    if include_optimizer and model.optimizer is not None:
+    if include_optimizer and model.optimizer is not None and model.optimizer.takes(model.named_layers()):
         training["optimizer_state"], vectors = optimizer_state(model)
         clash = sorted(set(vectors) & set(tensors))
         if clash:

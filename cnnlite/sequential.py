@@ -267,8 +267,16 @@ class Sequential(Trainer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = tuple(input_shape)
         for layer in self.inner_layers:
+            layer.check_fits(shape)
             shape = layer.compute_output_shape(shape)
         return shape
+
+    def check_fits(self, input_shape: Shape) -> None:
+        built_for = self.input_shape
+        if self.built and built_for is not None and not _fits(tuple(input_shape[1:]), built_for[1:]):
+            raise ValueError(
+                f"{self.name}: the input must have the shape {built_for}. Received: shape={tuple(input_shape)}."
+            )
 
     def prepare(self, x: ArrayLike) -> Array:
         """Return x as an array of the model's dtype, checked against the shape of a sample."""
@@ -292,6 +300,13 @@ class Sequential(Trainer):
         (print_fn or print)(summary_table(self, line_length))
 
     def get_config(self) -> Config:
+        names = [layer.name for layer in self.inner_layers]
+        taken = next((name for name in names if names.count(name) > 1), None)
+        if taken is not None:
+            raise ValueError(
+                f"{self.name}: the names of layers must differ. Received: two layers called {taken!r}. "
+                "Set the name of one of them to another."
+            )
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -352,6 +367,7 @@ class Sequential(Trainer):
 def _build(layer: Layer, shape: Shape) -> None:
     """Build a layer for inputs of that shape, or check that one that was built before can take them."""
     layer.build_once(shape)
+    layer.check_fits(shape)
     layer.compute_output_shape(shape)
 
 

@@ -88,10 +88,8 @@ class Layer:
                 raise TypeError(f"{owner} takes no argument {argument!r}. Received: {argument}={value!r}.")
             if value is not None:
                 raise ValueError(f"{owner}: {argument} is not offered. Received: {argument}={value!r}. Leave it out.")
-        if name is not None and (not isinstance(name, str) or not name or "/" in name or not name.isprintable()):
-            raise ValueError(f"{owner}: name must be a printable text without '/'. Received: name={name!r}.")
         self.name_is_given = name is not None
-        self.name = name or snake_case(owner)
+        self.name = snake_case(owner) if name is None else name
         dtype = config.floatx() if dtype is None else dtype
         self.dtype = np.dtype(one_of(getattr(dtype, "name", getattr(dtype, "__name__", dtype)),
                                      ("float32", "float64"), "dtype", owner))
@@ -234,18 +232,26 @@ class Layer:
         """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for."""
         x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
-        if x.ndim != len(built_for):
+        axis = self.channel_axis
+        if x.ndim != len(built_for) or (axis is not None and x.shape[axis] != built_for[axis]):
+            self.check_fits(x.shape)
+        return x
+
+    def check_fits(self, input_shape: Shape) -> None:
+        """Raise a ValueError unless the layer can take inputs of that shape with the weights that it was built with."""
+        built_for, axis = self.input_shape, self.channel_axis
+        if not self.built or built_for is None:
+            return
+        if len(input_shape) != len(built_for):
             raise ValueError(
                 f"{self.name}: the input must have {len(built_for)} axes, the batch included, as the layer was built "
-                f"for {built_for}. Received: shape={x.shape}."
+                f"for {built_for}. Received: shape={input_shape}."
             )
-        axis = self.channel_axis
-        if axis is not None and x.shape[axis] != built_for[axis]:
+        if axis is not None and input_shape[axis] not in (None, built_for[axis]):
             raise ValueError(
                 f"{self.name}: axis {axis} of the input must have size {built_for[axis]}, as the layer was built "
-                f"for {built_for}. Received: shape={x.shape}."
+                f"for {built_for}. Received: shape={input_shape}."
             )
-        return x
 
     def prepare_gradient(self, dy: Array, shape: Shape) -> Array:
         """Return dy as a C-contiguous array of the layer's dtype, checked to have the shape of the output."""
@@ -287,6 +293,18 @@ class Layer:
         return buffer[:size].reshape(shape)
 
     # What users ask a layer.
+
+    @property
+    def name(self) -> str:
+        """How summaries, files and errors call the layer; a text without "/"."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        if not isinstance(name, str) or not name or "/" in name or not name.isprintable():
+            owner = type(self).__name__
+            raise ValueError(f"{owner}: name must be a printable text without '/'. Received: name={name!r}.")
+        self._name = name
 
     @property
     def trainable(self) -> bool:
