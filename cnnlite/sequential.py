@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnlite import fusion, saving
@@ -161,9 +162,10 @@ class Sequential(Trainer):
                 f"{self.name}: the model takes samples of shape {given}. Received: an input of shape {input_shape}."
             )
         self.compute_output_shape(input_shape)  # so that a shape which does not fit leaves all layers as they were
-        for layer in self.inner_layers:
-            layer.build_once(shape)
-            shape = layer.compute_output_shape(shape)
+        with _built_or_left(self.inner_layers):
+            for layer in self.inner_layers:
+                layer.build_once(shape)
+                shape = layer.compute_output_shape(shape)
         self.input_shape = input_shape
         self.built = True
 
@@ -366,9 +368,24 @@ class Sequential(Trainer):
 
 def _build(layer: Layer, shape: Shape) -> None:
     """Build a layer for inputs of that shape, or check that one that was built before can take them."""
-    layer.build_once(shape)
-    layer.check_fits(shape)
-    layer.compute_output_shape(shape)
+    with _built_or_left([layer]):
+        layer.build_once(shape)
+        layer.check_fits(shape)
+        layer.compute_output_shape(shape)
+
+
+@contextlib.contextmanager
+def _built_or_left(layers: list[Layer]) -> Iterator[None]:
+    """Leave the layers as unbuilt as they were if building them fails half-way."""
+    unbuilt = [inner for layer in layers for inner in layer.walk() if not inner.built]
+    try:
+        yield
+    except BaseException:
+        for layer in unbuilt:
+            for arrays in (layer._params, layer._grads, layer._state, layer.regularizers):
+                arrays.clear()
+            layer.built, layer.input_shape = False, None
+        raise
 
 
 def has_trainable_weights(layer: Layer) -> bool:

@@ -136,6 +136,30 @@ def test_a_built_layer_that_does_not_fit_is_not_added():
     assert len(net.layers) == 4
 
 
+def test_a_layer_that_could_not_be_added_can_be_added_elsewhere():
+    net = model()
+    pool, dense = layers.MaxPool(5), layers.Dense(2, kernel_regularizer="l2")
+    net.pop()
+    net.pop()
+    with pytest.raises(ValueError, match="max_pool"):
+        net.add(pool)
+    with pytest.raises(ValueError, match="max_pool"):
+        net.add(cnnlite.Sequential([dense, layers.MaxPool(5)]))
+    assert not any(layer.built or layer.weights for layer in (pool, dense))
+    other = cnnlite.Sequential([cnnlite.Input((9, 9, 4)), pool, layers.Flatten(), dense])
+    assert other.output_shape == (None, 2)
+
+
+def test_a_model_that_could_not_be_built_is_not_built_in_part():
+    net = cnnlite.Sequential([layers.Dense(3), layers.Flatten(), layers.SpatialDropout2D(0.5)])
+    with pytest.raises(ValueError, match="must have 4 axes"):
+        net.build((None, 3, 3, 1))
+    assert not any(layer.built or layer.weights for layer in net.layers)
+    net.pop()
+    net.build((None, 5, 5, 1))
+    assert net.output_shape == (None, 75)
+
+
 def test_two_layers_that_were_given_one_name_are_neither_saved_nor_cloned(tmp_path):
     net = model()
     net.get_layer("relu").name = "conv"

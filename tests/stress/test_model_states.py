@@ -13,7 +13,7 @@ pytestmark = pytest.mark.stress
 def test_models_stay_in_order_whatever_is_done_to_them():
     model_states.done.clear()
     run_state_machine_as_test(model_states.Models, settings=settings(
-        max_examples=120, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck),
+        max_examples=400, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck),
     ))
     for what, number in model_states.done.items():
         count(f"{what} of the state machine of models", number)
