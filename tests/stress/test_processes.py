@@ -13,7 +13,8 @@ from tests.stress.report import count
 pytestmark = [pytest.mark.stress, compiled_kernels_needed, pytest.mark.skipif(os.name == "nt", reason="no fork")]
 
 ROUNDS = {
-    "fork": 20, "fork first": 20, "fork from a thread": 20, "fork in a callback": 10, "fork amid work": 20, "server": 10,
+    "fork": 20, "fork first": 20, "fork from a thread": 20, "fork in a callback": 10, "fork amid work": 20,
+    "server": 10,
 }
 
 
