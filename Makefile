@@ -40,7 +40,7 @@ test-plain: $(VENV)/installed-test
 	    --ignore=tests/test_readme.py --ignore=tests/test_typing.py --ignore=tests/datasets
 
 # Marked stress, which setup.cfg leaves out of all other runs.
-stress: $(VENV)/installed-test
+stress: $(VENV)/installed-test $(VENV)/installed-stress
 	$(BIN)/python -m pytest tests/stress -m stress $(ARGS)
 
 lint: $(VENV)/installed-lint

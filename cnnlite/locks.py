@@ -58,4 +58,4 @@ def used_by_one_thread(owner: str, things: Iterable[Any]) -> Iterator[None]:
         yield
     finally:
         for key in taken:
-            del _users[key]
+            _users.pop(key, None)  # it is gone already where the block has forked

@@ -1,7 +1,7 @@
 """Many threads at once; the long form is tests/stress/test_threads.py."""
 
-import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -133,20 +133,24 @@ def test_a_model_whose_training_failed_is_free(error):
 
 
 def test_no_two_threads_get_the_same_random_key():
-    stream = cnnlite.random.RandomStream(0)
-    keys = [[] for _ in range(8)]
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=lambda mine=mine: mine.extend(stream.key() for _ in range(2000)))
-                   for mine in keys]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-    finally:
-        sys.setswitchinterval(interval)
-    assert len({key for mine in keys for key in mine}) == 16000
+    class Slow(cnnlite.random.RandomStream):
+        @property
+        def count(self):
+            present = self.__dict__["count"]
+            time.sleep(1e-5)  # so that another thread comes in between
+            return present
+
+        @count.setter
+        def count(self, value):
+            self.__dict__["count"] = value
+
+    stream, keys = Slow(0), []
+    threads = [threading.Thread(target=lambda: keys.extend([stream.key() for _ in range(50)])) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(set(keys)) == len(keys) == 400
 
 
 def test_a_thread_waits_while_another_one_builds_the_layer():

@@ -18,6 +18,7 @@ import time
 import numba
 import numpy as np
 
+from cnnlite.callbacks import LambdaCallback
 from tests.programs import cannot_run, require_layer
 from tests.stress import work
 
@@ -82,6 +83,30 @@ def fork_from_a_thread(rounds):
         thread.start()
         thread.join()
         assert not errors
+    return rounds
+
+
+def fork_in_a_callback(rounds):
+    """Fork within a fit, which goes on in both processes."""
+    expected = task(1)
+    for _ in range(rounds):
+        children = []
+
+        def fork(batch, logs, children=children):
+            if not children:
+                children.append(os.fork())
+                if not children[0]:
+                    signal.alarm(PATIENCE)
+
+        try:
+            result = work.train(work.make_model(1), 1, callbacks=[LambdaCallback(on_train_batch_end=fork)])
+            result_of_another = task(1)
+        finally:
+            if children and not children[0]:
+                sys.stderr.flush()
+                os._exit(0 if sys.exc_info()[0] is None and result == result_of_another == expected else 2)
+        assert result == result_of_another == expected
+        assert os.waitstatus_to_exitcode(os.waitpid(children[0], 0)[1]) == 0
     return rounds
 
 
@@ -206,8 +231,8 @@ def server(rounds):
 
 NEED_FORK = {
     "fork": by_fork, "fork first": fork_first, "fork from a thread": fork_from_a_thread,
-    "fork amid work": fork_amid_work, "pool of fork": in_a_pool("fork"), "pool of forkserver": in_a_pool("forkserver"),
-    "server": server,
+    "fork in a callback": fork_in_a_callback, "fork amid work": fork_amid_work, "pool of fork": in_a_pool("fork"),
+    "pool of forkserver": in_a_pool("forkserver"), "server": server,
 }
 WAYS = {**NEED_FORK, "pool of spawn": in_a_pool("spawn"), "executor": in_an_executor, "loky": in_loky}
 

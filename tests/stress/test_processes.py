@@ -12,7 +12,10 @@ from tests.stress.report import count
 
 pytestmark = [pytest.mark.stress, compiled_kernels_needed, pytest.mark.skipif(os.name == "nt", reason="no fork")]
 
-ROUNDS = {"fork": 20, "fork first": 20, "fork from a thread": 20, "fork amid work": 20, "server": 10}
+ROUNDS = {
+    "fork": 20, "fork first": 20, "fork from a thread": 20, "fork in a callback": 10, "fork amid work": 20,
+    "server": 10,
+}
 
 
 @pytest.mark.parametrize("way", WAYS)

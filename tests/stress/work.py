@@ -31,10 +31,10 @@ def make_model(seed=0, build=True):
     return model
 
 
-def train(model, seed=0, epochs=1):
+def train(model, seed=0, epochs=1, callbacks=None):
     """Train the model; return a digest of what it has become and of what it says."""
     x, y = make_data(seed)
-    history = model.fit(x, y, batch_size=128, epochs=epochs, verbose=0).history
+    history = model.fit(x, y, batch_size=128, epochs=epochs, verbose=0, callbacks=callbacks).history
     return digest(*model.get_weights(), model.predict(x, verbose=0), model.evaluate(x, y, verbose=0), *history.values())
 
 
