@@ -173,7 +173,7 @@ def test_two_layers_that_were_given_one_name_are_neither_saved_nor_cloned(tmp_pa
 @pytest.mark.parametrize("name", ["", "a/b", 3, None])
 def test_a_layer_is_not_renamed_to_what_is_no_name(name):
     net = model()
-    with pytest.raises(ValueError, match="name must be a text without '/'"):
+    with pytest.raises(ValueError, match="name must be a printable text without '/'"):
         net.layers[0].name = name
     assert net.layers[0].name == "conv"
 

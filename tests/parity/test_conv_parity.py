@@ -94,7 +94,7 @@ def compare_with_torch(layer, x, groups, as_grouped):
     dy = normal(y.shape, x.dtype, seed=1)
     dx = layer.backward(dy)
     tensors = [torch.tensor(array, requires_grad=True) for array in (x, *layer.weights)]
-    theirs = torch.tanh(in_torch(tensors[0], as_grouped(tensors[1]), tensors[2], *layer.geometry(x), groups))
+    theirs = torch.tanh(in_torch(tensors[0], as_grouped(tensors[1]), tensors[2], *layer.geometry(x.shape), groups))
     theirs.backward(torch.tensor(dy))
     epsilon = EPSILON[x.dtype.name]
     assert_close(y, theirs, epsilon)
