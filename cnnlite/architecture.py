@@ -14,6 +14,28 @@ def describe(layer):
     return entry
 
 
+# What a file may hold. Adding a layer looks at all that are there, which makes hours of a hundred thousand; and models
+# within models are gone through by recursion.
+MOST_LAYERS = 10_000
+DEEPEST = 50
+
+
+def check_extent(entry, owner=""):
+    """Raise a ValueError if an entry describes more layers, or models nested more deeply, than a file may hold."""
+    number, entries = 0, [(entry, 0)]
+    while entries:
+        entry, depth = entries.pop()
+        config = entry.get("config") if isinstance(entry, dict) else None
+        layers = config.get("layers") if isinstance(config, dict) else None
+        if isinstance(layers, list):
+            entries += [(layer, depth + 1) for layer in layers]
+        number += 1
+        if depth > DEEPEST:
+            raise ValueError(f"{owner}a file holds models within models {DEEPEST} deep. Received: one that goes deeper")
+    if number > MOST_LAYERS:
+        raise ValueError(f"{owner}a file holds at most {MOST_LAYERS} layers. Received: a model of {number}")
+
+
 def rebuild(entry, custom_objects=None):
     """Return the layer or model that `describe` described, with new weights.
 
@@ -21,6 +43,10 @@ def rebuild(entry, custom_objects=None):
         ValueError: a class or a function is neither cnnlite's nor among the custom objects.
     """
     custom_objects = custom_objects or {}
+    if not isinstance(entry, dict) or not isinstance(entry.get("config"), dict) or not isinstance(
+        entry.get("class_name"), str
+    ):
+        raise ValueError(f"a layer must be described by a class_name and a config. Received: {entry!r:.200}")
     cls = _find_class(entry, custom_objects)
     if issubclass(cls, _sequential()):
         return cls.from_config(entry["config"], custom_objects)
@@ -35,7 +61,10 @@ def revive(value, custom_objects):
         return value
     value = {key: revive(item, custom_objects) for key, item in value.items()}
     if set(value) == {"class_name", "config"} and value["class_name"] in custom_objects:
-        return custom_objects[value["class_name"]](**value["config"])
+        cls = custom_objects[value["class_name"]]
+        if not isinstance(cls, type):  # functions are handed on, and never called with what a file says
+            raise ValueError(f"{value['class_name']!r} must be a class. Received: {cls!r}")
+        return cls(**value["config"])
     if set(value) == {"function"}:
         if value["function"] not in custom_objects:
             raise ValueError(_unknown("function", value["function"]))
@@ -53,7 +82,8 @@ def _known_classes():
     from cnnlite import layers
 
     classes = [getattr(layers, name) for name in layers.__all__] + [_sequential()]
-    return {cls.__name__: cls for cls in classes if isinstance(cls, type)}
+    bases = (layers.Layer, layers.ActivationLayer, layers.InputLayer)
+    return {cls.__name__: cls for cls in classes if cls not in bases}
 
 
 def _find_class(entry, custom_objects):

@@ -26,7 +26,7 @@ def integer(value: Any, name: str, owner: str, minimum: int = 1) -> int:
 
 
 def pair(value: Any, name: str, owner: str, minimum: int = 1) -> tuple[int, int]:
-    """Return an int, or a sequence of two, as a tuple of two ints of at least `minimum`."""
+    """Return an int, or a sequence of two, as a tuple of two ints of at least `minimum` and below 2**31."""
     items = (value, value) if isinstance(value, numbers.Integral) else value
     try:
         items = tuple(items)
@@ -37,6 +37,8 @@ def pair(value: Any, name: str, owner: str, minimum: int = 1) -> tuple[int, int]
             f"{owner}: {name} must be an integer or a pair of integers. Received: {name}={value!r}."
         )
     first, second = (integer(item, name, owner, minimum) for item in items)
+    if max(first, second) >= 2**31:  # so that products of two of them and of pixels fit into 64 bits
+        raise ValueError(f"{owner}: {name} must be less than 2**31. Received: {name}={value!r}.")
     return first, second
 
 
@@ -74,6 +76,15 @@ def boolean(value: Any, name: str, owner: str) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{owner}: {name} must be True or False. Received: {name}={value!r}.")
     return bool(value)
+
+
+def text(value: Any, name: str, owner: str) -> str:
+    """Return `value` if it is a text, without characters that move a cursor; TypeError or ValueError otherwise."""
+    if not isinstance(value, str):
+        raise TypeError(f"{owner}: {name} must be a text. Received: {name}={value!r}.")
+    if not value.isprintable():
+        raise ValueError(f"{owner}: {name} must be a printable text. Received: {name}={value!r}.")
+    return value
 
 
 def one_of(value: Any, choices: Sequence[str], name: str, owner: str) -> str:

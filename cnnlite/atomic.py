@@ -79,7 +79,7 @@ def remove_leftovers(folder):
         return
     found = []
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        found = [entry.path for entry in entries if TEMPORARY.fullmatch(entry.name)]
+        found = [entry.path for entry in entries if TEMPORARY.fullmatch(entry.name) and entry.is_file()]
     for path in found:
         with contextlib.suppress(OSError), open(path, "rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError if its writer lives

@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 
+from cnnlite.forms import COUNT, check_form
 from cnnlite.random import RandomStream
 from cnnlite.samples import check_same_length, checked_samples, number_array, output_shape_for
 
@@ -131,6 +132,7 @@ class Stream:
 
     def set_state(self, state):
         """Read as much as had been read when `state` was returned; a ValueError if that is not there."""
+        check_form(state, {"steps": (COUNT, None), "read": COUNT}, "where the data stand")
         _check_same_data({"steps": self.steps}, {"steps": state["steps"]})
         while self._read < state["read"]:
             self._read += 1
@@ -214,6 +216,9 @@ class Epochs:
 
     def set_state(self, state):
         """Go on from what `get_state` returned; a ValueError if the data are not the same within the pass."""
+        pair = ([COUNT], None)
+        form = {"random": pair, "pass": ({"source": dict, "taken": COUNT, "random": pair}, None)}
+        check_form(state, form, "where the data stand")
         present = state["pass"]
         if present is not None:
             if (present["random"] is None) != (self.random is None):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnnlite import losses, metrics, optimizers
+from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.layers.base import Layer
 from cnnlite.losses import Loss
 from cnnlite.metrics import Metric
@@ -186,7 +187,10 @@ class RunningLoss:
         return {"total": self.total, "samples": self.samples, "metrics": sums}
 
     def set_state(self, state: Config) -> None:
-        """Go on from what `get_state` returned."""
+        """Go on from what `get_state` returned; a ValueError if that is of other metrics."""
+        names = [metric.name for metric in self.metrics]
+        form = {"total": NUMBER, "samples": COUNT, "metrics": {name: object for name in names}}
+        check_form(state, form, "the sums")
         self.total, self.samples = state["total"], state["samples"]
         for metric in self.metrics:
             metric.set_state(state["metrics"][metric.name])

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ from cnnlite.arguments import is_prepared
 from cnnlite.kernels.batchnorm import combine_gradient_sums, combine_statistics
 from cnnlite.kernels.conv_block import Geometry, conv_block, conv_block_backward, conv_block_gradient_sums, follow
 from cnnlite.kernels.conv_tasks import AVERAGE_POOL, MAX_POOL, Following
-from cnnlite.kernels.geometry import window_of, window_output_size, window_pads
+from cnnlite.kernels.geometry import window_of, window_output_size
 from cnnlite.kernels.pooling import argmax_dtype
 from cnnlite.layers.activation import Linear, ReLU
 from cnnlite.layers.activation_by_name import Activation
@@ -61,7 +61,7 @@ def disabled() -> Iterator[None]:
         _is_on.reset(token)
 
 
-def steps(layers: list[Layer], training: bool) -> list[Any]:
+def steps(layers: Sequence[Layer], training: bool) -> list[Any]:
     """Return the layers in their order, with a block in the place of those that run as one."""
     if not is_on():
         return list(layers)
@@ -224,10 +224,9 @@ class ConvBlock:
             return _Shapes(geometry, z_shape, following, z_shape, (0, 0, 0, 0), np.dtype(np.uint8), few_and_large)
         n, height, width, filters = z_shape
         kind = MAX_POOL if type(pool) is MaxPool else AVERAGE_POOL
-        size, strides, padding = pool.pool_size, pool.strides, pool.padding
-        y_shape = (n, *window_output_size(height, width, size, strides, padding, (1, 1), pool.name), filters)
-        window = window_of(size, strides, window_pads(height, width, size, strides, padding))
-        following = Following(self.first_relu, self.relu, kind, window)
+        size, strides, pads = pool.window(z_shape)
+        y_shape = (n, *window_output_size(height, width, size, strides, pool.padding, (1, 1), pool.name), filters)
+        following = Following(self.first_relu, self.relu, kind, window_of(size, strides, pads))
         argmax_shape = y_shape if kind == MAX_POOL else (0, 0, 0, 0)
         return _Shapes(geometry, z_shape, following, y_shape, argmax_shape, argmax_dtype(size), few_and_large)
 

@@ -4,15 +4,17 @@ A safetensors file is a header in JSON and then the bytes of the arrays. The for
 a flipped bit in a weight would go unnoticed; so the metadata carry one, over everything else in the file.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 
-import safetensors
+import numpy as np
 import safetensors.numpy
 
 from cnnlite._version import __version__
 from cnnlite.atomic import replace_file
+from cnnlite.tensor_files import LARGEST_HEADER, bytes_of, read_header, read_tensors, shown
 
 FORMAT = "cnnlite"
 FORMAT_VERSION = 1
@@ -59,15 +61,20 @@ def write(path, tensors, metadata, owner):
         "format": FORMAT, "format_version": str(FORMAT_VERSION), "cnnlite_version": __version__, **metadata
     }
     metadata["checksum"] = _checksum(tensors, metadata)
-    replace_file(path, _in_order(safetensors.numpy.save(tensors, metadata)), owner)
+    replace_file(path, _in_order(safetensors.numpy.save(tensors, metadata), owner), owner)
 
 
-def _in_order(content):
+def _in_order(content, owner):
     """Return the file with its metadata sorted: safetensors shuffles them, and the same model is the same bytes."""
     header, start = _header(content)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
+    if len(text) > LARGEST_HEADER:
+        raise ValueError(
+            f"{owner}: what describes the model takes {len(text)} bytes, and a file may have {LARGEST_HEADER} of them. "
+            "Keep large arrays in weights rather than in configs."
+        )
     return len(text).to_bytes(8, "little") + text + content[start:]
 
 
@@ -80,38 +87,55 @@ def _checksum(tensors, metadata):
     digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
     for name, array in sorted(tensors.items()):
         digest.update(f"{name} {array.dtype.name} {array.shape}".encode())
-        digest.update(array.tobytes())
+        digest.update(bytes_of(np.ascontiguousarray(array)))
     return digest.hexdigest()
 
 
 def read(path, owner):
-    """Return the tensors and the metadata of a file that is whole, unchanged and not newer than this version."""
+    """Return the tensors and the metadata of a file that is whole, unchanged and not newer than this version.
+
+    Nothing in the file is believed before it is checked: memory is asked for what the file really holds.
+    """
     path = _path(path, owner)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{owner}: there is no file {path}.")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{owner}: {path} is a folder. Give the name of a file.")
+    if not os.path.isfile(path):
+        raise ValueError(f"{owner}: {path} is a pipe or a device. Give the name of a file.")
     check_ending(path, owner)
     with open(path, "rb") as file:
-        content = file.read()
-    try:
-        tensors = safetensors.numpy.load(content)
-        metadata = _header(content)[0].get("__metadata__", {})
-    except (safetensors.SafetensorError, KeyError, ValueError, RecursionError) as error:
-        raise ValueError(f"{owner}: {path} is not a safetensors file, or is damaged: {error}.") from None
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{owner}: {path} was not written by cnnlite: format={metadata.get('format')!r}.")
-    version = metadata.get("format_version", "")
-    if not (version.isdecimal() and len(version) < 10):
-        raise ValueError(f"{owner}: {path} is damaged: format_version={version!r}.")
-    if int(version) > FORMAT_VERSION:
-        raise ValueError(
-            f"{owner}: {path} has format version {version}, written by cnnlite {metadata.get('cnnlite_version')}; "
-            f"cnnlite {__version__} reads up to {FORMAT_VERSION}. Install a newer cnnlite."
-        )
+        with _blaming_the_bytes(path, owner):
+            metadata, table, start = read_header(file)
+        _check_format(metadata, path, owner)
+        with _blaming_the_bytes(path, owner):
+            tensors = read_tensors(file, table, start)
     checksum = metadata.pop("checksum", None)
     if checksum != _checksum(tensors, metadata):
         raise ValueError(
             f"{owner}: {path} is damaged, or was changed by another program: its content doesn't fit its checksum."
         )
     return tensors, metadata
+
+
+@contextlib.contextmanager
+def _blaming_the_bytes(path, owner):
+    try:
+        yield
+    except (ValueError, MemoryError) as error:
+        reason = shown(str(error) or type(error).__name__)
+        raise ValueError(f"{owner}: {path} is not a safetensors file, or is damaged: {reason}.") from None
+
+
+def _check_format(metadata, path, owner):
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{owner}: {path} was not written by cnnlite: format={shown(repr(metadata.get('format')))}.")
+    version = metadata.get("format_version", "")
+    if not (version.isdecimal() and len(version) < 10):
+        raise ValueError(f"{owner}: {path} is damaged: format_version={shown(repr(version))}.")
+    if int(version) > FORMAT_VERSION:
+        raise ValueError(
+            f"{owner}: {path} has format version {int(version)}, written by cnnlite "
+            f"{shown(metadata.get('cnnlite_version'))}; "
+            f"cnnlite {__version__} reads up to {FORMAT_VERSION}. Install a newer cnnlite."
+        )

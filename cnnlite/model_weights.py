@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from cnnlite.layers.base import Layer
+from cnnlite.layers.changes import last_change
 from cnnlite.layers.weights import ArrayDict
 from cnnlite.parameters import FlatParameters
 from cnnlite.types import Array
@@ -16,6 +18,8 @@ class ModelWeights(Layer):
     """The part of a model that knows where the weights of its layers are."""
 
     _flat: FlatParameters | None = None
+    _held_at: object = None  # the last change after which `_flat` was found to hold the weights
+    _walked: tuple[object, tuple[Layer, ...]] | None = None
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -65,9 +69,20 @@ class ModelWeights(Layer):
 
     def parameters(self) -> FlatParameters:
         """Return the `FlatParameters` that all the model's trainable weights and their gradients live in."""
-        if self._flat is None or not self._flat.holds(self.walk()):
-            self._flat = FlatParameters(self.named_layers())
-        return self._flat
+        flat, change = self._flat, last_change()
+        if flat is None or self._held_at is not change:
+            if flat is None or not flat.holds(self.walk()):
+                flat = self._flat = FlatParameters(self.named_layers())
+                change = last_change()
+            self._held_at = change
+        return flat
+
+    def walk(self) -> Iterator[Layer]:
+        """Yield this model and every layer inside it."""
+        walked, change = self._walked, last_change()
+        if walked is None or walked[0] is not change:
+            walked = self._walked = change, tuple(super().walk())
+        return iter(walked[1])
 
     def regularization_loss(self) -> float:
         """Return the sum of the penalties of all trainable layers' regularizers."""

@@ -35,7 +35,7 @@ def pack(value, tensors, name):
 
 
 def unpack(value, tensors):
-    """Return what `pack` was given, in new arrays."""
+    """Return what `pack` was given, and take the arrays in it out of `tensors`: each is in it once."""
     if isinstance(value, list):
         return [unpack(item, tensors) for item in value]
     if not isinstance(value, dict):
@@ -44,7 +44,7 @@ def unpack(value, tensors):
     if kind is None:
         return {key: unpack(item, tensors) for key, item in value.items()}
     if kind in ("array", "scalar"):
-        array = tensors[value["name"]].copy()
+        array = tensors.pop(value["name"])
         return array[()] if kind == "scalar" else array
     items = unpack(value["items"], tensors)
     return dict(items) if kind == "dict" else tuple(items)

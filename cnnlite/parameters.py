@@ -56,6 +56,11 @@ class FlatParameters:
                 view[...] = arrays[key]
                 arrays.bind(key, view)
 
+    @property
+    def owners(self) -> list[Layer]:
+        """The layer that each of `names` belongs to."""
+        return [layer for layer, _ in self._places]
+
     def holds(self, layers: Iterable[Layer]) -> bool:
         """Return whether this vector still is where the weights of these layers live.
 

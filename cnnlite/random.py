@@ -48,7 +48,12 @@ class RandomStream:
 
     @state.setter
     def state(self, state: Sequence[int]) -> None:
-        self.seed, self.count = (int(number) for number in state)
+        seed, count = state
+        seed = checked_seed(seed, "RandomStream")
+        count = integer(count, "count", "RandomStream", minimum=0)
+        if count >= 2**64:
+            raise ValueError(f"RandomStream: count must be less than 2**64. Received: count={count}.")
+        self.seed, self.count = seed, count
 
 
 def set_random_seed(seed: int) -> None:

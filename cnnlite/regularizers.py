@@ -31,7 +31,9 @@ class L1L2(Regularizer):
         self.l2 = number(l2, "l2", type(self).__name__, minimum=0)
 
     def __call__(self, weights: Array) -> float:
-        return self.l1 * float(np.abs(weights).sum()) + self.l2 * float(np.square(weights).sum())
+        # A factor of 0 leaves its sum out, which would be NaN if that is infinite.
+        l1 = self.l1 * float(np.abs(weights).sum()) if self.l1 else 0.0
+        return l1 + (self.l2 * float(np.square(weights).sum()) if self.l2 else 0.0)
 
     def gradient(self, weights: Array) -> Array:
         # The type of the weights, not Python's float, decides the precision.

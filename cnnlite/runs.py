@@ -14,14 +14,27 @@ has made and compiled the model as before.
 from __future__ import annotations
 
 import json
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 from cnnlite.compiled import RunningLoss
+from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.model_files import read, write
+from cnnlite.nonfinite import is_finite
 from cnnlite.packing import pack, unpack
 from cnnlite.saving import assign_weights, blaming, check_weights, optimizer_state, random_layers, restore_optimizer
+from cnnlite.tensor_files import parse_json
 from cnnlite.types import Logs
+
+if TYPE_CHECKING:
+    from cnnlite.parameters import FlatParameters
+
+FORM = {
+    "epoch": COUNT, "step": COUNT, "finished": bool, "logs": {str: object}, "sums": ({"total": NUMBER, "samples": COUNT,
+    "metrics": {str: object}}, None), "data": dict, "validation": (dict, None), "random": {str: [COUNT]},
+    "optimizer_state": dict, "callbacks": {str: object},
+}
 
 
 class Run:
@@ -38,6 +51,9 @@ class Run:
         finished: whether training has ended before the last epoch.
         logs: those of the last epoch that has ended.
         running: the `RunningLoss` of the epoch.
+        batch: (x, y, sample_weight) of the step that is under way, in arrays that the next one may write to.
+        refuses_nonfinite: whether a step is left out if its loss or its gradient is not finite.
+        refused: whether the last step was.
     """
 
     def __init__(self, model: Any, data: Any, validation: Any, callbacks: Any, epoch: int) -> None:
@@ -45,6 +61,8 @@ class Run:
         self.epoch, self.step, self.finished = epoch, 0, False
         self.logs: Logs = {}
         self.running: Any = None
+        self.batch: tuple[Any, Any, Any] | None = None
+        self.refuses_nonfinite = self.refused = False
         self._sums: Any = None  # of the first steps of an epoch that another process has made
 
     # What fit says.
@@ -56,6 +74,14 @@ class Run:
             self.running.set_state(self._sums)
             self._sums = None
         return self.running
+
+    def refuses(self, loss: float, parameters: FlatParameters) -> bool:
+        """Return whether the optimizer must not make a step of that loss and gradient, as a callback asked for."""
+        self.refused = self.refuses_nonfinite and not (
+            math.isfinite(loss)
+            and all(is_finite(parameters.gradient[start:stop]) for start, stop in parameters.trainable_segments())
+        )
+        return self.refused
 
     def end_epoch(self, logs: Logs) -> None:
         """Say that an epoch is done, before the callbacks hear of it."""
@@ -104,7 +130,10 @@ class Run:
         if "run" not in metadata:
             raise ValueError(f"{owner}: {path} is not the backup of a run.")
         with blaming(path, "the backup is of another model, optimizer or data"):
-            state = unpack(json.loads(metadata["run"]), tensors)
+            state = unpack(parse_json(metadata["run"]), tensors)
+            check_form(state, FORM, "the run")
+            if self.data.steps is not None and state["step"] > self.data.steps:
+                raise ValueError(f"it has made {state['step']} steps of an epoch of {self.data.steps}")
             self.data.set_state(state["data"])
             if state["validation"] is not None and self._reads_validation_once():
                 self.validation.set_state(state["validation"])
@@ -117,6 +146,8 @@ class Run:
             names = {metric.name for metric in self.model.metrics}
             if state["sums"] is not None and names != set(state["sums"]["metrics"]):
                 raise ValueError(f"it has sums of the metrics {', '.join(state['sums']['metrics']) or 'none'}")
+            if state["sums"] is not None:
+                RunningLoss(self.model.metrics).set_state(state["sums"])
             with held_back_interrupts():
                 restore_optimizer(self.model, state, vectors)
                 assign_weights(self.model, weights, path, owner)

@@ -25,10 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlite.architecture import describe, rebuild, revive
+from cnnlite.architecture import check_extent, describe, rebuild, revive
 from cnnlite.interrupts import held_back_interrupts
+from cnnlite.layers.weights import weights_to_be_loaded
 from cnnlite.model_files import check_path_to_write, read, write
+from cnnlite.model_weights import ModelWeights
 from cnnlite.random import RandomStream
+from cnnlite.tensor_files import parse_json, shown
 
 if TYPE_CHECKING:
     from cnnlite.sequential import Sequential
@@ -51,24 +54,29 @@ def save_model(
         filepath: where to; "model.safetensors", say, in a folder that exists.
         overwrite: False makes a file that is there already an error.
         include_optimizer: False leaves out the optimizer's vectors and its count of steps, two thirds of the
-            file after training with Adam.
+            file after training with Adam. They are left out, too, if layers were added or taken away since it was
+            trained: the optimizer then belongs to weights that the model no longer has, and could not go on.
 
     Raises:
-        ValueError: the model is not built, a layer's config is not made of plain values, or the name of the
-            file ends like that of another format.
+        ValueError: the model is not built, its layers no longer fit one another or have the same name, a layer's
+            config is not made of plain values, or the name of the file ends like that of another format.
         FileExistsError: the file is there and `overwrite` is False.
         OSError: the file can't be written.
     """
     path = check_path_to_write(filepath, "save", overwrite)
     tensors = _weights(model, "save")
+    if model.input_shape is not None:
+        model.compute_output_shape(model.input_shape)  # or what is written could not be made again
     training = _training_state(model)
-    if include_optimizer and model.optimizer is not None:
+    if include_optimizer and model.optimizer is not None and model.optimizer.takes(model.named_layers()):
         training["optimizer_state"], vectors = optimizer_state(model)
         clash = sorted(set(vectors) & set(tensors))
         if clash:
             raise ValueError(f"save: a layer and the optimizer both have {clash[0]!r}. Give the layer another name.")
         tensors = {**tensors, **vectors}
-    metadata = {"model": _to_json(describe(model), "save"), "training": _to_json(training, "save")}
+    entry = describe(model)
+    check_extent(entry, "save: ")
+    metadata = {"model": _to_json(entry, "save"), "training": _to_json(training, "save")}
     write(path, tensors, metadata, "save")
 
 
@@ -101,11 +109,10 @@ def load_model(
             f"load_model: {filepath} holds weights without a model. Make the model, then call model.load_weights(path)."
         )
     training = _from_json(metadata.get("training", "{}"), "training", filepath)
-    with blaming(filepath, "the model in it can't be made"):
-        model = rebuild(_from_json(metadata["model"], "model", filepath), custom_objects)
-        if not model.built:
-            raise ValueError("it does not say of what shape the input is")
     vectors = _take_optimizer_vectors(tensors, training, filepath)
+    entry = _from_json(metadata["model"], "model", filepath)
+    with blaming(filepath, "the model in it can't be made"):
+        model = _rebuild_model(entry, custom_objects, tensors)
     assign_weights(model, tensors, filepath, "load_model")
     with blaming(filepath, "its random states don't fit its layers"):
         _restore_random(model, training)
@@ -151,6 +158,21 @@ def _check_custom_objects(custom_objects):
 
 # The weights.
 
+# What a model may take over the numbers in its file: enough to build one that does not fit it, and to say where.
+_MORE_WEIGHTS = 2**20
+
+
+def _rebuild_model(entry, custom_objects, tensors):
+    """Return the model, its weights zeros; no larger than those in the file justify."""
+    check_extent(entry)
+    with weights_to_be_loaded(2 * sum(tensor.size for tensor in tensors.values()) + _MORE_WEIGHTS):
+        model = rebuild(entry, custom_objects)
+    if not isinstance(model, ModelWeights):
+        raise ValueError(f"it is a {type(model).__name__} and not a model")
+    if not model.built:
+        raise ValueError("it does not say of what shape the input is")
+    return model
+
 
 def _weights(model, owner):
     if not model.built:
@@ -159,29 +181,40 @@ def _weights(model, owner):
 
 
 def check_weights(model, tensors, path, owner):
-    """Raise a ValueError if these are not the weights of the model, by name, shape and kind."""
+    """Return the arrays in the dtypes of the weights; a ValueError if they are not those of the model."""
     mine = _weights(model, owner)
+    converted, its_name = {}, shown(model.name)
     for name, array in mine.items():
+        weight = shown(name)
         if name not in tensors:
-            raise ValueError(f"{owner}: {path} has no {name}, which {model.name} has. Nothing was loaded.")
+            raise ValueError(f"{owner}: {path} has no {weight}, which {its_name} has. Nothing was loaded.")
         if tensors[name].shape != array.shape:
             raise ValueError(
-                f"{owner}: {name} has shape {tensors[name].shape} in {path} and {array.shape} in {model.name}. "
+                f"{owner}: {weight} has shape {tensors[name].shape} in {path} and {array.shape} in {its_name}. "
                 "Nothing was loaded."
             )
         if tensors[name].dtype.kind != "f":
-            raise ValueError(f"{owner}: {name} in {path} has dtype {tensors[name].dtype}, which weights can't have.")
+            raise ValueError(f"{owner}: {weight} in {path} has dtype {tensors[name].dtype}, which weights can't have.")
+        try:
+            with np.errstate(over="raise", invalid="ignore"):
+                converted[name] = tensors[name].astype(array.dtype, copy=False)
+        except FloatingPointError:
+            raise ValueError(
+                f"{owner}: {weight} in {path} holds numbers that are too large for {array.dtype}. Nothing was loaded."
+            ) from None
     for name in tensors:
         if name not in mine:
-            raise ValueError(f"{owner}: {path} has {name}, which {model.name} has not. Nothing was loaded.")
+            raise ValueError(f"{owner}: {path} has {shown(name)}, which {its_name} has not. Nothing was loaded.")
+    return converted
 
 
 def assign_weights(model, tensors, path, owner):
-    """Copy arrays into the weights of the model: all of them, or none and a ValueError."""
-    check_weights(model, tensors, path, owner)
+    """Move arrays into the weights of the model: all of them, or none and a ValueError."""
+    converted = check_weights(model, tensors, path, owner)
+    tensors.clear()
     with held_back_interrupts():
         for name, array in _weights(model, owner).items():
-            array[...] = tensors[name]
+            array[...] = converted.pop(name)  # so that the memory of the file's arrays is free one by one
 
 
 # What training goes on from.
@@ -259,13 +292,15 @@ def _to_json(value, owner):
         return json.dumps(value, default=plain)
     except TypeError as error:
         raise ValueError(f"{owner}: a config must hold plain values that JSON knows. Received: {error}.") from None
+    except RecursionError:
+        raise ValueError(f"{owner}: the models within models are nested too deeply for a file.") from None
 
 
 def _from_json(text, name, path):
     with blaming(path, f"its {name} is not readable"):
-        value = json.loads(text)
+        value = parse_json(text)
         if not isinstance(value, dict):
-            raise ValueError(f"not a table: {text[:40]}")
+            raise ValueError(f"not a table: {shown(text)}")
         return value
 
 
@@ -274,5 +309,8 @@ def blaming(path, what):
     """Turn whatever a damaged or foreign config leads to into a ValueError that names the file."""
     try:
         yield
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, MemoryError, OverflowError) as error:
-        raise ValueError(f"{path}: {what}: {error or type(error).__name__}.") from error
+    except KeyError as error:
+        raise ValueError(f"{path}: {what}: {shown(str(error))} is not there.") from error
+    except Exception as error:
+        # A layer of a user's may raise anything on arguments that it never expected.
+        raise ValueError(f"{path}: {what}: {shown(str(error) or type(error).__name__)}.") from error

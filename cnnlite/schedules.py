@@ -77,7 +77,10 @@ class ExponentialDecay(LearningRateSchedule):
         self.name = name
 
     def __call__(self, step: int) -> float:
-        return self.initial_learning_rate * self.decay_rate ** self.decays(step)
+        try:
+            return self.initial_learning_rate * self.decay_rate ** self.decays(step)
+        except OverflowError:  # a rate above 1, after many steps
+            return math.inf
 
     def decays(self, step: int) -> float:
         """Return step / decay_steps, rounded down where `staircase` asks for it."""

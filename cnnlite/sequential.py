@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnlite import fusion, saving
 from cnnlite.architecture import describe, rebuild
-from cnnlite.arguments import float_array
+from cnnlite.arguments import boolean, float_array, shape_tuple
 from cnnlite.layers.activation import ActivationLayer
-from cnnlite.layers.base import Layer, last_change
+from cnnlite.layers.base import Layer
+from cnnlite.layers.changes import last_change
 from cnnlite.layers.input import InputLayer
 from cnnlite.summary import summary_table
 from cnnlite.training import Trainer
@@ -66,6 +68,11 @@ class Sequential(Trainer):
         if not trainable:
             self.trainable = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles of the model take over: all but what it has only worked out."""
+        state = {name: value for name, value in vars(self).items() if name not in ("_walked", "_held_at")}
+        return {**state, "_kept_steps": {}}
+
     # The stack.
 
     @property
@@ -108,7 +115,7 @@ class Sequential(Trainer):
         self.given_input_shape = given
         # From now on the name stands in files and paths, and must not change in another stack.
         layer.name, layer.name_is_given = name, True
-        self.inner_layers.append(layer)
+        self.inner_layers = [*self.inner_layers, layer]
 
     def pop(self) -> Layer:
         """Take the top layer off the stack and return it."""
@@ -116,7 +123,8 @@ class Sequential(Trainer):
             raise ValueError(f"{self.name}: pop needs a layer to take. The model has none.")
         if len(self.inner_layers) == 1:
             self.built, self.input_shape = False, None
-        return self.inner_layers.pop()
+        *self.inner_layers, top = self.inner_layers
+        return top
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
         """Return the layer of that name, or at that place in the stack."""
@@ -154,9 +162,10 @@ class Sequential(Trainer):
                 f"{self.name}: the model takes samples of shape {given}. Received: an input of shape {input_shape}."
             )
         self.compute_output_shape(input_shape)  # so that a shape which does not fit leaves all layers as they were
-        for layer in self.inner_layers:
-            layer.build_once(shape)
-            shape = layer.compute_output_shape(shape)
+        with _built_or_left(self.inner_layers):
+            for layer in self.inner_layers:
+                layer.build_once(shape)
+                shape = layer.compute_output_shape(shape)
         self.input_shape = input_shape
         self.built = True
 
@@ -192,17 +201,17 @@ class Sequential(Trainer):
             else:
                 step.backward_weights(dy)
 
-    def _steps(self, layers: list[Layer], training: bool) -> list[Any]:
+    def _steps(self, layers: Sequence[Layer], training: bool) -> list[Any]:
         """Return what `fusion.steps` does, which is worked out only if any layer has changed since the last time."""
         key = training, len(layers), fusion.is_on()
         change = last_change()
         kept = self._kept_steps.get(key)
-        if kept is None or kept[0] is not change or kept[1] != layers:
-            kept = self._kept_steps[key] = (change, list(layers), fusion.steps(layers, training))
-        # A block remembers a training pass, which must end with that pass and not with the model.
+        if kept is None or kept[0] is not change:
+            kept = self._kept_steps[key] = (change, fusion.steps(layers, training))
         if not training:
-            return kept[2]
-        return [copy.copy(step) if isinstance(step, fusion.ConvBlock) else step for step in kept[2]]
+            return kept[1]
+        # A block remembers a training pass, which must end with that pass and not with the model.
+        return [copy.copy(step) if isinstance(step, fusion.ConvBlock) else step for step in kept[1]]
 
     def _run(self, steps: list[Any], x: Array, training: bool) -> Array:
         if training:
@@ -260,8 +269,16 @@ class Sequential(Trainer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = tuple(input_shape)
         for layer in self.inner_layers:
+            layer.check_fits(shape)
             shape = layer.compute_output_shape(shape)
         return shape
+
+    def check_fits(self, input_shape: Shape) -> None:
+        built_for = self.input_shape
+        if self.built and built_for is not None and not _fits(tuple(input_shape[1:]), built_for[1:]):
+            raise ValueError(
+                f"{self.name}: the input must have the shape {built_for}. Received: shape={tuple(input_shape)}."
+            )
 
     def prepare(self, x: ArrayLike) -> Array:
         """Return x as an array of the model's dtype, checked against the shape of a sample."""
@@ -285,6 +302,13 @@ class Sequential(Trainer):
         (print_fn or print)(summary_table(self, line_length))
 
     def get_config(self) -> Config:
+        names = [layer.name for layer in self.inner_layers]
+        taken = next((name for name in names if names.count(name) > 1), None)
+        if taken is not None:
+            raise ValueError(
+                f"{self.name}: the names of layers must differ. Received: two layers called {taken!r}. "
+                "Set the name of one of them to another."
+            )
         return {
             "name": self.name,
             "trainable": self.trainable,
@@ -301,14 +325,18 @@ class Sequential(Trainer):
             config: the name, the shape of the input, and the layers.
             custom_objects: the layers' classes that are not cnnlite's, by name: {"Scale": Scale}.
         """
+        missing = {"name", "trainable", "given_input_shape", "input_shape", "layers"} - set(config)
+        if missing:
+            raise ValueError(f"{cls.__name__}: the config must have {', '.join(sorted(missing))}, which it has not.")
         model = cls(name=config["name"])
         if config["given_input_shape"] is not None:
-            model.given_input_shape = tuple(config["given_input_shape"])
+            model.given_input_shape = shape_tuple(config["given_input_shape"], "given_input_shape", model.name)
         for layer in config["layers"]:
             model.add(rebuild(layer, custom_objects))
         if config["input_shape"] is not None:
-            model.build(tuple(config["input_shape"]))
-        model._trainable = config["trainable"]  # not the property, which would set it for the layers too
+            model.build(config["input_shape"])
+        # Not the property, which would set it for the layers too.
+        model._trainable = boolean(config["trainable"], "trainable", model.name)
         return model
 
     def save(self, filepath: str | os.PathLike[str], overwrite: bool = True, include_optimizer: bool = True) -> None:
@@ -340,8 +368,24 @@ class Sequential(Trainer):
 
 def _build(layer: Layer, shape: Shape) -> None:
     """Build a layer for inputs of that shape, or check that one that was built before can take them."""
-    layer.build_once(shape)
-    layer.compute_output_shape(shape)
+    with _built_or_left([layer]):
+        layer.build_once(shape)
+        layer.check_fits(shape)
+        layer.compute_output_shape(shape)
+
+
+@contextlib.contextmanager
+def _built_or_left(layers: list[Layer]) -> Iterator[None]:
+    """Leave the layers as unbuilt as they were if building them fails half-way."""
+    unbuilt = [inner for layer in layers for inner in layer.walk() if not inner.built]
+    try:
+        yield
+    except BaseException:
+        for layer in unbuilt:
+            for arrays in (layer._params, layer._grads, layer._state, layer.regularizers):
+                arrays.clear()
+            layer.built, layer.input_shape = False, None
+        raise
 
 
 def has_trainable_weights(layer: Layer) -> bool:

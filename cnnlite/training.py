@@ -54,8 +54,10 @@ class Trainer(Evaluator):
         value += self.regularization_loss()
         self.backward_weights(dz, from_logits=fused)
         self.add_regularization_gradients()
-        with held_back_interrupts():
-            self.optimizer.step(self.parameters())
+        parameters, run = self.parameters(), self.training_run
+        if run is None or not run.refuses(value, parameters):
+            with held_back_interrupts():
+                self.optimizer.step(parameters)
         return value, z
 
     def fit(
@@ -190,6 +192,7 @@ class Trainer(Evaluator):
             return running.logs()
         shows_batches = callbacks.listens("on_train_batch_end")
         for step, (x, y, sample_weight) in enumerate(data.epoch(run.step), run.step):
+            run.batch = x, y, sample_weight
             callbacks.on_train_batch_begin(step)
             loss, z = self._train_step_in_buffers(x, y, sample_weight)
             running.add(loss, len(x))

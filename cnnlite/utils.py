@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from cnnlite.arguments import integer
+from cnnlite.nonfinite import NonFinite, find_nonfinite
 from cnnlite.random import set_random_seed
 from cnnlite.types import Array, ArrayLike
 
-__all__ = ["clear_session", "normalize", "set_random_seed", "to_categorical"]
+__all__ = ["NonFinite", "clear_session", "find_nonfinite", "normalize", "set_random_seed", "to_categorical"]
 
 
 def to_categorical(x: ArrayLike, num_classes: int | None = None) -> Array:

@@ -109,7 +109,7 @@ def test_a_block_lets_go_of_a_batch_with_the_pass():
     model = small()
     model.compile("sgd", "mse")
     model.train_on_batch(normal(4, 13, 12, 3), np.zeros((4, 5), "float32"))
-    for _, _, steps in model._kept_steps.values():
+    for _, steps in model._kept_steps.values():
         assert all(step._memory is None for step in steps if isinstance(step, fusion.ConvBlock))
 
 

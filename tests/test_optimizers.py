@@ -29,6 +29,7 @@ class Parameters:
         self.slices = [slice(stop - size, stop) for size, stop in zip(sizes, stops)]
         self.names = [f"weight{i}" for i in range(len(arrays))]
         self.frozen = frozen
+        self.owners = []
 
     def trainable_segments(self):
         segments = []

@@ -10,6 +10,7 @@ from typing import Any
 from cnnlite.arguments import integer, number
 from cnnlite.callbacks.base import Callback
 from cnnlite.callbacks.monitor import Monitor
+from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.progress import message
 from cnnlite.types import Logs
 
@@ -93,6 +94,8 @@ class ReduceLROnPlateau(Monitor):
         return {"best": self.best, "wait": self.wait, "cooldown_counter": self.cooldown_counter}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        form = {"best": (NUMBER, None), "wait": COUNT, "cooldown_counter": COUNT}
+        check_form(state, form, "the state of ReduceLROnPlateau")
         self.best, self.wait, self.cooldown_counter = state["best"], state["wait"], state["cooldown_counter"]
 
     def in_cooldown(self) -> bool:

@@ -7,11 +7,15 @@ import os
 import warnings
 from typing import Any
 
+import numpy as np
+
 from cnnlite import metrics
 from cnnlite.arguments import integer, number, one_of
 from cnnlite.atomic import make_folder
 from cnnlite.callbacks.base import Callback
+from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.model_files import check_ending
+from cnnlite.nonfinite import find_nonfinite, passing_state, put_back
 from cnnlite.progress import message
 from cnnlite.types import Array, Logs
 
@@ -132,6 +136,14 @@ class EarlyStopping(Monitor):
         return {name: getattr(self, name) for name in ("wait", "stopped_epoch", "best", "best_epoch", "best_weights")}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        form = {"wait": COUNT, "stopped_epoch": COUNT, "best": (NUMBER, None), "best_epoch": COUNT,
+                "best_weights": ([np.ndarray], None)}
+        check_form(state, form, "the state of EarlyStopping")
+        best_weights = state["best_weights"]
+        if best_weights is not None and [array.shape for array in best_weights] != [
+            array.shape for array in self.model.weights
+        ]:
+            raise ValueError("the best weights of EarlyStopping must have the shapes of the model's")
         self.wait, self.stopped_epoch = state["wait"], state["stopped_epoch"]
         self.best, self.best_epoch, self.best_weights = state["best"], state["best_epoch"], state["best_weights"]
 
@@ -207,6 +219,7 @@ class ModelCheckpoint(Monitor):
         return {"best": self.best, "batches": self._batches}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        check_form(state, {"best": (NUMBER, None), "batches": COUNT}, "the state of ModelCheckpoint")
         self.best, self._batches = state["best"], state["batches"]
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -256,7 +269,11 @@ class ModelCheckpoint(Monitor):
 
 
 class TerminateOnNaN(Callback):
-    """Stop training as soon as the loss is a NaN or infinite.
+    """Stop training as soon as the loss or a gradient is a NaN or infinite, and say which layer it comes from.
+
+    The step in which that happens is not made: the weights, the moving averages and the random states are those
+    before it. (Keras makes the step, which leaves no weight of use.) The message names the first layer of which a
+    weight, the output or a gradient was not finite; see `cnnlite.utils.find_nonfinite`.
 
     Args:
         raise_error: True raises a RuntimeError, and nothing else is done at the end of training.
@@ -264,12 +281,30 @@ class TerminateOnNaN(Callback):
 
     def __init__(self, raise_error: bool = False) -> None:
         self.raise_error = raise_error
+        self._before: list[Any] = []
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        if self._run is not None:
+            self._run.refuses_nonfinite = True
+
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
+        self._before = passing_state(self.model) if self._run is not None else []
 
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        loss = (logs or {}).get("loss")
-        if loss is None or math.isfinite(loss):
+        loss, refused = (logs or {}).get("loss"), self._run is not None and self._run.refused
+        if not refused and (loss is None or math.isfinite(loss)):
             return
+        what = "a gradient is not finite" if loss is None or math.isfinite(loss) else f"the loss is {loss}"
+        put_back(self._before)
+        found = None
+        if self._run is not None and self._run.batch is not None:
+            found = find_nonfinite(self.model, *self._run.batch)
+        where = "" if found is None else f" First of all, {found}."
         if self.raise_error:
-            raise RuntimeError(f"TerminateOnNaN: the loss is {loss} after batch {batch}. Training stops here.")
-        message(f"Batch {batch}: the loss is {loss}, training stops")
+            raise RuntimeError(f"TerminateOnNaN: {what} after batch {batch}. Training stops here.{where}")
+        message(f"Batch {batch}: {what}, training stops.{where}")
         self.model.stop_training = True
+
+    @property
+    def _run(self) -> Any:
+        return getattr(self.model, "training_run", None)

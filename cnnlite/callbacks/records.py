@@ -7,7 +7,10 @@ import os
 from typing import Any
 
 from cnnlite.callbacks.base import Callback
+from cnnlite.forms import COUNT, check_form
 from cnnlite.types import Logs
+
+LONGEST_HEADER = 2**16  # of a CSV file, in characters
 
 
 class History(Callback):
@@ -37,6 +40,7 @@ class History(Callback):
         return {"history": self.history, "epoch": self.epoch}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        check_form(state, {"history": {str: [object]}, "epoch": [COUNT]}, "the history")
         self.history, self.epoch = state["history"], state["epoch"]
 
 
@@ -49,6 +53,9 @@ class CSVLogger(Callback):
         filename: where to.
         separator: what stands between two values.
         append: True goes on at the end of a file that exists, under its header, for a run that is resumed.
+
+    Raises:
+        ValueError: when training begins, `append` is True and the file is none that this callback wrote.
     """
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
@@ -60,13 +67,28 @@ class CSVLogger(Callback):
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._columns = None
         if self.append and os.path.exists(self.filename):
-            with open(self.filename, newline="", encoding="utf-8") as file:
-                header = next(csv.reader(file, delimiter=self.separator), None)
-            self._columns = header or None
+            self._columns = self._read_columns()
         # Opened now, so that a folder that does not exist is found before an epoch has been paid for; emptied at the
         # first row, as a run that is resumed goes on in its file.
         with open(self.filename, "a", encoding="utf-8"):
             pass
+
+    def _read_columns(self) -> list[str] | None:
+        """Return the header of the file, or None if it is empty."""
+        if not os.path.isfile(self.filename):
+            raise ValueError(f"CSVLogger: {self.filename} is no file, and can't be appended to.")
+        try:
+            with open(self.filename, newline="", encoding="utf-8") as file:
+                line = file.readline(LONGEST_HEADER)
+            header = next(csv.reader([line], delimiter=self.separator, strict=True), [])
+        except (ValueError, csv.Error) as error:
+            raise ValueError(f"CSVLogger: {self.filename} is no CSV file to append to: {error}.") from None
+        if line and (len(line) == LONGEST_HEADER or "epoch" not in header):
+            raise ValueError(
+                f"CSVLogger: {self.filename} does not begin with a header that names the epoch, and can't be appended "
+                "to. Pass append=False to write a new one."
+            )
+        return header or None
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
@@ -90,6 +112,7 @@ class CSVLogger(Callback):
         return {"columns": self._columns, "size": size}
 
     def set_state(self, state: dict[str, Any]) -> None:
+        check_form(state, {"columns": ([str], None), "size": COUNT}, "the state of CSVLogger")
         # What was written after the backup comes again. A file that has been replaced meanwhile stays as it is.
         if os.path.getsize(self.filename) >= state["size"]:
             os.truncate(self.filename, state["size"])

@@ -13,9 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-# No deflated byte unpacks to more than this many. So a short file that claims to be huge is refused before
-# any memory is asked for.
-MOST_DEFLATED = 1032
+# A packed file may grow to so many bytes, or so many times its size where that is more. Real images grow to ten times
+# theirs, a file that is made to fill the memory to a thousand times.
+MOST_BYTES = 2**28
+MOST_GROWTH = 100
+
+
+def most_bytes(path):
+    """Return to how many bytes a packed file may unpack."""
+    return max(MOST_BYTES, MOST_GROWTH * Path(path).stat().st_size)
 
 
 def read_idx(path, rank):
@@ -29,10 +35,10 @@ def read_idx(path, rank):
         with open(path, "rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         with gzip.open(path) if packed else open(path, "rb") as stream:
-            return _read_stream(stream, rank, path.stat().st_size * (MOST_DEFLATED if packed else 1))
+            return _read_stream(stream, rank, most_bytes(path) if packed else path.stat().st_size)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is damaged: it can't be unpacked ({error}). Get a new copy of it.") from error
-    except ValueError as error:
+    except (ValueError, MemoryError) as error:
         raise ValueError(f"{path} is damaged or no IDX file of the right kind: {error}") from error
 
 

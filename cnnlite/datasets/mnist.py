@@ -5,6 +5,7 @@ The data come with the package, under a licence of their own: see MNIST-ATTRIBUT
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zipfile
@@ -13,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnlite.datasets.idx import MOST_DEFLATED, read_idx
+from cnnlite.datasets.idx import most_bytes, read_idx
 from cnnlite.types import Array
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
+LONGEST_HEADER = 2**16  # of an array in an .npz; NumPy's have 128 bytes
 IDX_NAMES = ("train-images{}idx3-ubyte", "train-labels{}idx1-ubyte", "t10k-images{}idx3-ubyte",
              "t10k-labels{}idx1-ubyte")
 
@@ -47,11 +49,16 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Array, 
     if path is None:
         with resources.as_file(resources.files("cnnlite.datasets") / "mnist.npz") as bundled:
             return load_data(bundled)
-    path = Path(path)
+    try:
+        path = Path(os.fsdecode(path))
+    except TypeError:
+        raise TypeError(f"load_data: path must be a text or a path. Received: path={path!r}.") from None
     if not path.exists():
         raise FileNotFoundError(
             f"load_data: {path} doesn't exist. Leave path out for the MNIST that comes with the package."
         )
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"load_data: {path} is a pipe or a device. Give the name of a file or a folder.")
     arrays = _read_npz(path) if path.is_file() and path.suffix == ".npz" else _read_idx_files(path)
     _check(arrays, path)
     x_train, y_train, x_test, y_test = arrays
@@ -63,27 +70,32 @@ def _read_npz(path):
     with open(path, "rb") as file:
         try:
             archive = zipfile.ZipFile(file)
-            missing = [key for key in KEYS if f"{key}.npy" not in archive.namelist()]
+            names = archive.namelist()
+            missing = [key for key in KEYS if f"{key}.npy" not in names]
             if missing:
                 raise ValueError(f"it must hold the arrays {', '.join(KEYS)}. Missing: {', '.join(missing)}.")
-            most = MOST_DEFLATED * path.stat().st_size
-            return [_read_member(archive, f"{key}.npy", most) for key in KEYS]
+            twice = [key for key in KEYS if names.count(f"{key}.npy") > 1]
+            if twice:
+                raise ValueError(f"it holds {', '.join(twice)} more than once.")
+            size = sum(archive.getinfo(f"{key}.npy").file_size for key in KEYS)
+            if size > most_bytes(path):
+                raise ValueError(f"its arrays claim {size} bytes, more than a file of this size should hold.")
+            return [_read_member(archive, f"{key}.npy") for key in KEYS]
         except Exception as error:
             # zipfile, zlib and the parser of NumPy's headers raise a dozen kinds of exception on damaged bytes.
             raise ValueError(f"{path} is damaged or no .npz file of the right kind: {error}") from error
 
 
-def _read_member(archive, name, most):
+def _read_member(archive, name):
     """Return one array of the archive, after a check that its header fits the size of its data.
 
-    No memory is asked for before that, and never more than `most` bytes.
+    No memory is asked for before that.
     """
     info = archive.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is packed in a way that NumPy doesn't write.")
-    if info.file_size > most:
-        raise ValueError(f"{name} claims {info.file_size} bytes, more than a file of this size can hold.")
-    with archive.open(info) as stream:
+    with archive.open(info) as file:
+        stream = io.BytesIO(file.read(LONGEST_HEADER))
         version = np.lib.format.read_magic(stream)
         read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         shape, _, dtype = read_header[version](stream)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import numba
+from numba import types
 from numba.core import caching, sigutils
 from numba.core.ccallback import CFunc
 
@@ -52,6 +53,13 @@ class _KernelCacheImpl(caching.CompileResultCacheImpl):
 class _KernelCache(caching.FunctionCache):
     _impl_class = _KernelCacheImpl
 
+    def __init__(self, function, wrapped):
+        super().__init__(function)
+        self._wrapped = wrapped
+
+    def _index_key(self, sig, codegen):
+        return *super()._index_key(sig, codegen), self._wrapped
+
     def load_overload(self, sig, target_context):
         found = super().load_overload(sig, target_context)
         if found is None:
@@ -84,27 +92,51 @@ def kernel(function=None, *, parallel=False):
         return lambda function: kernel(function, parallel=parallel)
     if numba.config.DISABLE_JIT:
         return function
+    compiled = _dispatcher(function, parallel, wrapped=True)
+    made = []
+
+    def inner():
+        # Made when it is asked for, since most never are once their callers lie on disk. Should two threads make it at
+        # once, both take the first one.
+        if not made:
+            made.append(_dispatcher(function, parallel, wrapped=False))
+        return made[0]
+
+    compiled.inner = inner
+    # Literals become plain numbers: to numba the literal 0 is a type, to be compiled for.
+    compiled.get_call_template = lambda args, kws: inner().get_call_template(tuple(map(types.unliteral, args)), kws)
+    compiled.get_overload = lambda signature: inner().get_overload(signature)
+    return compiled
+
+
+def _dispatcher(function, parallel, wrapped):
+    """Return what compiles the function, `wrapped` for calls from Python or else for those from compiled code alone.
+
+    The wrapper is a seventh of all compiling, and few kernels are called from Python. One without it would kill the
+    process if Python called it. So no kernel is: what Python has is wrapped and compiled if it is called, and hands
+    compiled code its `inner()`.
+    """
     # No wrapper for calls from C: `threads.py` calls what it would wrap.
     compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, error_model="numpy",
-                          no_cfunc_wrapper=True)(function)
+                          no_cfunc_wrapper=True, no_cpython_wrapper=not wrapped)(function)
     # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
     compiled.compile = held_back_interrupts()(compiled.compile)
-    _keep_on_disk(compiled, function)
+    _keep_on_disk(compiled, function, wrapped)
     return compiled
 
 
 def c_callback(function, signature):
     """Compile a function for one signature, so that compiled code can call it by its `address`."""
     compiled = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"nopython": True})
-    _keep_on_disk(compiled, function)
+    _keep_on_disk(compiled, function, wrapped=False)
     with held_back_interrupts():
         compiled.compile()
     return compiled
 
 
-def _keep_on_disk(compiled, function):
+def _keep_on_disk(compiled, function, wrapped):
     try:
-        compiled._cache = _KernelCache(function)
+        compiled._cache = _KernelCache(function, wrapped)
     except RuntimeError:
         # No folder can be written to. The kernel is then compiled in every process, which is slow and not wrong.
         pass

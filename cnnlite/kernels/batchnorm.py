@@ -34,10 +34,12 @@ def lines_by_image(x):
     return images.reshape(len(images), images.shape[1] // max(1, columns), columns, images.shape[2])
 
 
-@kernel
 def part_count(rows):
     """Return into how many parts the rows of an image are cut."""
     return (rows + PART_ROWS - 1) // PART_ROWS
+
+
+_part_count = kernel(part_count)  # for compiled code; Python calls the other, even at import
 
 
 def batchnorm_statistics(x):
@@ -184,7 +186,7 @@ def image_gradient(dy, y, places, relu, window, x, mean, terms, first_relu, dx, 
     terms[0] dz if there is no x. dz is as above; dy may be dx.
     """
     lines, columns, channels = dx.shape
-    parts, row = part_count(lines * columns), channels * dx.itemsize
+    parts, row = _part_count(lines * columns), channels * dx.itemsize
     partial = np.empty(channels, dx.dtype)
     for part in range(parts):
         write_gradient(terms[0, 0], dy.ctypes.data, y.ctypes.data if relu else dy.ctypes.data, places.ctypes.data,
@@ -200,7 +202,7 @@ def image_gradient(dy, y, places, relu, window, x, mean, terms, first_relu, dx, 
 def image_sum(dx, total):
     """Add the sum of dx (lines, columns, C) over all pixels to `total`, to the very bits of `image_gradient`."""
     lines, columns, channels = dx.shape
-    parts = part_count(lines * columns)
+    parts = _part_count(lines * columns)
     partial = np.empty(channels, dx.dtype)
     for part in range(parts):
         first, last = part * lines // parts, (part + 1) * lines // parts

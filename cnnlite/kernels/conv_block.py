@@ -89,7 +89,8 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     z = np.empty((0, plan.oh, plan.ow, filters), x.dtype) if z is None else z
     y, argmax = _nothing(x.dtype) if out is None else out
     affine = np.empty((0, filters), x.dtype) if affine is None else affine
-    arguments = (x, kernels_for(x.dtype), weights, spectra, start, tuple(plan.window), groups, z)
+    table, kernels = kernels_for(x.dtype, argmax.dtype, plan.by_points)
+    arguments = (x, kernels, weights, spectra, start, tuple(plan.window), groups, z)
     alone = plan.work < SMALL
     if n < CHUNKS and not alone and len(z) and not statistics and out is None:
         # A band begins with a tile, so that its bits are those of the whole image.
@@ -98,16 +99,18 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
         are_moderate = np.ones(x.shape[:2], np.bool_)
         if len(spectra):
             run(moderate_task, n * x.shape[1], (x, are_moderate))
-        run(band_task, n * bands, (*arguments, are_moderate, height, bands))
+        arguments = (*arguments, are_moderate, height, bands)
+        table.complete(lambda: run(band_task, n * bands, arguments))
     else:
-        rest = (*sums, affine, flat(following), y, argmax, plan.images)
-        run(forward_task, -(-n // plan.images), (*arguments, *rest), alone)
+        arguments = (*arguments, *sums, affine, flat(following), y, argmax, plan.images)
+        table.complete(lambda: run(forward_task, -(-n // plan.images), arguments, alone))
     return sums
 
 
 def follow(z, affine, following, out):
     """Do what follows a z that was kept: (z - mean) * scale + beta, ReLU and pooling into out = (y, argmax)."""
-    run(follow_task, len(z), (z, affine, flat(following), *out))
+    table, kernels = kernels_for(z.dtype, out[1].dtype)
+    table.complete(lambda: run(follow_task, len(z), (z, kernels, affine, flat(following), *out)))
 
 
 def conv_block_gradient_sums(dy, out, z, mean, following):
@@ -116,7 +119,9 @@ def conv_block_gradient_sums(dy, out, z, mean, following):
     dz is dy taken back through pooling and the last ReLU; out is (y, argmax) of the forward pass.
     """
     sums = new_statistics((len(z), z.shape[1] * z.shape[2], z.shape[3]))
-    run(gradient_sums_task, len(z), (dy, *out, z, mean, flat(following), *sums))
+    table, kernels = kernels_for(z.dtype, out[1].dtype)
+    arguments = (dy, kernels, *out, z, mean, flat(following), *sums)
+    table.complete(lambda: run(gradient_sums_task, len(z), arguments))
     return sums
 
 
@@ -148,11 +153,12 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     y, argmax = _nothing(x.dtype) if out is None else out
     z, mean, terms = (nothing, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
     by_points = dkernel is not None and plan.by_points
-    arguments = (x, kernels_for(x.dtype), dy, y, argmax, flat(following), no_row if scale is None else scale,
+    table, kernels = kernels_for(x.dtype, argmax.dtype, plan.by_points)
+    arguments = (x, kernels, dy, y, argmax, flat(following), no_row if scale is None else scale,
                  z, mean, terms, plan.oh, plan.ow, weights, spectra, tuple(plan.window), groups, by_points, sums,
                  bias_sums, nothing if dx is None else dx, plan.images, chunks)
     work = plan.work * ((dkernel is not None) + (dx is not None))
-    run(backward_task, chunks, arguments, alone=work < SMALL)
+    table.complete(lambda: run(backward_task, chunks, arguments, alone=work < SMALL))
     if dkernel is not None:
         out = dkernel.reshape(kh, kw * group_channels, groups, group_filters)
         run(add_chunks_task, kh, (sums, out), alone=sums.size < SMALL_SUMS)

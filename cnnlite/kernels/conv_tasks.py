@@ -1,10 +1,10 @@
 """What the threads do in `conv_block.py`: tasks on a few images, forward and back.
 
 A task takes arrays of the whole batch and the number of the unit that is its own. What is switched off comes as an
-array of no size. Heavy kernels are called by their places, so that they are compiled once.
+array of no size. Kernels are called by their numbers in a table, so that each is compiled once, and only if needed.
 
-From Python, a `Window`, a `Following` and the `Kernels` come as plain tuples (`flat`), of which each task makes them
-again: numba takes 0.1 us for a number of a named tuple on its way in, and hardly anything for one of a plain tuple.
+From Python, a `Window` and a `Following` come as plain tuples (`flat`), of which each task makes them again: numba
+takes 0.1 us for a number of a named tuple on its way in, and hardly anything for one of a plain tuple.
 """
 
 import functools
@@ -23,13 +23,42 @@ from cnnlite.kernels.batchnorm import (
     image_sum,
 )
 from cnnlite.kernels.batchnorm_ir import map_rows
-from cnnlite.kernels.direct import direct_images
-from cnnlite.kernels.direct_input_gradient import direct_input_gradient
-from cnnlite.kernels.direct_kernel_gradient import direct_kernel_gradient
+from cnnlite.kernels.direct import by_pixels, by_wide_pixels, copy_window, direct_images, unroll_taps
+from cnnlite.kernels.direct_input_gradient import add_to_planes, by_planes, by_taps, direct_input_gradient, merge_planes
+from cnnlite.kernels.direct_kernel_gradient import add_images, add_turned, direct_kernel_gradient
 from cnnlite.kernels.geometry import Window
 from cnnlite.kernels.microkernel import block_address
-from cnnlite.kernels.pooling import average_pool_row, max_pool_backward_image, max_pool_row
-from cnnlite.kernels.threads import call, place_of
+from cnnlite.kernels.pooling import average_pool_row, max_pool_backward_image, max_pool_image
+from cnnlite.kernels.table import (
+    ADD_IMAGES,
+    ADD_TO_PLANES,
+    ADD_TURNED,
+    BY_PIXELS,
+    BY_PLANES,
+    BY_TAPS,
+    BY_WIDE_PIXELS,
+    CONVOLVE,
+    COPY_WINDOW,
+    DIRECT_IMAGES,
+    DIRECT_INPUT_GRADIENT,
+    DIRECT_KERNEL_GRADIENT,
+    FOLLOW,
+    FOLLOW_AVERAGE_POOL,
+    FOLLOW_MAX_POOL,
+    GRADIENT,
+    GRADIENT_SUMS,
+    IMAGE_SUM,
+    MAX_UNPOOL,
+    MERGE_PLANES,
+    STATISTICS,
+    TAKE_BACK,
+    UNROLL_TAPS,
+    WINOGRAD_BACKWARD,
+    WINOGRAD_END,
+    WINOGRAD_IMAGES,
+    Table,
+    call,
+)
 from cnnlite.kernels.winograd import (
     POINTS,
     moderate,
@@ -40,6 +69,7 @@ from cnnlite.kernels.winograd import (
 from cnnlite.kernels.winograd_transforms import transform_address
 
 NO_POOL, MAX_POOL, AVERAGE_POOL = 0, 1, 2
+SMALL_PLACES = np.dtype(np.uint8)  # what places of maxima are in, unless a window has more than 256 pixels
 
 
 class Following(NamedTuple):
@@ -61,73 +91,90 @@ def _following_of(parts):
     return Following(parts[0], parts[1], parts[2], Window(*parts[3]))
 
 
-class Kernels(NamedTuple):
-    """Where the kernels are that the tasks call: addresses, and places for `call`."""
+@functools.cache
+def kernels_for(dtype, argmax=SMALL_PLACES, by_points=False):
+    """Return the table of the kernels for arrays of a dtype, and what the tasks get: its address and two others.
 
-    block: int
-    transform: int
-    direct_images: tuple
-    direct_input_gradient: tuple
-    direct_kernel_gradient: tuple
-    winograd_images: tuple
-    winograd_backward: tuple
-    winograd_kernel_gradient_end: tuple
+    The second is that of the micro-kernel, the third that of Winograd's transform, or 0 if it is not gone `by_points`.
+    argmax: the dtype of the places of the maxima.
+    """
+    table = _table(dtype, argmax)
+    return table, (table.address, block_address(dtype), transform_address(dtype) if by_points else 0)
 
 
 @functools.cache
-def kernels_for(dtype):
-    """Return the `Kernels` for arrays of a dtype, as a plain tuple."""
-    number, real, window = types.int64, numba.from_dtype(dtype), numba.typeof(Window(1, 1))
-    before = types.UniTuple(number, 2)
-    row, images, points = (types.Array(real, axes, "C") for axes in (1, 4, 3))
-    return tuple(Kernels(
-        block_address(dtype),
-        transform_address(dtype),
-        place_of(direct_images, (number, images, row, row, window, number, images)),
-        place_of(direct_input_gradient, (number, images, row, window, number, images)),
-        place_of(direct_kernel_gradient, (number, images, images, window, number, images)),
-        place_of(winograd_images, (number, number, images, number, number, images, row, number, before, images)),
-        place_of(winograd_backward, (number, number, images, images, images, number, before, points, images)),
-        place_of(winograd_kernel_gradient_end, (number, points, number, images)),
-    ))
+def _table(dtype, argmax):
+    number, flag, window, real = types.int64, types.boolean, numba.typeof(Window(1, 1)), numba.from_dtype(dtype)
+    kernels, before = types.UniTuple(number, 3), types.UniTuple(number, 2)
+    row, rows, image, images, planes = (types.Array(real, axes, "C") for axes in (1, 2, 3, 4, 5))
+    sums, total, places = types.float64[:, ::1], types.float64[::1], types.Array(numba.from_dtype(argmax), 3, "C")
+    following = image, rows, flag, window, image, places
+    table = {
+        CONVOLVE: (convolve, kernels, images, row, images, row, window, number, images),
+        DIRECT_IMAGES: (direct_images, kernels, images, row, row, window, number, images),
+        BY_PIXELS: (by_pixels, kernels, images, row, row, window, number, images),
+        BY_WIDE_PIXELS: (by_wide_pixels, kernels, image, row, row, window, image),
+        UNROLL_TAPS: (unroll_taps, image, number, window, image),
+        COPY_WINDOW: (copy_window, image, number, number, number, image),
+        WINOGRAD_IMAGES: (winograd_images, number, number, images, number, number, images, row, number, before, images),
+        TAKE_BACK: (take_back, kernels, images, images, row, images, window, number, image, planes, images),
+        DIRECT_KERNEL_GRADIENT: (direct_kernel_gradient, kernels, images, images, window, number, images),
+        ADD_IMAGES: (add_images, kernels, images, images, window, number, number, images),
+        ADD_TURNED: (add_turned, kernels, images, images, window, images),
+        DIRECT_INPUT_GRADIENT: (direct_input_gradient, kernels, images, row, window, number, images),
+        BY_TAPS: (by_taps, kernels, images, row, window, number, images),
+        BY_PLANES: (by_planes, kernels, images, row, window, number, images),
+        ADD_TO_PLANES: (add_to_planes, rows, window, number, number, number, planes),
+        MERGE_PLANES: (merge_planes, planes, window, number, image),
+        WINOGRAD_BACKWARD: (winograd_backward, number, number, images, images, images, number, before, image, images),
+        WINOGRAD_END: (winograd_kernel_gradient_end, number, image, number, images),
+        FOLLOW: (follow_image, *following),
+        FOLLOW_MAX_POOL: (max_pool_image, *following),
+        FOLLOW_AVERAGE_POOL: (average_pool_image, *following),
+        MAX_UNPOOL: (max_pool_backward_image, image, image, places, flag, window, image),
+        STATISTICS: (image_statistics, rows, sums, sums),
+        GRADIENT_SUMS: (image_gradient_sums, image, image, places, flag, window, image, row, sums, sums),
+        GRADIENT: (image_gradient, image, image, places, flag, window, image, row, rows, flag, image, total),
+        IMAGE_SUM: (image_sum, image, total),
+    }
+    return Table([(table[number][0], table[number][1:]) for number in range(len(table))])
 
 
 # Forward.
 
 
 @kernel
-def _convolve(kernels, x, weights, spectra, start, window, groups, y):
+def convolve(kernels, x, weights, spectra, start, window, groups, y):
     """y = x * kernel + start for some images, by Winograd's method where there are weights for it."""
     if not len(spectra):
-        call(kernels.direct_images, (kernels.block, x, weights, start, window, groups, y))
+        call(kernels, DIRECT_IMAGES, (kernels, x, weights, start, window, groups, y))
         return
     together = moderate(x)
     for i in range(1 if together else len(x)):
         images = len(x) if together else 1
-        if together or moderate(x[i]):
-            call(kernels.winograd_images, (kernels.block, kernels.transform, x, i, i + images, spectra, start,
-                                           window.height, (window.top, window.left), y[i:]))
+        if together or moderate(x[i : i + 1]):
+            call(kernels, WINOGRAD_IMAGES, (kernels[1], kernels[2], x, i, i + images, spectra, start, window.height,
+                                            (window.top, window.left), y[i:]))
         else:
-            call(kernels.direct_images,
-                 (kernels.block, x[i : i + 1], weights, start, window, groups, y[i : i + 1]))
+            call(kernels, DIRECT_IMAGES, (kernels, x[i : i + 1], weights, start, window, groups, y[i : i + 1]))
 
 
 @kernel
 def forward_task(x, kernels, weights, spectra, start, window, groups, z, means, m2s, affine, following, y, argmax,
                  images, unit):
     """Compute a unit of so many images; z, means and m2s, and y and argmax are written where they have a size."""
-    kernels, window, following = Kernels(*kernels), Window(*window), _following_of(following)
+    window, following = Window(*window), _following_of(following)
     first, last = unit * images, min(len(x), (unit + 1) * images)
     _, oh, ow, filters = z.shape
     part = z[first:last] if len(z) else np.empty((last - first, oh, ow, filters), x.dtype)
-    _convolve(kernels, x[first:last], weights, spectra, start, window, groups, part)
+    call(kernels, CONVOLVE, (kernels, x[first:last], weights, spectra, start, window, groups, part))
     if following.first_relu:
         _relu_in_place(part.reshape(-1))
     if len(means):
         for i in range(first, last):
-            image_statistics(part[i - first].reshape(oh * ow, filters), means[i], m2s[i])
+            call(kernels, STATISTICS, (part[i - first].reshape(oh * ow, filters), means[i], m2s[i]))
     if len(y):
-        _follow_images(part, affine, following, y, argmax, first)
+        _follow(kernels, part, affine, following, y, argmax, first)
 
 
 @kernel
@@ -140,7 +187,7 @@ def moderate_task(x, result, unit):
 @kernel
 def band_task(x, kernels, weights, spectra, start, window, groups, z, are_moderate, height, bands, unit):
     """Compute a band of rows of an image, which is a smaller image; it begins at a multiple of `height`."""
-    kernels, window = Kernels(*kernels), Window(*window)
+    window = Window(*window)
     n, band, h, oh = unit // bands, unit % bands, x.shape[1], z.shape[1]
     pieces = (oh + height - 1) // height
     first, last = band * pieces // bands * height, min(oh, (band + 1) * pieces // bands * height)
@@ -155,37 +202,41 @@ def band_task(x, kernels, weights, spectra, start, window, groups, z, are_modera
     part = part.reshape(1, part.shape[0], part.shape[1], part.shape[2])
     # All bands of an image go the same way, so that its bits don't depend on whether it was cut.
     if len(spectra) and not are_moderate[n].all():
-        call(kernels.direct_images, (kernels.block, image, weights, start, moved, groups, part))
+        call(kernels, DIRECT_IMAGES, (kernels, image, weights, start, moved, groups, part))
     else:
-        _convolve(kernels, image, weights, spectra, start, moved, groups, part)
+        call(kernels, CONVOLVE, (kernels, image, weights, spectra, start, moved, groups, part))
 
 
 @kernel
-def follow_task(z, affine, following, y, argmax, unit):
+def follow_task(z, kernels, affine, following, y, argmax, unit):
     """Do what follows z for one image."""
-    _follow_images(z[unit : unit + 1], affine, _following_of(following), y, argmax, unit)
+    _follow(kernels, z[unit : unit + 1], affine, _following_of(following), y, argmax, unit)
 
 
 @kernel
-def _follow_images(z, affine, following, y, argmax, first):
+def _follow(kernels, z, affine, following, y, argmax, first):
     """Do what follows z, some images (n, OH, OW, F), for the images of y from the first on."""
-    n, h, w, filters = z.shape
-    window = following.window
-    buffer = np.empty((window.height if following.pool == AVERAGE_POOL else 0, w, filters), z.dtype)
-    for i in range(n):
-        image, out = z[i], y[first + i]
-        if following.pool == NO_POOL:
-            _map_rows(image.reshape(h * w, filters), affine, following.relu, out.reshape(h * w, filters))
-            continue
-        for row in range(out.shape[0]):
-            if following.pool == MAX_POOL:
-                max_pool_row(image, row, affine, following.relu, window, out[row], argmax[first + i, row])
-            else:
-                top = row * window.stride_h - window.top
-                begin, end = max(top, 0), min(top + window.height, h)
-                for k in range(begin, end):
-                    _map_rows(image[k], affine, following.relu, buffer[k - begin])
-                average_pool_row(buffer[: end - begin], row, begin, window, out[row])
+    for i in range(len(z)):
+        call(kernels, FOLLOW + following.pool,
+             (z[i], affine, following.relu, following.window, y[first + i], argmax[first + i]))
+
+
+@kernel
+def follow_image(z, affine, relu, window, y, argmax):
+    h, w, filters = z.shape
+    _map_rows(z.reshape(h * w, filters), affine, relu, y.reshape(h * w, filters))
+
+
+@kernel
+def average_pool_image(z, affine, relu, window, y, argmax):
+    h, w, filters = z.shape
+    buffer = np.empty((window.height, w, filters), z.dtype)
+    for row in range(len(y)):
+        top = row * window.stride_h - window.top
+        begin, end = max(top, 0), min(top + window.height, h)
+        for k in range(begin, end):
+            _map_rows(z[k], affine, relu, buffer[k - begin])
+        average_pool_row(buffer[: end - begin], row, begin, window, y[row])
 
 
 @kernel
@@ -216,7 +267,7 @@ def _side_by_side(dy, argmax, following, height, width):
 
 
 @kernel
-def gradient_sums_task(dy, y, argmax, z, mean, following, of_dy, of_product, unit):
+def gradient_sums_task(dy, kernels, y, argmax, z, mean, following, of_dy, of_product, unit):
     """Sum up dz and dz (z - mean) over the pixels of one image; dz is dy taken back through pooling and ReLU."""
     following = _following_of(following)
     image, places, relu, window = z[unit], argmax[unit], following.relu, following.window
@@ -225,16 +276,17 @@ def gradient_sums_task(dy, y, argmax, z, mean, following, of_dy, of_product, uni
         places = places[:0]
         if following.pool == MAX_POOL:
             gradient = np.empty_like(image)
-            max_pool_backward_image(dy[unit], result, argmax[unit], relu, window, gradient)
+            call(kernels, MAX_UNPOOL, (dy[unit], result, argmax[unit], relu, window, gradient))
             relu = False
-    image_gradient_sums(gradient, result, places, relu, window, image, mean, of_dy[unit], of_product[unit])
+    call(kernels, GRADIENT_SUMS,
+         (gradient, result, places, relu, window, image, mean, of_dy[unit], of_product[unit]))
 
 
 @kernel
 def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
                   groups, by_points, sums, bias_sums, dx, images, chunks, chunk):
     """Take one chunk of the images back, so many at a time; sums and bias_sums have a place for each chunk."""
-    kernels, window, following = Kernels(*kernels), Window(*window), _following_of(following)
+    window, following = Window(*window), _following_of(following)
     filters, channels = dy.shape[3], x.shape[3]
     begin, end = chunk * len(x) // chunks, (chunk + 1) * len(x) // chunks
     if len(sums):
@@ -246,8 +298,8 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
     side_by_side = _side_by_side(dy, argmax, following, oh, ow)
     if not len(terms):
         terms = np.ones((1, filters), x.dtype)
-        if len(scale):
-            terms[0] = scale
+        for f in range(len(scale)):
+            terms[0, f] = scale[f]
     for first in range(begin, end, images):
         last = min(end, first + images)
         dz = dy[first:last]
@@ -260,23 +312,25 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
                 if not side_by_side:
                     places = places[:0]
                     if following.pool == MAX_POOL:
-                        max_pool_backward_image(dy[n], y[n], argmax[n], relu, following.window, target)
+                        call(kernels, MAX_UNPOOL, (dy[n], y[n], argmax[n], relu, following.window, target))
                         gradient, relu = target, False
-                image_gradient(gradient, y[n], places, relu, following.window, image, mean, terms,
-                               following.first_relu, target, total)
+                call(kernels, GRADIENT, (gradient, y[n], places, relu, following.window, image, mean, terms,
+                                         following.first_relu, target, total))
         elif len(bias_sums):
             for i in range(len(dz)):
-                image_sum(dz[i], total)
-        _take_back(kernels, x[first:last], dz, weights, spectra, window, groups, spectrum, sums[chunk : chunk + 1],
-                   dx[first:last])
+                call(kernels, IMAGE_SUM, (dz[i], total))
+        call(kernels, TAKE_BACK, (kernels, x[first:last], dz, weights, spectra, window, groups, spectrum,
+                                  sums[chunk : chunk + 1], dx[first:last]))
     if len(bias_sums):
-        bias_sums[chunk] = total
+        # Not bias_sums[chunk] = total, with which numba compiles seconds of code for the text of an error.
+        for f in range(filters):
+            bias_sums[chunk, f] = total[f]
     if by_points:
         _add_spectrum(kernels, spectrum, window.height, sums[chunk])
 
 
 @kernel
-def _take_back(kernels, x, dz, weights, spectra, window, groups, spectrum, sums, dx):
+def take_back(kernels, x, dz, weights, spectra, window, groups, spectrum, sums, dx):
     """Take dz of some images back to the kernel and to x, where `sums` and dx have a size.
 
     To the kernel it goes by Winograd's method where there is a `spectrum` to add to, otherwise it is added to sums[0];
@@ -290,13 +344,13 @@ def _take_back(kernels, x, dz, weights, spectra, window, groups, spectrum, sums,
         to_x = len(spectra) > 0 and (together or moderate(d_image))
         to_kernel = len(spectrum) > 0 and (together or (moderate(d_image) and moderate(image)))
         if to_kernel or to_x:
-            call(kernels.winograd_backward,
-                 (kernels.block, kernels.transform, image, d_image, spectra, window.height, (window.top, window.left),
+            call(kernels, WINOGRAD_BACKWARD,
+                 (kernels[1], kernels[2], image, d_image, spectra, window.height, (window.top, window.left),
                   spectrum[: POINTS if to_kernel else 0], dx_image[: images if to_x else 0]))
         if len(sums) and not to_kernel:
-            call(kernels.direct_kernel_gradient, (kernels.block, image, d_image, window, groups, sums[0]))
+            call(kernels, DIRECT_KERNEL_GRADIENT, (kernels, image, d_image, window, groups, sums[0]))
         if len(dx) and not to_x:
-            call(kernels.direct_input_gradient, (kernels.block, d_image, weights, window, groups, dx_image))
+            call(kernels, DIRECT_INPUT_GRADIENT, (kernels, d_image, weights, window, groups, dx_image))
 
 
 @kernel
@@ -304,7 +358,7 @@ def _add_spectrum(kernels, spectrum, taps, sums):
     _, channels, _ = spectrum.shape
     filters = sums.shape[3]
     dkernel = np.empty((taps, taps, channels, filters), sums.dtype)
-    call(kernels.winograd_kernel_gradient_end, (kernels.transform, spectrum, taps, dkernel))
+    call(kernels, WINOGRAD_END, (kernels[2], spectrum, taps, dkernel))
     source, target = dkernel.reshape(-1), sums.reshape(-1)
     for i in range(source.size):
         target[i] += source[i]

@@ -37,7 +37,7 @@ as one pixel with p * F filters, whose kernel is p copies of the kernel side by 
 y is the same numbers in the same order. (128, 28, 28, 1), 6 filters of 5x5 and padding: 0.8 ms instead of 1.6.
 
 All functions here are serial and take some images x (n, H, W, C), y or dy (n, OH, OW, F) and a `Window`;
-`conv_block.py` hands them to the threads.
+`conv_block.py` hands them to the threads. `kernels` are the addresses of `conv_tasks.kernels_for`.
 """
 
 import numpy as np
@@ -45,6 +45,7 @@ import numpy as np
 from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels.matmul import pack_panels, product_block
 from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
+from cnnlite.kernels.table import BY_PIXELS, BY_WIDE_PIXELS, COPY_WINDOW, UNROLL_TAPS, call
 from cnnlite.kernels.winograd import moderate
 
 
@@ -116,7 +117,7 @@ def _panel(panel, filters, width):
 
 
 @compiled
-def direct_images(block, x, panels, start, window, groups, y):
+def direct_images(kernels, x, panels, start, window, groups, y):
     """y = x * kernel + start. panels: as of `direct_panels`; start is the bias, filled up with zeros to whole panels.
 
     The bits of a pixel are the same whether it was computed with others or alone, as products with 0 change nothing.
@@ -129,13 +130,13 @@ def direct_images(block, x, panels, start, window, groups, y):
         x, y = x.reshape(n, 1, h * w, c), y.reshape(n, 1, h * w, filters)
     alone = window.height * window.width * c * ((filters // groups + width - 1) // width * width)
     if panels.size == alone:
-        _by_pixels(block, x, panels, start, window, groups, y)
+        call(kernels, BY_PIXELS, (kernels, x, panels, start, window, groups, y))
         return
     for i in range(n):
-        if moderate(x[i]):
-            _by_wide_pixels(block, x[i], panels[alone:], start, window, y[i])
+        if moderate(x[i : i + 1]):
+            call(kernels, BY_WIDE_PIXELS, (kernels, x[i], panels[alone:], start, window, y[i]))
         else:
-            _by_pixels(block, x[i : i + 1], panels, start, window, groups, y[i : i + 1])
+            call(kernels, BY_PIXELS, (kernels, x[i : i + 1], panels, start, window, groups, y[i : i + 1]))
 
 
 @compiled
@@ -146,7 +147,7 @@ def is_product(window, h, w, oh, ow):
 
 
 @compiled
-def _by_pixels(block, x, panels, start, window, groups, y):
+def by_pixels(kernels, x, panels, start, window, groups, y):
     """Convolve some images.
 
     For each image, group and panel, each row of pixels is one product (OW, K) @ (K, width). Its left factor starts
@@ -174,9 +175,9 @@ def _by_pixels(block, x, panels, start, window, groups, y):
             if copies:
                 source, place, line = image.reshape(-1), 0, columns * channels
                 if unrolls:
-                    _unroll_taps(x[i], group * channels, window, image)
+                    call(kernels, UNROLL_TAPS, (x[i], group * channels, window, image))
                 else:
-                    copy_window(x[i], group * channels, -window.top, window.left, image)
+                    call(kernels, COPY_WINDOW, (x[i], group * channels, -window.top, window.left, image))
             for panel in range(panel_count):
                 column, filters_here = _panel(panel, group_filters, width)
                 # A vector that sticks out of its pixel may spill into the next one of the image, which is written after
@@ -190,7 +191,7 @@ def _by_pixels(block, x, panels, start, window, groups, y):
                     high = max(low, min(kh, (h - 1 - above) // window.dilation_h + 1))
                     fits = spills and (row + 1) * ow * filters + spill <= image_numbers
                     product_block(
-                        block, ow, filters_here + (spill if fits else 0),
+                        kernels[1], ow, filters_here + (spill if fits else 0),
                         flat_y, i * image_numbers + row * ow * filters + group * group_filters + column, filters,
                         start, group * panel_count * width + column, 0,
                         source, place + (row * window.stride_h + low * window.dilation_h) * line, pixel,
@@ -200,7 +201,7 @@ def _by_pixels(block, x, panels, start, window, groups, y):
 
 
 @compiled
-def _by_wide_pixels(block, x, panel, start, window, y):
+def by_wide_pixels(kernels, x, panel, start, window, y):
     """Convolve an image of few filters, p pixels of a row together; the rows of a tile are the rows of the image.
 
     What a vector holds beyond the p * F numbers spills into the next pixels, in `rows`, where it is written over.
@@ -216,7 +217,7 @@ def _by_wide_pixels(block, x, panel, start, window, y):
     height = (oh - 1) * window.stride_h + (window.height - 1) * window.dilation_h + 1
     image = np.empty((height if pads else 0, width, c), y.dtype)
     if pads:
-        copy_window(x, 0, -window.top, window.left, image)
+        call(kernels, COPY_WINDOW, (x, 0, -window.top, window.left, image))
     line = width * c
     rows, bias = np.empty((oh, ow * filters + lanes), y.dtype), np.zeros(lanes, y.dtype)
     for j in range(pixels * filters):
@@ -225,7 +226,7 @@ def _by_wide_pixels(block, x, panel, start, window, y):
         pixel = min(first, ow - pixels)  # the last ones begin earlier
         # Asked for in the loop, since an array is freed after its last use, whoever has its address.
         source = image.ctypes.data if pads else x.ctypes.data
-        call_block(block, oh, 1, rows.ctypes.data + pixel * filters * itemsize, ow * filters + lanes,
+        call_block(kernels[1], oh, 1, rows.ctypes.data + pixel * filters * itemsize, ow * filters + lanes,
                    bias.ctypes.data, 0, source + pixel * window.stride_w * c * itemsize, window.stride_h * line,
                    window.dilation_h * line, 1, panel.ctypes.data, taps * c * lanes, lanes, window.height, taps * c)
     for row in range(oh):
@@ -262,7 +263,7 @@ def copy_window(image, first_channel, top, left, out):
 
 
 @compiled
-def _unroll_taps(image, first_channel, window, out):
+def unroll_taps(image, first_channel, window, out):
     """Copy rows like `copy_window`, but for each output pixel its taps side by side, which a dilation has parted."""
     h, w, _ = image.shape
     height, columns, channels = out.shape

@@ -28,6 +28,7 @@ from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels.direct import is_product
 from cnnlite.kernels.matmul import pack_panels, product_block
 from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
+from cnnlite.kernels.table import ADD_TO_PLANES, BY_PLANES, BY_TAPS, MERGE_PLANES, call
 from cnnlite.kernels.vector_ir import add_taps, transpose_panels
 
 PLANE_PIXELS = 256  # so many pixels of dy, in whole rows, are multiplied at a time: their products stay in the cache
@@ -56,20 +57,20 @@ def in_planes(taps, channels, filters, lanes):
 
 
 @compiled
-def direct_input_gradient(block, dy, weights, window, groups, dx):
+def direct_input_gradient(kernels, dy, weights, window, groups, dx):
     """dx[h, w, c] = sum of dy[oh, ow, f] * kernel[ky, kx, c, f] over all that x[h, w, c] went into.
 
     weights: as of `input_gradient_weights`.
     """
     lanes = VECTOR_BYTES // dy.itemsize
     if in_planes(window.height * window.width, dx.shape[3] // groups, dy.shape[3] // groups, lanes):
-        _by_planes(block, dy, weights, window, groups, dx)
+        call(kernels, BY_PLANES, (kernels, dy, weights, window, groups, dx))
     else:
-        _by_taps(block, dy, weights, window, groups, dx)
+        call(kernels, BY_TAPS, (kernels, dy, weights, window, groups, dx))
 
 
 @compiled
-def _by_planes(block, dy, kernel, window, groups, dx):
+def by_planes(kernels, dy, kernel, window, groups, dx):
     """The second way; kernel is flat."""
     _, oh, ow, filters = dy.shape
     channels, group_filters = dx.shape[3] // groups, filters // groups
@@ -92,16 +93,16 @@ def _by_planes(block, dy, kernel, window, groups, dx):
                 transpose_panels(zeros[0], dy.ctypes.data + place * itemsize, filters, pixels, group_filters,
                                  turned.ctypes.data)
                 for column in range(0, pixels, width):
-                    call_block(block, len(products), 1 if pixels - column <= width // 2 else 2,
+                    call_block(kernels[1], len(products), 1 if pixels - column <= width // 2 else 2,
                                products.ctypes.data + column * itemsize, padded, zeros.ctypes.data, 0,
                                kernel.ctypes.data + group * group_filters * itemsize, filters, 0, 1,
                                turned.ctypes.data + column * group_filters * itemsize, 0, width, 1, group_filters)
-                _add_to_planes(products, window, first, last, ow, planes)
-            _merge_planes(planes, window, group * channels, dx[i])
+                call(kernels, ADD_TO_PLANES, (products, window, first, last, ow, planes))
+            call(kernels, MERGE_PLANES, (planes, window, group * channels, dx[i]))
 
 
 @compiled
-def _add_to_planes(products, window, first, last, ow, planes):
+def add_to_planes(products, window, first, last, ow, planes):
     """Add the products of the rows first <= oh < last of dy.
 
     Every `every`-th tap from ky0 on goes to the same planes, and from one to the next the image moves by `move` pixels.
@@ -133,7 +134,7 @@ def _add_to_planes(products, window, first, last, ow, planes):
 
 
 @compiled
-def _merge_planes(planes, window, first_channel, dx):
+def merge_planes(planes, window, first_channel, dx):
     """Write the channels of a group: pixel (h, w) of dx is pixel (h + top, w + left) of the planes together."""
     h, w, image_channels = dx.shape
     step_h, step_w, channels, height, columns = planes.shape
@@ -155,7 +156,7 @@ def _merge_planes(planes, window, first_channel, dx):
 
 
 @compiled
-def _by_taps(block, dy, panels, window, groups, dx):
+def by_taps(kernels, dy, panels, window, groups, dx):
     """The first way.
 
     Row h of dx gets rows oh of dy for all ky with oh * stride + ky * dilation - top = h. They are every `step`-th ky,
@@ -198,7 +199,7 @@ def _by_taps(block, dy, panels, window, groups, dx):
                             continue
                         target = ((i * h + row) * w + low * window.stride_w + shift) * c + group * channels + column
                         product_block(
-                            block, high - low, min(width, channels - column),
+                            kernels[1], high - low, min(width, channels - column),
                             flat_dx, target, window.stride_w * c,
                             zeros if alone else flat_dx, 0 if alone else target, 0 if alone else window.stride_w * c,
                             flat_dy, ((i * oh + y) * ow + low) * filters + group * group_filters, filters,

@@ -15,12 +15,14 @@ of which dkernel[ky, kx, c, f] is the sum over q of wide[ky, kx + q*s, c, (q, f)
 import numpy as np
 
 from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels.direct import copy_window, is_product, pixels_together, sticks_out
+from cnnlite.kernels.direct import is_product, pixels_together, sticks_out
 from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
+from cnnlite.kernels.table import ADD_IMAGES, ADD_TURNED, COPY_WINDOW, call
+from cnnlite.kernels.winograd import moderate
 
 
 @compiled
-def direct_kernel_gradient(block, x, dy, window, groups, sums):
+def direct_kernel_gradient(kernels, x, dy, window, groups, sums):
     """Add to sums (KH, groups, KW * C / groups, padded F / groups) the gradient that these images give.
 
     Columns behind the last filter of a group get numbers of no use.
@@ -35,14 +37,17 @@ def direct_kernel_gradient(block, x, dy, window, groups, sums):
         x, dy, oh, ow = x.reshape(1, 1, n * h * w, c), dy.reshape(1, 1, n * h * w, filters), 1, n * h * w
     plain = groups == 1 and window.dilation_w == 1
     if plain and 2 * filters <= lanes <= run:
-        _add_turned(block, x, dy, window, sums)
+        call(kernels, ADD_TURNED, (kernels, x, dy, window, sums))
         return
     pixels = pixels_together(filters, kw, window.stride_w, ow, lanes) if plain else 1
+    if ow % pixels and not moderate(x):
+        # The pixels of dy that fill up a row are 0, but would meet pixels of x that no other window has.
+        pixels = 1
     if pixels == 1:
-        _add_images(block, x, dy, window, groups, 1, sums)
+        call(kernels, ADD_IMAGES, (kernels, x, dy, window, groups, 1, sums))
         return
     wide = np.zeros((kh, 1, (kw + (pixels - 1) * window.stride_w) * c, 2 * lanes), sums.dtype)
-    _add_images(block, x, dy, window, groups, pixels, wide)
+    call(kernels, ADD_IMAGES, (kernels, x, dy, window, groups, pixels, wide))
     for ky in range(kh):
         for q in range(pixels):
             first = q * window.stride_w * c
@@ -52,7 +57,7 @@ def direct_kernel_gradient(block, x, dy, window, groups, sums):
 
 
 @compiled
-def _add_turned(block, x, dy, window, sums):
+def add_turned(kernels, x, dy, window, sums):
     """Add what the images give to sums, with f as rows and (kx, c) as columns of a tile.
 
     Whole vectors of the image are read: what they hold beyond a window goes to columns of no use.
@@ -73,15 +78,18 @@ def _add_turned(block, x, dy, window, sums):
     for i in range(len(x)):
         source = x[i].ctypes.data
         if pads:
-            copy_window(x[i], 0, -window.top, window.left, buffer[:numbers].reshape(height, width, c))
+            image = buffer[:numbers].reshape(height, width, c)
+            call(kernels, COPY_WINDOW, (x[i], 0, -window.top, window.left, image))
             source = buffer.ctypes.data
         elif i == len(x) - 1:
-            buffer[:numbers] = x[i].reshape(-1)
+            given = x[i].reshape(-1)
+            for j in range(numbers):
+                buffer[j] = given[j]
             source = buffer.ctypes.data
         for ky in range(kh):
             for column in range(0, run, 2 * lanes):
                 s = turned.ctypes.data + (ky * filters * padded + column) * itemsize
-                call_block(block, filters, 1 if run - column <= lanes else 2, s, padded, s, padded,
+                call_block(kernels[1], filters, 1 if run - column <= lanes else 2, s, padded, s, padded,
                            dy[i].ctypes.data, 1, ow * filters, filters,
                            source + (ky * window.dilation_h * line + column) * itemsize, window.stride_h * line,
                            window.stride_w * c, oh, ow)
@@ -92,7 +100,7 @@ def _add_turned(block, x, dy, window, sums):
 
 
 @compiled
-def _add_images(block, x, dy, window, groups, pixels, sums):
+def add_images(kernels, x, dy, window, groups, pixels, sums):
     """Add what the images give to sums, with so many pixels of dy taken as one."""
     _, h, w, c = x.shape
     _, oh, ow, filters = dy.shape
@@ -118,7 +126,7 @@ def _add_images(block, x, dy, window, groups, pixels, sums):
         source, b = x[i].ctypes.data, dy[i].ctypes.data
         if pads:
             # Zeros, too, where pixels of dy were added to fill up a row: 0 * NaN would be seen.
-            copy_window(x[i], 0, -window.top, window.left, image)
+            call(kernels, COPY_WINDOW, (x[i], 0, -window.top, window.left, image))
             image[:, width:] = 0
             source = image.ctypes.data
         if fills or (copies and i == len(x) - 1):
@@ -134,7 +142,7 @@ def _add_images(block, x, dy, window, groups, pixels, sums):
                     target = ((ky * groups + group) * run + kx * channels) * padded
                     for column in range(0, columns, 2 * lanes):
                         s = sums.ctypes.data + (target + column) * itemsize
-                        call_block(block, run if together else channels, 1 if columns - column <= lanes else 2,
+                        call_block(kernels[1], run if together else channels, 1 if columns - column <= lanes else 2,
                                    s, padded, s, padded, source + place * itemsize, 1,
                                    window.stride_h * line, pixels * window.stride_w * c,
                                    b + (group * columns + column) * itemsize, row, pixels * filters, oh, row_pixels)

@@ -132,11 +132,6 @@ def pack_panels(b, k, n, k_step, n_step, groups=1, group_step=0, taps=1, tap_ste
 
 @kernel
 def _pack_task(b, k, n, k_step, n_step, group_step, tap_step, out, unit):
-    pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out)
-
-
-@kernel
-def pack_panel(b, k, n, k_step, n_step, group_step, tap_step, unit, out):
     _, panels, rows, width = out.shape
     group, panel = unit // panels, unit % panels
     columns = min(width, n - panel * width)

@@ -126,12 +126,19 @@ def inside(height, width, i, window, columns):
 
 
 @kernel
-def max_pool_row(x, i, affine, relu, window, y, argmax):
-    """Fill row i of the output, y and argmax (OW, C), from an image x (H, W, C).
+def max_pool_image(x, affine, relu, window, y, argmax):
+    """Fill y and argmax (OH, OW, C) of an image x (H, W, C).
 
     affine is (3, C): the values are (x - affine[0]) * affine[1] + affine[2]; or (0, C). With `relu`, what is not above
     0 in y becomes 0.
     """
+    for i in range(len(y)):
+        _max_pool_row(x, i, affine, relu, window, y[i], argmax[i])
+
+
+@kernel
+def _max_pool_row(x, i, affine, relu, window, y, argmax):
+    """Fill row i of the output, y and argmax (OW, C)."""
     height, width, channels = x.shape
     if argmax.itemsize == 1 and inside(height, width, i, window, y.shape[0]):
         place = x.ctypes.data + x.itemsize * channels * (
@@ -166,13 +173,12 @@ def max_pool_row(x, i, affine, relu, window, y, argmax):
 
 @kernel
 def _max_pool_task(x, window, y, argmax, unit):
-    for i in range(y.shape[1]):
-        max_pool_row(x[unit], i, x[unit, 0, :0], False, window, y[unit, i], argmax[unit, i])
+    max_pool_image(x[unit], x[unit, 0, :0], False, window, y[unit], argmax[unit])
 
 
 @kernel
 def max_pool_backward_image(dy, y, argmax, relu, window, dx):
-    """Fill dx (H, W, C) of one image; with `relu`, dy counts as 0 where y, what `max_pool_row` gave, is not above 0."""
+    """Fill dx (H, W, C) of one image; with `relu`, dy counts as 0 where y, of `max_pool_image`, is not above 0."""
     height, width, channels = dx.shape
     overlaps = window.stride_h < window.height or window.stride_w < window.width
     for i in range(dy.shape[0]):
@@ -221,7 +227,7 @@ def _max_pool_backward_task(dy, argmax, window, dx, unit):
 
 @kernel
 def average_pool_row(x, i, first, window, y):
-    """Fill row i of the output, y (OW, C), from rows x of an image as `max_pool_row` does."""
+    """Fill row i of the output, y (OW, C), from rows x of an image."""
     height, width, channels = x.shape
     top = i * window.stride_h - window.top - first
     first_row, last_row = max(top, 0), min(top + window.height, height)

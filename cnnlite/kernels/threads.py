@@ -4,8 +4,8 @@ numba compiles everything that a function calls into that function again, and a 
 call kernels that call kernels took a minute to compile that way. Here a kernel is compiled alone, and the
 others get its address:
 
-    run(task, units, args)     calls task(*args, unit) for unit = 0, 1, ..., shared by the threads
-    call(place, args)          in compiled code, calls the kernel at a place
+    run(task, units, args)              calls task(*args, unit) for unit = 0, 1, ..., shared by the threads
+    call(kernels, NUMBER, args)         in compiled code, calls another kernel; see `table.py`
 
 The threads are numba's, where `cnnlite/thread_pool.py` finds that they can be had. `_share` is the only `prange` loop
 there is for such kernels, and what it calls is handed to it as two numbers, the address of a few instructions that know
@@ -33,42 +33,23 @@ _int64 = ir.IntType(64)
 def place_of(function, argument_types):
     """Return (address, hash of the types) of a kernel, compiled for arguments of these numba types."""
     argument_types = tuple(argument_types)
-    function.compile(argument_types)
-    compiled = function.overloads[argument_types]
-    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name), _type_hash(argument_types)
+    inner = function.inner()
+    inner.compile(argument_types)
+    compiled = inner.overloads[argument_types]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name), type_hash(argument_types)
 
 
-def _type_hash(argument_types):
+def type_hash(argument_types):
     return zlib.crc32(", ".join(map(str, argument_types)).encode())
 
 
-def _function_at(context, builder, place, argument_types):
+def function_at(context, builder, place, argument_types):
     convention = context.call_conv
     return builder.inttoptr(place, convention.get_function_type(types.none, argument_types).as_pointer())
 
 
-def _hash_constant(argument_types):
-    return ir.Constant(_int64, _type_hash(argument_types))
-
-
-@intrinsic
-def call(typingctx, place, args):
-    """Call the kernel at a place with a tuple of arguments; it returns nothing."""
-
-    def codegen(context, builder, signature, values):
-        arg_types = signature.args[1].types
-        address, types_hash = cgutils.unpack_tuple(builder, values[0], 2)
-        with builder.if_then(builder.icmp_unsigned("!=", types_hash, _hash_constant(arg_types)), likely=False):
-            context.call_conv.return_user_exc(builder, TypeError, (f"The kernel does not take {arg_types}.",))
-        function = _function_at(context, builder, address, arg_types)
-        status, _ = context.call_conv.call_function(
-            builder, function, types.none, arg_types, cgutils.unpack_tuple(builder, values[1], len(arg_types))
-        )
-        with builder.if_then(status.is_error, likely=False):
-            context.call_conv.return_status_propagate(builder, status)
-        return context.get_dummy_value()
-
-    return types.void(place, args), codegen
+def hash_constant(argument_types):
+    return ir.Constant(_int64, type_hash(argument_types))
 
 
 @intrinsic
@@ -98,7 +79,7 @@ def _for_each(typingctx, share, place, units, args):
         share, place, units, args = values
         arg_types = (*signature.args[3].types, types.int64)
         task, types_hash = cgutils.unpack_tuple(builder, place, 2)
-        fits = builder.icmp_unsigned("==", types_hash, _hash_constant(arg_types))
+        fits = builder.icmp_unsigned("==", types_hash, hash_constant(arg_types))
         arguments = cgutils.unpack_tuple(builder, args, len(arg_types) - 1)
         alone = builder.icmp_signed("==", share, ir.Constant(_int64, 0))
         failed = cgutils.alloca_once_value(builder, ir.Constant(_int64, 0))
@@ -106,7 +87,7 @@ def _for_each(typingctx, share, place, units, args):
         data = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, [failed_at, task, *arguments]))
 
         def call_task(builder, task, arguments, unit):
-            function = _function_at(context, builder, task, arg_types)
+            function = function_at(context, builder, task, arg_types)
             status, _ = context.call_conv.call_function(builder, function, types.none, arg_types, [*arguments, unit])
             return status
 
@@ -130,7 +111,7 @@ def _for_each(typingctx, share, place, units, args):
                         inside.store(ir.Constant(_int64, 1), inside.inttoptr(failed_inside, _int64.as_pointer()))
                     inside.ret_void()
                     numbers = (types.int64, types.int64, types.int64)
-                    function = _function_at(context, builder, share, numbers)
+                    function = function_at(context, builder, share, numbers)
                     context.call_conv.call_function(
                         builder, function, types.none, numbers,
                         [builder.ptrtoint(trampoline, _int64), builder.ptrtoint(data, _int64), units],

@@ -76,6 +76,7 @@ from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels.im2col import output_shape
 from cnnlite.kernels.matmul import padded_columns, panel_width
 from cnnlite.kernels.microkernel import ROWS, VECTOR_BYTES, block_address, call_block
+from cnnlite.kernels.threads import run
 from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, constants, transform_address
 
 POINTS = TILE * TILE
@@ -83,6 +84,8 @@ CACHE_BYTES = 1 << 19  # what V and M of a block may take: half of a second-leve
 LINE_BYTES = 64
 LEAST_CHANNELS = 16  # the longest vector; and with fewer, most of the time would go to transforms
 TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
+WEIGHT_ROWS = 8  # rows of a panel of weights that a thread transforms at a time
+SMALL_WEIGHTS = 1 << 15  # and numbers of weights that are transformed before other threads would have begun
 
 
 def suits(taps, height, before, output, channels, filters):
@@ -148,7 +151,9 @@ def winograd_weights(kernel, backward=False, out=None):
     if out is None:
         out = np.empty((POINTS, -(-filters // width), reduced, width), kernel.dtype)
     d = _diagonal(kernel.dtype) if backward else np.empty(0, kernel.dtype)
-    _winograd_weights(transform_address(kernel.dtype), kernel, np.outer(d, d).ravel(), out)
+    pieces = -(-reduced // WEIGHT_ROWS)
+    arguments = (kernel, transform_address(kernel.dtype), np.outer(d, d).ravel(), pieces, out)
+    run(_winograd_weights_task, out.shape[1] * pieces, arguments, alone=out.size < SMALL_WEIGHTS)
     return out
 
 
@@ -158,35 +163,37 @@ def _diagonal(dtype):
 
 
 @compiled
-def _winograd_weights(transform, kernel, factors, out):
+def _winograd_weights_task(kernel, transform, factors, pieces, out, unit):
+    """Transform some rows, c or f, of one panel."""
     taps, _, c, f = kernel.shape
     _, panels, reduced, width = out.shape
     backward = len(factors) > 0
     source = kernel.reshape(taps * taps, c, f)
-    part = np.empty((taps * taps, reduced, width), kernel.dtype)  # the taps of a panel
-    numbers = reduced * width
-    for panel in range(panels):
-        column, columns = _panel(panel, c if backward else f, width)
-        for tap in range(taps * taps):
-            rows = source[tap]
-            for r in range(reduced):
-                target = part[tap, r]
-                if backward:
-                    for j in range(columns):
-                        target[j] = rows[column + j, r]
-                else:
-                    row = rows[r, column:]
-                    for j in range(columns):
-                        target[j] = row[j]
-                for j in range(columns, width):
-                    target[j] = 0
-        # All rows of a panel lie side by side, before and after: to the transform they are the channels of one pixel.
-        call_transform(transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
-                       out.ctypes.data + panel * numbers * kernel.itemsize, panels * numbers, 0)
-        for point in range(len(factors)):
-            target = out[point, panel].reshape(-1)
-            for i in range(numbers):
-                target[i] *= factors[point]
+    panel, first = unit // pieces, unit % pieces * WEIGHT_ROWS
+    last = min(reduced, first + WEIGHT_ROWS)
+    part = np.empty((taps * taps, last - first, width), kernel.dtype)
+    column, columns = _panel(panel, c if backward else f, width)
+    for tap in range(taps * taps):
+        rows = source[tap]
+        for r in range(first, last):
+            target = part[tap, r - first]
+            if backward:
+                for j in range(columns):
+                    target[j] = rows[column + j, r]
+            else:
+                row = rows[r, column:]
+                for j in range(columns):
+                    target[j] = row[j]
+            for j in range(columns, width):
+                target[j] = 0
+    # The rows lie side by side, before and after: to the transform they are the channels of one pixel.
+    numbers, matrix = (last - first) * width, reduced * width
+    call_transform(transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
+                   out.ctypes.data + (panel * matrix + first * width) * kernel.itemsize, panels * matrix, 0)
+    for point in range(len(factors)):
+        target = out[point, panel, first:last].reshape(-1)
+        for i in range(numbers):
+            target[i] *= factors[point]
 
 
 @compiled

@@ -111,7 +111,10 @@ class ReLU(ActivationLayer):
         self.max_value = None if max_value is None else number(max_value, "max_value", "ReLU", minimum=0)
         self.negative_slope = number(negative_slope, "negative_slope", "ReLU", minimum=0)
         self.threshold = number(threshold, "threshold", "ReLU", minimum=0)
-        self.limits = (self.max_value, self.negative_slope, self.threshold)
+
+    @property
+    def limits(self) -> tuple[float | None, float, float]:
+        return self.max_value, self.negative_slope, self.threshold
 
     def function(self, x: Array, out: Array) -> Array:
         if self.limits == (None, 0, 0):

@@ -31,7 +31,7 @@ class Activation(ActivationLayer):
     def __init__(self, activation: Identifier, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.activation = activations.get(activation, dtype=self.dtype)
-        self.inner_layers.append(self.activation)
+        self.inner_layers = [self.activation]
         self.activation_name = self.activation.activation_name
 
     def build(self, input_shape: Shape) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from cnnlite import config, initializers, regularizers
 from cnnlite.arguments import boolean, float_array, one_of, shape_tuple
 from cnnlite.interrupts import held_back_interrupts
-from cnnlite.layers.weights import ArrayDict
+from cnnlite.layers.changes import note_change
+from cnnlite.layers.weights import ArrayDict, zeros_to_be_loaded
 from cnnlite.locks import in_forked_children, new_lock
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Identifier, Shape
 
@@ -21,23 +22,7 @@ if TYPE_CHECKING:
 
 
 # What a pass may set on a layer; all else that is set says how the layer computes.
-_SET_BY_PASSES = frozenset(("reuse_buffers", "_buffers", "_memory"))
-
-_last_change = object()
-
-
-def last_change() -> object:
-    """Return an object that is another one as soon as anything was set on any layer.
-
-    What was worked out from the attributes of layers, such as which of them run as one, holds while it is the same.
-    """
-    return _last_change
-
-
-def _note_change() -> None:
-    global _last_change
-    _last_change = object()
-
+_SET_BY_PASSES = frozenset(("reuse_buffers", "_buffers", "_memory", "_walked", "_held_at"))
 
 _construction = new_lock()
 _under_construction: list[Layer] = []
@@ -82,7 +67,7 @@ class Layer:
         params: the trainable arrays by name ("kernel", "bias", "gamma", "beta").
         grads: the gradient of the loss by each of them, filled by `backward`.
         state: arrays that training changes without a gradient ("moving_mean").
-        inner_layers: the layers inside this one, such as the activation of a `Dense`.
+        inner_layers: the layers inside this one, such as the activation of a `Dense`; to be assigned as a whole.
     """
 
     rank: int | None = None  # how many axes an input must have, batch included; None accepts any number
@@ -103,10 +88,8 @@ class Layer:
                 raise TypeError(f"{owner} takes no argument {argument!r}. Received: {argument}={value!r}.")
             if value is not None:
                 raise ValueError(f"{owner}: {argument} is not offered. Received: {argument}={value!r}. Leave it out.")
-        if name is not None and (not isinstance(name, str) or not name or "/" in name):
-            raise ValueError(f"{owner}: name must be a text without '/'. Received: name={name!r}.")
         self.name_is_given = name is not None
-        self.name = name or snake_case(owner)
+        self.name = snake_case(owner) if name is None else name
         dtype = config.floatx() if dtype is None else dtype
         self.dtype = np.dtype(one_of(getattr(dtype, "name", getattr(dtype, "__name__", dtype)),
                                      ("float32", "float64"), "dtype", owner))
@@ -116,15 +99,16 @@ class Layer:
         self.input_shape: Shape | None = None
         self._params, self._grads, self._state = ArrayDict(), ArrayDict(), ArrayDict()
         self.regularizers: dict[str, regularizers.Regularizer] = {}
-        self.inner_layers: list[Layer] = []
+        self.inner_layers: Sequence[Layer] = ()
         self.reuse_buffers = False
         self._buffers: dict[str, Array] = {}
         self._memory: tuple[Any, ...] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
+        # Not a list, to which a layer could be added without anyone noticing.
+        super().__setattr__(name, tuple(value) if name == "inner_layers" else value)
         if name not in _SET_BY_PASSES:
-            _note_change()  # afterwards, or another thread could take the state before the change for that after it
+            note_change()
 
     # What a layer defines. (x is Any, so that a layer of yours may say that it takes np.ndarray alone.)
 
@@ -226,7 +210,9 @@ class Layer:
 
         Read it from there in every pass, and keep no reference to it: a model that trains moves it into its vector.
         """
-        array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
+        array = zeros_to_be_loaded(shape, self.dtype)
+        if array is None:
+            array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
         if array.shape != tuple(shape):
             raise ValueError(
                 f"{self.name}: the initializer of {name} must return an array of shape {tuple(shape)}. "
@@ -246,18 +232,26 @@ class Layer:
         """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for."""
         x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
-        if x.ndim != len(built_for):
+        axis = self.channel_axis
+        if x.ndim != len(built_for) or (axis is not None and x.shape[axis] != built_for[axis]):
+            self.check_fits(x.shape)
+        return x
+
+    def check_fits(self, input_shape: Shape) -> None:
+        """Raise a ValueError unless the layer can take inputs of that shape with the weights that it was built with."""
+        built_for, axis = self.input_shape, self.channel_axis
+        if not self.built or built_for is None:
+            return
+        if len(input_shape) != len(built_for):
             raise ValueError(
                 f"{self.name}: the input must have {len(built_for)} axes, the batch included, as the layer was built "
-                f"for {built_for}. Received: shape={x.shape}."
+                f"for {built_for}. Received: shape={input_shape}."
             )
-        axis = self.channel_axis
-        if axis is not None and x.shape[axis] != built_for[axis]:
+        if axis is not None and input_shape[axis] not in (None, built_for[axis]):
             raise ValueError(
                 f"{self.name}: axis {axis} of the input must have size {built_for[axis]}, as the layer was built "
-                f"for {built_for}. Received: shape={x.shape}."
+                f"for {built_for}. Received: shape={input_shape}."
             )
-        return x
 
     def prepare_gradient(self, dy: Array, shape: Shape) -> Array:
         """Return dy as a C-contiguous array of the layer's dtype, checked to have the shape of the output."""
@@ -301,14 +295,26 @@ class Layer:
     # What users ask a layer.
 
     @property
+    def name(self) -> str:
+        """How summaries, files and errors call the layer; a text without "/"."""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        if not isinstance(name, str) or not name or "/" in name or not name.isprintable():
+            owner = type(self).__name__
+            raise ValueError(f"{owner}: name must be a printable text without '/'. Received: name={name!r}.")
+        self._name = name
+
+    @property
     def trainable(self) -> bool:
         """Whether the weights train; setting it sets it for every layer inside, as in Keras."""
         return self._trainable
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self._trainable = value
-        for layer in getattr(self, "inner_layers", []):
+        self._trainable = bool(value)  # as files hold it
+        for layer in getattr(self, "inner_layers", ()):
             layer.trainable = value
 
     @property

@@ -168,8 +168,11 @@ class BatchNorm(Layer):
         return gamma, self.params["beta"] if self.center else np.zeros(channels, dtype)
 
     def inverse_deviation(self, variance: Array) -> Array:
-        """Return 1 / √(variance + epsilon)."""
-        return 1 / np.sqrt(variance + self.dtype.type(self.epsilon))
+        """Return 1 / √(variance + epsilon), and NaN for an infinite variance, or y would be beta and look healthy."""
+        inv_std = 1 / np.sqrt(variance + self.dtype.type(self.epsilon))
+        if not inv_std.all():
+            inv_std[inv_std == 0] = np.nan
+        return inv_std
 
     def learn(self, mean: Array, variance: Array, shape: Shape) -> None:
         """Move the averages towards the statistics of a batch of that shape; one without samples moves nothing."""

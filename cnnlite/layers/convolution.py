@@ -75,8 +75,13 @@ class Convolution(ImageLayer):
 
     def geometry(self, x_shape: Shape) -> tuple[tuple[int, int], Pads, tuple[int, int]]:
         """Return (strides, pads, dilation), the arguments of the kernels, for images of shape (N, H, W, C)."""
-        pads = window_pads(x_shape[1], x_shape[2], self.kernel_size, self.strides, self.padding, self.dilation_rate)
-        return self.strides, pads, self.dilation_rate
+        # Kernels go by them through memory, so they are no larger than makes a difference: taps that lie twice the
+        # image apart meet nothing but padding, and a stride as large as the image leaves one window.
+        height, width = x_shape[1:3]
+        strides = min(self.strides[0], max(height, 1)), min(self.strides[1], max(width, 1))
+        dilation = min(self.dilation_rate[0], 2 * height + 1), min(self.dilation_rate[1], 2 * width + 1)
+        pads = window_pads(height, width, self.kernel_size, strides, self.padding, dilation)
+        return strides, pads, dilation
 
     def output_channels(self, channels: int | Any) -> int | Any:
         """Return how many channels the output has for an input with so many."""

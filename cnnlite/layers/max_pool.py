@@ -49,7 +49,7 @@ class MaxPool(Pool):
         window = self.window(x.shape)
         shape = pooled_shape(x.shape, *window)
         y = self.allocate("y", shape, training)
-        argmax = self.allocate("argmax", shape, training, argmax_dtype(self.pool_size))
+        argmax = self.allocate("argmax", shape, training, argmax_dtype(window[0]))
         kernels.max_pool(x, *window, out=(y, argmax))
         if training:
             self.remember(argmax, x.shape)

@@ -31,7 +31,13 @@ class Pool(ImageLayer):
 
     def window(self, shape: Shape) -> Window:
         """Return (window, strides, pads), the arguments of the kernels, for images of shape (N, H, W, C)."""
-        return self.pool_size, self.strides, window_pads(shape[1], shape[2], self.pool_size, self.strides, self.padding)
+        # No larger than makes a difference, as kernels number the pixels of a window in 32 bits: one of three images
+        # holds all of the image wherever it stands, and a stride as large as the image leaves one window.
+        sizes = shape[1:3]
+        height, width = (min(window, 3 * size + 1) for window, size in zip(self.pool_size, sizes))
+        stride_h, stride_w = (min(stride, max(size, 1)) for stride, size in zip(self.strides, sizes))
+        pads = window_pads(*sizes, (height, width), (stride_h, stride_w), self.padding)
+        return (height, width), (stride_h, stride_w), pads
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         n, height, width, channels = self.split(input_shape)

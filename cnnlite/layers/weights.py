@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlite.types import Array, ArrayLike
+from cnnlite.layers.changes import note_change
+from cnnlite.types import Array, ArrayLike, DTypeLike, Shape
 
 if TYPE_CHECKING:
     from cnnlite.layers.base import Layer
@@ -31,6 +36,7 @@ class ArrayDict(dict[str, Array]):
     def bind(self, name: str, array: Array) -> None:
         """Make `array` itself the one of that name."""
         super().__setitem__(name, array)
+        note_change()
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Copying and pickling would otherwise assign to names that the new one doesn't have yet.
@@ -52,3 +58,33 @@ class Weight:
     def __set__(self, layer: Layer, values: ArrayLike) -> None:
         arrays = layer.params if self.name in layer.params else layer.state
         arrays[self.name] = values
+
+
+# How many numbers the layers that are made now may still take for their weights; None for any.
+_left: ContextVar[int | None] = ContextVar("left", default=None)
+
+
+@contextlib.contextmanager
+def weights_to_be_loaded(most: int) -> Iterator[None]:
+    """Within it, weights are zeros for others to be copied into, and `most` numbers in all.
+
+    So a file that describes layers which are larger than itself is refused before they cost memory, and nothing is
+    drawn, or made orthogonal, in vain.
+    """
+    token = _left.set(most)
+    try:
+        yield
+    finally:
+        _left.reset(token)
+
+
+def zeros_to_be_loaded(shape: Shape, dtype: DTypeLike) -> Array | None:
+    """Return the array for a weight that will be loaded, or None where it is to be initialized."""
+    left = _left.get()
+    if left is None:
+        return None
+    size = math.prod(shape)
+    if size > left:
+        raise ValueError(f"its layers have more weights than it holds, one of them of the shape {tuple(shape)}")
+    _left.set(left - size)
+    return np.zeros(shape, dtype)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlite import config, labels
-from cnnlite.arguments import float_array, one_of
+from cnnlite.arguments import float_array, one_of, text
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Loss:
         dtype: DTypeLike | None = None,
     ) -> None:
         owner = type(self).__name__
-        self.name = owner if name is None else name
+        self.name = owner if name is None else text(name, "name", owner)
         reduction = "none" if reduction is None else reduction
         self.reduction = one_of(reduction, ("sum_over_batch_size", "sum", "none"), "reduction", owner)
         self.dtype = None if dtype is None else one_of(np.dtype(dtype).name, ("float32", "float64"), "dtype", owner)

@@ -99,7 +99,7 @@ class CategoricalCrossentropy(_Crossentropy):
     def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         log_p = log_softmax(y) if self.from_logits else np.log(_clip(_normalise(y)))
-        return -(t * log_p).sum(axis=-1)
+        return -_weighted_sum(t, log_p)
 
     def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
@@ -121,7 +121,7 @@ class CategoricalCrossentropy(_Crossentropy):
         with np.errstate(over="ignore", invalid="ignore"):
             t, y = self.prepare(y_true, y_pred)
             log_p, p = log_softmax_and_softmax(y)
-            value = self._reduce(-(t * log_p).sum(axis=-1), sample_weight)
+            value = self._reduce(-_weighted_sum(t, log_p), sample_weight)
             return value, self._scale(p * t.sum(axis=-1, keepdims=True) - t, y_pred, sample_weight)
 
     def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
@@ -180,13 +180,43 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
                 "Give the samples that are to be ignored a label of any class and sample_weight=0."
             )
 
+    # From logits, nothing is as large as the predictions but what is made of them: there may be a million classes.
+
+    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
+        if not self.from_logits or self.label_smoothing:
+            return super().forward(y_true, y_pred)
+        classes, y = self._classes(y_true, y_pred)
+        return -np.take_along_axis(log_softmax(y), classes, axis=-1)[..., 0]
+
+    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
+        if not self.from_logits or self.label_smoothing:
+            return super().gradient(y_true, y_pred)
+        classes, y = self._classes(y_true, y_pred)
+        return _less_one(softmax(y), classes)
+
+    def value_and_gradient(
+        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> tuple[float, Array]:
+        if type(self) is not SparseCategoricalCrossentropy or not self.from_logits or self.label_smoothing:
+            return super().value_and_gradient(y_true, y_pred, sample_weight)
+        self._require_reduction()
+        with np.errstate(over="ignore", invalid="ignore"):
+            classes, y = self._classes(y_true, y_pred)
+            log_p, p = log_softmax_and_softmax(y)
+            value = self._reduce(-np.take_along_axis(log_p, classes, axis=-1)[..., 0], sample_weight)
+            return value, self._scale(_less_one(p, classes), y_pred, sample_weight)
+
     def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
         """Return the smoothed one-hot labels t and the predictions, both (N, ..., classes)."""
-        y_pred = self.prepare_predictions(y_pred)
-        classes = labels.integer_labels(y_true, y_pred.shape, self.name).astype(np.intp).ravel()
+        classes, y_pred = self._classes(y_true, y_pred)
         t = np.zeros(y_pred.shape, y_pred.dtype)
-        t.reshape(-1, y_pred.shape[-1])[np.arange(len(classes)), classes] = 1
+        np.put_along_axis(t, classes, 1, axis=-1)
         return self._smooth(t), y_pred
+
+    def _classes(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
+        """Return the labels (N, ..., 1) and the predictions (N, ..., classes)."""
+        y_pred = self.prepare_predictions(y_pred)
+        return labels.integer_labels(y_true, y_pred.shape, self.name).astype(np.intp)[..., np.newaxis], y_pred
 
     def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError unless labels are whole numbers from 0 to classes - 1, one for each sample."""
@@ -235,7 +265,11 @@ class BinaryCrossentropy(_Crossentropy):
         if self.from_logits:
             # -log(sigmoid(y)) = max(-y, 0) + log(1 + exp(-|y|)), and with -y for -log(1 - sigmoid(y)): neither
             # overflows, nor is a small loss the difference of two large numbers.
-            return (t * np.maximum(-y, 0) + (1 - t) * np.maximum(y, 0) + softplus(-np.abs(y))).mean(axis=-1)
+            yes, no, rest = np.maximum(-y, 0), np.maximum(y, 0), softplus(-np.abs(y))
+            losses = (t * yes + (1 - t) * no + rest).mean(axis=-1)
+            if np.isnan(losses).any():
+                losses = (_times(t, yes) + _times(1 - t, no) + rest).mean(axis=-1)
+            return losses
         p = _clip(y)
         return -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean(axis=-1)
 
@@ -256,6 +290,23 @@ class BinaryCrossentropy(_Crossentropy):
     def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError unless labels have the shape of the predictions and values in [0, 1]."""
         labels.probability_labels(labels.same_shape(y_true, at_least_2d(output_shape), self.name), self.name)
+
+
+def _less_one(p: Array, classes: Array) -> Array:
+    """Return p, changed: less 1 at the classes."""
+    np.put_along_axis(p, classes, np.take_along_axis(p, classes, axis=-1) - 1, axis=-1)
+    return p
+
+
+def _weighted_sum(t: Array, log_p: Array) -> Array:
+    """Return the sum of t * log(p) over the classes, to which one with t = 0 adds 0 though its p may be 0."""
+    total = (t * log_p).sum(axis=-1)
+    return _times(t, log_p).sum(axis=-1) if np.isnan(total).any() else total
+
+
+def _times(t: Array, cost: Array) -> Array:
+    """Return t * cost, and 0 where that would be 0 times infinity."""
+    return np.where((t == 0) & np.isinf(cost), 0, t * cost).astype(cost.dtype, copy=False)
 
 
 def _normalise(y: Array) -> Array:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnlite import labels
-from cnnlite.arguments import one_of
+from cnnlite.arguments import one_of, text
+from cnnlite.forms import check_form
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class Metric:
     def __init__(self, dtype: DTypeLike | None = None, name: str | None = None) -> None:
         owner = type(self).__name__
         self.dtype = None if dtype is None else one_of(np.dtype(dtype).name, ("float32", "float64"), "dtype", owner)
-        self.name = owner if name is None else name
+        self.name = owner if name is None else text(name, "name", owner)
 
     def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError if these labels don't fit predictions of `output_shape` (None, ..., K).
@@ -62,11 +64,14 @@ class Metric:
         }
 
     def set_state(self, state: Config) -> None:
-        """Go on from what `get_state` returned."""
+        """Go on from what `get_state` returned; a ValueError if that is nothing that this metric can remember."""
+        check_form(state, {str: object}, f"the state of {self.name}")
         for name, value in state.items():
             mine = getattr(self, name, None)
             if isinstance(mine, Metric):
                 mine.set_state(value)
+            elif hasattr(type(self), name) or not _alike(value, mine):
+                raise ValueError(f"the state of {self.name} has another {name}: {value!r:.100}")
             else:
                 setattr(self, name, value)
 
@@ -83,6 +88,15 @@ class Metric:
     def from_config(cls, config: Config) -> Self:
         """Make a metric from what `get_config` returned."""
         return cls(**config)
+
+
+def _alike(value: Any, present: Any) -> bool:
+    """Return whether a value from a file can stand where `present` stands."""
+    if isinstance(present, np.ndarray):
+        return isinstance(value, np.ndarray) and (value.shape, value.dtype) == (present.shape, present.dtype)
+    if isinstance(present, numbers.Real) and not isinstance(present, bool):
+        return isinstance(value, numbers.Real) and not isinstance(value, bool)
+    return present is None or value is None or type(value) is type(present)
 
 
 class Average(Metric):
@@ -170,6 +184,8 @@ class MeanMetricWrapper(Average):
         dtype: DTypeLike | None = None,
         **kwargs: Any,
     ) -> None:
+        if not callable(fn):
+            raise TypeError(f"MeanMetricWrapper: fn must be a function of y_true and y_pred. Received: fn={fn!r}.")
         super().__init__(dtype, getattr(fn, "__name__", type(fn).__name__) if name is None else name)
         self.fn = fn
         self.arguments = kwargs
@@ -220,6 +236,9 @@ class ByForm(Metric):
 
     def set_state(self, state: Config) -> None:
         if state:
+            check_form(state, {"form": str, "sums": object}, f"the state of {self.name}")
+            if state["form"] not in ("binary", "sparse", "one-hot"):
+                raise ValueError(f"the state of {self.name} has another form: {state['form']:.100}")
             self._form = state["form"]
             self.metric = self.choose(self._form)
             self.metric.set_state(state["sums"])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnlite import schedules
-from cnnlite.arguments import number
+from cnnlite.arguments import integer, number, text
 from cnnlite.optimizers.clipping import clip_gradient
 from cnnlite.types import Array, Config, Shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from cnnlite.layers.base import Layer
     from cnnlite.parameters import FlatParameters
     from cnnlite.schedules import LearningRateSchedule
 
@@ -32,6 +35,8 @@ class Optimizer:
         clipnorm: the largest norm that the gradient of one weight (a kernel, a bias) may have.
         clipvalue: the largest size that one number of the gradient may have.
         global_clipnorm: the largest norm that the whole gradient may have. Only one of the three can be set.
+            Without any, gradients above 1e19 have squares that float32 can't hold: what divides by an average of
+            them makes no step, or NaN, as in Keras and PyTorch.
         name: what summaries and files call it.
 
     Attributes:
@@ -51,7 +56,7 @@ class Optimizer:
         name: str | None = None,
     ) -> None:
         owner = type(self).__name__
-        self.name = owner.lower() if name is None else name
+        self.name = owner.lower() if name is None else text(name, "name", owner)
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         if weight_decay is not None:
@@ -68,6 +73,8 @@ class Optimizer:
         self.iterations = 0
         self.slots: dict[str, np.ndarray] = {}
         self._built_for: tuple[Any, ...] | None = None
+        self._parameters: Any = None  # weak references: to them, and to the layers that they belong to
+        self._owners: list[Any] | None = None
         self._clipped: Array | None = None
 
     # What an optimizer defines.
@@ -100,7 +107,13 @@ class Optimizer:
     def current_learning_rate(self) -> float:
         """Return the learning rate of the next step, a float."""
         if isinstance(self._learning_rate, schedules.LearningRateSchedule):
-            return float(self._learning_rate(self.iterations))
+            rate = float(self._learning_rate(self.iterations))
+            if not 0 <= rate < math.inf:
+                raise ValueError(
+                    f"{type(self).__name__}: a schedule must return finite numbers of at least 0. Received: {rate} "
+                    f"from {type(self._learning_rate).__name__} at step {self.iterations}."
+                )
+            return rate
         return self._learning_rate
 
     def build(self, parameters: FlatParameters) -> None:
@@ -109,19 +122,42 @@ class Optimizer:
         Raises:
             ValueError: it was built for others.
         """
+        if self._parameters is not None and self._parameters() is parameters:
+            return
         layout = (list(parameters.names), [(place.start, place.stop) for place in parameters.slices],
                   parameters.vector.dtype)
-        if self._built_for == layout:
-            return
+        owners = parameters.owners
         if self._built_for is not None:
-            raise ValueError(
-                f"{type(self).__name__}: an optimizer belongs to the weights it was first used with, "
-                f"{_summary(self._built_for)}. Received: {_summary(layout)}. Compile the model with a new optimizer."
+            others = self._owners is not None and not (
+                len(owners) == len(self._owners) and all(mine() is owner for mine, owner in zip(self._owners, owners))
             )
+            if self._built_for != layout or others:
+                raise ValueError(
+                    f"{type(self).__name__}: an optimizer belongs to the weights it was first used with, "
+                    f"{_summary(self._built_for)}. Received: {'others, ' if others else ''}{_summary(layout)}. "
+                    "Compile the model with a new optimizer."
+                )
+        self._parameters, self._owners = weakref.ref(parameters), [weakref.ref(owner) for owner in owners]
+        if self._built_for is not None:
+            return
         vector = parameters.vector
         self.slots = {name: np.full_like(vector, value) for name, value in self.initial_slots().items()}
         self._clipped = np.empty_like(vector) if self._clipping else None
         self._built_for = layout
+
+    def takes(self, named_layers: list[tuple[str, Layer]]) -> bool:
+        """Return whether the weights of these layers are those that the optimizer belongs to, if it has any yet."""
+        if self._built_for is None:
+            return True
+        weights = [(f"{path}/{key}", layer, array.size) for path, layer in named_layers
+                   for key, array in layer.params.items()]
+        names, places, _ = self._built_for
+        owners = [layer for _, layer, _ in weights] if self._owners is None else [owner() for owner in self._owners]
+        return (
+            names == [name for name, _, _ in weights]
+            and [stop - start for start, stop in places] == [size for _, _, size in weights]
+            and all(mine is layer for mine, (_, layer, _) in zip(owners, weights))
+        )
 
     def step(self, parameters: FlatParameters) -> None:
         """Change `parameters.vector` by one step along `parameters.gradient`, where it is trainable."""
@@ -179,14 +215,20 @@ class Optimizer:
                 f"Received: {', '.join(state) or 'nothing'}, with {_forms(forms)}. "
                 "Use the optimizer with which it was saved, built for the same weights."
             )
+        iterations = integer(np.asarray(state["iterations"]).item(), "iterations", owner, minimum=0)
+        if iterations >= 2**63:
+            raise ValueError(f"{owner}: iterations must be less than 2**63. Received: iterations={iterations}.")
         learning_rate = self._learning_rate
         if "learning_rate" in state and not isinstance(learning_rate, schedules.LearningRateSchedule):
-            learning_rate = float(state["learning_rate"])
-        iterations = int(state["iterations"])
+            learning_rate = number(state["learning_rate"], "learning_rate", owner, minimum=0)
         self.learning_rate = learning_rate
         self.iterations = iterations
         for name, slot in slots.items():
             self.slots[name][...] = slot
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, or one from a pickle, belongs to the first weights of the same names and shapes that it gets.
+        return {**vars(self), "_parameters": None, "_owners": None}
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} learning_rate={self._learning_rate}, iterations={self.iterations}>"

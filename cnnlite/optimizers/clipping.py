@@ -37,10 +37,10 @@ def clip_gradient(
     with np.errstate(over="ignore", invalid="ignore"):
         if clipnorm is not None:
             for start, stop in _trainable_weights(parameters.slices, segments):
-                norm = math.sqrt(_sum_of_squares(gradient[start:stop], out[start:stop]))
+                norm = _norm(gradient[start:stop], out[start:stop])
                 _scale(gradient[start:stop], clipnorm / np.maximum(norm, clipnorm), out[start:stop])
         elif global_clipnorm is not None:
-            norm = math.sqrt(sum(_sum_of_squares(gradient[start:stop], out[start:stop]) for start, stop in segments))
+            norm = math.hypot(*(_norm(gradient[start:stop], out[start:stop]) for start, stop in segments))
             factor = global_clipnorm / np.maximum(norm, global_clipnorm) if math.isfinite(norm) else math.nan
             for start, stop in segments:
                 _scale(gradient[start:stop], factor, out[start:stop])
@@ -51,9 +51,14 @@ def _trainable_weights(slices: list[slice], segments: list[tuple[int, int]]) -> 
     return [(a, b) for a, b in weights if any(start <= a and b <= stop for start, stop in segments)]
 
 
-def _sum_of_squares(g: Array, scratch: Array) -> float:
+def _norm(g: Array, scratch: Array) -> float:
     # np.dot would be shorter, but hands long vectors to the threads of BLAS, whose number changes the bits.
-    return float(np.multiply(g, g, out=scratch).sum())
+    norm = math.sqrt(np.multiply(g, g, out=scratch).sum())
+    largest = float(np.abs(g).max()) if norm == math.inf else 0.0
+    if 0 < largest < math.inf:  # only the squares were too large
+        np.divide(g, g.dtype.type(largest), out=scratch)
+        norm = largest * math.sqrt(np.multiply(scratch, scratch, out=scratch).sum(dtype=np.float64))
+    return norm
 
 
 def _scale(g: Array, factor: float, out: Array) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import io
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from importlib import resources
 from pathlib import Path
@@ -305,5 +306,74 @@ def test_an_npz_whose_directory_claims_a_huge_array_is_refused_before_memory_is_
             archive.writestr(f"{key}.npy", header + bytes(12))
     real, claimed = struct.pack("<I", len(header) + 12), struct.pack("<I", len(header) + size)
     (tmp_path / "own.npz").write_bytes(buffer.getvalue().replace(real, claimed))
-    with pytest.raises(ValueError, match=r"own\.npz .* x_train\.npy claims \d+ bytes, more than a file of this size"):
+    with pytest.raises(ValueError, match=r"own\.npz .* its arrays claim \d+ bytes, more than a file of this size"):
         mnist.load_data(tmp_path / "own.npz")
+
+
+def test_arrays_that_grow_a_thousandfold_are_refused_before_memory_is_asked_for(tmp_path):
+    # 300 MB of zeros: 300 kB in a gzip file or an archive.
+    size = 300 * 2**20
+    shape = (size // 400, 20, 20)
+    write_idx(tmp_path)
+    (tmp_path / "train-images-idx3-ubyte").unlink()
+    with gzip.open(tmp_path / "train-images-idx3-ubyte.gz", "wb", compresslevel=1) as file:
+        file.write(struct.pack(">BBBB3I", 0, 0, 8, 3, *shape))
+        for _ in range(300):
+            file.write(bytes(2**20))
+    with zipfile.ZipFile(tmp_path / "own.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for key, array in small().items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                if key == "x_train":
+                    member.write(npy_with_header(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}}}"))
+                    for _ in range(300):
+                        member.write(bytes(2**20))
+                else:
+                    np.lib.format.write_array(member, array)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"ubyte\.gz is damaged .* more than a file of this size"):
+            mnist.load_data(tmp_path)
+        with pytest.raises(ValueError, match=r"own\.npz is damaged .* its arrays claim \d+ bytes, more than a file"):
+            mnist.load_data(tmp_path / "own.npz")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_header_within_an_npz_that_claims_to_be_huge_is_not_read_to_its_end(tmp_path):
+    header = b"\x93NUMPY\x02\x00" + struct.pack("<I", 2**27) + b" " * 2**27
+    with zipfile.ZipFile(tmp_path / "own.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for key in mnist.KEYS:
+            archive.writestr(f"{key}.npy", header if key == "x_train" else b"")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"own\.npz is damaged"):
+            mnist.load_data(tmp_path / "own.npz")
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_an_array_that_is_there_twice_is_refused(tmp_path):
+    write_npz(tmp_path / "own.npz")
+    with zipfile.ZipFile(tmp_path / "own.npz", "a") as archive:
+        archive.writestr("y_test.npy", archive.read("y_train.npy"))
+    with pytest.raises(ValueError, match=r"own\.npz .* holds y_test more than once"):
+        mnist.load_data(tmp_path / "own.npz")
+
+
+def test_a_path_within_an_archive_leads_nowhere(tmp_path):
+    folder = tmp_path / "inner"
+    folder.mkdir()
+    write_npz(folder / "own.npz")
+    with zipfile.ZipFile(folder / "own.npz", "a") as archive:
+        for name in ("../x_train.npy", "/tmp/../x_train.npy", "C:\\x_train.npy", "../outside"):
+            archive.writestr(name, b"outside")
+    assert_small(mnist.load_data(folder / "own.npz"))
+    assert [file.name for file in tmp_path.rglob("*") if file.is_file()] == ["own.npz"]
+
+
+def test_what_is_no_path_is_a_type_error():
+    with pytest.raises(TypeError, match=r"load_data: path must be a text or a path. Received: path=3"):
+        mnist.load_data(3)

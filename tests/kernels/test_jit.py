@@ -72,6 +72,15 @@ def test_a_kernel_is_compiled_once_and_again_when_a_helper_in_another_file_has_c
     assert run(CALL, folder, **cache) == ["6.0", "0"]
 
 
+@compiled_kernels_needed
+def test_what_compiled_code_calls_python_may_call_as_well(folder):
+    # What is compiled for compiled code alone has nothing that Python could call, and lies in the same folder.
+    program = CALL + "from rooms.helper import helper; print(helper(1.0))"
+    cache = {"NUMBA_CACHE_DIR": str(folder / "cache")}
+    assert run(program, folder, **cache) == ["4.0", "0", "2.0"]
+    assert run(program, folder, **cache) == ["4.0", "1", "2.0"]
+
+
 def test_the_fingerprint_is_the_same_in_every_process(folder):
     # The texts of a set come in another order with another seed of the hashes.
     program = "from rooms._jit import _FINGERPRINT; print(_FINGERPRINT)"

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnlite import check_gradients, layers
+from cnnlite import check_gradients, initializers, layers
 from cnnlite.kernels.winograd import suits
 from cnnlite.layers import Conv2D
 
@@ -201,3 +201,20 @@ def test_the_size_of_the_image_may_be_unknown():
     layer.build((None, None, None, 3))
     assert layer.output_shape == (None, None, None, 2)
     assert layer(np.ones((1, 5, 6, 3))).shape == (1, 3, 3, 2)
+
+
+@pytest.mark.parametrize("make", [
+    lambda **arguments: layers.Conv2D(3, 3, kernel_initializer=initializers.GlorotUniform(1), **arguments),
+    lambda **arguments: layers.DepthwiseConv2D(3, depthwise_initializer=initializers.GlorotUniform(1), **arguments),
+])
+@pytest.mark.parametrize("arguments", [{"dilation_rate": (6, 7)}, {"strides": (6, 7)}])
+def test_taps_and_windows_as_far_apart_as_can_be_are_as_those_one_image_apart(make, arguments):
+    # In 64 bits a larger distance, times a kernel's size, is a negative one: kernels read what lay before the image.
+    ((name, _),) = arguments.items()
+    x = np.random.default_rng(0).normal(size=(2, 6, 7, 4)).astype(np.float32)
+    near, far = (make(padding="same", **{name: value}) for value in (arguments[name], 2**31 - 1))
+    y, y_far = (layer(x, training=True) for layer in (near, far))
+    np.testing.assert_array_equal(y, y_far)
+    np.testing.assert_array_equal(near.backward(np.ones_like(y)), far.backward(np.ones_like(y)))
+    with pytest.raises(ValueError, match=r"must be less than 2\*\*31"):
+        make(padding="same", **{name: 2**31})

@@ -271,3 +271,14 @@ def test_the_default_layout_is_that_of_the_config():
 ])
 def test_keras_spellings_are_the_same_class(name, Layer):
     assert getattr(layers, name) is Layer
+
+
+@pytest.mark.parametrize("strides", [1, None])
+def test_a_window_of_any_size_is_as_one_of_three_images(strides):
+    # Its pixels are numbered in 32 bits, which 2**31 by 2**31 of them are too many for.
+    x = np.random.default_rng(0).normal(size=(2, 6, 7, 4)).astype(np.float32)
+    layer_of = {size: MaxPool(size, strides=strides, padding="same") for size in (25, 2**31 - 1)}
+    near, far = ((layer(x, training=True), layer.backward(np.ones_like(layer(x, training=True))))
+                 for layer in layer_of.values())
+    np.testing.assert_array_equal(near[0], far[0])
+    np.testing.assert_array_equal(near[1], far[1])

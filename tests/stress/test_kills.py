@@ -11,9 +11,8 @@ from tests.stress.report import count
 pytestmark = [pytest.mark.stress, pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")]
 
 
-@pytest.mark.parametrize(("save_freq", "epochs"), [("epoch", 42), (1, 42), (4, 42)])
+@pytest.mark.parametrize(("save_freq", "epochs"), [("epoch", 26), (1, 34), (4, 32)])
 def test_a_training_process_that_is_killed_at_least_20_times_ends_with_the_same_bits(tmp_path, save_freq, epochs):
-    assert kills.STEPS * epochs / kills.MOST_STEPS > 20
     expected = kills.undisturbed(tmp_path / "undisturbed", save_freq, epochs)
     result, times, writing = kills.killed(tmp_path / "killed", save_freq, epochs, random.Random(str(save_freq)))
     assert times >= 20

@@ -1,0 +1,200 @@
+"""Where the first NaN or infinity of a training step comes from: which layer made it out of finite numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cnnlite import fusion
+from cnnlite.types import Array, ArrayLike
+
+if TYPE_CHECKING:
+    from cnnlite.layers.base import Layer
+
+
+@dataclass(frozen=True)
+class NonFinite:
+    """The first array with a NaN or an infinity in it; `str` of it is a sentence.
+
+    Attributes:
+        kind: "input", "target", "weight", "output", "loss", "penalty" or "gradient".
+        layer: the path of the layer ("block/conv2d"); None for an input, a target and the loss.
+        name: the weight that it is, or that the gradient or the penalty belongs to ("kernel"); None where it is none.
+        value: the first such number: nan, inf or -inf.
+        index: where it stands in its array.
+        count: how many such numbers the array has.
+        size: how many numbers it has.
+    """
+
+    kind: str
+    layer: str | None
+    name: str | None
+    value: float
+    index: tuple[int, ...]
+    count: int
+    size: int
+
+    def __str__(self) -> str:
+        weight = f"{self.layer}/{self.name}"
+        gradient = f"the gradient by the weight {weight}" if self.name else f"the gradient that {self.layer} returned"
+        what = {
+            "input": "the input x",
+            "target": "the targets y",
+            "weight": f"the weight {weight}",
+            "output": f"the output of {self.layer}",
+            "loss": "the loss",
+            "penalty": f"the penalty on {weight}",
+            "gradient": gradient if self.layer else "the gradient of the loss by the outputs",
+        }[self.kind]
+        if not self.index:
+            return f"{what} is {self.value}"
+        return f"{what} is {self.value} at [{', '.join(map(str, self.index))}], {self.count} of {self.size} not finite"
+
+
+def find_nonfinite(
+    model: Any, x: ArrayLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
+) -> NonFinite | None:
+    """Return the first NaN or infinity that a batch leads to in a model, or None if there is none.
+
+    It goes the way of the numbers: up the layers, each with its weights before its output, to the loss, and with
+    the gradients down again. So what it names is where the trouble starts: all before that was finite. The model is
+    left as it was, with its gradients, moving averages and random states.
+
+    Args:
+        model: a `Sequential`.
+        x: a batch of samples.
+        y: their targets, to make the pass of a training step, with the loss that the model is compiled with and
+            the gradients; without them it is the pass of `predict`.
+        sample_weight: the weights of the samples in the loss.
+
+    Raises:
+        ValueError: the model is not built or compiled, or x or y do not fit it.
+
+    Example:
+
+    >>> import numpy as np
+    >>> import cnnlite
+    >>> model = cnnlite.Sequential([
+    ...     cnnlite.Input((2,)), cnnlite.layers.Dense(3, name="first"), cnnlite.layers.Dense(1, name="second")])
+    >>> model.get_layer("second").bias = [np.nan]
+    >>> print(cnnlite.utils.find_nonfinite(model, np.ones((4, 2))))
+    the weight second/bias is nan at [0], 1 of 1 not finite
+    """
+    training = y is not None
+    if training:
+        model._require_loss("find_nonfinite")
+    with np.errstate(all="ignore"):
+        batch = model.prepare(x)
+        for kind, array in (("input", batch), ("target", np.asarray(0 if y is None else y))):
+            if array.dtype.kind == "f" and not is_finite(array):
+                return _first(array, kind)
+        with left_as_it_was(model), fusion.disabled():
+            return _pass(model, batch, y, sample_weight, training)
+
+
+def _pass(model: Any, x: Array, y: Any, sample_weight: Any, training: bool) -> NonFinite | None:
+    leaves = _leaves(model)
+    loss: Any = None
+    from_logits = False
+    if training:
+        loss, from_logits = model._fused_loss()
+    for i, (path, layer) in enumerate(leaves):
+        # In training the moving averages of a BatchNorm take no part.
+        arrays = layer._params if training and layer.trainable else {**layer._params, **layer._state}
+        for name, array in arrays.items():
+            if not is_finite(array):
+                return _first(array, "weight", path, name)
+        is_top = i == len(leaves) - 1
+        x = layer.preactivation(x, training) if from_logits and is_top else layer.forward(x, training)
+        if not is_finite(x):
+            return _first(x, "output", path)
+    if not training:
+        return None
+    value, dy = loss.value_and_gradient(y, x, sample_weight)
+    if not np.isfinite(value):
+        return _first(np.asarray(value), "loss")
+    for path, layer in leaves:
+        for name, penalty in layer.regularizers.items() if layer.trainable else ():
+            arrays = np.asarray(penalty(layer.params[name])), penalty.gradient(layer.params[name])
+            if not all(map(is_finite, arrays)):
+                return _first(arrays[0], "penalty", path, name)
+    if not is_finite(dy):
+        return _first(dy, "gradient")
+    learning = [i for i, (_, layer) in enumerate(leaves)
+                if any(part.trainable and part._params for part in layer.walk())]
+    lowest = min(learning, default=len(leaves))
+    for i in range(len(leaves) - 1, lowest - 1, -1):
+        path, layer = leaves[i]
+        if from_logits and i == len(leaves) - 1:
+            dy = layer.backward_preactivation(dy)
+        elif i == lowest:
+            layer.backward_weights(dy)
+        else:
+            dy = layer.backward(dy)
+        for name, gradient in layer._grads.items() if layer.trainable else ():
+            if not is_finite(gradient):
+                return _first(gradient, "gradient", path, name)
+        if i > lowest and not is_finite(dy):
+            return _first(dy, "gradient", path)
+    return None
+
+
+def _leaves(layer: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Return [(path, layer), ...] of the layers that run one after the other, those of models inside among them."""
+    found: list[tuple[str, Any]] = []
+    for name, inner in layer.named_inner_layers():
+        runs_its_layers = hasattr(inner, "forward_logits") and type(inner).forward is type(layer).forward
+        found += _leaves(inner, f"{path}{name}/") if runs_its_layers else [(path + name, inner)]
+    return found
+
+
+def is_finite(array: Array) -> bool:
+    """Return whether all numbers of an array are finite."""
+    with np.errstate(all="ignore"):  # a sum of large numbers may be infinite: only then is each looked at
+        return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
+
+
+def _first(array: Array, kind: str, layer: str | None = None, name: str | None = None) -> NonFinite:
+    bad = ~np.isfinite(array)
+    index = tuple(int(i) for i in np.unravel_index(int(np.argmax(bad)), array.shape)) if array.ndim else ()
+    return NonFinite(kind, layer, name, float(array[index]), index, int(bad.sum()), array.size)
+
+
+# What a pass changes in a model besides its weights.
+
+
+@contextlib.contextmanager
+def left_as_it_was(model: Layer) -> Iterator[None]:
+    """Put back what passes change: gradients, moving averages, random states, what is kept for backward."""
+    kept = passing_state(model)
+    gradients = [(array, array.copy()) for layer in model.walk() for array in layer._grads.values()]
+    memories = [(layer, layer._memory) for layer in model.walk()]
+    try:
+        yield
+    finally:
+        put_back(kept)
+        for array, values in gradients:
+            array[...] = values
+        for layer, memory in memories:
+            layer._memory = memory
+
+
+def passing_state(model: Layer) -> list[Any]:
+    """Return what forward passes in training change, the moving averages and the random states, for `put_back`."""
+    return [
+        (layer, {name: array.copy() for name, array in layer._state.items()},
+         layer.random.state if hasattr(layer, "random") else None)
+        for layer in model.walk() if layer._state or hasattr(layer, "random")
+    ]
+
+
+def put_back(kept: list[Any]) -> None:
+    for layer, state, random_state in kept:
+        for name, array in state.items():
+            layer._state[name][...] = array
+        if random_state is not None:
+            layer.random.state = random_state

@@ -1,0 +1,124 @@
+"""Read safetensors files that nobody vouches for: every size is checked before memory is asked for.
+
+    8 bytes    n, the length of the header, lowest byte first
+    n bytes    JSON: {"__metadata__": {name: text}, name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
+    the rest   the arrays, one after the other, without gaps
+
+Every function raises a ValueError that says what is wrong with the file.
+"""
+
+import json
+import math
+import os
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+
+from cnnlite.types import Array
+
+# JSON takes up to fifty times as much memory as a text. The largest model of a thousand layers needs a megabyte.
+LARGEST_HEADER = 2**24
+DTYPES = {
+    "F16": "<f2", "F32": "<f4", "F64": "<f8", "BOOL": "?",
+    "I8": "<i1", "I16": "<i2", "I32": "<i4", "I64": "<i8", "U8": "<u1", "U16": "<u2", "U32": "<u4", "U64": "<u8",
+}
+
+
+class Place(NamedTuple):
+    """Where in a file an array lies."""
+
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, object], int]:
+    """Return the metadata, what the header says of each array, and where the first of them lies."""
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > size - 8:
+        raise ValueError(f"its header claims {length} bytes, and the file has {size}")
+    if length > LARGEST_HEADER:
+        raise ValueError(f"its header claims {length} bytes, and {LARGEST_HEADER} is the most")
+    header = parse_json(file.read(length).decode())
+    if not isinstance(header, dict):
+        raise ValueError("its header is not a table")
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("its metadata are not texts")
+    return metadata, header, 8 + length
+
+
+def read_tensors(file: BinaryIO, table: dict[str, object], start: int) -> dict[str, Array]:
+    """Return the arrays that the header describes as new arrays, after a check that they fill the file exactly."""
+    places = {name: _place(name, entry) for name, entry in table.items()}
+    filled = 0
+    for name, place in sorted(places.items(), key=lambda item: item[1]):
+        if place.start != filled:
+            raise ValueError(f"{shown(name)} lies at byte {place.start} of the arrays, where {filled} is expected")
+        filled = place.stop
+    size = os.fstat(file.fileno()).st_size - start
+    if filled != size:
+        raise ValueError(f"its arrays claim {filled} bytes, and the file holds {size}")
+    return {name: _read_array(file, start, name, place) for name, place in places.items()}
+
+
+def _place(name, entry):
+    if not name.isascii():
+        name.encode()  # half a character, which JSON can spell, is a ValueError
+    try:
+        (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"{shown(name)} has no dtype, shape and data_offsets") from None
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ValueError(f"{shown(name)} has the dtype {shown(dtype)}, which cnnlite does not read")
+    if not isinstance(shape, list) or not all(type(item) is int and 0 <= item < 2**63 for item in (*shape, begin, end)):
+        raise ValueError(f"{shown(name)} has a shape or data_offsets that are not sizes")
+    if end - begin != math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize:
+        raise ValueError(f"{shown(name)} has {end - begin} bytes, which is not what {dtype} {shown(shape)} takes")
+    return Place(begin, end, tuple(shape), DTYPES[dtype])
+
+
+def _read_array(file, start, name, place):
+    try:
+        array = np.empty(place.shape, place.dtype)
+    except MemoryError:
+        size = place.stop - place.start
+        raise ValueError(f"{shown(name)} takes {size} bytes of memory, more than there is") from None
+    file.seek(start + place.start)
+    memory, filled = bytes_of(array), 0
+    while filled < len(memory):
+        count = file.readinto(memory[filled:])
+        if not count:
+            raise ValueError(f"it ends within {shown(name)}")
+        filled += count
+    return array
+
+
+def bytes_of(array: Array) -> memoryview:
+    """Return the bytes of a C-contiguous array, without a copy."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+def parse_json(text: str) -> object:
+    """Return what a text in JSON stands for; a ValueError if it is none, or has a key twice or is nested deeply."""
+
+    def table(pairs):
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            raise ValueError("a key stands twice in a table")
+        return made
+
+    try:
+        return json.loads(text, object_pairs_hook=table)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def shown(thing: object) -> str:
+    """Return something from a file as a message can show it: short, and without characters that move a cursor."""
+    text = thing if isinstance(thing, str) else repr(thing)
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 200 else f"{text[:200]}..."
