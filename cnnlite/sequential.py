@@ -375,7 +375,7 @@ def _build(layer: Layer, shape: Shape) -> None:
 
 
 @contextlib.contextmanager
-def _built_or_left(layers: list[Layer]) -> Iterator[None]:
+def _built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
     """Leave the layers as unbuilt as they were if building them fails half-way."""
     unbuilt = [inner for layer in layers for inner in layer.walk() if not inner.built]
     try:

@@ -2,6 +2,8 @@
 
 from tests.stress import report
 
+collect_ignore = ["fuzz/worker.py"]  # it needs Atheris, and is run, not imported
+
 
 def pytest_terminal_summary(terminalreporter):
     failed = sum(len(terminalreporter.stats.get(outcome, [])) for outcome in ("failed", "error"))
