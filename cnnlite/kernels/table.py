@@ -10,8 +10,6 @@ A call of a kernel that is not compiled does nothing but note its number in the 
 that can be done again: it writes its results anew, and changes nothing that it reads.
 """
 
-import threading
-
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -19,6 +17,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cnnlite.kernels.threads import function_at, hash_constant, place_of, type_hash
+from cnnlite.locks import new_lock
 
 # The same in every process, because they are in the compiled code that is kept on disk.
 (
@@ -41,7 +40,7 @@ class Table:
     def __init__(self, kernels):
         """kernels: by their numbers, pairs of a function and the numba types of its arguments."""
         self._kernels = kernels
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._compiled = 0  # a bit for each kernel
         self._words = np.zeros(1 + 2 * len(kernels), np.int64)
         self._words[2::2] = [type_hash(argument_types) for _, argument_types in kernels]
