@@ -132,43 +132,36 @@ def max_pool_image(x, affine, relu, window, y, argmax):
     affine is (3, C): the values are (x - affine[0]) * affine[1] + affine[2]; or (0, C). With `relu`, what is not above
     0 in y becomes 0.
     """
-    for i in range(len(y)):
-        _max_pool_row(x, i, affine, relu, window, y[i], argmax[i])
-
-
-@kernel
-def _max_pool_row(x, i, affine, relu, window, y, argmax):
-    """Fill row i of the output, y and argmax (OW, C)."""
     height, width, channels = x.shape
-    if argmax.itemsize == 1 and inside(height, width, i, window, y.shape[0]):
-        place = x.ctypes.data + x.itemsize * channels * (
-            (i * window.stride_h - window.top) * width - window.left)
-        maps = len(affine) > 0
-        row = affine.shape[1] * affine.itemsize
-        # Without a map the three addresses are read from nevertheless, so they must be those of something.
-        mean = affine.ctypes.data if maps else place
-        row = row if maps else 0
-        max_pool_windows(x[0, 0, 0], place, width * channels, window.stride_w * channels, maps,
-                         mean, mean + row, mean + 2 * row, relu, window.height, window.width, y.shape[0], channels,
-                         y.ctypes.data, argmax.ctypes.data)
-        return
-    top = i * window.stride_h - window.top
-    first_row, last_row = max(top, 0), min(top + window.height, height)
-    for j in range(y.shape[0]):
-        left = j * window.stride_w - window.left
-        first_column, last_column = max(left, 0), min(left + window.width, width)
-        for c in range(channels):
-            best, where = x.dtype.type(0), -1
-            for row in range(first_row, last_row):
-                for column in range(first_column, last_column):
-                    value = x[row, column, c]
-                    if len(affine):
-                        value = (value - affine[0, c]) * affine[1, c] + affine[2, c]
-                    # Larger, or the first NaN: both comparisons are false for a NaN.
-                    if where < 0 or (not value <= best and best == best):
-                        best, where = value, (row - top) * window.width + column - left
-            y[j, c] = 0 if relu and best <= 0 else best
-            argmax[j, c] = where
+    maps, columns = len(affine) > 0, y.shape[1]
+    for i in range(len(y)):
+        top = i * window.stride_h - window.top
+        if argmax.itemsize == 1 and inside(height, width, i, window, columns):
+            place = x.ctypes.data + x.itemsize * channels * (top * width - window.left)
+            row = affine.shape[1] * affine.itemsize
+            # Without a map the three addresses are read from nevertheless, so they must be those of something.
+            mean = affine.ctypes.data if maps else place
+            row = row if maps else 0
+            max_pool_windows(x[0, 0, 0], place, width * channels, window.stride_w * channels, maps,
+                             mean, mean + row, mean + 2 * row, relu, window.height, window.width, columns, channels,
+                             y[i].ctypes.data, argmax[i].ctypes.data)
+            continue
+        first_row, last_row = max(top, 0), min(top + window.height, height)
+        for j in range(columns):
+            left = j * window.stride_w - window.left
+            first_column, last_column = max(left, 0), min(left + window.width, width)
+            for c in range(channels):
+                best, where = x.dtype.type(0), -1
+                for row in range(first_row, last_row):
+                    for column in range(first_column, last_column):
+                        value = x[row, column, c]
+                        if maps:
+                            value = (value - affine[0, c]) * affine[1, c] + affine[2, c]
+                        # Larger, or the first NaN: both comparisons are false for a NaN.
+                        if where < 0 or (not value <= best and best == best):
+                            best, where = value, (row - top) * window.width + column - left
+                y[i, j, c] = 0 if relu and best <= 0 else best
+                argmax[i, j, c] = where
 
 
 @kernel
