@@ -19,7 +19,7 @@ import numba
 import numpy as np
 
 from cnnlite.callbacks import LambdaCallback
-from tests.programs import cannot_run, require_layer
+from tests.programs import CANNOT_RUN, cannot_run, require_layer
 from tests.stress import work
 
 WORKERS = 2
@@ -39,10 +39,15 @@ def forked(function):
         try:
             signal.alarm(PATIENCE)  # or it would outlive a test that gives up
             code = 0 if function() else 2
+        except SystemExit as error:
+            code = error.code
         finally:
             sys.stderr.flush()
             os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == CANNOT_RUN:
+        sys.exit(code)  # the child has said why
+    assert code == 0
 
 
 def by_fork(rounds):
@@ -63,8 +68,17 @@ def fork_first(rounds):
     """Fork before anything is computed: the child has a pool of its own."""
     for _ in range(rounds):
         shares = work.Shares()
-        forked(lambda shares=shares: bool(task(1)) and shares.shared > 0 and shares.alone == 0)
+        forked(lambda shares=shares: first_task() and shares.shared > 0 and shares.alone == 0)
     return rounds
+
+
+def first_task():
+    """Compute, which loads the layer, so not before; return True."""
+    try:
+        return bool(task(1))
+    except ValueError:
+        require_layer()
+        raise
 
 
 def fork_from_a_thread(rounds):
