@@ -148,7 +148,7 @@ def test_a_run_that_crashed_at_any_moment_ends_with_the_same_bits(tmp_path, save
         assert not folder.exists()
 
 
-@pytest.mark.parametrize(("save_freq", "life"), [("epoch", 6), (2, 6), (1, 2)])
+@pytest.mark.parametrize(("save_freq", "life"), [("epoch", 6), (2, 5), (1, 2)])
 @pytest.mark.parametrize("steps", [None, 4])
 def test_a_run_that_crashes_again_and_again_gets_there(tmp_path, save_freq, life, steps):
     arguments = {"steps_per_epoch": steps}
@@ -157,7 +157,7 @@ def test_a_run_that_crashes_again_and_again_gets_there(tmp_path, save_freq, life
     while (result := run(tmp_path / "backup", save_freq, [CrashAt("on_train_batch_begin", life)], **arguments)) is None:
         crashes += 1
         assert crashes < 30
-    assert crashes >= 3
+    assert crashes >= 4
     assert result == expected
 
 

@@ -83,4 +83,4 @@ def test_an_interrupt_at_a_random_moment_leaves_the_model_at_the_end_of_a_step()
     steps, seconds = interrupts.trajectory()
     generator = random.Random(0)
     reached = [interrupts.interrupted(steps, generator.uniform(1e-5, seconds)) for _ in range(100)]
-    assert len(set(reached) - {None}) > 2  # else the moments were all the same, as they are on a machine that is stuck
+    assert len(set(reached) - {None}) > 5  # else the moments were all the same

@@ -188,12 +188,19 @@ def _winograd_weights_task(kernel, transform, factors, pieces, out, unit):
                 target[j] = 0
     # The rows lie side by side, before and after: to the transform they are the channels of one pixel.
     numbers, matrix = (last - first) * width, reduced * width
-    call_transform(transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
-                   out.ctypes.data + (panel * matrix + first * width) * kernel.itemsize, panels * matrix, 0)
+    _transform_rows(transform, taps, part, out, panel * matrix + first * width, panels * matrix)
     for point in range(len(factors)):
         target = out[point, panel, first:last].reshape(-1)
         for i in range(numbers):
             target[i] *= factors[point]
+
+
+@compiled
+def _transform_rows(transform, taps, part, out, place, distance):
+    # A function, because an array is freed after its last use, whoever has its address: as an argument it outlasts this.
+    numbers = part.shape[1] * part.shape[2]
+    call_transform(transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
+                   out.ctypes.data + place * out.itemsize, distance, 0)
 
 
 @compiled
