@@ -8,6 +8,7 @@ NUMBA_DISABLE_JIT=1: the micro-kernel is LLVM's language, which only a compiler 
 import os
 
 import numba
+import numpy as np
 
 from cnnlite.kernels.activations import (
     clipped_relu,
@@ -119,4 +120,5 @@ COMPILED = os.environ.get("CNNLITE_KERNELS") != "reference" and not numba.config
 if not COMPILED:
     from cnnlite import reference
 
-    globals().update({name: getattr(reference, name) for name in __all__})
+    # Compiled kernels compute with infinities and NaN without a word from NumPy; so do the definitions in their place.
+    globals().update({name: np.errstate(all="ignore")(getattr(reference, name)) for name in __all__})

@@ -201,12 +201,13 @@ def max_pool_backward_image(dy, y, argmax, relu, window, dx):
 @kernel
 def _clear_outside(rows, columns, window, dx):
     """Write 0 to the pixels that are in none of the windows, which don't overlap and lie wholly in the image."""
-    width = dx.shape[1]
+    height, width, _ = dx.shape
     gaps = window.stride_h > window.height or window.stride_w > window.width or window.top < 0 or window.left < 0
     if gaps:
         dx[:] = 0
         return
-    bottom, right = rows * window.stride_h, columns * window.stride_w
+    # The last rows of windows may yet reach into padding: then all is done anew, but not outside the image.
+    bottom, right = min(rows * window.stride_h, height), columns * window.stride_w
     dx[bottom:] = 0
     if right < width:
         for row in range(bottom):

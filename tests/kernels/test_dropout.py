@@ -63,6 +63,7 @@ def test_any_number_of_threads_gives_the_same_mask():
     assert len(results) == 1
 
 
+@compiled_kernels_needed
 def test_what_is_not_contiguous_or_not_real_is_refused():
     with pytest.raises(ValueError, match="dropout_mask: out must be C-contiguous"):
         kernels.dropout_mask((0, 0), 0.5, np.empty((4, 4)).T[:2])

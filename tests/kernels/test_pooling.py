@@ -68,6 +68,26 @@ def test_the_gradients_of_both_are_the_reference(case):
     np.testing.assert_allclose(dx, reference.average_pool_backward(dy, x.shape, *window), rtol=1e-5, atol=1e-6)
 
 
+@settings(max_examples=100, deadline=None)
+@given(poolings())
+def test_the_gradients_of_both_are_written_to_no_place_but_theirs(case):
+    x, *window = case
+    y, argmax = kernels.max_pool(x, *window)
+    behind = np.full((len(x) + 2, *x.shape[1:]), 7, x.dtype)
+    kernels.max_pool_backward(np.ones_like(y), argmax, x.shape, *window, out=behind[1:-1])
+    kernels.average_pool_backward(np.ones_like(y), x.shape, *window, out=behind[1:-1])
+    assert (behind[0] == 7).all()
+    assert (behind[-1] == 7).all()
+
+
+def test_rows_of_windows_that_end_in_padding_below_leave_what_lies_behind_the_image_alone():
+    shape, window = (1, 5, 5, 3), ((2, 2), (2, 2), ((0, 1), (0, 0)))
+    y, argmax = kernels.max_pool(np.zeros(shape, "f4"), *window)
+    behind = np.full((2, *shape[1:]), 7, "f4")
+    kernels.max_pool_backward(np.ones_like(y), argmax, shape, *window, out=behind[:1])
+    assert (behind[1] == 7).all()
+
+
 def test_a_window_of_more_than_256_pixels_is_numbered_beyond_a_byte():
     x = np.zeros((1, 20, 20, 2), "float32")
     x[0, 19, 18, 0] = 1
