@@ -140,7 +140,6 @@ import os, signal, sys
 import numpy as np
 from cnnlite import kernels
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a process of the background is born deaf to it
 sent = []
 
 def watch(frame, event, argument):
