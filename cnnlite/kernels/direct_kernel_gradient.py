@@ -81,7 +81,7 @@ def add_turned(kernels, x, dy, window, sums):
             image = buffer[:numbers].reshape(height, width, c)
             call(kernels, COPY_WINDOW, (x[i], 0, -window.top, window.left, image))
             source = buffer.ctypes.data
-        elif i == len(x) - 1:
+        elif (len(x) - 1 - i) * numbers < 2 * lanes:
             given = x[i].reshape(-1)
             for j in range(numbers):
                 buffer[j] = given[j]
@@ -111,8 +111,8 @@ def add_images(kernels, x, dy, window, groups, pixels, sums):
     row_pixels = (ow + pixels - 1) // pixels
     row = row_pixels * pixels * filters
     columns = filters // groups if pixels == 1 else pixels * filters
-    # Only whole vectors of dy are read. Where the last one of an image would stick out, a copy is read instead.
-    # For all but the last image, the next one follows.
+    # Only whole vectors of dy are read. Where the last one of an image would stick out of all images, a copy is read
+    # instead: of the last image, or of the last few if they are smaller than a vector.
     fills = row != ow * filters
     copies = fills or columns % lanes != 0
     gradient = np.zeros(oh * row + 2 * lanes if copies else 0, dy.dtype)
@@ -129,7 +129,7 @@ def add_images(kernels, x, dy, window, groups, pixels, sums):
             call(kernels, COPY_WINDOW, (x[i], 0, -window.top, window.left, image))
             image[:, width:] = 0
             source = image.ctypes.data
-        if fills or (copies and i == len(x) - 1):
+        if fills or (copies and (len(x) - 1 - i) * oh * ow * filters < 2 * lanes):
             given = dy[i].reshape(-1)
             for y in range(oh):
                 for j in range(ow * filters):

@@ -99,6 +99,9 @@ def direct():
             (2, (9, 11), (2, 3), 6, 32, 2, ONE, 2, (2, 3)),
             (17, (3, 3), (3, 3), 13, 15, 1, ONE, 0, ONE),
             (1, (40, 41), (3, 3), 4, 24, 1, ONE, 0, ONE),
+            (48, (2, 2), (2, 2), 1, 3, 1, ONE, 0, ONE),
+            (49, (1, 2), (1, 2), 1, 1, 1, ONE, 0, ONE),
+            (64, (1, 2), (1, 1), 2, 3, 1, (2, 2), 0, ONE),
         ]:
             check_convolution(n, size, taps, c, f, groups, strides, pad, dilation, dtype)
 
@@ -133,6 +136,8 @@ def pooling():
         for c in (1, 3, 7, 8, 9, 15, 16, 17, 31, 33):
             for window, strides in [((2, 2), (2, 2)), ((3, 3), (1, 1)), ((2, 3), (3, 4)), ((1, 1), (1, 1))]:
                 check_pooling((window, strides, NO_PADS), c, dtype)
+            check_pooling(((2, 2), (2, 2), ((0, 1), (0, 0))), c, dtype)
+            check_pooling(((3, 2), (3, 2), ((2, 2), (0, 1))), c, dtype)
 
 
 def check_pooling(window, c, dtype):
