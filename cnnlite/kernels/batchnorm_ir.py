@@ -255,29 +255,26 @@ def write_gradient(typingctx, of, dy, y, where, relu, pooled, height, width, win
         emit = Emitter(builder, in_words(signature.args[0]))
         gradient = _Gradient(emit, *args[1:-9])
 
-        def with_map(normalised):
-            gradient.both_ways(lambda pixels: emit.channel_vectors(
-                gradient.channels, lambda *parts: channel_vectors(pixels, normalised, parts), VECTORS_TOGETHER))
+        # One code for both: without a normalisation no lane of z or of the coefficients is read, and all of them are 0.
+        first_relu = builder.and_(first_relu, normalised)
 
-        def channel_vectors(pixels, normalised, parts):
-            def load(array):
+        def channel_vectors(pixels, parts):
+            maps = [(first, builder.and_(mask, emit.splat(normalised))) for first, mask in parts]
+
+            def load(array, parts):
                 return [emit.load(emit.address(array, first), mask) for first, mask in parts]
 
-            factor = load(scale)
-            means, shifts, slopes = [load(array) for array in (mean, shift, slope)] if normalised else [None] * 3
+            factor, means, shifts, slopes = load(scale, parts), load(mean, maps), load(shift, maps), load(slope, maps)
 
             def use(place, dz, sums):
                 new = []
                 for i, (first, mask) in enumerate(parts):
-                    value, here = dz[i], builder.add(place, first)
-                    if normalised:
-                        number = emit.load(emit.address(z, here), mask)
-                        deviation = builder.fsub(number, means[i], flags=_flags)
-                        value = builder.fsub(value, shifts[i], flags=_flags)
-                        value = builder.fsub(value, builder.fmul(deviation, slopes[i], flags=_flags), flags=_flags)
-                    value = builder.fmul(value, factor[i], flags=_flags)
-                    if normalised:
-                        value = emit.zero_where(value, number, first_relu)
+                    here = builder.add(place, first)
+                    number = emit.load(emit.address(z, here), maps[i][1])
+                    deviation = builder.fsub(number, means[i], flags=_flags)
+                    value = builder.fsub(dz[i], shifts[i], flags=_flags)
+                    value = builder.fsub(value, builder.fmul(deviation, slopes[i], flags=_flags), flags=_flags)
+                    value = emit.zero_where(builder.fmul(value, factor[i], flags=_flags), number, first_relu)
                     emit.store(value, emit.address(out, here), mask)
                     new.append(builder.fadd(sums[i], value, flags=("nsz",)))
                 return new
@@ -286,11 +283,8 @@ def write_gradient(typingctx, of, dy, y, where, relu, pooled, height, width, win
             for (first, mask), vector in zip(parts, sums):
                 emit.store(vector, emit.address(total, first), mask)
 
-        with builder.if_else(normalised) as (mapped, plain):
-            with mapped:
-                with_map(True)
-            with plain:
-                with_map(False)
+        gradient.both_ways(lambda pixels: emit.channel_vectors(
+            gradient.channels, lambda *parts: channel_vectors(pixels, parts), VECTORS_TOGETHER))
         return context.get_dummy_value()
 
     return types.void(of, *_gradient_types, types.boolean, *[types.int64] * 5, types.boolean,
