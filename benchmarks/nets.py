@@ -72,6 +72,20 @@ def net_of(job):
     return Net(tuple(input_shape), batch, layers)
 
 
+def stack(net, layers):
+    """Return the layers of a network as objects; `layers` is a module that speaks Keras's language."""
+    makers = {
+        "conv": lambda filters, size, padding, bias: layers.Conv2D(filters, size, padding=padding, use_bias=bias),
+        "relu": layers.ReLU,
+        "pool": layers.MaxPool2D,
+        "batchnorm": layers.BatchNormalization,
+        "dropout": lambda: layers.Dropout(DROPOUT),
+        "flatten": layers.Flatten,
+        "dense": lambda units, bias: layers.Dense(units, use_bias=bias),
+    }
+    return [makers[kind](*numbers) for kind, *numbers in net.layers]
+
+
 def shapes(net):
     """Return [(layer, shape of its input, shape of its output), ...] without the batch axis."""
     result, shape = [], net.input_shape

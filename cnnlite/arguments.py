@@ -120,18 +120,24 @@ def float_array(x: ArrayLike, dtype: DTypeLike | None, name: str, owner: str) ->
     """
     if is_prepared(x, dtype):
         return x
-    try:
-        x = np.asarray(x)
-    except ValueError as error:
-        raise ValueError(
-            f"{owner}: {name} must be an array of numbers. Received a list that NumPy can't make into one: {error}"
-        ) from None
-    if x.dtype.kind not in "fiub":
-        raise TypeError(f"{owner}: {name} must be an array of real numbers. Received: dtype={x.dtype}.")
+    x = real_array(x, name, owner)
     x = np.ascontiguousarray(x, dtype=dtype) if x.ndim else x.astype(dtype)
     # A copy costs less than what numba would do: compile every kernel again for arrays that can't be written to,
     # or whose numbers lie at odd addresses.
     return x if x.flags.writeable and x.flags.aligned else x.copy()
+
+
+def real_array(x: ArrayLike, name: str, owner: str) -> Array:
+    """Return `x` as an array of real numbers, itself where it is one; the errors are those of `float_array`."""
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise ValueError(
+            f"{owner}: {name} must be an array of numbers. Received a list that NumPy can't make into one: {error}"
+        ) from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{owner}: {name} must be an array of real numbers. Received: dtype={array.dtype}.")
+    return array
 
 
 def is_prepared(x: Any, dtype: DTypeLike | None) -> TypeGuard[Array]:

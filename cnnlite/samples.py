@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.arguments import integer
+from cnnlite.arguments import integer, real_array
 from cnnlite.types import Array, ArrayLike
 
 PIECE = 1 << 18  # numbers looked at at a time; a piece of float32 is 1 MB and stays in the cache
@@ -53,14 +53,7 @@ def checked_samples(
 
 def number_array(values: ArrayLike, name: str, owner: str) -> Array:
     """Return `values` as an array of real numbers with at least one sample, itself where it is one."""
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise ValueError(
-            f"{owner}: {name} must be an array of numbers. Received a list that NumPy can't make into one: {error}"
-        ) from None
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{owner}: {name} must be an array of real numbers. Received: dtype={array.dtype}.")
+    array = real_array(values, name, owner)
     if array.ndim == 0 or len(array) == 0:
         raise ValueError(f"{owner}: {name} must hold at least one sample. Received: shape={array.shape}.")
     return array

@@ -5,7 +5,7 @@ import numpy as np
 
 import cnnlite
 from benchmarks.convolutions import Convolution
-from benchmarks.nets import DROPOUT, net_of
+from benchmarks.nets import net_of, stack
 from benchmarks.sides.data import batch, convolution
 from cnnlite import kernels, layers
 
@@ -42,17 +42,7 @@ def conv(job):
 
 
 def build(net):
-    makers = {
-        "conv": lambda filters, size, padding, bias: layers.Conv2D(filters, size, padding=padding, use_bias=bias),
-        "relu": layers.ReLU,
-        "pool": layers.MaxPool,
-        "batchnorm": layers.BatchNorm,
-        "dropout": lambda: layers.Dropout(DROPOUT),
-        "flatten": layers.Flatten,
-        "dense": lambda units, bias: layers.Dense(units, use_bias=bias),
-    }
-    stack = [makers[kind](*numbers) for kind, *numbers in net.layers]
-    model = cnnlite.Sequential([cnnlite.Input(shape=net.input_shape), *stack])
+    model = cnnlite.Sequential([cnnlite.Input(shape=net.input_shape), *stack(net, layers)])
     model.compile("adam", cnnlite.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 

@@ -8,9 +8,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 
 import keras
 import tensorflow as tf
-from keras import layers
 
-from benchmarks.nets import DROPOUT, net_of
+from benchmarks.nets import net_of, stack
 from benchmarks.sides.data import batch
 from benchmarks.sides.ways import fastest
 
@@ -61,13 +60,4 @@ def inference_ways(model, x):
 
 
 def build(net):
-    makers = {
-        "conv": lambda filters, size, padding, bias: layers.Conv2D(filters, size, padding=padding, use_bias=bias),
-        "relu": layers.ReLU,
-        "pool": layers.MaxPool2D,
-        "batchnorm": layers.BatchNormalization,
-        "dropout": lambda: layers.Dropout(DROPOUT),
-        "flatten": layers.Flatten,
-        "dense": lambda units, bias: layers.Dense(units, use_bias=bias),
-    }
-    return keras.Sequential([keras.Input(net.input_shape), *(makers[kind](*numbers) for kind, *numbers in net.layers)])
+    return keras.Sequential([keras.Input(net.input_shape), *stack(net, keras.layers)])

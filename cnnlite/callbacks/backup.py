@@ -6,13 +6,13 @@ import contextlib
 import os
 from typing import Any
 
-from cnnlite.arguments import boolean, integer
+from cnnlite.arguments import boolean
 from cnnlite.atomic import make_folder, remove_leftovers
-from cnnlite.callbacks.base import Callback
+from cnnlite.callbacks.saving import SavingCallback
 from cnnlite.types import Logs
 
 
-class BackupAndRestore(Callback):
+class BackupAndRestore(SavingCallback):
     """Keep a backup of the training run while it lasts, and go on from it where there is one.
 
     A script that was killed is started again, as it is: `fit` finds the backup, takes up the run after the last
@@ -78,12 +78,11 @@ class BackupAndRestore(Callback):
         self.backup_dir = os.fspath(backup_dir)
         if not self.backup_dir:
             raise ValueError("BackupAndRestore: backup_dir must be the name of a folder. Received: an empty one.")
-        self.save_freq = save_freq if save_freq == "epoch" else integer(save_freq, "save_freq", "BackupAndRestore")
+        super().__init__(save_freq, "BackupAndRestore")
         self.double_checkpoint = boolean(double_checkpoint, "double_checkpoint", "BackupAndRestore")
         self.delete_checkpoint = boolean(delete_checkpoint, "delete_checkpoint", "BackupAndRestore")
         self.path = os.path.join(self.backup_dir, "backup.safetensors")
         self.previous_path = os.path.join(self.backup_dir, "backup.previous.safetensors")
-        self._batches = 0
         self._restored_within = -1  # the epoch that was taken up in its middle
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -91,27 +90,16 @@ class BackupAndRestore(Callback):
         self._restored_within = -1
         make_folder(self.backup_dir, "BackupAndRestore")
         if not self._restore():
-            self._save()  # which also finds out whether there is room
+            self._write()  # which also finds out whether there is room
         elif self._run.step:
             self._restored_within = self._run.epoch
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
+        super().on_epoch_begin(epoch, logs)
         if epoch == self._restored_within:
             self._restored_within = -1
             # Again, as callbacks that change something when an epoch begins did so before, and have now done it twice.
             self._restore()
-
-    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        if self.save_freq == "epoch":
-            return
-        self._batches += 1
-        if self._batches == self.save_freq:
-            self._batches = 0
-            self._save()
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if self.save_freq == "epoch":
-            self._save()
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self.delete_checkpoint:
@@ -126,7 +114,10 @@ class BackupAndRestore(Callback):
     def _run(self) -> Any:
         return self.model.training_run
 
-    def _save(self) -> None:
+    def _save(self, epoch: int, logs: Logs) -> None:
+        self._write()
+
+    def _write(self) -> None:
         if self.double_checkpoint and os.path.exists(self.path):
             os.replace(self.path, self.previous_path)
         self._run.save(self.path, "BackupAndRestore")

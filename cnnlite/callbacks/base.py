@@ -151,10 +151,6 @@ class CallbackList(Callback):
         for callback in self.callbacks:
             callback.set_params(params)
 
-    @property
-    def comes_last(self) -> bool:  # type: ignore[override]
-        return any(getattr(callback, "comes_last", False) for callback in self.callbacks)
-
     def get_state(self) -> dict[str, Any]:
         """Return the states of the callbacks that have one, by their classes: {"EarlyStopping 1": {...}}."""
         named = ((name, getattr(callback, "get_state", None)) for name, callback in self._named())
@@ -176,10 +172,15 @@ class CallbackList(Callback):
         return named
 
     def _arrange(self) -> None:
-        self.callbacks.sort(key=lambda callback: getattr(callback, "comes_last", False))
+        self.callbacks.sort(key=_comes_last)
+        self.comes_last = any(map(_comes_last, self.callbacks))
         self._listeners = {
             hook: [callback for callback in self.callbacks if _overrides(callback, hook)] for hook in HOOKS
         }
+
+
+def _comes_last(callback: Any) -> bool:
+    return getattr(callback, "comes_last", False)
 
 
 def _overrides(callback: Any, hook: str) -> bool:

@@ -13,6 +13,7 @@ from cnnlite import metrics
 from cnnlite.arguments import integer, number, one_of
 from cnnlite.atomic import make_folder
 from cnnlite.callbacks.base import Callback
+from cnnlite.callbacks.saving import SavingCallback
 from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.model_files import check_ending
 from cnnlite.nonfinite import find_nonfinite, passing_state, put_back
@@ -175,7 +176,7 @@ class EarlyStopping(Monitor):
             self.model.set_weights(self.best_weights)
 
 
-class ModelCheckpoint(Monitor):
+class ModelCheckpoint(Monitor, SavingCallback):
     """Save the model, or its weights, after each epoch or after so many batches.
 
     Args:
@@ -204,16 +205,14 @@ class ModelCheckpoint(Monitor):
         save_freq: str | int = "epoch",
         initial_value_threshold: float | None = None,
     ) -> None:
-        super().__init__(monitor, mode)
+        Monitor.__init__(self, monitor, mode)
         self.filepath = os.fspath(filepath)
         check_ending(self.filepath, "ModelCheckpoint")  # now, not after the first epoch
+        SavingCallback.__init__(self, save_freq, "ModelCheckpoint")
         self.verbose = verbose
         self.save_best_only = save_best_only
         self.save_weights_only = save_weights_only
-        self.save_freq = save_freq if save_freq == "epoch" else integer(save_freq, "save_freq", "ModelCheckpoint")
         self.best = initial_value_threshold
-        self._epoch = 0
-        self._batches = 0
 
     def get_state(self) -> dict[str, Any]:
         return {"best": self.best, "batches": self._batches}
@@ -221,21 +220,6 @@ class ModelCheckpoint(Monitor):
     def set_state(self, state: dict[str, Any]) -> None:
         check_form(state, {"best": (NUMBER, None), "batches": COUNT}, "the state of ModelCheckpoint")
         self.best, self._batches = state["best"], state["batches"]
-
-    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        self._epoch = epoch
-
-    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        if self.save_freq == "epoch":
-            return
-        self._batches += 1
-        if self._batches == self.save_freq:
-            self._batches = 0
-            self._save(self._epoch, logs or {})
-
-    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
-        if self.save_freq == "epoch":
-            self._save(epoch, logs or {})
 
     def _save(self, epoch: int, logs: Logs) -> None:
         path = self._path(epoch, logs)

@@ -171,12 +171,13 @@ class Layer:
         If several threads come at once, one builds and the others wait.
         """
         # A layer counts as built with its first weight, so whoever finds it built must wait if anything is being built.
-        if not self.built or self.input_shape is None or _under_construction:
-            with _construction:
-                self._build_once(input_shape)
-        return self.input_shape  # type: ignore[return-value]
+        built_for = self.input_shape
+        if self.built and built_for is not None and not _under_construction:
+            return built_for
+        with _construction:
+            return self._build_once(input_shape)
 
-    def _build_once(self, input_shape: Shape) -> None:
+    def _build_once(self, input_shape: Shape) -> Shape:
         if not self.built:
             _under_construction.append(self)
             try:
@@ -187,6 +188,7 @@ class Layer:
                 _under_construction.pop()
         if self.input_shape is None:
             self.input_shape = (None, *input_shape[1:])
+        return self.input_shape
 
     def check_input_shape(self, input_shape: Shape) -> None:
         """Check that each size in it, apart from the batch, is a positive integer, or None where it is not known."""

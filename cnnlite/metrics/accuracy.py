@@ -193,16 +193,12 @@ class AccuracyByForm(ByForm):
         dtype: DTypeLike | None = None,
         from_logits: bool = False,
     ) -> None:
-        super().__init__(name, dtype)
-        self.from_logits = from_logits
+        super().__init__(name, dtype, from_logits)
 
     def choose(self, form: str) -> Metric:
         if form == "binary":
             return BinaryAccuracy(self.name, threshold=0.0 if self.from_logits else 0.5)
         return (SparseCategoricalAccuracy if form == "sparse" else CategoricalAccuracy)(self.name)
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "from_logits": self.from_logits}
 
 
 def _is_largest(classes: Array, y_pred: Array) -> Array:

@@ -204,10 +204,15 @@ class ByForm(Metric):
 
     Predictions (N, 1) or (N,) are binary; labels with an axis less, or with a last axis of 1, are integers of
     classes; all others are one-hot.
+
+    Args:
+        name, dtype: see `Metric`.
+        from_logits: whether the predictions are logits, which a subclass tells the metric that it chooses.
     """
 
-    def __init__(self, name: str | None, dtype: DTypeLike | None = None) -> None:
+    def __init__(self, name: str | None, dtype: DTypeLike | None = None, from_logits: bool = False) -> None:
         super().__init__(dtype, name)
+        self.from_logits = from_logits
         self.metric: Metric | None = None
         self._form = ""
 
@@ -242,6 +247,9 @@ class ByForm(Metric):
             self._form = state["form"]
             self.metric = self.choose(self._form)
             self.metric.set_state(state["sums"])
+
+    def get_config(self) -> Config:
+        return {**super().get_config(), "from_logits": self.from_logits}
 
 
 def label_form(labels_shape: Shape, predictions_shape: Shape) -> str:

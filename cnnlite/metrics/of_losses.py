@@ -156,14 +156,10 @@ class CrossentropyByForm(ByForm):
         dtype: DTypeLike | None = None,
         from_logits: bool = False,
     ) -> None:
-        super().__init__(name, dtype)
-        self.from_logits = from_logits
+        super().__init__(name, dtype, from_logits)
 
     def choose(self, form: str) -> Metric:
         if form == "binary":
             return BinaryCrossentropy(self.name, from_logits=self.from_logits)
         kind = SparseCategoricalCrossentropy if form == "sparse" else CategoricalCrossentropy
         return kind(self.name, from_logits=self.from_logits)
-
-    def get_config(self) -> Config:
-        return {**super().get_config(), "from_logits": self.from_logits}
