@@ -44,6 +44,24 @@ class Stop(Callback):
         self.model.stop_training = True
 
 
+# What is taken apart, layer by layer.
+
+
+def convnet(**arguments):
+    return cnnlite.Sequential([
+        cnnlite.Input(shape=(8, 7, 2)),
+        layers.Conv2D(4, 3, activation="relu", name="conv"),
+        layers.BatchNorm(name="norm"),
+        layers.MaxPool(),
+        layers.Flatten(),
+        layers.Dense(5, activation="softmax", name="top"),
+    ], **arguments)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
 # What is saved.
 
 

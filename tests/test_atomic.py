@@ -45,11 +45,6 @@ while True:
 """
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.safetensors"
-
-
 def names(folder):
     return sorted(entry.name for entry in folder.iterdir())
 

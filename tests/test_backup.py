@@ -1,72 +1,16 @@
 """BackupAndRestore: a run that crashed and was started again ends with the bits of one that never was."""
 
-import csv
 import inspect
-import os
 
 import numpy as np
 import pytest
 
 import cnnlite
-from cnnlite import callbacks, layers
+from cnnlite import callbacks
 from cnnlite.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 from cnnlite.metrics import Metric, Precision
-from cnnlite.packing import pack, unpack
-from tests.models import K, fit, make_data, make_model
-
-EPOCHS, BATCH = 5, 10  # 50 samples: 5 steps an epoch
-
-
-class Crash(Exception):
-    pass
-
-
-class CrashAt(Callback):
-    """Ends the process, as it were, when `moment` comes for the time `number`, counted from 0."""
-
-    def __init__(self, moment, number):
-        self.moment, self.left = moment, number
-
-    def __getattribute__(self, name):
-        if name.startswith("on_") and name == super().__getattribute__("moment"):
-            return self.count
-        return super().__getattribute__(name)
-
-    def count(self, *args, **kwargs):
-        if self.left == 0:
-            raise Crash
-        self.left -= 1
-
-
-class Sequence:
-    def __init__(self, x, y):
-        self.x, self.y = x, y
-
-    def __len__(self):
-        return 5
-
-    def __getitem__(self, i):
-        if not 0 <= i < 5:
-            raise IndexError(i)
-        return self.x[i * 10 : i * 10 + 10], self.y[i * 10 : i * 10 + 10]
-
-
-class Iterable:
-    """Can be read anew, and has neither an index nor a length."""
-
-    def __init__(self, x, y):
-        self.batches = Sequence(x, y)
-
-    def __iter__(self):
-        return iter(self.batches[i] for i in range(5))
-
-
-def endless(x, y):
-    i = 0
-    while True:
-        i += 7
-        order = np.arange(i, i + 10) % len(x)
-        yield x[order], y[order]
+from tests.models import fit, make_data, make_model
+from tests.runs import Crash, CrashAt, Iterable, Sequence, dropout_model, endless, everything, run
 
 
 class Longest(Metric):
@@ -84,52 +28,6 @@ class Longest(Metric):
 
     def reset_state(self):
         self.seen = []
-
-
-def dropout_model(seed, metrics=("accuracy",), optimizer=None, loss="sparse_categorical_crossentropy"):
-    cnnlite.utils.set_random_seed(seed)
-    model = cnnlite.Sequential([
-        layers.Dense(8, activation="relu"), layers.BatchNorm(), layers.Dropout(0.3),
-        layers.Dense(K, activation="softmax"),
-    ])
-    model.compile(optimizer or cnnlite.optimizers.Adam(0.01), loss, metrics=[
-        metric() if callable(metric) else metric for metric in metrics
-    ])
-    return model
-
-
-def everything(model):
-    """Return all that a run ends with, in values that compare bit for bit."""
-    state = pack(model.optimizer.state(), vectors := {}, "optimizer")
-    return {
-        "weights": [array.tobytes() for array in model.get_weights()],
-        "optimizer": (state, [vector.tobytes() for vector in vectors.values()]),
-        "random": [layer.random.state for layer in model.walk() if hasattr(layer, "random")],
-        "shuffle": None if model.shuffle_random is None else model.shuffle_random.state,
-        "history": {name: np.array(values).tobytes() for name, values in model.history.history.items()},
-        "epochs": model.history.epoch,
-    }
-
-
-def run(folder, save_freq, crash=None, seed=1, data="arrays", metrics=("accuracy",), others=(), optimizer=None,
-        loss="sparse_categorical_crossentropy", **arguments):
-    """Train a new model as a script would that is started anew; return all it ends with, or None after a crash."""
-    x, y = make_data()
-    if loss == "mse":
-        y = np.eye(K, dtype=np.float32)[y]
-    model = dropout_model(seed, metrics, optimizer and optimizer(), loss)
-    others = [other(folder.parent) for other in others]
-    backup = [] if save_freq is None else [BackupAndRestore(folder, save_freq)]
-    arguments = {"epochs": EPOCHS, "callbacks": [*backup, *others, *(crash or [])], **arguments}
-    validation = (x[::2], y[::2])
-    try:
-        if data == "arrays":
-            fit(model, x, y, batch_size=BATCH, validation_data=validation, **arguments)
-        else:
-            model.fit(data(x, y), validation_data=validation, verbose=0, **arguments)
-    except Crash:
-        return None
-    return everything(model)
 
 
 MOMENTS = {"on_train_batch_begin": 25, "on_train_batch_end": 25, "on_epoch_begin": 5, "on_epoch_end": 5,
@@ -337,148 +235,7 @@ def test_the_folder_keeps_what_is_not_the_backups(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
 
 
-# Damage.
-
-
-def crashed(folder, **arguments):
-    model = make_model(optimizer="adam", batchnorm=True)
-    crash = CrashAt("on_epoch_begin", 2)
-    with pytest.raises(Crash):
-        fit(model, *make_data(), epochs=4, callbacks=[BackupAndRestore(folder, **arguments), crash])
-
-
-def resumed(folder, **arguments):
-    model = make_model(optimizer="adam", batchnorm=True)
-    fit(model, *make_data(), epochs=4, callbacks=[BackupAndRestore(folder, **arguments)])
-    return everything(model)
-
-
-@pytest.mark.parametrize("damage", [
-    lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\x55"),
-    lambda path: path.write_bytes(path.read_bytes()[:1000]),
-    lambda path: path.write_bytes(b""),
-    lambda path: path.unlink(),
-])
-def test_the_backup_before_the_last_one_helps_out(tmp_path, damage):
-    expected = resumed(tmp_path / "none")
-    crashed(tmp_path, double_checkpoint=True)
-    assert {path.name for path in tmp_path.iterdir()} == {"backup.safetensors", "backup.previous.safetensors"}
-    damage(tmp_path / "backup.safetensors")
-    assert resumed(tmp_path, double_checkpoint=True) == expected
-    assert not tmp_path.exists()
-
-
-@pytest.mark.parametrize("double_checkpoint", [False, True])
-def test_a_disk_that_gets_full_ends_the_run_and_not_its_backup(tmp_path, monkeypatch, double_checkpoint):
-    expected = resumed(tmp_path / "none")
-    fsync, left = os.fsync, [0]
-
-    def full(descriptor):
-        left[0] -= 1
-        if left[0] == 0:
-            raise OSError(28, "No space left on device")
-        fsync(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full)
-    for number in range(1, 12, 2):  # of the fsyncs of files and folders in turns, those of files
-        left[0] = number
-        folder = tmp_path / str(number)
-        if number == 11:  # the fifth backup is the last
-            assert resumed(folder, double_checkpoint=double_checkpoint) == expected
-            break
-        with pytest.raises(OSError, match=r"BackupAndRestore: .* can't be written: No space left on device"):
-            resumed(folder, double_checkpoint=double_checkpoint)
-        left[0] = 0
-        assert resumed(folder, double_checkpoint=double_checkpoint) == expected
-        assert not folder.exists()
-
-
-def test_a_damaged_backup_is_said_to_be_one_and_the_model_is_as_it_was(tmp_path):
-    crashed(tmp_path)
-    path = tmp_path / "backup.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"\x55")
-    model = make_model(optimizer="adam", batchnorm=True)
-    before = [array.copy() for array in model.get_weights()]
-    with pytest.raises(ValueError, match=r"BackupAndRestore: .*is damaged.* To begin anew, remove the folder"):
-        fit(model, *make_data(), callbacks=[BackupAndRestore(tmp_path)])
-    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
-    assert model.training_run is None
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda: make_model(optimizer="adam"), "has batch_norm"),
-    (lambda: make_model(optimizer="sgd", batchnorm=True), "another model, optimizer or data: SGD: the state must hold"),
-    (lambda: make_model(optimizer="adam", batchnorm=True, metrics=["crossentropy"]), "sums of the metrics accuracy"),
-])
-def test_the_backup_of_another_model_is_refused_and_changes_nothing(tmp_path, change, message):
-    model = make_model(optimizer="adam", batchnorm=True)
-    with pytest.raises(Crash):
-        fit(model, *make_data(), callbacks=[BackupAndRestore(tmp_path, 1), CrashAt("on_train_batch_begin", 1)])
-    other = change()
-    before = other.get_weights(), other.optimizer.iterations
-    with pytest.raises(ValueError, match=message):
-        fit(other, *make_data(), callbacks=[BackupAndRestore(tmp_path, 1)])
-    assert all(np.array_equal(a, b) for a, b in zip(before[0], other.get_weights(), strict=True))
-    assert other.optimizer.iterations == before[1]
-
-
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"batch_size": 7}, "batch_size=7, samples=50, and had batch_size=10, samples=50"),
-    ({"batch_size": 10, "shuffle": False}, "the data are not shuffled, unlike before"),
-])
-def test_other_data_are_refused_in_the_middle_of_an_epoch_alone(tmp_path, arguments, message):
-    def crash(folder, save_freq):
-        with pytest.raises(Crash):
-            fit(make_model(), *make_data(), batch_size=10, epochs=3, callbacks=[
-                BackupAndRestore(folder, save_freq), CrashAt("on_train_batch_begin", 8)
-            ])
-
-    crash(tmp_path / "within", 1)
-    with pytest.raises(ValueError, match=message):
-        fit(make_model(), *make_data(), epochs=3, callbacks=[BackupAndRestore(tmp_path / "within", 1)], **arguments)
-    crash(tmp_path / "between", "epoch")
-    model = make_model()
-    fit(model, *make_data(), epochs=3, callbacks=[BackupAndRestore(tmp_path / "between")], **arguments)
-    assert model.history.epoch == [0, 1, 2]
-
-
-def test_a_generator_that_is_too_short_is_said_to_be(tmp_path):
-    x, y = make_data()
-    with pytest.raises(Crash):
-        make_model().fit(endless(x, y), steps_per_epoch=5, verbose=0, callbacks=[
-            BackupAndRestore(tmp_path, 1), CrashAt("on_train_batch_begin", 4)
-        ])
-    with pytest.raises(ValueError, match="x ends before the 4 batches"):
-        make_model().fit(iter([(x, y)] * 2), steps_per_epoch=5, callbacks=[BackupAndRestore(tmp_path, 1)], verbose=0)
-
-
-def test_the_file_of_a_model_is_no_backup(tmp_path):
-    make_model().save(tmp_path / "backup.safetensors")
-    with pytest.raises(ValueError, match="is not the backup of a run"):
-        fit(make_model(), *make_data(), callbacks=[BackupAndRestore(tmp_path)])
-
-
-def test_what_can_not_be_written_is_named(tmp_path):
-    class Odd(Callback):
-        def get_state(self):
-            return {"lock": object()}
-
-    with pytest.raises(ValueError, match=r"run/callbacks/Odd 1/lock is of type object.*get_state"):
-        fit(make_model(), *make_data(), callbacks=[BackupAndRestore(tmp_path), Odd()])
-
-
-@pytest.mark.parametrize(("arguments", "error", "message"), [
-    ({"backup_dir": ""}, ValueError, "backup_dir must be the name of a folder"),
-    ({"backup_dir": "a", "save_freq": 0}, ValueError, "save_freq must be at least 1"),
-    ({"backup_dir": "a", "save_freq": "batch"}, TypeError, "save_freq must be an integer"),
-    ({"backup_dir": "a", "double_checkpoint": 2}, TypeError, "double_checkpoint"),
-])
-def test_arguments_that_are_wrong_are_refused(arguments, error, message):
-    with pytest.raises(error, match=message):
-        BackupAndRestore(**arguments)
-
-
-# Parts.
+# Its place among the others.
 
 
 def test_it_sees_what_the_others_have_come_to_wherever_it_stands():
@@ -514,48 +271,3 @@ def test_a_fit_within_a_fit_is_a_run_of_its_own():
 def test_arguments_are_keras_s():
     names = list(inspect.signature(BackupAndRestore).parameters)
     assert names == ["backup_dir", "save_freq", "double_checkpoint", "delete_checkpoint"]
-
-
-@pytest.mark.parametrize("value", [
-    None, True, 3, -0.0, float("inf"), 1e-320, 0.1 + 0.2, "text", [], [1, [2.5]], {"a": {"b": [1]}}, (1, (2,)),
-    {1: 2}, {"$": 1}, np.float32(0.1), np.int64(3), np.bool_(True), np.arange(6.0)[::2], np.zeros((0, 3), "float16"),
-    np.asfortranarray(np.arange(6).reshape(2, 3)), {"a": [np.ones(2), (np.float64(2),)]}, 2**80,
-])
-def test_values_come_back_as_they_were(value):
-    import json
-
-    def same(a, b):
-        assert type(a) is type(b)
-        if isinstance(a, (list, tuple)):
-            assert len(a) == len(b)
-            assert all(map(same, a, b))
-        elif isinstance(a, dict):
-            assert list(a) == list(b)
-            assert all(same(a[key], b[key]) for key in a)
-        elif isinstance(a, (np.ndarray, np.generic)):
-            assert a.dtype == b.dtype
-            assert a.shape == b.shape
-            assert a.tobytes() == b.tobytes()
-        else:
-            assert repr(a) == repr(b)
-        return True
-
-    tensors = {}
-    packed = json.loads(json.dumps(pack(value, tensors, "x")))
-    assert same(unpack(packed, dict(tensors)), value)
-    assert same(unpack(packed, dict(tensors)), value)
-
-
-@pytest.mark.parametrize("value", [object(), {"a": [1j]}, np.array(["a"]), {1, 2}, np.ones(2, complex)])
-def test_what_has_no_form_in_a_file_is_a_type_error_with_its_place(value):
-    with pytest.raises(TypeError, match=r"^x.* is of type"):
-        pack(value, {}, "x")
-
-
-def test_the_log_of_a_run_that_is_gone_is_begun_anew(tmp_path):
-    logger = CSVLogger(tmp_path / "log.csv")
-    logger.on_train_begin()
-    logger.set_state({"columns": ["epoch", "loss"], "size": 1000})
-    logger.on_epoch_end(3, {"loss": 0.5})
-    with open(tmp_path / "log.csv", newline="") as file:
-        assert list(csv.reader(file)) == [["epoch", "loss", "val_loss"], ["3", "0.5", "NA"]]

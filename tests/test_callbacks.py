@@ -343,6 +343,15 @@ def test_the_csv_file_of_a_fit(model, data, tmp_path):
         model.fit(*data, verbose=0, callbacks=[CSVLogger(tmp_path / "nowhere" / "log.csv")])
 
 
+def test_the_log_of_a_run_that_is_gone_is_begun_anew(tmp_path):
+    logger = CSVLogger(tmp_path / "log.csv")
+    logger.on_train_begin()
+    logger.set_state({"columns": ["epoch", "loss"], "size": 1000})
+    logger.on_epoch_end(3, {"loss": 0.5})
+    with open(tmp_path / "log.csv", newline="") as file:
+        assert list(csv.reader(file)) == [["epoch", "loss", "val_loss"], ["3", "0.5", "NA"]]
+
+
 def test_training_ends_when_the_loss_is_no_longer_a_number(data, capsys, recwarn):
     x, y = data
     def diverging():

@@ -8,11 +8,6 @@ from cnnlite import layers
 from tests.models import assert_same_weights
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.safetensors"
-
-
 class Scale(layers.Layer):
     """y = x * factor * scale: a layer of a user."""
 

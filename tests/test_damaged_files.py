@@ -13,11 +13,6 @@ from cnnlite import model_files, saving
 from tests.models import assert_same_weights, dense_model, image_model, vectors
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.safetensors"
-
-
 def rewrite(model, path, change=None, tensors=None, **metadata):
     """Write a file whose checksum fits, but whose content another version, or a villain, might have written."""
     table = saving.describe(model)

@@ -10,11 +10,6 @@ from cnnlite import layers
 from tests.models import dense_model
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.safetensors"
-
-
 @pytest.mark.parametrize("ending", [".keras", ".h5", ".hdf5", ".pkl", ".H5", ".weights.h5"])
 def test_the_endings_of_other_formats_are_refused_with_what_cnnlite_writes(tmp_path, ending):
     path = tmp_path / f"model{ending}"

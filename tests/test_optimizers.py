@@ -1,7 +1,5 @@
-"""Optimizers: steps worked out by hand, clipping, decay, what is frozen, and going on from a saved state."""
+"""Optimizers: steps worked out by hand, what is frozen, the learning rate, and what is refused."""
 
-import inspect
-import json
 import math
 
 import numpy as np
@@ -9,65 +7,7 @@ import pytest
 
 from cnnlite import optimizers
 from cnnlite.optimizers import SGD, Adagrad, Adam, AdamW, RMSprop, schedules
-
-ALL = [
-    SGD(0.5), SGD(0.5, momentum=0.9), SGD(0.5, momentum=0.9, nesterov=True),
-    RMSprop(0.1), RMSprop(0.1, rho=0.8, momentum=0.5, centered=True, epsilon=1e-3),
-    Adam(0.1), Adam(0.1, amsgrad=True), AdamW(0.1), Adagrad(0.5),
-]
-IDS = ["sgd", "momentum", "nesterov", "rmsprop", "rmsprop centered", "adam", "amsgrad", "adamw", "adagrad"]
-
-
-class Parameters:
-    """What an optimizer needs of a model: two vectors, the names, and what is trainable."""
-
-    def __init__(self, *arrays, dtype="float64", frozen=()):
-        sizes = [np.size(array) for array in arrays]
-        stops = np.cumsum(sizes).tolist()
-        self.vector = np.concatenate([np.ravel(array) for array in arrays]).astype(dtype)
-        self.gradient = np.zeros_like(self.vector)
-        self.slices = [slice(stop - size, stop) for size, stop in zip(sizes, stops)]
-        self.names = [f"weight{i}" for i in range(len(arrays))]
-        self.frozen = frozen
-        self.owners = []
-
-    def trainable_segments(self):
-        segments = []
-        for i, place in enumerate(self.slices):
-            if i in self.frozen:
-                continue
-            if segments and segments[-1][1] == place.start:
-                segments[-1] = (segments[-1][0], place.stop)
-            else:
-                segments.append((place.start, place.stop))
-        return segments
-
-
-def again(optimizer, **changes):
-    return type(optimizer)(**{**optimizer.get_config(), **changes})
-
-
-def random_parameters(dtype="float32", seed=0, frozen=()):
-    rng = np.random.default_rng(seed)
-    return Parameters(rng.normal(size=(3, 4)), rng.normal(size=5), rng.normal(size=2), dtype=dtype, frozen=frozen)
-
-
-def train(optimizer, parameters, steps, first=0):
-    for step in range(first, first + steps):
-        parameters.gradient[:] = np.random.default_rng(100 + step).normal(size=parameters.vector.size)
-        optimizer.step(parameters)
-
-
-def run(optimizer, start, gradients):
-    """Return where a single number stands after each step."""
-    parameters = Parameters([start])
-    path = []
-    for gradient in gradients:
-        parameters.gradient[:] = gradient
-        optimizer.step(parameters)
-        path.append(float(parameters.vector[0]))
-    return path
-
+from tests.optimizing import ALL, IDS, Parameters, again, random_parameters, run, train
 
 # Steps worked out by hand, from 1.0, with a high learning rate.
 
@@ -216,59 +156,6 @@ def test_a_nan_in_the_gradient_arrives_in_that_weight_alone(optimizer):
     assert np.flatnonzero(np.isnan(parameters.vector)).tolist() == [3]
 
 
-# Clipping, read off from a step of SGD with the learning rate 1.
-
-
-def clipped(gradient, frozen=(), dtype="float64", **clipping):
-    parameters = Parameters(np.zeros(2), np.zeros(2), dtype=dtype, frozen=frozen)
-    parameters.gradient[:] = gradient
-    SGD(1.0, **clipping).step(parameters)
-    return (-parameters.vector).tolist()
-
-
-def test_clipvalue_limits_each_number():
-    assert clipped([3, -4, 0.5, -0.5], clipvalue=1.0) == [1, -1, 0.5, -0.5]
-
-
-def test_clipnorm_limits_each_weight_by_its_own_norm():
-    assert clipped([3, -4, 0.3, 0.4], clipnorm=1.0) == pytest.approx([0.6, -0.8, 0.3, 0.4])
-
-
-def test_global_clipnorm_limits_all_by_one_norm():
-    # the norm is sqrt(9 + 16 + 144 + 0) = 13
-    assert clipped([3, -4, 12, 0], global_clipnorm=6.5) == pytest.approx([1.5, -2, 6, 0])
-
-
-def test_a_gradient_that_is_small_enough_is_left_as_it_is():
-    gradient = [0.1, 0.3, 0.7, 0.01]
-    for clipping in ({"clipnorm": 1.0}, {"clipvalue": 1.0}, {"global_clipnorm": 1.0}):
-        assert clipped(gradient, **clipping) == gradient
-
-
-def test_a_gradient_of_zero_is_clipped_to_zero():
-    for clipping in ({"clipnorm": 1.0}, {"clipvalue": 1.0}, {"global_clipnorm": 1.0}):
-        assert clipped([0, 0, 0, 0], **clipping) == [0, 0, 0, 0]
-
-
-def test_what_is_frozen_does_not_count_in_the_norm():
-    assert clipped([3, -4, 1e6, np.nan], frozen=(1,), global_clipnorm=1.0) == pytest.approx([0.6, -0.8, 0, 0])
-
-
-def test_a_nan_spreads_over_all_that_shares_its_norm():
-    def where(**clipping):
-        return np.isnan(clipped([np.nan, 1, 1, 1], **clipping)).tolist()
-
-    assert where(clipvalue=1.0) == [True, False, False, False]
-    assert where(clipnorm=1.0) == [True, True, False, False]
-    assert where(global_clipnorm=1.0) == [True, True, True, True]
-
-
-def test_an_infinity_does_not_pass_for_a_healthy_step():
-    assert clipped([np.inf, 1, 1, 1], clipvalue=2.0) == [2, 1, 1, 1]
-    assert np.isnan(clipped([np.inf, 1, 0.1, 0.1], clipnorm=1.0)).tolist() == [True, False, False, False]
-    assert np.isnan(clipped([np.inf, 1, 1, 1], global_clipnorm=1.0)).all()
-
-
 # The learning rate.
 
 
@@ -350,90 +237,3 @@ def test_building_again_keeps_the_averages():
     optimizer.build(parameters)
     assert optimizer.iterations == 2
     np.testing.assert_array_equal(optimizer.slots["momentum"], before["momentum"])
-
-
-# Configs and states.
-
-
-@pytest.mark.parametrize("optimizer", ALL, ids=IDS)
-def test_a_config_makes_the_same_optimizer_again(optimizer):
-    optimizer = again(optimizer, clipvalue=0.7, weight_decay=0.02)
-    saved = json.loads(json.dumps(optimizers.serialize(optimizer)))
-    restored = optimizers.get(saved)
-    assert type(restored) is type(optimizer)
-    assert restored.get_config() == optimizer.get_config()
-    assert type(optimizer).from_config(optimizer.get_config()).get_config() == optimizer.get_config()
-    accepted = set(inspect.signature(type(optimizer)).parameters)
-    assert set(optimizer.get_config()) == accepted
-
-
-def test_a_config_holds_the_schedule():
-    optimizer = Adam(schedules.CosineDecay(0.1, 100, warmup_target=0.3, warmup_steps=10))
-    restored = optimizers.get(json.loads(json.dumps(optimizers.serialize(optimizer))))
-    assert isinstance(restored.learning_rate, schedules.CosineDecay)
-    assert restored.learning_rate(33) == optimizer.learning_rate(33)
-
-
-def test_names_and_aliases():
-    for name, kind in {"sgd": SGD, "SGD": SGD, "rmsprop": RMSprop, "RMSprop": RMSprop, "Adam": Adam, "adamw": AdamW,
-                       "AdaGrad": Adagrad, "adagrad": Adagrad}.items():
-        assert type(optimizers.get(name)) is kind
-    assert optimizers.AdaGrad is Adagrad
-    assert isinstance(optimizers.get(Adam), Adam)
-    mine = Adam()
-    assert optimizers.get(mine) is mine
-
-
-@pytest.mark.parametrize("optimizer", ALL, ids=IDS)
-def test_going_on_from_a_saved_state_gives_the_same_bits(optimizer):
-    whole, parameters = again(optimizer, clipnorm=1.0), random_parameters()
-    train(whole, parameters, 3)
-    whole.learning_rate = 0.3
-    state, vector = whole.state(), parameters.vector.copy()
-    train(whole, parameters, 4, first=3)
-
-    resumed, other = again(optimizer, clipnorm=1.0), random_parameters()
-    other.vector[:] = vector
-    resumed.build(other)
-    resumed.load_state(state)
-    train(resumed, other, 4, first=3)
-    np.testing.assert_array_equal(other.vector, parameters.vector)
-    assert resumed.iterations == 7
-    assert resumed.learning_rate == 0.3
-
-
-def test_a_state_is_not_changed_by_later_steps():
-    optimizer, parameters = Adam(), random_parameters()
-    train(optimizer, parameters, 1)
-    state = optimizer.state()
-    copy = state["momentum"].copy()
-    train(optimizer, parameters, 1, first=1)
-    np.testing.assert_array_equal(state["momentum"], copy)
-
-
-@pytest.mark.parametrize(
-    "other", [SGD(momentum=0.9), Adam(amsgrad=True), Adagrad(), SGD()], ids=["momentum", "amsgrad", "adagrad", "sgd"]
-)
-def test_the_state_of_another_optimizer_is_refused_before_anything_changes(other):
-    optimizer, parameters, others = Adam(), random_parameters(), random_parameters()
-    train(optimizer, parameters, 2)
-    train(again(other), others, 1)
-    other = again(other)
-    other.build(others)
-    before = optimizer.state()
-    with pytest.raises(ValueError, match=r"Adam: the state must hold iterations and momentum \(19,\) float32"):
-        optimizer.load_state(other.state())
-    assert optimizer.iterations == 2
-    np.testing.assert_array_equal(optimizer.slots["velocity"], before["velocity"])
-
-
-def test_the_state_of_other_weights_or_another_precision_is_refused():
-    optimizer = Adam()
-    optimizer.build(random_parameters())
-    for parameters in (Parameters([1.0], dtype="float32"), random_parameters("float64")):
-        other = Adam()
-        other.build(parameters)
-        with pytest.raises(ValueError, match="built for the same weights"):
-            optimizer.load_state(other.state())
-    with pytest.raises(ValueError, match="built for the same weights"):
-        Adam().load_state(optimizer.state())

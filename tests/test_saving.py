@@ -16,11 +16,6 @@ from tests.models import assert_same_weights, dense_model, image_data, image_mod
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "model.safetensors"
-
-
 # Round trips.
 
 

@@ -110,6 +110,15 @@ def threads(number):
         numba.set_num_threads(before)
 
 
+def assert_same_bits_with_one_thread_and_two(compute):
+    """Assert that `compute()`, which returns arrays, does not depend on the number of threads."""
+    with threads(1):
+        alone = compute()
+    with threads(2):
+        together = compute()
+    assert [array.tobytes() for array in alone] == [array.tobytes() for array in together]
+
+
 two_threads_needed = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="numba has one thread only")
 
 compiled_kernels_needed = pytest.mark.skipif(

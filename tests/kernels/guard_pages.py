@@ -183,7 +183,7 @@ def _backward(x, dy, y, argmax, kernel, z, mean, terms, dkernel, dbias, dx):
 def faults():
     """Read one number too far, to show that this would be seen."""
     x = guarded(normal(10), at_end=True)
-    ctypes.c_float.from_address(x.ctypes.data + x.nbytes).value  # noqa: B018
+    return ctypes.c_float.from_address(x.ctypes.data + x.nbytes).value
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ from tests.kernels.drawn import (
     Geometry,
     assert_as_defined,
     assert_close,
+    assert_same_bits_with_one_thread_and_two,
     batches,
     dtypes,
     geometries,
     seeds,
     spoilt,
-    threads,
     two_threads_needed,
 )
 
@@ -142,11 +142,7 @@ def test_one_thread_and_two_give_the_same_bits(geometry, n, channels, groups, se
             kernels.column_sums(dy.reshape(-1, dy.shape[-1])),
         ]
 
-    with threads(1):
-        alone = everything()
-    with threads(2):
-        for one, two in zip(alone, everything()):
-            assert one.tobytes() == two.tobytes()
+    assert_same_bits_with_one_thread_and_two(everything)
 
 
 def test_a_large_image_and_a_large_batch_equal_the_definition():

@@ -21,12 +21,12 @@ from tests.kernels.drawn import (
     EPSILON,
     MARGIN,
     assert_close,
+    assert_same_bits_with_one_thread_and_two,
     compiled_kernels_needed,
     dtypes,
     geometries,
     guarded,
     seeds,
-    threads,
     two_threads_needed,
 )
 
@@ -265,11 +265,7 @@ def test_one_thread_and_two_give_the_same_bits(problem):
         more = conv_block_gradient_sums(problem.dy, out, z, problem.affine[0], problem.following)
         return z, *sums, *out, *more, *gradients(problem, out, normalised=(z, problem.affine[0], problem.affine))
 
-    with threads(1):
-        alone = everything()
-    with threads(2):
-        for one, two in zip(alone, everything()):
-            assert one.tobytes() == two.tobytes()
+    assert_same_bits_with_one_thread_and_two(everything)
 
 
 @pytest.mark.parametrize("place", [(0, 2, 3, 1), (2, 8, 9, 15), (3, 0, 0, 0)])

@@ -8,12 +8,12 @@ from cnnlite import kernels
 from cnnlite.reference import NO_PADS
 from tests.kernels.drawn import (
     assert_as_defined,
+    assert_same_bits_with_one_thread_and_two,
     batches,
     dtypes,
     geometries,
     seeds,
     spoilt,
-    threads,
     two_threads_needed,
 )
 
@@ -65,11 +65,7 @@ def test_one_thread_and_two_give_the_same_bits(geometry, n, channels, seed):
             kernels.depthwise_conv2d_kernel_gradient(x, dy, kernel.shape, *geometry.where),
         ]
 
-    with threads(1):
-        alone = everything()
-    with threads(2):
-        for one, two in zip(alone, everything()):
-            assert one.tobytes() == two.tobytes()
+    assert_same_bits_with_one_thread_and_two(everything)
 
 
 def test_it_is_a_convolution_with_a_group_for_each_channel():

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from numba.core.dispatcher import Dispatcher
 
-import cnnlite
 from cnnlite import check_gradients, layers
+
+pytestmark = pytest.mark.usefixtures("same_weights_in_every_run")
 
 LAYERS = {
     "Conv2D": partial(layers.Conv2D, 4, (3, 2), padding="same", activation="tanh"),
@@ -19,11 +20,6 @@ LAYERS = {
     "Dense": partial(layers.Dense, 3, activation="tanh"),
 }
 SHAPE = (4, 6, 5, 4)
-
-
-@pytest.fixture(autouse=True)
-def same_weights_in_every_run():
-    cnnlite.utils.set_random_seed(0)
 
 
 @pytest.fixture(params=LAYERS)

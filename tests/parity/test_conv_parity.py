@@ -6,7 +6,7 @@ import pytest
 import cnnlite
 from cnnlite import layers
 
-pytestmark = pytest.mark.parity
+pytestmark = [pytest.mark.parity, pytest.mark.usefixtures("same_weights_in_every_run")]
 torch = pytest.importorskip("torch")
 keras = pytest.importorskip("keras")
 
@@ -26,11 +26,6 @@ CASES = [
     (2, 1, "same", (2, 3), 2),
     (3, 1, "valid", (1, 2), 1),
 ]
-
-
-@pytest.fixture(autouse=True)
-def same_weights_in_every_run():
-    cnnlite.utils.set_random_seed(0)
 
 
 def normal(shape, dtype="float32", seed=0):

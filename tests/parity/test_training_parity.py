@@ -6,12 +6,12 @@ import os
 import numpy as np
 import pytest
 
+import cnnlite
+
 os.environ.setdefault("KERAS_BACKEND", "torch")
 pytestmark = pytest.mark.parity
 pytest.importorskip("torch")
 keras = pytest.importorskip("keras")
-
-import cnnlite  # noqa: E402
 
 
 def arguments(function):

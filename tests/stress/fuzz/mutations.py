@@ -83,6 +83,10 @@ def mutate_json(text, random):
     return text
 
 
+def mutate_json_bytes(data, random):
+    return mutate_json(data.decode("utf-8", "replace"), random).encode("utf-8", "replace")
+
+
 def _another(value, values, random):
     """Return a value of the same kind, so that what is strange may still be accepted."""
     same = [other for other in values if type(other) is type(value) and other != value]

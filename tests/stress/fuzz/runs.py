@@ -1,0 +1,83 @@
+"""Attacks on the files of a training run, the backup and the log, and good backups to start from."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import cnnlite
+from cnnlite import layers, metrics
+from cnnlite.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau
+from cnnlite.model_files import read
+from tests.stress.fuzz import forged
+from tests.stress.fuzz.refusals import refuses
+
+
+def attack_backup(data, folder):
+    """The JSON of the run; the tensors are those of the good backups together."""
+    backup = folder / "backup"
+    backup.mkdir(exist_ok=True)
+    for file in backup.iterdir():
+        file.unlink()
+    (folder / "log.csv").write_text("epoch,accuracy,loss\n0,0.5,0.5\n")
+    tensors = {name: array for _, arrays in reversed(good_backups()) for name, array in arrays.items()}
+    content = forged.model_file(tensors, run=data.decode("utf-8", "replace"))
+    (backup / "backup.safetensors").write_bytes(content)
+    return not refuses(lambda: train(folder), "backup.safetensors")
+
+
+def train(folder, stop_at=None):
+    model = cnnlite.Sequential([cnnlite.Input((3,)), layers.Dropout(0.2, seed=1), layers.Dense(2, "softmax")])
+    model.compile("adam", "categorical_crossentropy", metrics=["accuracy", metrics.Precision([0.1, 0.5])])
+
+    class Stop(Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if model.optimizer.iterations == stop_at:
+                raise KeyboardInterrupt
+
+    x, y = np.ones((6, 3), np.float32), np.eye(2, dtype=np.float32)[[0, 1, 0, 1, 0, 1]]
+    watching = [EarlyStopping("loss", patience=5, restore_best_weights=True), ReduceLROnPlateau("loss", patience=1)]
+    model.fit(x, y, epochs=3, batch_size=2, verbose=0, validation_data=(x, y), callbacks=[
+        BackupAndRestore(folder / "backup", save_freq=1, delete_checkpoint=False), *watching,
+        CSVLogger(folder / "log.csv", append=True), Stop(),
+    ])
+
+
+_made: list[tuple[str, dict[str, Any]]] = []
+
+
+def good_backups():
+    """Return the JSON and the tensors of backups from the middle of an epoch, and from the end."""
+    if not _made:
+        for stop_at in (5, 2, 6, None):
+            with tempfile.TemporaryDirectory() as folder:
+                with contextlib.suppress(KeyboardInterrupt):
+                    train(Path(folder), stop_at)
+                tensors, metadata = read(Path(folder) / "backup" / "backup.safetensors", "seeds")
+            _made.append((metadata["run"], tensors))
+    return _made
+
+
+def seeds_of_backups():
+    return [run.encode() for run, _ in good_backups()]
+
+
+# A log to append to.
+
+
+def attack_csv(data, folder):
+    path = folder / "log.csv"
+    path.write_bytes(data)
+    logger = CSVLogger(path, append=True)
+    if refuses(logger.on_train_begin, path.name):
+        return False
+    logger.on_epoch_end(0, {"loss": 0.5})
+    return True
+
+
+def seeds_of_csv():
+    return [b"epoch,loss,val_loss\n0,0.5,0.4\n", b""]
