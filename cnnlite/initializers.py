@@ -2,7 +2,9 @@
 
 Weights that are too large make the signal grow from layer to layer, too small ones let it die out. Glorot
 and He choose the variance from the number of inputs (fan_in) and outputs (fan_out) of a unit, so that it
-neither grows nor shrinks on the way up or down. Names, defaults and formulas are those of Keras.
+neither grows nor shrinks on the way up or down. Names, defaults and formulas are those of Keras. Those that draw
+numbers take a `seed`, an integer for the same values at each call; None (default) draws from the library's stream,
+which `cnnlite.utils.set_random_seed` sets.
 """
 
 from __future__ import annotations
@@ -78,6 +80,7 @@ class _Random(Initializer):
         return self.draw(generator, tuple(shape)).astype(dtype, order="C")
 
     def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
+        """Return numbers of that shape in float64."""
         raise NotImplementedError(f"{type(self).__name__} must define draw(generator, shape).")
 
     def get_config(self) -> Config:
@@ -100,7 +103,7 @@ class RandomNormal(_Random):
 
 
 class TruncatedNormal(RandomNormal):
-    """Normal, drawn again wherever a value is more than two standard deviations from the mean."""
+    """As `RandomNormal`, drawn again wherever a value is more than two standard deviations from the mean."""
 
     def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
         return self.mean + self.stddev * draw_truncated_normal(generator, shape)
@@ -213,9 +216,9 @@ class LecunNormal(_NamedScaling):
 
 
 class Orthogonal(_Random):
-    """A matrix with orthonormal rows or columns, whichever are fewer, times `gain` (Saxe et al., 2014).
+    """A matrix with orthonormal rows or columns, whichever are fewer, times `gain`, 1 by default (Saxe et al., 2014).
 
-    All axes but the last are taken as the rows of the matrix.
+    All axes but the last are taken as the rows of the matrix; a shape of less than two axes is a ValueError.
     """
 
     def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
@@ -271,7 +274,11 @@ INITIALIZERS = {
 
 
 def get(identifier: Any) -> Initializer:
-    """Return the initializer that a name ("he_normal", "HeNormal"), a config, or an initializer stands for."""
+    """Return the initializer that a name ("he_normal", "HeNormal"), a config, or an initializer stands for.
+
+    Raises:
+        ValueError: the name is not known; the message lists those that are.
+    """
     return from_identifier(identifier, INITIALIZERS, Initializer, "initializer")
 
 

@@ -24,7 +24,7 @@ class Regularizer:
 
 
 class L1L2(Regularizer):
-    """l1 * sum(|w|) + l2 * sum(w²); both factors are 0 by default."""
+    """l1 * sum(|w|) + l2 * sum(w²); both factors are 0 by default, and a negative one is a ValueError."""
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
         self.l1 = number(l1, "l1", type(self).__name__, minimum=0)
@@ -71,7 +71,11 @@ REGULARIZERS = {"l1": L1, "l2": L2, "l1_l2": L1L2}
 
 
 def get(identifier: Any) -> Regularizer | None:
-    """Return the regularizer that a name, a config or a regularizer stands for; None for None."""
+    """Return the regularizer that a name, a config or a regularizer stands for; None for None.
+
+    Raises:
+        ValueError: the name is not known; the message lists those that are.
+    """
     if identifier is None:
         return None
     return from_identifier(identifier, REGULARIZERS, Regularizer, "regularizer")

@@ -1,7 +1,8 @@
 """Learning rates that change from step to step: each schedule is called with a step and returns a float.
 
 Pass one to an optimizer in the place of a number. The first step is 0. Names, arguments and formulas are
-those of Keras; `OneCycle` follows PyTorch's OneCycleLR.
+those of Keras; `OneCycle` follows PyTorch's OneCycleLR. All have a `name`, which is kept for configs alone. A number
+out of its range is a ValueError, what is no number a TypeError.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class ExponentialDecay(LearningRateSchedule):
         initial_learning_rate: a number of at least 0.
         decay_steps: after how many steps the rate has changed by the factor `decay_rate`.
         decay_rate: the factor, at least 0.
-        staircase: True rounds step / decay_steps down, so that the rate falls in stairs.
+        staircase: True rounds step / decay_steps down, so that the rate falls in stairs; default False.
 
     Example:
 
@@ -117,6 +118,9 @@ class PiecewiseConstantDecay(LearningRateSchedule):
     Args:
         boundaries: steps, each larger than the one before.
         values: learning rates, one more than there are boundaries.
+
+    Raises:
+        ValueError: they are not.
     """
 
     def __init__(
@@ -151,10 +155,11 @@ class PolynomialDecay(LearningRateSchedule):
     """(initial - end) * (1 - step / decay_steps) ** power + end, and `end_learning_rate` after `decay_steps`.
 
     Args:
-        initial_learning_rate, end_learning_rate: numbers of at least 0.
+        initial_learning_rate, end_learning_rate: numbers of at least 0; the second is 0.0001 by default.
         decay_steps: how many steps the decay takes.
-        power: the exponent, above 0; 1 is a straight line.
-        cycle: True starts again at the end, each time as if `decay_steps` were the next multiple of itself.
+        power: the exponent, above 0; 1 (default) is a straight line.
+        cycle: True starts again at the end, each time as if `decay_steps` were the next multiple of itself;
+            default False.
     """
 
     def __init__(
@@ -200,9 +205,9 @@ class CosineDecay(LearningRateSchedule):
     Args:
         initial_learning_rate: a number of at least 0; with a warm-up, where that starts.
         decay_steps: how many steps the decay takes, those of the warm-up not counted.
-        alpha: the last rate as a share of the highest.
-        warmup_target: the rate at the end of the warm-up; None for no warm-up, whatever `warmup_steps` is.
-        warmup_steps: how many steps the warm-up takes.
+        alpha: the last rate as a share of the highest; default 0.
+        warmup_target: the rate at the end of the warm-up; None (default) for no warm-up, whatever `warmup_steps` is.
+        warmup_steps: how many steps the warm-up takes; default 0.
     """
 
     def __init__(
@@ -251,9 +256,9 @@ class OneCycle(LearningRateSchedule):
     Args:
         max_learning_rate: the highest rate, above 0.
         total_steps: the number of steps of the whole training: batches an epoch times epochs.
-        pct_start: the share of the steps on which the rate rises, from 0 to 1.
-        div_factor: how many times smaller than the highest rate the first one is, at least 1.
-        final_div_factor: how many times smaller than the first rate the last one is, at least 1.
+        pct_start: the share of the steps on which the rate rises, from 0 to 1; default 0.3.
+        div_factor: how many times smaller than the highest rate the first one is, at least 1; default 25.
+        final_div_factor: how many times smaller than the first rate the last one is, at least 1; default 10,000.
 
     Example:
 
@@ -314,7 +319,7 @@ SCHEDULES = {
 
 
 def get(identifier: Any) -> Any:
-    """Return the schedule that a saved config or a schedule stands for."""
+    """Return the schedule that a saved config or a schedule stands for; a ValueError if it is neither."""
     return from_identifier(identifier, SCHEDULES, LearningRateSchedule, "schedule")
 
 

@@ -32,10 +32,11 @@ class BackupAndRestore(SavingCallback):
 
     Args:
         backup_dir: the folder; it is made where needed, and removed with the backup if nothing else is in it.
-        save_freq: "epoch" for a backup after each epoch, or a number of batches, counted through the epochs.
-        double_checkpoint: True keeps the backup before the last one too, for a disk that may damage a file.
-        delete_checkpoint: False keeps the backup after the last epoch: another `fit` then has nothing to do, or
-            only the epochs that were added.
+        save_freq: "epoch" (default) for a backup after each epoch, or a number of batches, counted through the epochs.
+        double_checkpoint: True keeps the backup before the last one too, for a disk that may damage a file; default
+            False.
+        delete_checkpoint: True (default) removes the backup after the last epoch. False keeps it: another `fit` then
+            has nothing to do, or only the epochs that were added.
 
     Raises:
         ValueError: an argument is none of the above. In `fit`: the backup is damaged, or of another model or data.

@@ -46,9 +46,11 @@ class Callback:
         """
 
     def set_model(self, model: Any) -> None:
+        """Called before `on_train_begin`, with the model that is trained."""
         self.model = model
 
     def set_params(self, params: dict[str, Any]) -> None:
+        """Called before that, with {"verbose", "epochs", "steps"}."""
         self.params = params
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -112,6 +114,7 @@ class CallbackList(Callback):
     Args:
         callbacks: a callback, a list of them, or None.
         model: what they are attached to.
+        owner: which method of the model was given them, for errors.
         **params: what they find in `params`.
     """
 

@@ -21,9 +21,13 @@ class LearningRateScheduler(Callback):
     Args:
         schedule: a function of the epoch, from 0, and the present learning rate, or of the epoch alone, that
             returns the new one.
-        verbose: 1 says so.
+        verbose: 1 says so; default 0.
 
     The rate goes into the history as "learning_rate".
+
+    Raises:
+        TypeError: schedule is no function, or returns no number.
+        ValueError: it returns a negative number; when training begins, the optimizer has a schedule of its own.
     """
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
@@ -54,16 +58,20 @@ class ReduceLROnPlateau(Monitor):
     """Reduce the learning rate when a value has not improved for some epochs.
 
     Args:
-        monitor: the name of the value.
-        factor: what the learning rate is multiplied by, less than 1.
-        patience: how many epochs in a row without improvement are waited for.
-        verbose: 1 says so.
-        mode: "min", "max" or "auto".
-        min_delta: how much better the value must be to count as better.
-        cooldown: how many epochs after a reduction are not counted.
-        min_lr: the learning rate never gets less than this.
+        monitor: the name of the value; "val_loss" by default.
+        factor: what the learning rate is multiplied by, above 0 and less than 1; default 0.1.
+        patience: how many epochs in a row without improvement are waited for; default 10.
+        verbose: 1 says so; default 0.
+        mode: "min", "max" or "auto" (default); see `Monitor`.
+        min_delta: how much better the value must be to count as better; default 0.0001.
+        cooldown: how many epochs after a reduction are not counted; default 0.
+        min_lr: the learning rate never gets less than this; default 0.
 
     The rate goes into the history as "learning_rate".
+
+    Raises:
+        ValueError: as for `Monitor`, or a number is out of its range; when training begins, the optimizer has a
+            schedule of its own.
     """
 
     def __init__(

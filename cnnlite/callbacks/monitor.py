@@ -25,9 +25,12 @@ class Monitor(Callback):
     """The base of callbacks that watch whether one value improves.
 
     Args:
-        monitor: the name of the value in the logs ("val_loss").
-        mode: "min" where less is better, "max" where more is, "auto" to go by what the value is.
-        min_delta: how much better a value must be to count as better.
+        monitor: the name of the value in the logs; "val_loss" by default.
+        mode: "min" where less is better, "max" where more is, "auto" (default) to go by what the value is.
+        min_delta: how much better a value must be to count as better; default 0.
+
+    Raises:
+        ValueError: mode is none of the three; in `fit`, "auto" does not know which way the value improves.
     """
 
     def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0) -> None:
@@ -97,14 +100,18 @@ class EarlyStopping(Monitor):
     """Stop training when a value has not improved for some epochs.
 
     Args:
-        monitor: the name of the value.
-        min_delta: how much better it must be to count as better.
-        patience: how many epochs in a row without improvement end the training.
-        verbose: 1 says so.
-        mode: "min", "max" or "auto".
-        baseline: the value must also be better than this for an epoch to count as an improvement.
-        restore_best_weights: True puts back the weights of the best epoch at the end of training.
-        start_from_epoch: the first epoch that is looked at, from 0.
+        monitor: the name of the value; "val_loss" by default.
+        min_delta: how much better it must be to count as better; default 0.
+        patience: how many epochs in a row without improvement end the training; 0 (default) is taken as 1.
+        verbose: 1 says so; default 0.
+        mode: "min", "max" or "auto" (default); see `Monitor`.
+        baseline: the value must also be better than this for an epoch to count as an improvement; None (default)
+            asks for nothing more.
+        restore_best_weights: True puts back the weights of the best epoch at the end of training; default False.
+        start_from_epoch: the first epoch that is looked at, from 0 (default).
+
+    Raises:
+        ValueError: as for `Monitor`, or patience is negative.
     """
 
     def __init__(
@@ -182,13 +189,13 @@ class ModelCheckpoint(Monitor, SavingCallback):
     Args:
         filepath: where to. It may contain `{epoch}`, which counts from 1, and the names of values in the logs,
             each with a format: "model-{epoch:02d}-{val_loss:.2f}.safetensors". Folders are made where needed.
-        monitor: the name of the value that `save_best_only` goes by.
-        verbose: 1 says what was saved and why.
-        save_best_only: True saves only when the value is better than all before.
-        save_weights_only: True calls `model.save_weights`, False `model.save`.
-        mode: "min", "max" or "auto".
-        save_freq: "epoch", or a number of batches.
-        initial_value_threshold: a value that the first to be saved must be better than.
+        monitor: the name of the value that `save_best_only` goes by; "val_loss" by default.
+        verbose: 1 says what was saved and why; default 0.
+        save_best_only: True saves only when the value is better than all before; default False.
+        save_weights_only: True calls `model.save_weights`, False (default) `model.save`.
+        mode: "min", "max" or "auto" (default); see `Monitor`.
+        save_freq: "epoch" (default), or a number of batches, counted through the epochs.
+        initial_value_threshold: a value that the first to be saved must be better than; None by default.
 
     Raises:
         ValueError: `filepath` ends like a file of another format, or names a value that there is not.
@@ -260,7 +267,7 @@ class TerminateOnNaN(Callback):
     weight, the output or a gradient was not finite; see `cnnlite.utils.find_nonfinite`.
 
     Args:
-        raise_error: True raises a RuntimeError, and nothing else is done at the end of training.
+        raise_error: True raises a RuntimeError, and nothing else is done at the end of training; default False.
     """
 
     def __init__(self, raise_error: bool = False) -> None:

@@ -51,8 +51,9 @@ class CSVLogger(Callback):
 
     Args:
         filename: where to.
-        separator: what stands between two values.
-        append: True goes on at the end of a file that exists, under its header, for a run that is resumed.
+        separator: what stands between two values; "," by default.
+        append: True goes on at the end of a file that exists, under its header, for a run that is resumed; default
+            False.
 
     Raises:
         ValueError: when training begins, `append` is True and the file is none that this callback wrote.

@@ -64,6 +64,7 @@ class ActivationLayer(Layer):
         return self.gradient(dy, x, y, self.allocate("dx", y.shape))
 
     def backward_preactivation(self, dz: Array) -> Array:
+        """Return the gradient by x from that by what `preactivation` returned, which is the same."""
         return dz
 
 
@@ -82,7 +83,7 @@ class Linear(ActivationLayer):
 
 
 class ReLU(ActivationLayer):
-    """Rectified linear unit: y = max(x, 0), so dy/dx = 1 where x > 0, else 0.
+    """Rectified linear unit: y = max(x, 0), so dy/dx = 1 where x > 0, else 0 (Nair and Hinton, 2010).
 
     With all three arguments, y = min(x, max_value) where x > threshold, else negative_slope (x - threshold).
 
@@ -90,6 +91,9 @@ class ReLU(ActivationLayer):
         max_value: the largest y, or None (default) for no limit; not negative.
         negative_slope: the slope below the threshold (default 0); not negative.
         threshold: where the unit becomes active (default 0); not negative.
+
+    Raises:
+        ValueError: one of them is negative or not finite.
 
     Example:
 
@@ -114,6 +118,7 @@ class ReLU(ActivationLayer):
 
     @property
     def limits(self) -> tuple[float | None, float, float]:
+        """(max_value, negative_slope, threshold), as the kernels take them."""
         return self.max_value, self.negative_slope, self.threshold
 
     def function(self, x: Array, out: Array) -> Array:
@@ -138,6 +143,9 @@ class LeakyReLU(ActivationLayer):
 
     Args:
         negative_slope: not negative; by default 0.3 for this layer and 0.2 for the name "leaky_relu", as in Keras.
+
+    Raises:
+        ValueError: it is negative or not finite.
 
     Example:
 

@@ -52,7 +52,7 @@ def categorical_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
 ) -> Array:
-    """Return the losses (N, ...) that `CategoricalCrossentropy` averages."""
+    """Return the losses (N, ...) that `CategoricalCrossentropy` averages; all else as there."""
     return CategoricalCrossentropy(from_logits, label_smoothing, axis).forward(y_true, y_pred)
 
 
@@ -63,7 +63,7 @@ def sparse_categorical_crossentropy(
     ignore_class: int | None = None,
     axis: int = -1,
 ) -> Array:
-    """Return the losses (N, ...) that `SparseCategoricalCrossentropy` averages."""
+    """Return the losses (N, ...) that `SparseCategoricalCrossentropy` averages; all else as there."""
     return SparseCategoricalCrossentropy(from_logits, ignore_class, axis=axis).forward(y_true, y_pred)
 
 
@@ -74,22 +74,22 @@ def binary_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
 ) -> Array:
-    """Return the losses (N, ...) that `BinaryCrossentropy` averages."""
+    """Return the losses (N, ...) that `BinaryCrossentropy` averages; all else as there."""
     return BinaryCrossentropy(from_logits, label_smoothing, axis).forward(y_true, y_pred)
 
 
 def mean_squared_error(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-    """Return the losses (N, ...) that `MeanSquaredError` averages."""
+    """Return the losses (N, ...) that `MeanSquaredError` averages; all else as there."""
     return MeanSquaredError().forward(y_true, y_pred)
 
 
 def mean_absolute_error(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-    """Return the losses (N, ...) that `MeanAbsoluteError` averages."""
+    """Return the losses (N, ...) that `MeanAbsoluteError` averages; all else as there."""
     return MeanAbsoluteError().forward(y_true, y_pred)
 
 
 def huber(y_true: ArrayLike, y_pred: ArrayLike, delta: float = 1.0) -> Array:
-    """Return the losses (N, ...) that `Huber` averages."""
+    """Return the losses (N, ...) that `Huber` averages; all else as there."""
     return Huber(delta).forward(y_true, y_pred)
 
 

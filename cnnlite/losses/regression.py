@@ -16,6 +16,12 @@ class MeanSquaredError(Loss):
 
     >>> MeanSquaredError()([[0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 0.0]])
     0.5
+
+    Args:
+        reduction, name, dtype: see `Loss`.
+
+    Raises:
+        ValueError: labels of another shape than the predictions.
     """
 
     def __init__(
@@ -42,6 +48,12 @@ class MeanAbsoluteError(Loss):
 
     >>> MeanAbsoluteError()([[0.0, 1.0], [0.0, 0.0]], [[1.0, 1.0], [1.0, 0.0]])
     0.5
+
+    Args:
+        reduction, name, dtype: see `Loss`.
+
+    Raises:
+        ValueError: labels of another shape than the predictions.
     """
 
     def __init__(
@@ -74,6 +86,9 @@ class Huber(Loss):
     Args:
         delta: the error from which on the loss grows linearly, above 0 (default 1).
         reduction, name, dtype: see `Loss`.
+
+    Raises:
+        ValueError: delta is not above 0; labels of another shape than the predictions.
     """
 
     def __init__(

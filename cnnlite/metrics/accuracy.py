@@ -1,7 +1,7 @@
 """Accuracies: the share of samples for which the prediction is right.
 
 All of them are means over the samples, weighted by `sample_weight`, and 0.0 before the first sample. A
-prediction with a NaN in it counts as wrong.
+prediction with a NaN in it counts as wrong. Labels that don't fit the predictions are a ValueError.
 """
 
 from __future__ import annotations
@@ -30,9 +30,11 @@ class _Accuracy(Average):
         return self.matches(self.labels_for(y_true, y_pred.shape), y_pred)
 
     def labels_for(self, y_true: ArrayLike, shape: Shape) -> Array:
+        """Return the labels as `matches` takes them, for predictions of that shape; a ValueError if they don't fit."""
         raise NotImplementedError(f"{type(self).__name__} must define labels_for(y_true, shape).")
 
     def matches(self, y_true: Array, y_pred: Array) -> Array:
+        """Return which predictions are right."""
         raise NotImplementedError(f"{type(self).__name__} must define matches(y_true, y_pred).")
 
 
@@ -80,6 +82,9 @@ class CategoricalAccuracy(_Accuracy):
     >>> metric.update_state([[0, 0, 1], [0, 1, 0]], [[0.1, 0.9, 0.8], [0.05, 0.95, 0]])
     >>> metric.result()
     0.5
+
+    Args:
+        name, dtype: see `Metric`.
     """
 
     def __init__(self, name: str | None = "categorical_accuracy", dtype: DTypeLike | None = None) -> None:
@@ -102,6 +107,9 @@ class SparseCategoricalAccuracy(_Accuracy):
     >>> metric.update_state([2, 1], [[0.1, 0.6, 0.3], [0.05, 0.95, 0]])
     >>> metric.result()
     0.5
+
+    Args:
+        name, dtype: see `Metric`.
     """
 
     def __init__(self, name: str | None = "sparse_categorical_accuracy", dtype: DTypeLike | None = None) -> None:
@@ -126,6 +134,10 @@ class TopKCategoricalAccuracy(_Accuracy):
     >>> metric.update_state([[0, 0, 1], [1, 0, 0]], [[0.1, 0.9, 0.8], [0.05, 0.95, 0.1]])
     >>> metric.result()
     0.5
+
+    Args:
+        k: how many of the predictions count, 5 by default.
+        name, dtype: see `Metric`.
     """
 
     def __init__(
@@ -156,6 +168,10 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
     >>> metric.update_state([2, 0], [[0.1, 0.9, 0.8], [0.05, 0.95, 0.1]])
     >>> metric.result()
     0.5
+
+    Args:
+        k: how many of the predictions count, 5 by default.
+        name, dtype: see `Metric`.
     """
 
     def __init__(

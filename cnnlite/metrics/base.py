@@ -146,6 +146,9 @@ class Mean(Average):
     >>> mean.update_state([9.0])
     >>> mean.result()
     5.0
+
+    Args:
+        name, dtype: see `Metric`.
     """
 
     def __init__(self, name: str | None = "mean", dtype: DTypeLike | None = None) -> None:

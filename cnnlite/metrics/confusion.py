@@ -114,6 +114,9 @@ class Precision(_Confusion):
         top_k: how many of the predictions of a sample can be positive; None (default) for any.
         class_id: the only class to look at; None (default) for all.
         name, dtype: see `Metric`.
+
+    Raises:
+        ValueError: a threshold is not from 0 to 1; labels of another shape than the predictions, or outside [0, 1].
     """
 
     def counted(self, is_positive: Array, said_positive: Array) -> Array:

@@ -53,6 +53,8 @@ class _NamedLossMetric(LossMetric):
 class CategoricalCrossentropy(_NamedLossMetric):
     """The mean of `cnnlite.losses.CategoricalCrossentropy`.
 
+    Shapes, errors, and all arguments but name and dtype: as there.
+
     >>> metric = CategoricalCrossentropy()
     >>> metric.update_state([[0, 1, 0], [0, 0, 1]], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]])
     >>> round(metric.result(), 3)
@@ -74,6 +76,8 @@ class CategoricalCrossentropy(_NamedLossMetric):
 
 class SparseCategoricalCrossentropy(_NamedLossMetric):
     """The mean of `cnnlite.losses.SparseCategoricalCrossentropy`.
+
+    Shapes, errors, and all arguments but name and dtype: as there.
 
     >>> metric = SparseCategoricalCrossentropy()
     >>> metric.update_state([1, 2], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]])
@@ -101,6 +105,8 @@ class SparseCategoricalCrossentropy(_NamedLossMetric):
 class BinaryCrossentropy(_NamedLossMetric):
     """The mean of `cnnlite.losses.BinaryCrossentropy`.
 
+    Shapes, errors, and all arguments but name and dtype: as there.
+
     >>> metric = BinaryCrossentropy()
     >>> metric.update_state([[0], [1]], [[0.4], [0.6]])
     >>> round(metric.result(), 3)
@@ -120,21 +126,21 @@ class BinaryCrossentropy(_NamedLossMetric):
 
 
 class MeanSquaredError(_NamedLossMetric):
-    """The mean of `cnnlite.losses.MeanSquaredError`."""
+    """The mean of `cnnlite.losses.MeanSquaredError`, with shapes and errors as there; name, dtype: see `Metric`."""
 
     def __init__(self, name: str | None = "mean_squared_error", dtype: DTypeLike | None = None) -> None:
         super().__init__(losses.MeanSquaredError(), name, dtype)
 
 
 class MeanAbsoluteError(_NamedLossMetric):
-    """The mean of `cnnlite.losses.MeanAbsoluteError`."""
+    """The mean of `cnnlite.losses.MeanAbsoluteError`, with shapes and errors as there; name, dtype: see `Metric`."""
 
     def __init__(self, name: str | None = "mean_absolute_error", dtype: DTypeLike | None = None) -> None:
         super().__init__(losses.MeanAbsoluteError(), name, dtype)
 
 
 class Huber(_NamedLossMetric):
-    """The mean of `cnnlite.losses.Huber`."""
+    """The mean of `cnnlite.losses.Huber`, with `delta`, shapes and errors as there; name, dtype: see `Metric`."""
 
     arguments = ("delta",)
 

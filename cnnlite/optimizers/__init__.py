@@ -41,7 +41,12 @@ OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW, "ada
 
 
 def get(identifier: Any) -> Optimizer:
-    """Return the optimizer that a name ("adam"), a config or an optimizer stands for."""
+    """Return the optimizer that a name ("adam"), a config or an optimizer stands for.
+
+    Raises:
+        ValueError: the name is not known; the message lists those that are.
+        TypeError: it is none of the three.
+    """
     optimizer = from_identifier(identifier, OPTIMIZERS, Optimizer, "optimizer")
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a name or an Optimizer. Received: {identifier!r}.")

@@ -28,7 +28,7 @@ class Adam(Optimizer):
         learning_rate: default 0.001.
         beta_1, beta_2: how much of each average stays at each step, from 0 to below 1; defaults 0.9 and 0.999.
         epsilon: keeps the divisor from 0; default 1e-7.
-        amsgrad: True divides by the largest v so far (Reddi et al., 2018).
+        amsgrad: True divides by the largest v so far (Reddi et al., 2018); default False.
         weight_decay, clipnorm, clipvalue, global_clipnorm, name: see `Optimizer`.
     """
 
@@ -70,7 +70,15 @@ class Adam(Optimizer):
 
 
 class AdamW(Adam):
-    """Adam with a weight decay, by default 0.004 (Loshchilov and Hutter, 2019)."""
+    """Adam with a weight decay that stays out of its averages (Loshchilov and Hutter, 2019).
+
+        p -= learning_rate * weight_decay * p,  and then Adam's step
+
+    Args:
+        weight_decay: default 0.004.
+        learning_rate, beta_1, beta_2, epsilon, amsgrad: as for `Adam`.
+        clipnorm, clipvalue, global_clipnorm, name: see `Optimizer`.
+    """
 
     def __init__(
         self,

@@ -39,6 +39,10 @@ class Optimizer:
             them makes no step, or NaN, as in Keras and PyTorch.
         name: what summaries and files call it.
 
+    Raises:
+        ValueError: a number is out of its range, or two of the three limits are set.
+        TypeError: what must be a number is none.
+
     Attributes:
         iterations: how many steps were made.
         slots: the vectors kept from step to step, by name.

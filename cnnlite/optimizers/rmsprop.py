@@ -24,7 +24,7 @@ class RMSprop(Optimizer):
         rho: how much of the average stays at each step, from 0 to below 1; default 0.9.
         momentum: from 0 to below 1, by default 0; above 0 the steps are added up as m = momentum * m + step.
         epsilon: keeps the divisor from 0; default 1e-7. It stands under the root (PyTorch adds it after the root).
-        centered: True divides by the deviation instead: v less the square of the average gradient.
+        centered: True divides by the deviation instead: v less the square of the average gradient; default False.
         weight_decay, clipnorm, clipvalue, global_clipnorm, name: see `Optimizer`.
     """
 

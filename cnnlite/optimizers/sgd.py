@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class SGD(Optimizer):
-    """Gradient descent, with momentum if it is above 0.
+    """Gradient descent, with momentum if it is above 0 (Polyak, 1964; Nesterov, 1983).
 
         p -= learning_rate * g                                        without momentum
         m = momentum * m - learning_rate * g;  p += m                 with it
