@@ -52,7 +52,7 @@ def elu(x: ArrayLike, alpha: float = 1.0) -> Array:
 
 
 def gelu(x: ArrayLike, approximate: bool = False) -> Array:
-    """Return x Φ(x), with Φ the distribution function of the standard normal."""
+    """Return x Φ(x), with Φ the distribution function of the standard normal; `approximate` as for `layers.GELU`."""
     return _apply(GELU, x, approximate)
 
 

@@ -41,6 +41,7 @@ class L1L2(Regularizer):
         return l1 * np.sign(weights) + l2 * weights
 
     def get_config(self) -> Config:
+        """Return the arguments that make this regularizer again."""
         return {"l1": self.l1, "l2": self.l2}
 
 
