@@ -4,8 +4,11 @@ import numba
 import numpy as np
 
 
-def numeric_gradient(f, array, dy, step=1e-6):
-    """Return d Σ f() dy / d array; f reads `array`, which is changed and put back one element at a time."""
+def numeric_gradient(f, array, dy=1.0, step=1e-6):
+    """Return d Σ f() dy / d array; f reads `array`, which is changed and put back one element at a time.
+
+    `f` returns an array of the shape of dy, or a number.
+    """
     gradient = np.empty_like(array)
     # Waking a second thread costs more than a small layer, hundreds of times over.
     threads = numba.get_num_threads()
@@ -17,7 +20,7 @@ def numeric_gradient(f, array, dy, step=1e-6):
         array[index] = value - step
         below = f()
         array[index] = value
-        gradient[index] = ((above - below) * dy).sum() / (2 * step)
+        gradient[index] = np.sum((above - below) * dy) / (2 * step)
     numba.set_num_threads(threads)
     return gradient
 

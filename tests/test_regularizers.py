@@ -7,6 +7,7 @@ import pytest
 
 from cnnlite import regularizers
 from cnnlite.regularizers import L1, L1L2, L2
+from tests.numeric import numeric_gradient
 
 ALL = [L1(0.3), L2(0.3), L1L2(0.2, 0.4), L1L2()]
 IDS = ["l1", "l2", "l1_l2", "none"]
@@ -29,13 +30,8 @@ def test_values_by_hand():
 
 @pytest.mark.parametrize("regularizer", ALL, ids=IDS)
 def test_the_gradient_is_the_derivative(regularizer):
-    weights, step = spread((3, 4)), 1e-6
-    numeric = np.empty_like(weights)
-    for i in np.ndindex(weights.shape):
-        above, below = weights.copy(), weights.copy()
-        above[i] += step
-        below[i] -= step
-        numeric[i] = (regularizer(above) - regularizer(below)) / (2 * step)
+    weights = spread((3, 4))
+    numeric = numeric_gradient(lambda: regularizer(weights), weights)
     np.testing.assert_allclose(regularizer.gradient(weights), numeric, rtol=1e-6, atol=1e-9)
 
 

@@ -1,4 +1,4 @@
-"""Random damage to everything that reads a file, three thousand times for each kind; see tests/stress/fuzz for longer."""
+"""Random damage to everything that reads a file, 3000 times for each kind; see tests/stress/fuzz for longer."""
 
 import os
 import subprocess
