@@ -1,4 +1,4 @@
-"""The kernels: arrays in, arrays out, forward and backward side by side; no classes and no state.
+"""The kernels: arrays in, arrays out, forward and backward side by side.
 
 The layers call them as `kernels.name(...)`. Each is defined again in `cnnlite/reference.py`, and the
 environment variable CNNLITE_KERNELS=reference puts those definitions in their place. So does numba's own

@@ -116,11 +116,7 @@ def map_rows(typingctx, of, x, rows, channels, maps, mean, scale, beta, relu, y)
 
             emit.channel_vectors(channels, channel_vectors, VECTORS_TOGETHER)
 
-        with builder.if_else(maps) as (mapped, plain):
-            with mapped:
-                with_map(True)
-            with plain:
-                with_map(False)
+        emit.either(maps, with_map)
         return context.get_dummy_value()
 
     return types.void(of, *[types.int64] * 3, types.boolean, *[types.int64] * 3, types.boolean, types.int64), codegen
@@ -138,11 +134,7 @@ class _Gradient:
 
     def both_ways(self, pass_over):
         """Emit `pass_over(loop over the pixels)` for either way."""
-        with self.emit.builder.if_else(self.pooled) as (pooled, plain):
-            with pooled:
-                pass_over(self.through_windows)
-            with plain:
-                pass_over(self.as_it_is)
+        self.emit.either(self.pooled, lambda pooled: pass_over(self.through_windows if pooled else self.as_it_is))
 
     def as_it_is(self, parts, carried, use):
         """Emit the loop over all pixels; `use(place of the pixel, dz for each part, carried)`."""

@@ -94,6 +94,14 @@ class Emitter:
         builder.position_at_end(after)
         return phis[1:]
 
+    def either(self, condition, body):
+        """Emit two versions, `body(True)` for where the condition holds and `body(False)` for where it does not."""
+        with self.builder.if_else(condition) as (holds, fails):
+            with holds:
+                body(True)
+            with fails:
+                body(False)
+
     def channel_vectors(self, channels, body, together=1):
         """Emit the loop over the vectors of channels: `body((first channel, mask), ...)` of one, or of some together.
 
@@ -165,11 +173,8 @@ def max_pool_windows(typingctx, of, x, x_row, x_step, maps, mean, scale, beta, r
         def with_map(maps):
             two = emit.number(2)
             squares = builder.and_(builder.icmp_signed("==", height, two), builder.icmp_signed("==", width, two))
-            with builder.if_else(squares) as (two_by_two, any_size):
-                with two_by_two:
-                    emit.channel_vectors(channels, lambda part: channel_vector(*part, maps, 2, 2))
-                with any_size:
-                    emit.channel_vectors(channels, lambda part: channel_vector(*part, maps, height, width))
+            emit.either(squares, lambda two_by_two: emit.channel_vectors(
+                channels, lambda part: channel_vector(*part, maps, *((2, 2) if two_by_two else (height, width)))))
 
         def channel_vector(first, mask, maps, height, width):
             coefficients = []
@@ -209,11 +214,7 @@ def max_pool_windows(typingctx, of, x, x_row, x_step, maps, mean, scale, beta, r
 
             emit.loop(windows, [], window)
 
-        with builder.if_else(maps) as (mapped, plain):
-            with mapped:
-                with_map(True)
-            with plain:
-                with_map(False)
+        emit.either(maps, with_map)
         return context.get_dummy_value()
 
     integers = [types.int64] * 3
