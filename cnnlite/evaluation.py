@@ -41,10 +41,15 @@ class Evaluator(Compiled):
         Args:
             x, y, sample_weight, batch_size, verbose, callbacks: as for `fit`.
             steps: how many batches are used; by default all.
-            return_dict: True returns a dict by name.
+            return_dict: True returns a dict by name; default False.
 
         Returns:
             the loss as a float if there are no metrics; otherwise a list in the order of `metrics_names`.
+
+        Raises:
+            ValueError: the model has no layers or no loss, or x, y and sample_weight don't fit it or one another.
+            TypeError: they are no numbers.
+            RuntimeError: another thread counts with the same metrics.
         """
         self._require_loss("evaluate")
         verbose = verbosity(verbose, "evaluate")
@@ -95,6 +100,10 @@ class Evaluator(Compiled):
             verbose: 1 or "auto" draws a progress bar in a terminal or a notebook; no line is left, in a file neither.
             steps: how many batches are used; by default all.
             callbacks: as for `fit`.
+
+        Raises:
+            ValueError: the model has no layers, x doesn't fit it, or the outputs of batches have different shapes.
+            TypeError: x holds no numbers.
         """
         self._require_layers("predict")
         verbose = verbosity(verbose, "predict")
@@ -127,7 +136,7 @@ class Evaluator(Compiled):
         sample_weight: ArrayLike | None = None,
         return_dict: bool = False,
     ) -> Scores:
-        """Return the loss and the metrics of one batch, as `evaluate` does."""
+        """Return the loss and the metrics of one batch, as `evaluate` does; arguments and errors as there."""
         self._require_loss("test_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, owner="test_on_batch")
         with used_by_one_thread("test_on_batch", self.metrics):
@@ -138,6 +147,6 @@ class Evaluator(Compiled):
             return self._values(running.logs(), return_dict)
 
     def predict_on_batch(self, x: ArrayLike) -> Array:
-        """Return the outputs for one batch as a new array."""
+        """Return the outputs (N, ...) for one batch x (N, ...) as a new array; errors as of `predict`."""
         x = number_array(x, "x", "predict_on_batch")
         return self.predict(x, batch_size=len(x), verbose=0)
