@@ -1,3 +1,5 @@
+"""What `activation=` takes: names, functions, layers and configs, and that they mean the same."""
+
 import numpy as np
 import pytest
 

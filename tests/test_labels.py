@@ -1,3 +1,5 @@
+"""Labels and sample weights that do not fit are refused with rule, value and remedy."""
+
 import tracemalloc
 
 import numpy as np

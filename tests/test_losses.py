@@ -1,3 +1,5 @@
+"""Losses: gradients, weights, reductions, extreme predictions, and losses of one's own."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Metrics: sums over batches, forms of labels, weights, ties and NaN."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""The table that `summary` prints."""
+
 import pytest
 
 import cnnlite

@@ -1,3 +1,5 @@
+"""The kernels of the activations against their definitions, and where exp, NaN and infinity are hard."""
+
 import inspect
 
 import numba

@@ -1,3 +1,5 @@
+"""The kernels of BatchNorm against their definitions, and how accurate the statistics stay."""
+
 import numba
 import numpy as np
 import pytest

@@ -1,3 +1,5 @@
+"""The kernels of pooling against their definitions: ties, NaN, padding, and places that nothing may be written to."""
+
 import numba
 import numpy as np
 import pytest

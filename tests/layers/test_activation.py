@@ -1,3 +1,5 @@
+"""The activations as layers: gradients, arguments, memory, and the axis of softmax."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""BatchNorm: its gradient, the moving averages, and what freezing means."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Conv2D: gradients, padding, groups, and what is no convolution."""
+
 import re
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Dense: gradients, inner axes, and what is refused."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""DepthwiseConv2D: gradients, channels that don't see one another, and what is refused."""
+
 import re
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Dropout and SpatialDropout2D: masks, their streams, and gradients under one mask."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,3 +1,5 @@
+"""Flatten: the order of the values, there and back."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Input: the forms in which a shape can be given."""
+
 import numpy as np
 import pytest
 

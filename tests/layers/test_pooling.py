@@ -1,3 +1,5 @@
+"""The pooling layers, windows and global ones: gradients, padding, ties and NaN."""
+
 import numpy as np
 import pytest
 

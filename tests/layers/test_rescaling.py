@@ -1,3 +1,5 @@
+"""Rescaling: values, gradients, and constants that are refused."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""Reshape: the target shape, there and back, and targets that are refused."""
+
 import numpy as np
 import pytest
 

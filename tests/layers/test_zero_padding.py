@@ -1,3 +1,5 @@
+"""ZeroPadding2D: the forms of padding, and a frame that stays zero."""
+
 import numpy as np
 import pytest
 

@@ -1,4 +1,5 @@
+"""What must be set before Keras is imported."""
+
 import os
 
-# Before anything imports Keras.
 os.environ.setdefault("KERAS_BACKEND", "torch")

@@ -1,3 +1,5 @@
+"""Activations have the values and gradients of PyTorch's and Keras's."""
+
 import numpy as np
 import pytest
 

@@ -1,3 +1,5 @@
+"""BatchNorm has the values, gradients and moving averages of Keras's, and the values and gradients of PyTorch's."""
+
 import inspect
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Losses and metrics have the values, and losses the gradients, of Keras's and PyTorch's."""
+
 import inspect
 import os
 import re

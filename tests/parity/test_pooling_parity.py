@@ -1,3 +1,5 @@
+"""Pooling has the windows of Keras's and PyTorch's, and sends ties where PyTorch sends them."""
+
 import inspect
 
 import numpy as np

@@ -1,3 +1,5 @@
+"""Layers without weights have the values, gradients, arguments and defaults of Keras's."""
+
 import inspect
 
 import numpy as np
