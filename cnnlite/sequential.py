@@ -15,6 +15,7 @@ from cnnlite.layers.activation import ActivationLayer
 from cnnlite.layers.base import Layer
 from cnnlite.layers.changes import last_change
 from cnnlite.layers.input import InputLayer
+from cnnlite.recorded import Recordings
 from cnnlite.summary import summary_table
 from cnnlite.training import Trainer
 from cnnlite.types import Array, ArrayLike, Config, Shape
@@ -61,6 +62,7 @@ class Sequential(Trainer):
     ) -> None:
         super().__init__(name=name)
         self._kept_steps: dict[Any, Any] = {}
+        self._recordings = Recordings()
         if isinstance(layers, Layer):
             raise TypeError(f"{self.name}: layers must be a list. Received: {layers!r}. Write [layer].")
         for layer in layers or []:
@@ -71,7 +73,7 @@ class Sequential(Trainer):
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles of the model take over: all but what it has only worked out."""
         state = {name: value for name, value in vars(self).items() if name not in ("_walked", "_held_at")}
-        return {**state, "_kept_steps": {}}
+        return {**state, "_kept_steps": {}, "_recordings": Recordings()}
 
     # The stack.
 
@@ -173,7 +175,8 @@ class Sequential(Trainer):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for a batch x; with `training=True` the layers remember what backward needs."""
-        return self._run(self._steps(self.inner_layers, training), self.prepare(x), training)
+        x, steps = self.prepare(x), self._steps(self.inner_layers, training)
+        return self._run(steps, x, training) if training else self._recordings.forward(steps, x)
 
     def backward(self, dy: Array) -> Array:
         """Take d loss / d output, fill the gradients of all layers and return d loss / d input."""
