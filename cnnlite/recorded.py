@@ -136,9 +136,9 @@ class _Recorded:
         self.recording = Recording(recorded, list(zip(_weights(owners[:count]), _weights(copies[:count]))))
 
 
-def _run(stages: Iterable[Callable[[Array], Array]], x: Array) -> Array:
+def _run(stages: Iterable[Callable[..., Array]], x: Array) -> Array:
     for stage in stages:
-        x = stage(x)
+        x = stage(x, training=False)
     return x
 
 

@@ -82,6 +82,18 @@ def test_a_recorded_pass_has_the_bits_of_the_layers(name, n):
     assert is_recorded(model, normal(n, *SHAPE))
 
 
+def test_an_empty_batch_and_a_layer_whose_training_has_no_default():
+    class Plain(Scale):
+        def forward(self, x, training):
+            return 2 * x + 1
+
+    model = model_of(Conv2D(4, 3), ReLU(), Plain(), Flatten(), Dense(2), shape=SHAPE)
+    for _ in range(5):
+        assert_right(model, normal(0, *SHAPE))
+        assert_right(model, normal(1, *SHAPE))
+        assert_right(model, normal(9, *SHAPE))
+
+
 def test_float64_and_winograds_method_are_recorded_as_well():
     model = make((13, 12, 17), WITH_ALL, dtype="float64")
     x = normal(1, 13, 12, 17, dtype="float64")

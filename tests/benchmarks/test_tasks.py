@@ -11,7 +11,9 @@ def test_all_tasks_of_a_step_are_named_and_fit_into_the_whole(monkeypatch):
     monkeypatch.setattr(tasks, "REPETITIONS", 5)
     before = threads._run
     rows, whole = tasks.training_tasks(NETS["LeNet-5"]._replace(batch=2))
-    assert [row[0] for row in rows][:3] == ["forward_task", "forward_task", "matmul_task"]
+    names = [row[0] for row in rows]
+    assert names.count("forward_task") == names.count("backward_task") == 2
+    assert names[-1] == "adam_task"
     assert all(units > 0 and seconds > 0 for _, units, _, seconds in rows)
     assert sum(row[3] for row in rows) < whole
     assert threads._run is before
