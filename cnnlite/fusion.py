@@ -135,6 +135,12 @@ class ConvBlock:
         self._shapes: dict[Shape, _Shapes] = {}
         self._memory: Any = None
 
+    def for_one_pass(self) -> ConvBlock:
+        """Return another block of the same layers, to remember a pass in training."""
+        block = object.__new__(ConvBlock)
+        vars(block).update(vars(self))
+        return block
+
     def walk(self) -> Iterator[Layer]:
         for layer in self.layers:
             yield from layer.walk()
@@ -178,7 +184,8 @@ class ConvBlock:
         if training:
             self._memory = (x, shapes.geometry, following, (y, argmax), inv_std, normalised)
             for layer in self.walk():
-                layer._memory = None  # it would be that of another pass
+                if layer._memory is not None:
+                    layer._memory = None  # it would be that of another pass
         return y
 
     def backward(self, dy: Array, fills_dx: bool = True) -> Any:

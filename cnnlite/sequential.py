@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -191,10 +190,10 @@ class Sequential(Trainer):
             dy: d loss / d output; or, with `from_logits=True`, d loss / d logits (see `forward_logits`).
         """
         steps = self._steps_that_ran()
-        trainable = [i for i, step in enumerate(steps) if has_trainable_weights(step)]
-        if not trainable:
+        lowest = next((i for i, step in enumerate(steps) if has_trainable_weights(step)), None)
+        if lowest is None:
             return
-        lowest, top = trainable[0], len(steps) - 1
+        top = len(steps) - 1
         for i in range(top, lowest - 1, -1):
             step = steps[i]
             if from_logits and i == top:
@@ -214,7 +213,7 @@ class Sequential(Trainer):
         if not training:
             return kept[1]
         # A block remembers a training pass, which must end with that pass and not with the model.
-        return [copy.copy(step) if isinstance(step, fusion.ConvBlock) else step for step in kept[1]]
+        return [step.for_one_pass() if isinstance(step, fusion.ConvBlock) else step for step in kept[1]]
 
     def _run(self, steps: list[Any], x: Array, training: bool) -> Array:
         if training:

@@ -9,6 +9,7 @@ from cnnlite import Sequential, fusion, layers
 from cnnlite.layers.activation import Linear
 from cnnlite.layers.activation import ReLU as ReLULayer
 from tests.fused import normal, randomise
+from tests.kernels.drawn import compiled_kernels_needed
 
 
 def small():
@@ -113,6 +114,7 @@ def test_a_block_lets_go_of_a_batch_with_the_pass():
         assert all(step._memory is None for step in steps if isinstance(step, fusion.ConvBlock))
 
 
+@compiled_kernels_needed
 def test_shapes_of_a_thousand_batches_are_not_all_kept():
     model = small()
     for n in range(1, 200):
