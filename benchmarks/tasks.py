@@ -4,7 +4,8 @@
     python -m benchmarks.tasks --image W1
 
 The median of many repetitions, in microseconds of a clock on the wall: for a machine that does nothing else. A task's
-time begins in Python, so it contains the 1 to 3 us in which numba takes the arguments apart.
+time begins in Python, so in a training step it contains the 1 to 3 us in which numba takes the arguments apart. Of an
+image the tasks are recorded (`cnnlite/recorded.py`), and each contains 0.3 us in which one of them alone is called.
 """
 
 import argparse
@@ -16,6 +17,8 @@ from benchmarks.nets import NETS
 from benchmarks.sides.data import batch
 from benchmarks.sides.with_cnnlite import build
 from cnnlite.kernels import threads
+from cnnlite.kernels.recording import _replay
+from cnnlite.recorded import PASSES_BEFORE
 
 REPETITIONS = 100
 
@@ -61,11 +64,35 @@ def tasks_of(work):
     return rows, statistics.median(wholes)
 
 
-def work_of(net, image):
-    """Return a function without arguments: a training step of a net, or `model(x)` of one image."""
-    model = build(net)
-    x, y = batch(net.input_shape, 1 if image else net.batch)
-    return (lambda: model(x)) if image else (lambda: model.train_on_batch(x, y))
+def training_tasks(net):
+    """Return what `tasks_of` does for a training step of a net."""
+    model, (x, y) = build(net), batch(net.input_shape, net.batch)
+    return tasks_of(lambda: model.train_on_batch(x, y))
+
+
+def image_tasks(net):
+    """Return the same for `model(x)` of one image, of which the tasks are recorded."""
+    model, (x, _) = build(net), batch(net.input_shape, 1)
+    for _ in range(PASSES_BEFORE + 5):
+        model(x)
+    recording = model._recordings.recording(x.shape)
+    rows = []
+    for i, (task, units, _) in enumerate(recording._calls):
+        row = recording._rows[i : i + 1]
+        seconds = median_of(lambda row=row: _replay(row, recording._spoilt))
+        rows.append((task.__name__.strip("_"), units, False, seconds))
+    return rows, median_of(lambda: model(x))
+
+
+def median_of(work):
+    """Return the median of the seconds that a piece of work takes, one of many at a time."""
+    seconds = []
+    for _ in range(REPETITIONS):
+        begin = time.perf_counter()
+        for _ in range(20):
+            work()
+        seconds.append((time.perf_counter() - begin) / 20)
+    return statistics.median(seconds)
 
 
 def main():
@@ -74,7 +101,7 @@ def main():
     parser.add_argument("--image", action="store_true", help="model(x) of one image instead of a training step")
     arguments = parser.parse_args()
     for name in arguments.nets:
-        rows, whole = tasks_of(work_of(NETS[name], arguments.image))
+        rows, whole = (image_tasks if arguments.image else training_tasks)(NETS[name])
         print(f"{name}: {whole * 1e6:.0f} us, of which")
         for task, units, shared, seconds in rows:
             where = "on all threads" if shared else "on this thread"

@@ -89,9 +89,9 @@ def _block_at_the_head(layers: list[Layer], training: bool) -> ConvBlock | None:
         members.append(rest.pop(0))
         return members[-1]
 
-    if not _is_relu(conv.activation) and type(conv.activation) is not Linear:
+    if not is_relu(conv.activation) and type(conv.activation) is not Linear:
         return None
-    first_relu = _is_relu(conv.activation) or take(_is_relu) is not None
+    first_relu = is_relu(conv.activation) or take(is_relu) is not None
 
     def norm_fits(layer: Layer) -> bool:
         # Backward through a frozen BatchNorm to a ReLU would need a z that is not kept.
@@ -104,14 +104,15 @@ def _block_at_the_head(layers: list[Layer], training: bool) -> ConvBlock | None:
         return fits and getattr(layer, "data_format", None) == "channels_last"
 
     norm = take(norm_fits)
-    relu = first_relu if norm is None else take(_is_relu) is not None
+    relu = first_relu if norm is None else take(is_relu) is not None
     pool = take(pool_fits)
     if not (relu or norm or pool):
         return None
     return ConvBlock(members, first_relu and norm is not None, norm, relu, pool)
 
 
-def _is_relu(layer: Layer) -> bool:
+def is_relu(layer: Any) -> bool:
+    """Return whether a layer is max(x, 0) and nothing else."""
     if type(layer) is Activation:
         layer = layer.activation
     return type(layer) is ReLU and layer.limits == (None, 0, 0)
@@ -134,9 +135,19 @@ class ConvBlock:
         self._shapes: dict[Shape, _Shapes] = {}
         self._memory: Any = None
 
+    def for_one_pass(self) -> ConvBlock:
+        """Return another block of the same layers, to remember a pass in training."""
+        block = object.__new__(ConvBlock)
+        vars(block).update(vars(self))
+        return block
+
     def walk(self) -> Iterator[Layer]:
         for layer in self.layers:
             yield from layer.walk()
+
+    def runs_as_one(self, x_shape: Shape) -> bool:
+        """Return whether inference for images of that shape is not left to the layers."""
+        return not self._work_out(x_shape).few_and_large
 
     def forward(self, x: Any, training: bool = False) -> Array:
         conv, norm = self.conv, self.norm
@@ -173,7 +184,8 @@ class ConvBlock:
         if training:
             self._memory = (x, shapes.geometry, following, (y, argmax), inv_std, normalised)
             for layer in self.walk():
-                layer._memory = None  # it would be that of another pass
+                if layer._memory is not None:
+                    layer._memory = None  # it would be that of another pass
         return y
 
     def backward(self, dy: Array, fills_dx: bool = True) -> Any:

@@ -31,11 +31,9 @@ class ModelWeights(Layer):
         self._dtype = dtype
 
     def _named_arrays(self, kind: str) -> ArrayDict:
-        arrays = ArrayDict()
-        for path, layer in self.named_layers():
-            for key, array in getattr(layer, kind).items():
-                arrays.bind(f"{path}/{key}", array)
-        return arrays
+        return ArrayDict({
+            f"{path}/{key}": array for path, layer in self.named_layers() for key, array in getattr(layer, kind).items()
+        })
 
     @property
     def params(self) -> ArrayDict:

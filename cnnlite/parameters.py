@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnnlite.layers.changes import last_change
+
 if TYPE_CHECKING:
     from cnnlite.layers.base import Layer
 
@@ -32,6 +34,7 @@ class FlatParameters:
 
     def __init__(self, named_layers: Sequence[tuple[str, Layer]]) -> None:
         self._places = []
+        self._segments: tuple[object, list[tuple[int, int]]] | None = None  # with the last change before
         self.names, self.slices = [], []
         stop = 0
         for path, layer in named_layers:
@@ -74,6 +77,12 @@ class FlatParameters:
 
     def trainable_segments(self) -> list[tuple[int, int]]:
         """Return [(start, stop), ...], the fewest runs of the vector that cover what is trainable now."""
+        change = last_change()
+        if self._segments is None or self._segments[0] is not change:
+            self._segments = change, self._find_trainable_segments()
+        return self._segments[1]
+
+    def _find_trainable_segments(self) -> list[tuple[int, int]]:
         segments: list[tuple[int, int]] = []
         for (layer, _), place in zip(self._places, self.slices):
             if not layer.trainable or place.start == place.stop:

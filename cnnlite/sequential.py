@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from cnnlite.layers.activation import ActivationLayer
 from cnnlite.layers.base import Layer
 from cnnlite.layers.changes import last_change
 from cnnlite.layers.input import InputLayer
+from cnnlite.recorded import Recordings
 from cnnlite.summary import summary_table
 from cnnlite.training import Trainer
 from cnnlite.types import Array, ArrayLike, Config, Shape
@@ -61,6 +61,7 @@ class Sequential(Trainer):
     ) -> None:
         super().__init__(name=name)
         self._kept_steps: dict[Any, Any] = {}
+        self._recordings = Recordings()
         if isinstance(layers, Layer):
             raise TypeError(f"{self.name}: layers must be a list. Received: {layers!r}. Write [layer].")
         for layer in layers or []:
@@ -71,7 +72,7 @@ class Sequential(Trainer):
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles of the model take over: all but what it has only worked out."""
         state = {name: value for name, value in vars(self).items() if name not in ("_walked", "_held_at")}
-        return {**state, "_kept_steps": {}}
+        return {**state, "_kept_steps": {}, "_recordings": Recordings()}
 
     # The stack.
 
@@ -173,7 +174,8 @@ class Sequential(Trainer):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for a batch x; with `training=True` the layers remember what backward needs."""
-        return self._run(self._steps(self.inner_layers, training), self.prepare(x), training)
+        x, steps = self.prepare(x), self._steps(self.inner_layers, training)
+        return self._run(steps, x, training) if training else self._recordings.forward(steps, x)
 
     def backward(self, dy: Array) -> Array:
         """Take d loss / d output, fill the gradients of all layers and return d loss / d input."""
@@ -188,10 +190,10 @@ class Sequential(Trainer):
             dy: d loss / d output; or, with `from_logits=True`, d loss / d logits (see `forward_logits`).
         """
         steps = self._steps_that_ran()
-        trainable = [i for i, step in enumerate(steps) if has_trainable_weights(step)]
-        if not trainable:
+        lowest = next((i for i, step in enumerate(steps) if has_trainable_weights(step)), None)
+        if lowest is None:
             return
-        lowest, top = trainable[0], len(steps) - 1
+        top = len(steps) - 1
         for i in range(top, lowest - 1, -1):
             step = steps[i]
             if from_logits and i == top:
@@ -211,7 +213,7 @@ class Sequential(Trainer):
         if not training:
             return kept[1]
         # A block remembers a training pass, which must end with that pass and not with the model.
-        return [copy.copy(step) if isinstance(step, fusion.ConvBlock) else step for step in kept[1]]
+        return [step.for_one_pass() if isinstance(step, fusion.ConvBlock) else step for step in kept[1]]
 
     def _run(self, steps: list[Any], x: Array, training: bool) -> Array:
         if training:

@@ -222,7 +222,8 @@ class Trainer(Evaluator):
         """
         self._require_loss("train_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, class_weight, "train_on_batch")
-        with used_by_one_thread("train_on_batch", self._what_trains()):
+        # Interrupts are held back here already, since to begin that takes 10 us, and within it hardly anything.
+        with used_by_one_thread("train_on_batch", self._what_trains()), held_back_interrupts(second_passes=True):
             self._get_ready(x.shape)
             running = RunningLoss(self.metrics)
             try:
@@ -249,22 +250,24 @@ class Trainer(Evaluator):
 
         Ctrl-C waits for the end of the step, in which BatchNorm and Dropout go on too; a second one does not.
         """
-        layers = list(self.walk())
+        # Not layer.reuse_buffers = True, which would go through `Layer.__setattr__`, twice for each layer.
+        attributes = [vars(layer) for layer in self.walk()]
         with held_back_interrupts(second_passes=True):
             try:
-                for layer in layers:
-                    layer.reuse_buffers = True
+                for layer in attributes:
+                    layer["reuse_buffers"] = True
                 # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
                 with np.errstate(over="ignore", invalid="ignore"):
                     return self.train_step(x, y, sample_weight)
             finally:
-                for layer in layers:
-                    layer.reuse_buffers = False
+                for layer in attributes:
+                    layer["reuse_buffers"] = False
 
     def _release_memory(self, buffers: bool = True) -> None:
         """Let go of what the layers remember for backward, which holds on to a batch, and of their buffers."""
         for layer in self.walk():
-            layer._memory = None
+            if layer._memory is not None:
+                layer._memory = None
             if buffers:
                 layer._buffers.clear()
 

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from cnnlite.kernels.threads import function_at, hash_constant, place_of, type_hash
+from cnnlite.kernels.threads import function_at, hash_constant, noting, place_of, type_hash
 from cnnlite.locks import new_lock
 
 # The same in every process, because they are in the compiled code that is kept on disk.
@@ -48,6 +48,9 @@ class Table:
 
     def complete(self, work):
         """Call work() and, as long as a kernel was missing that it called, compile that and call work() again."""
+        notes = noting.get()
+        if notes is not None and self not in notes.tables:
+            notes.tables.append(self)
         while True:
             # Kernels that another thread compiles meanwhile count as missing: work() may have come too early for them.
             compiled = self._compiled

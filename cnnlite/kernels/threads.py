@@ -17,6 +17,7 @@ So a place is an address and a hash of these types, which is compared with that 
 
 import functools
 import zlib
+from contextvars import ContextVar
 
 import numba
 from llvmlite import ir
@@ -53,7 +54,7 @@ def hash_constant(argument_types):
 
 
 @intrinsic
-def _call_trampoline(typingctx, trampoline, data, unit):
+def call_trampoline(typingctx, trampoline, data, unit):
     def codegen(context, builder, signature, values):
         kind = ir.FunctionType(ir.VoidType(), [_int64, _int64])
         builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
@@ -65,7 +66,7 @@ def _call_trampoline(typingctx, trampoline, data, unit):
 @kernel(parallel=True)
 def _share(trampoline, data, units):
     for unit in prange(units):
-        _call_trampoline(trampoline, data, unit)
+        call_trampoline(trampoline, data, unit)
 
 
 @intrinsic
@@ -134,6 +135,25 @@ def _run(share, place, units, args):
 _places: dict = {}
 
 
+class Notes:
+    """What `run` was told to call: [(task, units, args), ...], and the tables by which kernels were called.
+
+    others: whether any of it was also for other threads.
+    """
+
+    def __init__(self):
+        self.calls, self.tables, self.others = [], [], False
+
+    def add(self, later):
+        """Add notes that were taken after these."""
+        self.calls += later.calls
+        self.tables += [table for table in later.tables if table not in self.tables]
+        self.others |= later.others
+
+
+noting: ContextVar = ContextVar("noting", default=None)
+
+
 def run(task, units, args, alone=False):
     """Call task(*args, unit) for unit = 0 to units - 1, shared by the threads, or in this one if `alone`.
 
@@ -144,6 +164,10 @@ def run(task, units, args, alone=False):
         for unit in range(units):
             task(*args, unit)
         return
+    notes = noting.get()
+    if notes is not None:
+        notes.calls.append((task, units, args))
+        notes.others |= not alone
     if alone or thread_pool.take() == 1:
         _call(0, task, units, args)
         return

@@ -186,7 +186,7 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         if not self.from_logits or self.label_smoothing:
             return super().forward(y_true, y_pred)
         classes, y = self._classes(y_true, y_pred)
-        return -np.take_along_axis(log_softmax(y), classes, axis=-1)[..., 0]
+        return -_at(classes, log_softmax(y))
 
     def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         if not self.from_logits or self.label_smoothing:
@@ -203,20 +203,20 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         with np.errstate(over="ignore", invalid="ignore"):
             classes, y = self._classes(y_true, y_pred)
             log_p, p = log_softmax_and_softmax(y)
-            value = self._reduce(-np.take_along_axis(log_p, classes, axis=-1)[..., 0], sample_weight)
+            value = self._reduce(-_at(classes, log_p), sample_weight)
             return value, self._scale(_less_one(p, classes), y_pred, sample_weight)
 
     def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
         """Return the smoothed one-hot labels t and the predictions, both (N, ..., classes)."""
         classes, y_pred = self._classes(y_true, y_pred)
         t = np.zeros(y_pred.shape, y_pred.dtype)
-        np.put_along_axis(t, classes, 1, axis=-1)
+        _rows(t)[_places(classes)] = 1
         return self._smooth(t), y_pred
 
     def _classes(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
-        """Return the labels (N, ..., 1) and the predictions (N, ..., classes)."""
+        """Return the labels (N, ...) and the predictions (N, ..., classes)."""
         y_pred = self.prepare_predictions(y_pred)
-        return labels.integer_labels(y_true, y_pred.shape, self.name).astype(np.intp)[..., np.newaxis], y_pred
+        return labels.integer_labels(y_true, y_pred.shape, self.name).astype(np.intp), y_pred
 
     def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError unless labels are whole numbers from 0 to classes - 1, one for each sample."""
@@ -292,9 +292,27 @@ class BinaryCrossentropy(_Crossentropy):
         labels.probability_labels(labels.same_shape(y_true, at_least_2d(output_shape), self.name), self.name)
 
 
+# Not np.take_along_axis and np.put_along_axis, which take 8 us to make the same indices.
+
+
+def _rows(values: Array) -> Array:
+    """Return contiguous values (N, ..., classes) as a matrix, which shares their memory."""
+    return values.reshape(-1, values.shape[-1])
+
+
+def _places(classes: Array) -> tuple[Array, Array]:
+    """Return the number of each row, and the column of its class, for classes (N, ...)."""
+    return np.arange(classes.size), classes.reshape(-1)
+
+
+def _at(classes: Array, log_p: Array) -> Array:
+    """Return the numbers (N, ...) of log_p (N, ..., classes) at the classes (N, ...)."""
+    return _rows(log_p)[_places(classes)].reshape(classes.shape)
+
+
 def _less_one(p: Array, classes: Array) -> Array:
-    """Return p, changed: less 1 at the classes."""
-    np.put_along_axis(p, classes, np.take_along_axis(p, classes, axis=-1) - 1, axis=-1)
+    """Return p (N, ..., classes), changed: less 1 at the classes (N, ...)."""
+    _rows(p)[_places(classes)] -= 1
     return p
 
 
