@@ -2,8 +2,8 @@
 
 numba's own cache has an index for each function and numbers its files, and writes the index first. So a disk that
 is full in between leaves a number that leads to the code of an earlier version, and two processes that compile for
-other types at once may leave one that leads to the code for other arguments. Here a name can lead to one thing only,
-and whoever writes it writes the same. A file is there whole or not at all, and one that is damaged later counts as none.
+other types at once may leave one that leads to the code for others. Here a name can lead to one thing only,
+and whoever writes it writes the same. A file is there whole or not at all; one that is damaged later counts as none.
 """
 
 import functools
@@ -71,7 +71,7 @@ class Store:
                 failures.append(f"{folder} ({error.strerror or error})")
         if not self._has_warned:
             self._has_warned = True
-            _say(f"the kernels can't be kept for the next process, which will compile them again: {', '.join(failures)}."
+            _say(f"the kernels can't be kept for the next process, which compiles them again: {', '.join(failures)}."
                  " Set the environment variable NUMBA_CACHE_DIR to a folder that can be written to.")
 
 
