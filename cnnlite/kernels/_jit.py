@@ -1,18 +1,14 @@
 """How the kernels are compiled: once, in parallel where asked, and kept on disk between runs."""
 
-import contextlib
-import functools
-import hashlib
-import sys
 from pathlib import Path
-from typing import ClassVar
 
 import numba
 from numba import types
-from numba.core import caching, sigutils
+from numba.core import sigutils
 from numba.core.ccallback import CFunc
 
 from cnnlite.interrupts import held_back_interrupts
+from cnnlite.kernels._cache import KernelCache, Store
 
 # "contract" lets a*b + c become one fused instruction and "nsz" ignores the sign of zero. The rest of
 # fastmath is left out on purpose: it assumes that there is no NaN and no infinity.
@@ -21,65 +17,7 @@ FASTMATH = {"contract", "nsz"}
 # error_model="numpy" below divides as NumPy does. Python's would test every divisor for 0, and a loop with such a
 # test in it does not become vector instructions: 0.46 ms a step of Adam on 200,000 weights instead of 0.06.
 
-
-def _fingerprint():
-    """Return a hash of every kernel file and of what compiles them."""
-    # Sorted, because the order of a set of texts differs from one process to the next.
-    digest = hashlib.sha256(f"{numba.__version__} {sorted(FASTMATH)}".encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
-
-
-_FINGERPRINT = _fingerprint()
-
-
-def _stamped(locator_class):
-    """Return the locator class with the fingerprint of all kernels as the age of the source."""
-
-    # numba looks at the file of the function alone, and would keep a compiled kernel whose helper in
-    # another file has changed since.
-    class Stamped(locator_class):
-        def get_source_stamp(self):
-            return _FINGERPRINT
-
-    return Stamped
-
-
-class _KernelCacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes: ClassVar = [_stamped(locator) for locator in caching.CompileResultCacheImpl._locator_classes]
-
-
-class _KernelCache(caching.FunctionCache):
-    _impl_class = _KernelCacheImpl
-
-    def __init__(self, function, wrapped):
-        super().__init__(function)
-        self._wrapped = wrapped
-
-    def _index_key(self, sig, codegen):
-        return *super()._index_key(sig, codegen), self._wrapped
-
-    def load_overload(self, sig, target_context):
-        found = super().load_overload(sig, target_context)
-        if found is None:
-            _announce_compilation()
-        return found
-
-    @contextlib.contextmanager
-    def _guard_against_spurious_io_errors(self):
-        # A disk that is full or a folder that has vanished costs the next process a compilation, never
-        # this one its result.
-        try:
-            yield
-        except OSError:
-            pass
-
-
-@functools.cache
-def _announce_compilation():
-    """Say once why the first step takes so long, where a person sees it and no output of a program is disturbed."""
-    print("cnnlite: compiling kernels for this processor, which happens once.", file=sys.stderr, flush=True)
+_store = Store(Path(__file__).parent)
 
 
 def kernel(function=None, *, parallel=False):
@@ -121,22 +59,14 @@ def _dispatcher(function, parallel, wrapped):
                           no_cfunc_wrapper=True, no_cpython_wrapper=not wrapped)(function)
     # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
     compiled.compile = held_back_interrupts()(compiled.compile)
-    _keep_on_disk(compiled, function, wrapped)
+    compiled._cache = KernelCache(_store, function, "wrapped" if wrapped else "inner")
     return compiled
 
 
 def c_callback(function, signature):
     """Compile a function for one signature, so that compiled code can call it by its `address`."""
     compiled = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"nopython": True})
-    _keep_on_disk(compiled, function, wrapped=False)
+    compiled._cache = KernelCache(_store, function, "callback")
     with held_back_interrupts():
         compiled.compile()
     return compiled
-
-
-def _keep_on_disk(compiled, function, wrapped):
-    try:
-        compiled._cache = _KernelCache(function, wrapped)
-    except RuntimeError:
-        # No folder can be written to. The kernel is then compiled in every process, which is slow and not wrong.
-        pass

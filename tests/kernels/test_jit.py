@@ -1,7 +1,6 @@
-"""How kernels are compiled and kept: each case in a process of its own, as a user would meet it."""
+"""How kernels are compiled: each case in a process of its own, as a user would meet it."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,28 +10,9 @@ import pytest
 
 import cnnlite
 from cnnlite import layers
-from cnnlite.kernels import _jit
 from tests.kernels.drawn import compiled_kernels_needed
+from tests.kernels.rooms import run
 
-HELPER = """
-from rooms._jit import kernel
-
-@kernel
-def helper(x):
-    return x + {number}
-"""
-USER = """
-from rooms._jit import kernel
-from rooms.helper import helper
-
-@kernel
-def double(x):
-    return 2 * helper(x)
-"""
-CALL = """
-from rooms.user import double
-print(double(1.0), sum(double.stats.cache_hits.values()))
-"""
 TRAIN = """
 import numpy as np
 import cnnlite
@@ -41,72 +21,6 @@ assert all(getattr(kernels, name).__wrapped__ is getattr(reference, name) for na
 from tests.kernels.test_jit import train
 print(repr(train()))
 """
-
-
-def run(program, folder, **environment):
-    """Run a program in a new process, with `folder` first on its path, and return what it printed."""
-    environment = {**os.environ, "PYTHONPATH": str(folder), **environment}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A package with the library's `kernel`, a helper, and a kernel in another file that calls it."""
-    rooms = tmp_path / "rooms"
-    rooms.mkdir()
-    shutil.copy(_jit.__file__, rooms)
-    (rooms / "__init__.py").touch()
-    (rooms / "helper.py").write_text(HELPER.format(number=1))
-    (rooms / "user.py").write_text(USER)
-    return tmp_path
-
-
-@compiled_kernels_needed
-def test_a_kernel_is_compiled_once_and_again_when_a_helper_in_another_file_has_changed(folder):
-    cache = {"NUMBA_CACHE_DIR": str(folder / "cache")}
-    assert run(CALL, folder, **cache) == ["4.0", "0"]
-    assert run(CALL, folder, **cache) == ["4.0", "1"]
-    (folder / "rooms" / "helper.py").write_text(HELPER.format(number=2))
-    assert run(CALL, folder, **cache) == ["6.0", "0"]
-
-
-@compiled_kernels_needed
-def test_what_compiled_code_calls_python_may_call_as_well(folder):
-    # What is compiled for compiled code alone has nothing that Python could call, and lies in the same folder.
-    program = CALL + "from rooms.helper import helper; print(helper(1.0))"
-    cache = {"NUMBA_CACHE_DIR": str(folder / "cache")}
-    assert run(program, folder, **cache) == ["4.0", "0", "2.0"]
-    assert run(program, folder, **cache) == ["4.0", "1", "2.0"]
-
-
-def test_the_fingerprint_is_the_same_in_every_process(folder):
-    # The texts of a set come in another order with another seed of the hashes.
-    program = "from rooms._jit import _FINGERPRINT; print(_FINGERPRINT)"
-    assert len({run(program, folder, PYTHONHASHSEED=seed)[0] for seed in ("3", "4")}) == 1
-
-
-@compiled_kernels_needed
-def test_without_a_folder_to_write_to_a_kernel_is_compiled_all_the_same(folder):
-    # Root may write everywhere, but not below a file.
-    blocked = folder / "file"
-    blocked.touch()
-    (folder / "rooms" / "__pycache__").touch()
-    homes = dict.fromkeys(("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"), str(blocked / "below"))
-    assert run(CALL, folder, **homes)[0] == "4.0"
-
-
-@compiled_kernels_needed
-def test_a_folder_that_vanishes_costs_no_result(folder):
-    vanish = """
-import os, shutil
-from rooms.user import double
-shutil.rmtree(os.environ["NUMBA_CACHE_DIR"])
-open(os.environ["NUMBA_CACHE_DIR"], "w").close()
-print(double(1.0))
-"""
-    assert run(vanish, folder, NUMBA_CACHE_DIR=str(folder / "cache")) == ["4.0"]
 
 
 def train():

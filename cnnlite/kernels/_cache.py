@@ -1,0 +1,150 @@
+"""Compiled kernels on disk: each in a file of its own, named after all that decides what is in it.
+
+numba's own cache has an index for each function and numbers its files, and writes the index first. So a disk that
+is full in between leaves a number that leads to the code of an earlier version, and two processes that compile for
+other types at once may leave one that leads to the code for others. Here a name can lead to one thing only,
+and whoever writes it writes the same. A file is there whole or not at all; one that is damaged later counts as none.
+"""
+
+import functools
+import hashlib
+import os
+import pickle
+import re
+import sys
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import llvmlite
+import numba
+from numba.core.caching import NullCache
+from numba.core.compiler import CompileResult
+from numba.core.serialize import dumps
+from numba.misc.appdirs import AppDirs
+
+_PYTHON = f"{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}"
+
+
+class Store:
+    """The folders in which lies what is compiled from a folder of sources."""
+
+    def __init__(self, sources):
+        self.sources = Path(sources)
+        # numba would look at the file of the function alone, and keep a kernel whose helper in another has changed.
+        self.fingerprint = _fingerprint(self.sources)
+        self._has_warned = False
+
+    @functools.cached_property
+    def folders(self):
+        """The folders in which to look and to write, the best one first; known when the first kernel is asked for."""
+        frozen = getattr(sys, "frozen", False)
+        # A frozen program may unpack itself into another folder each time.
+        place = os.path.abspath(sys.executable if frozen else self.sources)
+        name = f"cnnlite_{hashlib.sha256(os.fsencode(place)).hexdigest()[:16]}"
+        folders = [Path(numba.config.CACHE_DIR, name).absolute()] if numba.config.CACHE_DIR else []
+        if not frozen:
+            folders.append(self.sources / "__pycache__")
+        of_user = Path(AppDirs("numba", appauthor=False).user_cache_dir, name)
+        # Who has no home would get a folder called "~" where they stand.
+        return [*folders, of_user] if of_user.is_absolute() else folders
+
+    def read(self, name):
+        """Return the bytes that were written under a name, or None."""
+        for folder in self.folders:
+            with suppress(OSError):
+                content = (folder / name).read_bytes()
+                digest, content = content[:32], content[32:]
+                if hashlib.sha256(content).digest() == digest:
+                    return content
+        return None
+
+    def write(self, name, content):
+        """Write bytes under a name into the first folder that takes them, or say once that there is none."""
+        failures = []
+        for folder in self.folders:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                _replace(folder / name, hashlib.sha256(content).digest() + content)
+                return
+            except OSError as error:
+                failures.append(f"{folder} ({error.strerror or error})")
+        if not self._has_warned:
+            self._has_warned = True
+            _say(f"the kernels can't be kept for the next process, which compiles them again: {', '.join(failures)}."
+                 " Set the environment variable NUMBA_CACHE_DIR to a folder that can be written to.")
+
+
+def _fingerprint(sources):
+    """Return a hash of all sources, and of what compiles them and for what Python."""
+    digest = hashlib.sha256(repr((_PYTHON, numba.__version__, llvmlite.__version__)).encode())
+    files = sorted(sources.glob("*.py")) or sorted(sources.glob("*.pyc"))
+    if not files:
+        # They are in an archive, or in the frozen program.
+        files = [next(filter(Path.is_file, sources.parents), Path(sys.executable))]
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _replace(path, content):
+    # Not forced to the disk, which would take longer than to compile: what a loss of power leaves is told by the hash.
+    temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    _remove_older(path)
+
+
+def _remove_older(path):
+    kernel, fingerprint, _ = path.name.rsplit("-", 2)
+    for other in path.parent.glob(f"{kernel}-*.nbc"):
+        if not other.name.startswith(f"{kernel}-{fingerprint}-"):
+            with suppress(OSError):
+                other.unlink()
+
+
+class KernelCache(NullCache):
+    """What numba asks for compiled code of a function, and gives it to.
+
+    Args:
+        kind: what else decides what the function is compiled to, a text.
+    """
+
+    def __init__(self, store, function, kind):
+        self._store, self._function, self._kind = store, function, kind
+
+    def load_overload(self, sig, target_context):
+        target_context.refresh()
+        content = self._store.read(self._name(sig, target_context.codegen()))
+        if content is None:
+            _announce_compilation()
+            return None
+        return CompileResult._rebuild(target_context, *pickle.loads(content))
+
+    def save_overload(self, sig, data):
+        # An address in it would lead nowhere in another process.
+        if not (data.library.has_dynamic_globals or data.lifted):
+            self._store.write(self._name(sig, data.codegen), dumps(data._reduce()))
+
+    def _name(self, sig, codegen):
+        code = self._function.__code__
+        decides = (self._kind, sig, codegen.magic_tuple(), code.co_firstlineno, code.co_code, numba.config.BOUNDSCHECK)
+        kernel = re.sub(r"[^\w.]", "", f"{self._function.__module__}.{self._function.__qualname__}")
+        key = hashlib.sha256(repr(decides).encode()).hexdigest()
+        return f"{kernel}.{_PYTHON}-{self._store.fingerprint[:16]}-{key[:32]}.nbc"
+
+
+@functools.cache
+def _announce_compilation():
+    _say("compiling kernels for this processor, which happens once.")
+
+
+def _say(sentence):
+    """Print a sentence where a person sees it and no output of a program is disturbed."""
+    with suppress(OSError, ValueError):  # of a terminal that is gone, or of a log on a disk that is full
+        print(f"cnnlite: {sentence}", file=sys.stderr, flush=True)

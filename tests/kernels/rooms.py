@@ -1,0 +1,68 @@
+"""A package of two kernels of its own, compiled as those of the library are, and processes that call them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cnnlite
+from cnnlite.kernels import _jit
+
+ROOT = Path(cnnlite.__file__).parent.parent
+HELPER = """
+from rooms._jit import kernel
+
+@kernel
+def helper(x):
+    return x + {number}
+"""
+USER = """
+from rooms._jit import kernel
+from rooms.helper import helper
+
+@kernel
+def double(x):
+    return 2 * helper(x)
+"""
+CALL = """
+from rooms.user import double
+print(double(1.0), sum(double.stats.cache_hits.values()))
+"""
+
+
+def run(program, folder, **environment):
+    """Run a program in a new process, with `folder` first on its path, and return what it printed."""
+    return run_both(program, folder, **environment)[0].split()
+
+
+def run_both(program, folder, **environment):
+    """The same; return (what it printed, what it said on stderr)."""
+    done = start(program, folder, **environment)
+    output, errors = done.communicate(timeout=300)
+    assert done.returncode == 0, errors
+    return output, errors
+
+
+def start(program, folder, **environment):
+    """Start such a process, and return it. A variable that is None is one that it has not."""
+    paths = [str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment}
+    environment = {name: value for name, value in environment.items() if value is not None}
+    return subprocess.Popen([sys.executable, "-c", program], env=environment, text=True, cwd=folder,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def write_helper(folder, number):
+    """Write the helper that adds that number."""
+    (folder / "rooms" / "helper.py").write_text(HELPER.format(number=number))
+
+
+def make(folder):
+    """Write the package: the library's `kernel`, a helper, and a kernel in another file that calls it."""
+    rooms = folder / "rooms"
+    rooms.mkdir()
+    shutil.copy(_jit.__file__, rooms)
+    (rooms / "__init__.py").touch()
+    (rooms / "user.py").write_text(USER)
+    write_helper(folder, 1)
