@@ -111,8 +111,8 @@ def add_images(kernels, x, dy, window, groups, pixels, sums):
     row_pixels = (ow + pixels - 1) // pixels
     row = row_pixels * pixels * filters
     columns = filters // groups if pixels == 1 else pixels * filters
-    # Only whole vectors of dy are read. Where the last one of an image would stick out, a copy is read instead.
-    # For all but the last image, the next one follows.
+    # Only whole vectors of dy are read. The last one of an image may stick out of it into those that follow, which may
+    # have a single number. Where it would stick out of all of them, a copy is read instead.
     fills = row != ow * filters
     copies = fills or columns % lanes != 0
     gradient = np.zeros(oh * row + 2 * lanes if copies else 0, dy.dtype)
@@ -129,7 +129,7 @@ def add_images(kernels, x, dy, window, groups, pixels, sums):
             call(kernels, COPY_WINDOW, (x[i], 0, -window.top, window.left, image))
             image[:, width:] = 0
             source = image.ctypes.data
-        if fills or (copies and i == len(x) - 1):
+        if fills or (copies and (len(x) - 1 - i) * oh * ow * filters < lanes):
             given = dy[i].reshape(-1)
             for y in range(oh):
                 for j in range(ow * filters):

@@ -98,6 +98,8 @@ def direct():
             (2, (9, 11), (2, 3), 6, 10, 2, (2, 1), 0, ONE),
             (2, (9, 11), (2, 3), 6, 32, 2, ONE, 2, (2, 3)),
             (17, (3, 3), (3, 3), 13, 15, 1, ONE, 0, ONE),
+            (33, (2, 3), (2, 3), 1, 1, 1, ONE, 0, ONE),
+            (33, (2, 3), (2, 3), 4, 4, 2, ONE, 0, ONE),
             (1, (40, 41), (3, 3), 4, 24, 1, ONE, 0, ONE),
         ]:
             check_convolution(n, size, taps, c, f, groups, strides, pad, dilation, dtype)
