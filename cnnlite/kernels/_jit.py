@@ -50,12 +50,33 @@ class _KernelCacheImpl(caching.CompileResultCacheImpl):
     _locator_classes: ClassVar = [_stamped(locator) for locator in caching.CompileResultCacheImpl._locator_classes]
 
 
+class _CacheFile(caching.IndexDataCacheFile):
+    """Compiled code of one function, each with a note of what it was compiled for.
+
+    numba's index says in which file lies what, and is written before that file. Where two processes write at once, or
+    one is killed in between, a file may hold the code for another dtype, or that of an older cnnlite. It would be
+    called nevertheless, and write twice as much as the arrays have room for.
+    """
+
+    def save(self, key, data):
+        super().save(key, (self._source_stamp, key, data))
+
+    def load(self, key):
+        found = super().load(key)
+        return found[2] if found is not None and found[:2] == (self._source_stamp, key) else None
+
+
 class _KernelCache(caching.FunctionCache):
     _impl_class = _KernelCacheImpl
 
     def __init__(self, function, wrapped):
         super().__init__(function)
         self._wrapped = wrapped
+        self._cache_file = _CacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
 
     def _index_key(self, sig, codegen):
         return *super()._index_key(sig, codegen), self._wrapped

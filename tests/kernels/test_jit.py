@@ -81,6 +81,48 @@ def test_what_compiled_code_calls_python_may_call_as_well(folder):
     assert run(program, folder, **cache) == ["4.0", "1", "2.0"]
 
 
+@compiled_kernels_needed
+def test_code_that_two_processes_saved_under_one_name_is_not_taken_for_what_it_is_not(folder):
+    # Both read the same index, called what they had compiled number 1, and wrote: the index of one, the code of the
+    # other.
+    program = """
+import sys
+import numpy as np
+from rooms._jit import c_callback, kernel
+from numba import types
+
+def itemsize(x):
+    return x.itemsize
+
+@kernel
+def of_kernel(x):
+    return x.itemsize
+
+def two(x):
+    return x[0] * 2
+
+item = {"f": types.float32, "d": types.float64}[sys.stdin.read(1)]
+callback = c_callback(two, types.float64(types.CPointer(item)))
+x = np.full(4, 1.5, "f4" if item == types.float32 else "f8")
+print(callback.ctypes(x.ctypes.data_as(callback.ctypes.argtypes[0])), of_kernel(x))
+"""
+    (folder / "rooms" / "program.py").write_text(program)
+    caches = [folder / "first", folder / "second"]
+    for cache, letter in zip(caches, "fd"):
+        assert run_module(folder, letter, cache)[0] == "3.0"
+    for old in caches[0].rglob("*.nbc"):
+        shutil.copy(next(caches[1].rglob(old.name)), old)
+    assert run_module(folder, "f", caches[0]) == ["3.0", "4"]
+
+
+def run_module(folder, letter, cache):
+    environment = {**os.environ, "PYTHONPATH": str(folder), "NUMBA_CACHE_DIR": str(cache)}
+    done = subprocess.run([sys.executable, "-m", "rooms.program"], input=letter, env=environment, capture_output=True,
+                          text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
 def test_the_fingerprint_is_the_same_in_every_process(folder):
     # The texts of a set come in another order with another seed of the hashes.
     program = "from rooms._jit import _FINGERPRINT; print(_FINGERPRINT)"
