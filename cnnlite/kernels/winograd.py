@@ -197,7 +197,7 @@ def _winograd_weights_task(kernel, transform, factors, pieces, out, unit):
 
 @compiled
 def _transform_rows(transform, taps, part, out, place, distance):
-    # A function, because an array is freed after its last use, whoever has its address: as an argument it outlasts this.
+    # A function, because an array is freed after its last use, whoever has its address. An argument outlasts this.
     numbers = part.shape[1] * part.shape[2]
     call_transform(transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
                    out.ctypes.data + place * out.itemsize, distance, 0)
