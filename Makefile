@@ -5,6 +5,7 @@
 #   make test                               all tests
 #   make test ARGS="-k conv2d"              some of them
 #   make test-bounds                        the kernels with numba's check of every index
+#   make test-guards                        the kernels with forbidden pages beside every array (Linux)
 #   make test-plain                         the library in plain NumPy, nothing compiled
 #   make stress                             attacks on the library, some minutes; ends with a table of what was survived
 #   make lint                               ruff and mypy
@@ -18,7 +19,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 
-.PHONY: mnist test test-bounds test-plain stress lint parity bench clean
+.PHONY: mnist test test-bounds test-guards test-plain stress lint parity bench clean
 
 mnist: $(VENV)/installed-plot
 	$(BIN)/python examples/train_mnist.py $(ARGS)
@@ -31,6 +32,14 @@ test: $(VENV)/installed-test
 test-bounds: $(VENV)/installed-test
 	NUMBA_BOUNDSCHECK=1 NUMBA_NUM_THREADS=1 NUMBA_CACHE_DIR=$(abspath $(VENV)/cache-bounds) \
 	    $(BIN)/python -m pytest tests/kernels tests/layers --ignore=tests/kernels/test_jit.py $(ARGS)
+
+# Twice, because an array can only end or begin where a page does. What test_guard_pages runs in processes of its own has
+# such pages already.
+test-guards: $(VENV)/installed-test
+	for where in after before; do \
+	    $(BIN)/python -m pytest -p tests.guarded_memory --guard-page $$where tests/kernels tests/layers \
+	        --ignore=tests/kernels/test_guard_pages.py --ignore=tests/kernels/test_jit.py $(ARGS) || exit 1; \
+	done
 
 # Left out is what trains for long, which takes minutes without kernels, and what has nothing to do with them. The tests
 # of compiled code skip themselves.
