@@ -42,7 +42,7 @@ def losses():
 
 
 def start(site, *before, **variables):
-    """Start the program with that cnnlite, without home and cache unless `variables` says so; `before` is what runs it."""
+    """Start the program with that cnnlite, without home and cache unless `variables` have them; `before` runs it."""
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES_OF_PLACES}
     environment |= {"PYTHONPATH": str(site), "NUMBA_NUM_THREADS": "2", **variables}
     return subprocess.Popen([*before, sys.executable, program.__file__], env=environment, text=True, cwd=site.parent,
