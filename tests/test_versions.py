@@ -14,6 +14,5 @@ def test_the_constraints_of_the_oldest_versions_are_the_bounds_of_the_package():
     bounds = dict(re.findall(r"(\w+) >= ([\d.]+)", options))
     assert {"numpy", "numba", "safetensors", "pytest"} < set(bounds)
     oldest = dict(re.findall(r"^(\w+) == ([\d.]+)", (ROOT / "tests" / "oldest.txt").read_text(), re.MULTILINE))
-    assert set(oldest) == set(bounds)
     for name, bound in bounds.items():
         assert oldest[name] in (bound, f"{bound}.0"), name

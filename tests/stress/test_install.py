@@ -42,7 +42,7 @@ def losses():
 
 
 def start(site, *before, **variables):
-    """Start the program with that cnnlite, by the command `before`; without home and cache unless `variables` has them."""
+    """Start the program with that cnnlite by the command `before`. Home and cache are in `variables` or not there."""
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES_OF_PLACES}
     environment |= {"PYTHONPATH": str(site), "NUMBA_NUM_THREADS": "2", **variables}
     return subprocess.Popen([*before, sys.executable, program.__file__], env=environment, text=True, cwd=site.parent,
