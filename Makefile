@@ -7,6 +7,9 @@
 #   make test-bounds                        the kernels with numba's check of every index
 #   make test-guards                        the kernels with forbidden pages beside every array (Linux)
 #   make test-plain                         the library in plain NumPy, nothing compiled
+#   make test-oldest PYTHON=python3.10      with the oldest versions of NumPy, numba and all that setup.cfg allows
+#   make test-newest                        with the newest ones
+#   make test-install                       build the package, install it for each Python there is, freeze a program
 #   make stress                             attacks on the library, some minutes; ends with a table of what was survived
 #   make lint                               ruff and mypy
 #   make parity                             install PyTorch and Keras, which the parity tests compare with
@@ -18,8 +21,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
+CONSTRAINT =
 
-.PHONY: mnist test test-bounds test-guards test-plain stress lint parity bench clean
+.PHONY: mnist test test-bounds test-guards test-plain test-oldest test-newest test-install stress lint parity bench clean
 
 mnist: $(VENV)/installed-plot
 	$(BIN)/python examples/train_mnist.py $(ARGS)
@@ -27,10 +31,10 @@ mnist: $(VENV)/installed-plot
 test: $(VENV)/installed-test
 	$(BIN)/python -m pytest $(ARGS)
 
-# One thread, because numba loses an error in any other; a cache of its own, because numba does not tell the two kinds
-# of code apart. Kernels and layers alone, as what lies above them indexes nothing; test_jit runs other kernels.
+# One thread, because numba loses an error in any other. Kernels and layers alone, as what lies above them indexes
+# nothing; test_jit runs other kernels.
 test-bounds: $(VENV)/installed-test
-	NUMBA_BOUNDSCHECK=1 NUMBA_NUM_THREADS=1 NUMBA_CACHE_DIR=$(abspath $(VENV)/cache-bounds) \
+	NUMBA_BOUNDSCHECK=1 NUMBA_NUM_THREADS=1 \
 	    $(BIN)/python -m pytest tests/kernels tests/layers --ignore=tests/kernels/test_jit.py $(ARGS)
 
 # Twice, because an array can only end or begin where a page does. What test_guard_pages runs in processes of its own has
@@ -47,6 +51,18 @@ test-plain: $(VENV)/installed-test
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(ARGS) --ignore=tests/keras_scripts --ignore=tests/test_keras_scripts.py \
 	    --ignore=tests/test_examples.py --ignore=tests/benchmarks --ignore=tests/test_determinism.py \
 	    --ignore=tests/test_readme.py --ignore=tests/test_typing.py --ignore=tests/datasets
+
+# In virtual environments of their own. The oldest Matplotlib has no build for Python 3.12 and later.
+test-oldest:
+	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINT="--constraint tests/oldest.txt"
+
+test-newest:
+	rm -rf $(VENV)-newest
+	$(MAKE) test VENV=$(VENV)-newest
+
+# ARGS are the Pythons, as commands or paths; without any it finds those that are called python3.10 and so on.
+test-install: $(VENV)/installed-install
+	$(BIN)/python -m tests.install $(ARGS)
 
 # Marked stress, which setup.cfg leaves out of all other runs.
 stress: $(VENV)/installed-test $(VENV)/installed-stress
@@ -67,7 +83,7 @@ bench: $(VENV)/bin/python
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest build dist *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -76,5 +92,5 @@ $(VENV)/bin/python:
 # A file for each extra, so that an installation happens once, and again when setup.cfg changes.
 $(VENV)/installed-%: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing cnnlite[$*] into $(VENV) ..."
-	$(BIN)/python -m pip install --quiet --editable ".[$*]"
+	$(BIN)/python -m pip install --quiet $(CONSTRAINT) --editable ".[$*]"
 	@touch $@

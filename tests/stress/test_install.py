@@ -42,7 +42,7 @@ def losses():
 
 
 def start(site, *before, **variables):
-    """Start the program with that cnnlite, without home and cache unless `variables` have them; `before` runs it."""
+    """Start the program with that cnnlite by the command `before`. Home and cache are in `variables` or not there."""
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES_OF_PLACES}
     environment |= {"PYTHONPATH": str(site), "NUMBA_NUM_THREADS": "2", **variables}
     return subprocess.Popen([*before, sys.executable, program.__file__], env=environment, text=True, cwd=site.parent,
@@ -82,7 +82,7 @@ def test_without_a_home_the_kernels_lie_beside_the_package_in_a_strange_path(sit
 
 def test_a_package_that_nobody_may_write_to_says_what_to_do_or_takes_the_home(site, losses, tmp_path):
     plain = without_rights(site)
-    # HOME is not set, but root and others have one all the same.
+    # A home that can't be written to either; without HOME, root has one all the same.
     said = result_of(start(site, *plain, HOME=str(site)), site, losses)
     assert said.startswith(COMPILING + "cnnlite: the kernels can't be kept for the next process")
     assert "Permission denied" in said
