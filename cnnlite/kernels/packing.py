@@ -10,6 +10,8 @@ import weakref
 from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.locks import in_forked_children, new_lock
 
+FORMS = 8  # of an array, of which the oldest goes: what depends on the size of an image has no end
+
 _kept: dict = {}
 _lock = new_lock()
 in_forked_children(_kept.clear)  # another thread may have been at work on it
@@ -56,6 +58,10 @@ class _Entry:
 
     def form(self, weights, name, pack):
         if name not in self.fresh:
+            if name not in self.results and len(self.results) == FORMS:
+                oldest = next(iter(self.results))
+                del self.results[oldest]
+                self.fresh.discard(oldest)
             self.results[name] = pack(weights, self.results.get(name))
             self.fresh.add(name)
         return self.results[name]
