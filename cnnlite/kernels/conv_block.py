@@ -87,7 +87,7 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     start = padded_bias(bias, filters, groups, x.dtype)
     sums = new_statistics((n, plan.oh * plan.ow, filters)) if statistics else _no_sums
     z = np.empty((0, plan.oh, plan.ow, filters), x.dtype) if z is None else z
-    y, argmax = _nothing(x.dtype) if out is None else out
+    y, argmax = _nothing(x.dtype) if out is None else (out[0], _of_images(out[1], n))
     affine = np.empty((0, filters), x.dtype) if affine is None else affine
     table, kernels = kernels_for(x.dtype, argmax.dtype, plan.by_points)
     arguments = (x, kernels, weights, spectra, start, tuple(plan.window), groups, z)
@@ -109,8 +109,10 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
 
 def follow(z, affine, following, out):
     """Do what follows a z that was kept: (z - mean) * scale + beta, ReLU and pooling into out = (y, argmax)."""
-    table, kernels = kernels_for(z.dtype, out[1].dtype)
-    table.complete(lambda: run(follow_task, len(z), (z, kernels, affine, flat(following), *out)))
+    y, argmax = out
+    table, kernels = kernels_for(z.dtype, argmax.dtype)
+    arguments = (z, kernels, affine, flat(following), y, _of_images(argmax, len(z)))
+    table.complete(lambda: run(follow_task, len(z), arguments))
 
 
 def conv_block_gradient_sums(dy, out, z, mean, following):
@@ -120,7 +122,8 @@ def conv_block_gradient_sums(dy, out, z, mean, following):
     """
     sums = new_statistics((len(z), z.shape[1] * z.shape[2], z.shape[3]))
     table, kernels = kernels_for(z.dtype, out[1].dtype)
-    arguments = (dy, kernels, *out, z, mean, flat(following), *sums)
+    y, argmax = out
+    arguments = (dy, kernels, y, _of_images(argmax, len(z)), z, mean, flat(following), *sums)
     table.complete(lambda: run(gradient_sums_task, len(z), arguments))
     return sums
 
@@ -150,7 +153,7 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     bias_sums = np.empty((chunks if dbias is not None else 0, filters))
     nothing, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
     weights, spectra = (no_row, nothing) if dx is None else _weights(kernel, geometry, plan, backward=True)
-    y, argmax = _nothing(x.dtype) if out is None else out
+    y, argmax = (_of_images(array, len(x)) for array in (_nothing(x.dtype) if out is None else out))
     z, mean, terms = (nothing, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
     by_points = dkernel is not None and plan.by_points
     table, kernels = kernels_for(x.dtype, argmax.dtype, plan.by_points)
@@ -232,6 +235,11 @@ def padded_bias(bias, filters, groups, dtype):
         return padded_columns(bias, filters, dtype)
     parts = [None] * groups if bias is None else np.split(bias, groups)
     return np.concatenate([padded_columns(part, filters // groups, dtype) for part in parts])
+
+
+def _of_images(array, n):
+    """Return the array, if it is of no size with so many images: compiled code takes one before it knows what for."""
+    return array if len(array) else array.reshape(n, 0, 0, 0)
 
 
 @functools.cache

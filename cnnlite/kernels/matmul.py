@@ -137,7 +137,7 @@ def _pack_task(b, k, n, k_step, n_step, group_step, tap_step, out, unit):
     columns = min(width, n - panel * width)
     first = group * group_step + panel * width * n_step
     target = out[group, panel]
-    if k_step == 1 and rows == k and k % (width // 2) == 0:
+    if k_step == 1 and rows == k > 0 and k % (width // 2) == 0:
         # The columns lie in memory as rows: they are turned in registers, 8 or 16 at a time.
         transpose_panels(target[0, 0], b.ctypes.data + first * b.itemsize, n_step, columns, k, target.ctypes.data)
         return
