@@ -297,9 +297,9 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
     buffer = np.empty((images if changes else 0, oh, ow, filters), x.dtype)
     side_by_side = _side_by_side(dy, argmax, following, oh, ow)
     if not len(terms):
-        terms = np.ones((1, filters), x.dtype)
-        for f in range(len(scale)):
-            terms[0, f] = scale[f]
+        terms = np.empty((1, filters), x.dtype)
+        for f in range(filters):
+            terms[0, f] = scale[f] if len(scale) else 1
     for first in range(begin, end, images):
         last = min(end, first + images)
         dz = dy[first:last]

@@ -171,7 +171,7 @@ def _winograd_weights_task(kernel, transform, factors, pieces, out, unit):
     source = kernel.reshape(taps * taps, c, f)
     panel, first = unit // pieces, unit % pieces * WEIGHT_ROWS
     last = min(reduced, first + WEIGHT_ROWS)
-    part = np.empty((taps * taps, last - first, width), kernel.dtype)
+    part = np.zeros((taps * taps, last - first, width), kernel.dtype)
     column, columns = _panel(panel, c if backward else f, width)
     for tap in range(taps * taps):
         rows = source[tap]
@@ -184,8 +184,6 @@ def _winograd_weights_task(kernel, transform, factors, pieces, out, unit):
                 row = rows[r, column:]
                 for j in range(columns):
                     target[j] = row[j]
-            for j in range(columns, width):
-                target[j] = 0
     # The rows lie side by side, before and after: to the transform they are the channels of one pixel.
     numbers, matrix = (last - first) * width, reduced * width
     _transform_rows(transform, taps, part, out, panel * matrix + first * width, panels * matrix)
