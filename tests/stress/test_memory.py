@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.stress, compiled_kernels_needed]
 @pytest.mark.parametrize(("way", "rounds", "steps", "what"), [
     ("fit", 8, 800, "training steps in a process that took no more memory than before"),
     ("train_on_batch", 8, 200, "training steps in a process that took no more memory than before"),
-    ("images", 8, 200, "calls with images of changing size in a process that took no more memory than before"),
+    ("images", 8, 256, "calls with images of changing size in a process that took no more memory than before"),
     ("predict", 8, 1000, "predictions of changing size in a process that took no more memory than before"),
     ("delete", 6, 4, "models made, trained, deleted, and gone from memory"),
 ])
