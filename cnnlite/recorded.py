@@ -37,6 +37,8 @@ FEW = 4  # images at most; with more, Python counts for little
 MOST_WEIGHTS = 1 << 20  # numbers, which are kept a second time and compared in each pass
 MOST_SHAPES = 8
 PASSES_BEFORE = 2  # passes that go the usual way before one is recorded
+# And so many if one was recorded before and had to be thrown away. To record takes 3 ms, and a pass is spared 30 us.
+PASSES_BEFORE_AGAIN = 100
 
 
 class Recordings:
@@ -44,6 +46,7 @@ class Recordings:
 
     def __init__(self) -> None:
         self._kept: tuple[Any, dict[Shape, _Recorded]] = (None, {})
+        self._passes_before = PASSES_BEFORE
 
     def forward(self, steps: list[Any], x: Array) -> Array:
         """Return the result of inference for x, a prepared batch.
@@ -54,13 +57,15 @@ class Recordings:
             return _run([step.forward for step in steps], x)
         kept, recorded = self._kept
         if kept is not steps:
+            if any(entry.recording for entry in recorded.values()):
+                self._passes_before = PASSES_BEFORE_AGAIN
             recorded = {}
             self._kept = steps, recorded
         entry = recorded.get(x.shape)
         if entry is None:
             if len(recorded) >= MOST_SHAPES:
                 recorded.clear()
-            entry = recorded[x.shape] = _Recorded(steps)
+            entry = recorded[x.shape] = _Recorded(steps, self._passes_before)
         return entry.forward(x)
 
     def recording(self, shape: Shape) -> Recording | None:
@@ -72,11 +77,11 @@ class Recordings:
 class _Recorded:
     """The stages of a pass over batches of one shape: those that are recorded, and the rest."""
 
-    def __init__(self, steps: list[Any]) -> None:
+    def __init__(self, steps: list[Any], passes_before: int) -> None:
         self._stages = [stage for step in steps for stage in _stages_of(step)]
         self._lock = threading.Lock()
         self.recording: Recording | None = None
-        self._passes_before: float = PASSES_BEFORE
+        self._passes_before: float = passes_before
         self._passes = 0
 
     def forward(self, x: Array) -> Array:
@@ -102,8 +107,8 @@ class _Recorded:
         self.recording.replay()
         if not self.recording.is_spoilt:
             return self._y.copy()
-        # Weights that have changed will change again: the next recording must wait longer, until it is worth its time.
-        self.recording, self._passes, self._passes_before = None, 0, 4 * self._passes_before
+        # Weights that have changed will change again.
+        self.recording, self._passes, self._passes_before = None, 0, PASSES_BEFORE_AGAIN
         return None
 
     def _record(self, x: Array) -> None:
@@ -112,9 +117,7 @@ class _Recorded:
         if sum(array.size for array in _weights(owners)) > MOST_WEIGHTS:
             self._passes_before = math.inf
             return
-        # What training has left in the layers is not copied.
-        left = [part for layer in _layers(owners) for part in (layer._grads, layer._buffers)]
-        copies = copy.deepcopy(owners, {id(part): {} for part in left})
+        copies = _copies(owners)
         first = y = x.copy()
         recorded = Notes()
         count = 0
@@ -134,6 +137,25 @@ class _Recorded:
             return
         self._x, self._y, self._rest = first, y, self._stages[count:]
         self.recording = Recording(recorded, list(zip(_weights(owners[:count]), _weights(copies[:count]))))
+
+
+def _copies(owners: list[Any]) -> list[Any]:
+    """Return copies of layers and blocks with weights of their own.
+
+    All else they share, as a user may have put on a layer what can't be copied, but not what training has left there.
+    """
+    layers = _layers(owners)
+    own = {id(layer) for layer in layers}
+    memo: dict[int, Any] = {}
+    for layer in layers:
+        for name, value in vars(layer).items():
+            if name not in ("_params", "_state", "inner_layers") and id(value) not in own:
+                memo[id(value)] = value
+    for layer in layers:
+        memo |= {id(layer._grads): {}, id(layer._buffers): {}}
+        if layer._memory is not None:
+            memo[id(layer._memory)] = None
+    return copy.deepcopy(owners, memo)
 
 
 def _run(stages: Iterable[Callable[..., Array]], x: Array) -> Array:
@@ -159,7 +181,7 @@ def _is_recordable(stage: Any, dtype: np.dtype[Any]) -> bool:
         return layer.conv.dtype == dtype
     known = type(layer) in (Dense, Dropout, Linear) or fusion.is_relu(layer)
     flattens = type(layer) is Flatten and layer.data_format == "channels_last"
-    return (known or flattens) and layer.dtype == dtype
+    return (known or flattens) and layer.dtype == dtype and fusion.is_as_its_class(layer)
 
 
 def _layers(owners: Iterable[Any]) -> list[Layer]:

@@ -265,6 +265,17 @@ def test_checkpoints_after_so_many_batches(tmp_path):
         ModelCheckpoint("f", save_freq="batch")
 
 
+def test_a_checkpoint_that_takes_up_a_count_of_another_frequency_saves_at_once(tmp_path):
+    model = Model()
+    callback = ModelCheckpoint(tmp_path / "{epoch}-{loss}", save_freq=3)
+    callback.set_state({"best": None, "batches": 7})
+    every = CallbackList([callback], model)
+    every.on_epoch_begin(0)
+    for batch in range(5):
+        every.on_train_batch_end(batch, {"loss": batch})
+    assert [os.path.basename(path) for path in model.saved] == ["1-0", "1-3"]
+
+
 def test_a_checkpoint_says_what_it_does(capsys, tmp_path):
     run(ModelCheckpoint(tmp_path / "m", verbose=1, save_best_only=True), [2.0, 1.0, 3.0])
     lines = capsys.readouterr().out.splitlines()

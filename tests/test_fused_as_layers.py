@@ -32,6 +32,25 @@ from tests.kernels.drawn import compiled_kernels_needed
 pytestmark = compiled_kernels_needed
 
 
+def test_a_pass_that_was_put_on_an_activation_is_called():
+    model = model_of(Conv2D(4, 3, activation="relu"), MaxPool(), shape=(6, 6, 3))
+    x = normal(2, 6, 6, 3)
+    model.forward(x)
+    model.layers[0].activation.forward = lambda x, training=False: np.full_like(x, 7)
+    assert (model.forward(x) == 7).all()
+    assert (model.forward(x, training=True) == 7).all()
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_way_back_that_was_put_on_a_layer_is_called(place):
+    model = model_of(Conv2D(4, 3), ReLU(), shape=(6, 6, 3))
+    x = normal(2, 6, 6, 3)
+    layer, called = model.layers[place], []
+    backward = layer.backward
+    layer.backward = lambda dy: called.append(1) or backward(dy)
+    model.backward(model.forward(x, training=True))
+    assert called == [1]
+
 
 def test_backward_takes_back_the_steps_that_ran():
     model = make((13, 12, 17), WITH_ALL)

@@ -24,10 +24,11 @@ class SavingCallback(Callback):
         self._epoch = epoch
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        if self.save_freq == "epoch":
+        if isinstance(self.save_freq, str):
             return
         self._batches += 1
-        if self._batches == self.save_freq:
+        # Not only equal: the count may be that of an earlier run, which saved more seldom.
+        if self._batches >= self.save_freq:
             self._batches = 0
             self._save(self._epoch, logs or {})
 
