@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnnlite import losses, metrics, optimizers
+from cnnlite.advice import advise
 from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.layers.base import Layer
 from cnnlite.losses import Loss
@@ -28,7 +29,7 @@ class Compiled(ModelWeights):
     optimizer: Any = None
     loss: Any = None
     _metrics: tuple[tuple[Metric, bool], ...] = ()  # pairs of a metric and whether it takes the weights of the samples
-    _loss_on_logits: Any = None
+    _advised = False  # whether `advise` has looked at the layers and the loss
 
     # What the stack of layers defines (sequential.py).
 
@@ -86,11 +87,9 @@ class Compiled(ModelWeights):
         new_optimizer = optimizers.get(optimizer)
         new_loss = None if loss is None else losses.get(loss)
         new_metrics = _named_metrics(metrics, weighted_metrics, new_loss)
-        self._loss_on_logits = None
-        if new_loss is not None and new_loss.fused_activation is not None:
-            self._loss_on_logits = new_loss.on_logits()
         self.optimizer, self.loss, self._metrics = new_optimizer, new_loss, new_metrics
-        self.compiled = True
+        self.compiled, self._advised = True, False
+        self._advise("compile")
 
     def get_compile_config(self) -> Config | None:
         """Return what `compile` was given, as plain values; None if it was not called."""
@@ -116,6 +115,17 @@ class Compiled(ModelWeights):
     def metrics_names(self) -> list[str]:
         """The names of what `evaluate` returns: "loss", then those of the metrics."""
         return ["loss", *(metric.name for metric in self.metrics)]
+
+    @property
+    def _loss_on_logits(self) -> Any:
+        """The loss for logits as it is now, whose settings may have changed since `compile`; None if there is none."""
+        return None if self.loss is None or self.loss.fused_activation is None else self.loss.on_logits()
+
+    def _advise(self, owner: str) -> None:
+        """Warn once if the layers and the loss surely don't belong together, as soon as there are both."""
+        if self.loss is not None and self.layers:
+            self._advised = True
+            advise(self, self.loss, owner)
 
     def _fused_loss(self) -> tuple[Any, bool]:
         """Return the loss to compute, and whether from logits rather than from outputs."""
@@ -154,6 +164,8 @@ class Compiled(ModelWeights):
                 f"{owner}: the model must have a loss. Received: one compiled with loss=None. "
                 "Call compile(optimizer, loss) with one."
             )
+        if not self._advised:
+            self._advise(owner)
 
 
 class RunningLoss:
