@@ -22,12 +22,11 @@ class Compiled(ModelWeights):
 
     Attributes:
         compiled: whether `compile` has been called.
-        optimizer, loss: the objects that `compile` was given or that its names stand for.
     """
 
     compiled = False
-    optimizer: Any = None
-    loss: Any = None
+    _optimizer: Optimizer | None = None
+    _loss: Loss | None = None
     _metrics: tuple[tuple[Metric, bool], ...] = ()  # pairs of a metric and whether it takes the weights of the samples
     _advised = False  # whether `advise` has looked at the layers and the loss
 
@@ -51,6 +50,25 @@ class Compiled(ModelWeights):
     def backward_weights(self, dy: Array, from_logits: bool = False) -> None: ...
 
     # What compile says.
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer that `compile` was given or that its name stands for; another one may be assigned."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Identifier | Optimizer | None) -> None:
+        self._optimizer = None if optimizer is None else optimizers.get(optimizer)
+
+    @property
+    def loss(self) -> Any:
+        """The loss that `compile` was given or that its name stands for; another one may be assigned."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: Identifier | Loss | None) -> None:
+        self._loss = None if loss is None else losses.get(loss)
+        self._advised = False
 
     def compile(
         self,
@@ -88,7 +106,7 @@ class Compiled(ModelWeights):
         new_loss = None if loss is None else losses.get(loss)
         new_metrics = _named_metrics(metrics, weighted_metrics, new_loss)
         self.optimizer, self.loss, self._metrics = new_optimizer, new_loss, new_metrics
-        self.compiled, self._advised = True, False
+        self.compiled = True
         self._advise("compile")
 
     def get_compile_config(self) -> Config | None:

@@ -83,9 +83,16 @@ def test_a_loss_that_is_changed_after_compile_counts_as_it_is_now(change):
     np.testing.assert_array_equal(weights_of(late), weights_of(early))
 
 
-def test_another_kind_of_loss_may_take_the_place_of_the_one_of_compile():
+def test_another_loss_and_optimizer_may_take_the_place_of_those_of_compile():
     x, y = np.ones((2, 3)), np.eye(3)[:2]
     model = cnnlite.Sequential([cnnlite.Input((3,)), layers.Dense(3, "softmax")])
     model.compile("sgd", "categorical_crossentropy")
     model.loss = cnnlite.losses.MeanSquaredError()
     assert model.evaluate(x, y, verbose=0) == pytest.approx(model.loss(y, model.predict(x)))
+    model.loss, model.optimizer = "mae", "adam"
+    assert model.train_on_batch(x, y) == pytest.approx(abs(model.predict(x) - y).mean(), rel=0.1)
+    assert (model.loss.name, model.optimizer.iterations) == ("mean_absolute_error", 1)
+    for name, value, error in [("loss", "mad", ValueError), ("optimizer", "add", ValueError), ("loss", 3, TypeError)]:
+        with pytest.raises(error, match="Known"):
+            setattr(model, name, value)
+    assert (model.loss.name, model.optimizer.iterations) == ("mean_absolute_error", 1)
