@@ -134,11 +134,6 @@ class Compiled(ModelWeights):
         """The names of what `evaluate` returns: "loss", then those of the metrics."""
         return ["loss", *(metric.name for metric in self.metrics)]
 
-    @property
-    def _loss_on_logits(self) -> Any:
-        """The loss for logits as it is now, whose settings may have changed since `compile`; None if there is none."""
-        return None if self.loss is None or self.loss.fused_activation is None else self.loss.on_logits()
-
     def _advise(self, owner: str) -> None:
         """Warn once if the layers and the loss surely don't belong together, as soon as there are both."""
         if self.loss is not None and self.layers:
@@ -147,8 +142,10 @@ class Compiled(ModelWeights):
 
     def _fused_loss(self) -> tuple[Any, bool]:
         """Return the loss to compute, and whether from logits rather than from outputs."""
-        fused = self._loss_on_logits is not None and self.loss.fused_activation == self.output_activation
-        return (self._loss_on_logits if fused else self.loss), fused
+        activation = self.loss.fused_activation
+        if activation is None or activation != self.output_activation:
+            return self.loss, False
+        return self.loss.on_logits(), True  # made anew: settings of the loss may have changed since the last time
 
     def _update_metrics(self, y: Array, z: Array, sample_weight: Array | None) -> None:
         """Count a batch in the metrics, from the logits or outputs z that the loss was computed from."""
