@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cnnlite import losses, metrics, optimizers
+from cnnlite.advice import advise
 from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.layers.base import Layer
 from cnnlite.losses import Loss
@@ -21,14 +22,13 @@ class Compiled(ModelWeights):
 
     Attributes:
         compiled: whether `compile` has been called.
-        optimizer, loss: the objects that `compile` was given or that its names stand for.
     """
 
     compiled = False
-    optimizer: Any = None
-    loss: Any = None
+    _optimizer: Optimizer | None = None
+    _loss: Loss | None = None
     _metrics: tuple[tuple[Metric, bool], ...] = ()  # pairs of a metric and whether it takes the weights of the samples
-    _loss_on_logits: Any = None
+    _advised = False  # whether `advise` has looked at the layers and the loss
 
     # What the stack of layers defines (sequential.py).
 
@@ -50,6 +50,25 @@ class Compiled(ModelWeights):
     def backward_weights(self, dy: Array, from_logits: bool = False) -> None: ...
 
     # What compile says.
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer that `compile` was given or that its name stands for; another one may be assigned."""
+        return self._optimizer
+
+    @optimizer.setter
+    def optimizer(self, optimizer: Identifier | Optimizer | None) -> None:
+        self._optimizer = None if optimizer is None else optimizers.get(optimizer)
+
+    @property
+    def loss(self) -> Any:
+        """The loss that `compile` was given or that its name stands for; another one may be assigned."""
+        return self._loss
+
+    @loss.setter
+    def loss(self, loss: Identifier | Loss | None) -> None:
+        self._loss = None if loss is None else losses.get(loss)
+        self._advised = False
 
     def compile(
         self,
@@ -86,11 +105,9 @@ class Compiled(ModelWeights):
         new_optimizer = optimizers.get(optimizer)
         new_loss = None if loss is None else losses.get(loss)
         new_metrics = _named_metrics(metrics, weighted_metrics, new_loss)
-        self._loss_on_logits = None
-        if new_loss is not None and new_loss.fused_activation is not None:
-            self._loss_on_logits = new_loss.on_logits()
         self.optimizer, self.loss, self._metrics = new_optimizer, new_loss, new_metrics
         self.compiled = True
+        self._advise("compile")
 
     def get_compile_config(self) -> Config | None:
         """Return what `compile` was given, as plain values; None if it was not called."""
@@ -117,10 +134,18 @@ class Compiled(ModelWeights):
         """The names of what `evaluate` returns: "loss", then those of the metrics."""
         return ["loss", *(metric.name for metric in self.metrics)]
 
+    def _advise(self, owner: str) -> None:
+        """Warn once if the layers and the loss surely don't belong together, as soon as there are both."""
+        if self.loss is not None and self.layers:
+            self._advised = True
+            advise(self, self.loss, owner)
+
     def _fused_loss(self) -> tuple[Any, bool]:
         """Return the loss to compute, and whether from logits rather than from outputs."""
-        fused = self._loss_on_logits is not None and self.loss.fused_activation == self.output_activation
-        return (self._loss_on_logits if fused else self.loss), fused
+        activation = self.loss.fused_activation
+        if activation is None or activation != self.output_activation:
+            return self.loss, False
+        return self.loss.on_logits(), True  # made anew: settings of the loss may have changed since the last time
 
     def _update_metrics(self, y: Array, z: Array, sample_weight: Array | None) -> None:
         """Count a batch in the metrics, from the logits or outputs z that the loss was computed from."""
@@ -154,6 +179,8 @@ class Compiled(ModelWeights):
                 f"{owner}: the model must have a loss. Received: one compiled with loss=None. "
                 "Call compile(optimizer, loss) with one."
             )
+        if not self._advised:
+            self._advise(owner)
 
 
 class RunningLoss:

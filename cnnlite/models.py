@@ -1,18 +1,113 @@
 """Keras's room for models: `models.Sequential`, `models.load_model`."""
 
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cnnlite.architecture import describe, rebuild
+from cnnlite.layers.base import Layer
+from cnnlite.layers.input import InputLayer
 from cnnlite.saving import load_model, save_model
 from cnnlite.sequential import Sequential
 
 __all__ = ["Sequential", "clone_model", "load_model", "save_model"]
 
 
-def clone_model(model: Sequential) -> Sequential:
-    """Return a new model of the same architecture, with new weights of its own, not compiled.
+def clone_model(
+    model: Sequential,
+    input_tensors: InputLayer | Sequence[InputLayer] | None = None,
+    clone_function: Callable[[Any], Layer] | None = None,
+    call_function: None = None,
+    recursive: bool = False,
+) -> Sequential:
+    """Return a new model of the same architecture, with new weights of its own, and compiled if the model is.
+
+    What it is compiled with is new too, and starts anew: an optimizer of the same settings, with the learning rate that
+    it has now, the same loss, and metrics that have seen nothing.
+
+    Args:
+        model: the model, which stays as it is.
+        input_tensors: an `Input` to open the new model with, by default one of the shape that the model takes.
+        clone_function: called with each layer, returns the one that takes its place; by default a new layer of the
+            same config.
+        call_function: must be None, as in Keras for a `Sequential`, which calls no layers while it is made.
+        recursive: True clones the layers of models inside one by one, with `clone_function`; by default a model
+            inside is a layer like others.
+
+    Raises:
+        TypeError: `model` is not a `Sequential`, or `clone_function` returned what is not a layer.
+        ValueError: `input_tensors` is not one `Input`, or `call_function` is given.
 
     >>> import cnnlite
     >>> model = cnnlite.Sequential([cnnlite.layers.Dense(2, input_shape=(3,))])
     >>> cnnlite.models.clone_model(model).count_params()
     8
     """
+    if not isinstance(model, Sequential):
+        raise TypeError(f"clone_model: model must be a Sequential. Received: {model!r}, a {type(model).__name__}.")
+    if call_function is not None:
+        raise ValueError(
+            "clone_model: call_function must be None for a Sequential, which calls no layers while it is made. "
+            f"Received: call_function={call_function!r}. Return other layers from clone_function."
+        )
+    if clone_function is not None and not callable(clone_function):
+        raise TypeError(
+            "clone_model: clone_function must be a function of a layer that returns one. "
+            f"Received: clone_function={clone_function!r}."
+        )
+    opening = None if input_tensors is None else _one_input(input_tensors)
     classes = {type(layer).__name__: type(layer) for layer in model.walk()}
-    return type(model).from_config(model.get_config(), custom_objects=classes)
+    if clone_function is None and opening is None:
+        clone = type(model).from_config(model.get_config(), custom_objects=classes)
+    else:
+        clone = _clone_layer_by_layer(model, opening, clone_function or _new_layer(classes), recursive)
+    if model.compiled:
+        _compile_like(clone, model)
+    return clone
+
+
+def _one_input(input_tensors: Any) -> InputLayer:
+    inputs = input_tensors if isinstance(input_tensors, (list, tuple)) else [input_tensors]
+    if len(inputs) != 1 or not isinstance(inputs[0], InputLayer):
+        raise ValueError(
+            f"clone_model: input_tensors must be one Input, such as Input((28, 28, 1)). Received: {input_tensors!r}."
+        )
+    return inputs[0]
+
+
+def _new_layer(classes: dict[str, Any]) -> Callable[[Layer], Layer]:
+    return lambda layer: rebuild(describe(layer), classes)
+
+
+def _clone_layer_by_layer(
+    model: Sequential, opening: InputLayer | None, clone_function: Callable[[Layer], Layer], recursive: bool
+) -> Sequential:
+    if opening is None and model.given_input_shape is not None:
+        opening = InputLayer(model.given_input_shape)
+    clone = type(model)(name=model.name)
+    if opening is not None:
+        clone.add(opening)
+    for layer in model.layers:
+        if recursive and isinstance(layer, Sequential):
+            clone.add(_clone_layer_by_layer(layer, None, clone_function, recursive))
+        else:
+            clone.add(clone_function(layer))
+    if opening is None and model.input_shape is not None:
+        clone.build(model.input_shape)
+    clone._trainable = model.trainable  # not the property, which would set it for the layers too
+    return clone
+
+
+def _compile_like(clone: Sequential, model: Sequential) -> None:
+    optimizer = model.optimizer
+    loss, pairs = copy.deepcopy((model.loss, model._metrics))
+    for metric, _ in pairs:
+        metric.reset_state()
+    clone.compile(
+        type(optimizer).from_config(optimizer.get_config()),
+        loss,
+        metrics=[metric for metric, weighted in pairs if not weighted],
+        weighted_metrics=[metric for metric, weighted in pairs if weighted],
+    )

@@ -132,15 +132,12 @@ def _combined_weights(y, sample_weight, class_weight, output_shape, dtype, owner
 
 
 def _weights_by_class(y, class_weight, output_shape, owner):
-    """Return the weight of the class of each sample; one-hot labels stand for their largest entry."""
+    """Return the weight of the class of each sample; rows of probabilities stand for their largest entry."""
     if not isinstance(class_weight, dict):
         raise TypeError(
             f"{owner}: class_weight must be a dict from class to weight. Received: {class_weight!r}."
         )
-    labels = y.argmax(axis=1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(len(y), -1)
-    if labels.size != len(y):
-        raise ValueError(f"{owner}: class_weight needs one label for each sample. Received: y of shape {y.shape}.")
-    labels = labels.reshape(-1)
+    labels = _one_class_each(y, owner)
     last = max(2, output_shape[-1] or 2) - 1
     for key, value in class_weight.items():
         if isinstance(key, bool) or not isinstance(key, (int, np.integer)) or not 0 <= key <= last:
@@ -164,6 +161,28 @@ def _weights_by_class(y, class_weight, output_shape, owner):
             f"keys {sorted(class_weight)}. Add {missing}: 1.0 to leave its samples as they are."
         )
     return weights
+
+
+def _one_class_each(y, owner):
+    """Return the class (N,) of each sample; a ValueError if a sample has several, or what is none."""
+    remedy = "Weight the samples themselves: sample_weight=, one number for each."
+    if y.ndim == 2 and y.shape[1] > 1:
+        # One-hot, or smoothed: several labels that are 1, or none, are no probabilities of classes.
+        wrong = (y.min(axis=1) < 0) | (abs(y.sum(axis=1, dtype=np.float64) - 1) > 1e-3)
+        labels = y.argmax(axis=1)
+        rule = "class_weight needs one class for each sample, so each row of y must be one-hot"
+    elif y.size == len(y):
+        labels = y.reshape(-1)
+        wrong = labels != np.rint(labels)
+        rule = "class_weight needs classes, so y must be whole numbers"
+    else:
+        raise ValueError(
+            f"{owner}: class_weight needs one label for each sample. Received: y of shape {y.shape}. {remedy}"
+        )
+    if wrong.any():
+        index = int(wrong.argmax())
+        raise ValueError(f"{owner}: {rule}. Received: {y[index].tolist()} at y[{index}]. {remedy}")
+    return labels
 
 
 def optional_integer(value: Any, name: str, owner: str) -> int | None:

@@ -144,9 +144,9 @@ class Sequential(Trainer):
 
     def build(self, input_shape: Shape | None = None) -> None:
         """Create the weights of all layers for inputs of `input_shape`, the batch axis included."""
-        if not self.inner_layers:
-            raise ValueError(f"{self.name}: a model needs layers before it can be built. Use add(layer).")
         given = self.given_input_shape
+        if not self.inner_layers and given is None:  # with an Input alone it is the identity, as in Keras
+            raise ValueError(f"{self.name}: a model needs layers before it can be built. Use add(layer).")
         if input_shape is not None:
             self.check_input_shape(input_shape)
             sample = input_shape[1:]

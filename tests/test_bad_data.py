@@ -73,6 +73,46 @@ def test_bad_data_is_refused_before_anything_is_changed(data, case):
     assert cnnlite.random._library.state == library
 
 
+@pytest.mark.parametrize(("y", "loss", "message"), [
+    ([[1, 1, 0], [0, 1, 0]], "bce", r"each row of y must be one-hot.*\[1, 1, 0\] at y\[0\]. .*sample_weight="),
+    ([[1, 0, 0], [0, 0, 0]], "bce", r"one-hot. Received: \[0, 0, 0\] at y\[1\]"),
+    ([[0.5, -0.5, 1.0], [1, 0, 0]], "mse", r"one-hot. Received: \[0.5, -0.5, 1.0\] at y\[0\]"),
+    ([1.0, 0.25], "mse", r"y must be whole numbers. Received: 0.25 at y\[1\]. .*sample_weight="),
+    ([[1.0], [0.75]], "bce", r"y must be whole numbers. Received: \[0.75\] at y\[1\]"),
+    ([[[1], [0]], [[0], [1]]], "bce", r"one label for each sample. Received: y of shape \(2, 2, 1\)"),
+])
+def test_weights_of_classes_are_refused_where_samples_have_no_one_class(y, loss, message):
+    y = np.array(y)
+    model = cnnlite.Sequential([cnnlite.Input((2,)), layers.Dense(3 if y.shape[1:] == (3,) else 1, "sigmoid")])
+    if y.ndim == 3:
+        model = cnnlite.Sequential([cnnlite.Input((2,)), layers.Reshape((2, 1)), layers.Dense(1, "sigmoid")])
+    model.compile("sgd", loss)
+    before, x, by_class = weights_of(model), np.ones((2, 2)), {0: 1.0, 1: 2.0, 2: 1.0}
+    if y.shape[1:] != (3,):
+        del by_class[2]
+    for call in (
+        lambda: model.fit(x, y, class_weight=by_class, verbose=0),
+        lambda: model.fit(iter([(x, y)]), class_weight=by_class, verbose=0),
+        lambda: model.train_on_batch(x, y, class_weight=by_class),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    np.testing.assert_array_equal(weights_of(model), before)
+
+
+def test_weights_of_classes_go_with_whole_numbers_and_rows_that_are_smoothed():
+    def loss_of(units, loss, y, **arguments):
+        model = cnnlite.Sequential([cnnlite.Input((2,)), layers.Dense(units, "sigmoid")])
+        model.set_weights([np.ones((2, units)), np.zeros(units)])
+        model.compile("sgd", loss)
+        return model.train_on_batch(np.ones((2, 2)), y, **arguments)
+
+    for units, loss, y in [(1, "bce", [0.0, 1.0]), (1, "bce", [[False], [True]]), (1, "mse", [0, 1]),
+                           (2, "bce", [[0.9, 0.1], [0.05, 0.95]])]:
+        y = np.array(y)
+        assert loss_of(units, loss, y, class_weight={0: 3.0, 1: 2.0}) == loss_of(units, loss, y, sample_weight=[3, 2])
+
+
 @pytest.mark.parametrize("metric", [
     "categorical_accuracy", "top_k_categorical_accuracy", "categorical_crossentropy", "binary_accuracy", "precision",
     "mse", "recall",

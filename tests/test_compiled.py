@@ -63,3 +63,36 @@ def test_fit_and_evaluate_need_compile_and_a_loss(data):
     empty.compile("sgd", "mse")
     with pytest.raises(ValueError, match="must have layers"):
         empty.fit(*data)
+
+
+@pytest.mark.parametrize("change", [
+    lambda model: setattr(model.loss, "label_smoothing", 0.5),
+    lambda model: setattr(model, "loss", cnnlite.losses.CategoricalCrossentropy(label_smoothing=0.5)),
+])
+def test_a_loss_that_is_changed_after_compile_counts_as_it_is_now(change):
+    x, y = np.random.default_rng(0).normal(size=(8, 3)), np.eye(3)[np.arange(8) % 3]
+    late, early = (cnnlite.Sequential([cnnlite.Input((3,)), layers.Dense(3, "softmax")]) for _ in range(2))
+    early.set_weights(late.get_weights())
+    late.compile("sgd", "categorical_crossentropy")
+    before = late.evaluate(x, y, verbose=0)
+    change(late)
+    early.compile("sgd", cnnlite.losses.CategoricalCrossentropy(label_smoothing=0.5))
+    assert late.evaluate(x, y, verbose=0) == early.evaluate(x, y, verbose=0) != before
+    late.train_on_batch(x, y)
+    early.train_on_batch(x, y)
+    np.testing.assert_array_equal(weights_of(late), weights_of(early))
+
+
+def test_another_loss_and_optimizer_may_take_the_place_of_those_of_compile():
+    x, y = np.ones((2, 3)), np.eye(3)[:2]
+    model = cnnlite.Sequential([cnnlite.Input((3,)), layers.Dense(3, "softmax")])
+    model.compile("sgd", "categorical_crossentropy")
+    model.loss = cnnlite.losses.MeanSquaredError()
+    assert model.evaluate(x, y, verbose=0) == pytest.approx(model.loss(y, model.predict(x)))
+    model.loss, model.optimizer = "mae", "adam"
+    assert model.train_on_batch(x, y) == pytest.approx(abs(model.predict(x) - y).mean(), rel=0.1)
+    assert (model.loss.name, model.optimizer.iterations) == ("mean_absolute_error", 1)
+    for name, value, error in [("loss", "mad", ValueError), ("optimizer", "add", ValueError), ("loss", 3, TypeError)]:
+        with pytest.raises(error, match="Known"):
+            setattr(model, name, value)
+    assert (model.loss.name, model.optimizer.iterations) == ("mean_absolute_error", 1)

@@ -267,18 +267,39 @@ def test_double_precision_goes_through_a_model():
     assert model.parameters().vector.dtype == np.float64
 
 
-def test_a_clone_has_the_architecture_and_weights_of_its_own():
-    model = cnnlite.Sequential([layers.Conv2D(2, 3, input_shape=(6, 6, 1)), layers.Flatten(), layers.Dense(3)])
-    clone = cnnlite.models.clone_model(model)
-    assert clone.get_config() == model.get_config()
-    assert not np.shares_memory(clone.layers[0].kernel, model.layers[0].kernel)
-    assert (clone.layers[0].kernel != model.layers[0].kernel).any()
+# A model with an Input and no layers.
 
 
-def test_a_clone_of_a_model_with_layers_of_a_user_has_them_too():
-    class Twice(layers.Layer):
-        def forward(self, x, training=False):
-            return 2 * x
+def test_a_model_of_an_input_alone_inside_another_hands_on_what_it_gets(tmp_path):
+    model = cnnlite.Sequential([
+        cnnlite.Sequential([cnnlite.Input(shape=(5,))]), layers.Dense(3), cnnlite.Sequential([cnnlite.Input((3,))]),
+    ])
+    assert (model.built, model.input_shape, model.output_shape) == (True, (None, 5), (None, 3))
+    x = RNG(0).normal(size=(4, 5)).astype("float32")
+    np.testing.assert_array_equal(model(x), model.layers[1](x))
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    model.fit(x, np.ones((4, 3)), verbose=0)
+    assert (model.get_weights()[0] != before[0]).all()
+    dy = model.forward(x, training=True)
+    np.testing.assert_array_equal(model.backward(dy), model.layers[1].backward(dy))
+    model.summary(print_fn=lambda text: None)
+    model.save(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(cnnlite.load_model(tmp_path / "model.safetensors").predict(x), model.predict(x))
 
-    clone = cnnlite.models.clone_model(cnnlite.Sequential([Twice(input_shape=(3,))]))
-    assert isinstance(clone.layers[0], Twice)
+
+def test_a_model_of_an_input_alone_takes_samples_of_its_shape_and_more_layers():
+    inner = cnnlite.Sequential([cnnlite.Input(shape=(5,))])
+    outer = cnnlite.Sequential([inner])
+    np.testing.assert_array_equal(outer.predict(np.ones((2, 5))), np.ones((2, 5)))
+    with pytest.raises(ValueError, match="shape"):
+        outer.predict(np.ones((2, 4)))
+    with pytest.raises(ValueError, match=r"samples of shape \(4,\)"):
+        cnnlite.Sequential([cnnlite.Input((3,)), cnnlite.Sequential([cnnlite.Input((4,))])])
+    inner.add(layers.Dense(2))
+    assert inner.output_shape == outer.output_shape == (None, 2)
+
+
+def test_a_model_without_layers_and_input_is_refused_inside_another_one():
+    with pytest.raises(ValueError, match="needs layers before it can be built"):
+        cnnlite.Sequential([cnnlite.Input((3,)), cnnlite.Sequential()])

@@ -7,6 +7,7 @@ take name, dtype, trainable and input_shape besides their own arguments. Names a
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -346,6 +347,15 @@ class Softmax(ActivationLayer):
                 f"shape={tuple(input_shape)}."
             )
         super().build(input_shape)
+        over_one = all(input_shape[axis] == 1 for axis in self.axis)
+        if over_one and type(self).function in (Softmax.function, LogSoftmax.function):  # and not one of yours
+            value = 0 if isinstance(self, LogSoftmax) else 1
+            warnings.warn(
+                f"{self.name}: the {self.activation_name or 'softmax'} of a single number is always {value}. "
+                f"Received: axis={self.axis} of shape={tuple(input_shape)}. "
+                'Use activation="sigmoid" for a single unit, or give the layer a unit for each class.',
+                stacklevel=2,
+            )
 
     def function(self, x: Array, out: Array) -> Array:
         return kernels.softmax(x, self.axis, out)

@@ -20,6 +20,7 @@ from cnnlite.metrics.accuracy import (
 )
 from cnnlite.metrics.base import Mean, MeanMetricWrapper, Metric
 from cnnlite.metrics.confusion import Precision, Recall
+from cnnlite.metrics.of_logits import OfLogits, of_logits
 from cnnlite.metrics.of_losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -46,6 +47,7 @@ __all__ = [
     "MeanMetricWrapper",
     "MeanSquaredError",
     "Metric",
+    "OfLogits",
     "Precision",
     "Recall",
     "SparseCategoricalAccuracy",
@@ -79,10 +81,6 @@ METRICS = {
     "huber": Huber,
 }
 
-_KNOW_LOGITS = (
-    AccuracyByForm, CrossentropyByForm, CategoricalCrossentropy, SparseCategoricalCrossentropy, BinaryCrossentropy
-)
-
 
 def get(identifier: Any, loss: Any = None) -> Metric:
     """Return the metric that a name, a config, a metric, a loss or a function stands for.
@@ -90,9 +88,10 @@ def get(identifier: Any, loss: Any = None) -> Metric:
     Args:
         identifier: a name such as "accuracy", which becomes the name of the metric; a `Metric`; a `Loss`, of
             which the mean is taken; a function of your own, `fn(y_true, y_pred)`, likewise; or a saved config.
-        loss: the loss that the model is trained with. If its predictions are logits, so are those of a metric
-            that is given by name: "accuracy" then splits single predictions at 0, and cross-entropies are
-            computed from logits. (Keras takes them for probabilities.)
+        loss: the loss that the model is trained with. If its predictions are logits, a metric that is given by name
+            has the value that it has for their probabilities: "accuracy", "precision" and the like then split
+            single predictions at 0, and cross-entropies are computed from logits. (Keras takes logits for
+            probabilities.) A metric that is given as an object takes predictions as they are.
 
     Raises:
         ValueError: the name is not known; the message lists those that are.
@@ -103,13 +102,13 @@ def get(identifier: Any, loss: Any = None) -> Metric:
     """
     if isinstance(identifier, Loss):
         return LossMetric(identifier)
-    # These two can be read from a file, but not asked for by name: they need their loss or function.
-    of_files = {"loss_metric": LossMetric, "mean_metric_wrapper": MeanMetricWrapper}
+    # These can be read from a file, but not asked for by name: they need their loss, function or metric.
+    of_files = {"loss_metric": LossMetric, "mean_metric_wrapper": MeanMetricWrapper, "of_logits": OfLogits}
     table = {**METRICS, **of_files} if isinstance(identifier, dict) else METRICS
     metric = from_identifier(identifier, table, Metric, "metric")
     if isinstance(identifier, str):
-        if isinstance(metric, _KNOW_LOGITS) and getattr(loss, "from_logits", False):
-            metric = type(metric)(from_logits=True)
+        if getattr(loss, "from_logits", False):
+            metric = of_logits(metric, getattr(loss, "probability_activation", "sigmoid"))
         metric.name = identifier
     return metric if isinstance(metric, Metric) else MeanMetricWrapper(metric)
 

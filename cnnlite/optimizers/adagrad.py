@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnnlite import kernels
-from cnnlite.arguments import number
 from cnnlite.optimizers.base import Optimizer
+from cnnlite.optimizers.settings import checks, not_negative
 from cnnlite.types import Array, Config
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ class Adagrad(Optimizer):
     """
 
     slot_names = ("accumulator",)
+    _checks = checks(Optimizer, initial_accumulator_value=not_negative, epsilon=not_negative)
 
     def __init__(
         self,
@@ -41,11 +42,8 @@ class Adagrad(Optimizer):
         name: str | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
-        owner = type(self).__name__
-        self.initial_accumulator_value = number(
-            initial_accumulator_value, "initial_accumulator_value", owner, minimum=0
-        )
-        self.epsilon = number(epsilon, "epsilon", owner, minimum=0)
+        self.initial_accumulator_value = initial_accumulator_value
+        self.epsilon = epsilon
 
     def initial_slots(self) -> dict[str, float]:
         return {"accumulator": self.initial_accumulator_value}

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from cnnlite import kernels
-from cnnlite.arguments import boolean, number
+from cnnlite.arguments import boolean
 from cnnlite.optimizers.base import Optimizer
+from cnnlite.optimizers.settings import checks, not_negative, share
 from cnnlite.types import Array, Config
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Adam(Optimizer):
     """
 
     slot_names = ("momentum", "velocity", "velocity_hat")
+    _checks = checks(Optimizer, beta_1=share, beta_2=share, epsilon=not_negative, amsgrad=boolean)
 
     def __init__(
         self,
@@ -49,11 +51,10 @@ class Adam(Optimizer):
         name: str | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
-        owner = type(self).__name__
-        self.beta_1 = number(beta_1, "beta_1", owner, minimum=0, below=1)
-        self.beta_2 = number(beta_2, "beta_2", owner, minimum=0, below=1)
-        self.epsilon = number(epsilon, "epsilon", owner, minimum=0)
-        self.amsgrad = boolean(amsgrad, "amsgrad", owner)
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.amsgrad = amsgrad
 
     def initial_slots(self) -> dict[str, float]:
         return {name: 0.0 for name in self.slot_names if self.amsgrad or name != "velocity_hat"}
@@ -80,6 +81,8 @@ class AdamW(Adam):
         clipnorm, clipvalue, global_clipnorm, name: see `Optimizer`.
     """
 
+    _checks = checks(Adam, weight_decay=not_negative)
+
     def __init__(
         self,
         learning_rate: float | LearningRateSchedule = 0.001,
@@ -94,6 +97,5 @@ class AdamW(Adam):
         *,
         name: str | None = None,
     ) -> None:
-        weight_decay = number(weight_decay, "weight_decay", type(self).__name__, minimum=0)
         super().__init__(learning_rate, beta_1, beta_2, epsilon, amsgrad, weight_decay, clipnorm, clipvalue,
                          global_clipnorm, name=name)

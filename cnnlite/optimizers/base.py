@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import warnings
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from cnnlite import schedules
-from cnnlite.arguments import integer, number, text
+from cnnlite.arguments import integer, number
 from cnnlite.optimizers.clipping import clip_gradient
+from cnnlite.optimizers.settings import CHECKS, LIMITS, Check, check_only_limit, refuse_unknown
 from cnnlite.types import Array, Config, Shape
 
 if TYPE_CHECKING:
@@ -27,8 +30,11 @@ class Optimizer:
     One of your own sets `slot_names` and defines `initial_slots()` where it keeps something from step to step,
     and `update(p, g, slots, learning_rate, decay)`.
 
+    All arguments may be assigned to at any time (`optimizer.learning_rate = 0.01`), are checked as the constructor
+    checks them, and hold from the next step on.
+
     Args:
-        learning_rate: a number of at least 0, or a `LearningRateSchedule`. It may be assigned to at any time.
+        learning_rate: a number of at least 0, or a `LearningRateSchedule`.
         weight_decay: before each step, weights lose the share learning_rate * weight_decay of themselves,
             apart from the gradient and its averages (Loshchilov and Hutter, 2019). None for none. Unlike an L2
             regularizer it takes no part in the loss.
@@ -42,6 +48,7 @@ class Optimizer:
     Raises:
         ValueError: a number is out of its range, or two of the three limits are set.
         TypeError: what must be a number is none.
+        AttributeError: what is assigned to is no attribute of an optimizer (`optimizer.lr`).
 
     Attributes:
         iterations: how many steps were made.
@@ -49,6 +56,20 @@ class Optimizer:
     """
 
     slot_names: tuple[str, ...] = ()
+    _checks: ClassVar[Mapping[str, Check]] = CHECKS  # of what may be set, by its name
+
+    weight_decay: float | None = None
+    clipnorm: float | None = None
+    clipvalue: float | None = None
+    global_clipnorm: float | None = None
+    iterations: int = 0
+    slots: dict[str, np.ndarray] = None  # type: ignore[assignment]  # __init__ makes it
+    _learning_rate: Any = None
+    _built_for: tuple[Any, ...] | None = None
+    _parameters: Any = None  # weak references: to them, and to the layers that they belong to
+    _owners: list[Any] | None = None
+    _clipped: Array | None = None
+    _warned_of_nan = False
 
     def __init__(
         self,
@@ -59,27 +80,33 @@ class Optimizer:
         global_clipnorm: float | None = None,
         name: str | None = None,
     ) -> None:
-        owner = type(self).__name__
-        self.name = owner.lower() if name is None else text(name, "name", owner)
+        self.name = type(self).__name__.lower() if name is None else name
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
-        if weight_decay is not None:
-            self.weight_decay = number(weight_decay, "weight_decay", owner, minimum=0)
-        limits = {"clipnorm": clipnorm, "clipvalue": clipvalue, "global_clipnorm": global_clipnorm}
-        self._clipping = {
-            key: number(limit, key, owner, above=0) for key, limit in limits.items() if limit is not None
-        }
-        if len(self._clipping) > 1:
-            raise ValueError(
-                f"{owner}: only one of clipnorm, clipvalue and global_clipnorm can be set. "
-                f"Received: {', '.join(f'{key}={limit}' for key, limit in self._clipping.items())}."
-            )
+        self.clipnorm, self.clipvalue, self.global_clipnorm = clipnorm, clipvalue, global_clipnorm
         self.iterations = 0
-        self.slots: dict[str, np.ndarray] = {}
-        self._built_for: tuple[Any, ...] | None = None
-        self._parameters: Any = None  # weak references: to them, and to the layers that they belong to
-        self._owners: list[Any] | None = None
-        self._clipped: Array | None = None
+        self.slots = {}
+
+    if not TYPE_CHECKING:  # which would take it as leave to set any name
+
+        def __setattr__(self, name, value):
+            check = self._checks.get(name)
+            if check is None:
+                refuse_unknown(self, name, value)
+                super().__setattr__(name, value)
+                return
+            value = check(value, name, type(self).__name__)
+            if name in LIMITS:
+                check_only_limit(self, name, value)
+            if self._built_for is None:
+                super().__setattr__(name, value)
+            else:
+                self._set_after_build(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._checks:
+            raise AttributeError(f"{type(self).__name__}: {name} can't be deleted. Set it to another value.")
+        super().__delattr__(name)
 
     # What an optimizer defines.
 
@@ -146,8 +173,26 @@ class Optimizer:
             return
         vector = parameters.vector
         self.slots = {name: np.full_like(vector, value) for name, value in self.initial_slots().items()}
-        self._clipped = np.empty_like(vector) if self._clipping else None
         self._built_for = layout
+
+    def _set_after_build(self, name: str, value: Any) -> None:
+        """Set what is checked; the slots that it brings into use start anew, and those that it does not need go."""
+        before, old = self.initial_slots(), getattr(self, name)
+        super().__setattr__(name, value)
+        after = self.initial_slots()
+        if any(before[slot] != start for slot, start in after.items() if slot in before):
+            super().__setattr__(name, old)
+            raise ValueError(
+                f"{type(self).__name__}: {name} must be set before the first step. Received: {name}={value!r} after "
+                f"{self.iterations} steps. Compile the model with a new optimizer."
+            )
+        if before.keys() != after.keys():
+            _, slices, dtype = self._built_for  # type: ignore[misc]  # it is built
+            size = slices[-1][1] if slices else 0
+            self.slots = {
+                slot: self.slots[slot] if slot in self.slots else np.full(size, start, dtype)
+                for slot, start in after.items()
+            }
 
     def takes(self, named_layers: list[tuple[str, Layer]]) -> bool:
         """Return whether the weights of these layers are those that the optimizer belongs to, if it has any yet."""
@@ -169,13 +214,29 @@ class Optimizer:
         learning_rate = self.current_learning_rate()
         decay = learning_rate * (self.weight_decay or 0.0)
         vector, gradient = parameters.vector, parameters.gradient
-        if self._clipped is not None:
-            clip_gradient(parameters, self._clipped, **self._clipping)
+        limits = {limit: value for limit in LIMITS if (value := getattr(self, limit)) is not None}
+        if limits:
+            if self._clipped is None:
+                self._clipped = np.empty_like(vector)
+            clip_gradient(parameters, self._clipped, **limits)
             gradient = self._clipped
         for start, stop in parameters.trainable_segments():
             slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
             self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)
-        self.iterations += 1
+        vars(self)["iterations"] += 1  # not through __setattr__, which would check it
+        if vars(self).get("epsilon") == 0:
+            self._look_for_nan(vector, parameters.gradient)
+
+    def _look_for_nan(self, vector: Array, gradient: Array) -> None:
+        if self._warned_of_nan or np.isfinite(vector).all() or not np.isfinite(gradient).all():
+            return
+        self._warned_of_nan = True
+        warnings.warn(
+            f"{type(self).__name__}: a weight became NaN or infinite in step {self.iterations}, of gradients that are "
+            "finite. With epsilon=0 nothing keeps the divisor from 0 where a gradient was always 0. "
+            "Use an epsilon above 0; the default is 1e-7.",
+            stacklevel=2,
+        )
 
     # What files hold.
 
@@ -186,7 +247,7 @@ class Optimizer:
             "name": self.name,
             "learning_rate": schedules.serialize(rate) if isinstance(rate, schedules.LearningRateSchedule) else rate,
             "weight_decay": self.weight_decay,
-            **{key: self._clipping.get(key) for key in ("clipnorm", "clipvalue", "global_clipnorm")},
+            **{limit: getattr(self, limit) for limit in LIMITS},
         }
 
     @classmethod

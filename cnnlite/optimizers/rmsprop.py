@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnnlite import kernels
-from cnnlite.arguments import boolean, number
+from cnnlite.arguments import boolean
 from cnnlite.optimizers.base import Optimizer
+from cnnlite.optimizers.settings import checks, not_negative, share
 from cnnlite.types import Array, Config
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class RMSprop(Optimizer):
     """
 
     slot_names = ("velocity", "average_gradient", "momentum")
+    _checks = checks(Optimizer, rho=share, momentum=share, epsilon=not_negative, centered=boolean)
 
     def __init__(
         self,
@@ -45,11 +47,10 @@ class RMSprop(Optimizer):
         name: str | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
-        owner = type(self).__name__
-        self.rho = number(rho, "rho", owner, minimum=0, below=1)
-        self.momentum = number(momentum, "momentum", owner, minimum=0, below=1)
-        self.epsilon = number(epsilon, "epsilon", owner, minimum=0)
-        self.centered = boolean(centered, "centered", owner)
+        self.rho = rho
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.centered = centered
 
     def initial_slots(self) -> dict[str, float]:
         in_use = {"velocity": True, "average_gradient": self.centered, "momentum": self.momentum > 0}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cnnlite import kernels
-from cnnlite.arguments import boolean, number
+from cnnlite.arguments import boolean
 from cnnlite.optimizers.base import Optimizer
+from cnnlite.optimizers.settings import checks, share
 from cnnlite.types import Array, Config
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ class SGD(Optimizer):
     """
 
     slot_names = ("momentum",)
+    _checks = checks(Optimizer, momentum=share, nesterov=boolean)
 
     def __init__(
         self,
@@ -42,8 +44,8 @@ class SGD(Optimizer):
         name: str | None = None,
     ) -> None:
         super().__init__(learning_rate, weight_decay, clipnorm, clipvalue, global_clipnorm, name)
-        self.momentum = number(momentum, "momentum", type(self).__name__, minimum=0, below=1)
-        self.nesterov = boolean(nesterov, "nesterov", type(self).__name__)
+        self.momentum = momentum
+        self.nesterov = nesterov
 
     def initial_slots(self) -> dict[str, float]:
         return {"momentum": 0.0} if self.momentum > 0 else {}

@@ -18,6 +18,14 @@ def test_input_holds_the_shape_of_a_sample():
     ({"shape": (0, 1)}, ValueError, "Input: shape must be at least 1"),
     ({"shape": (2.5,)}, TypeError, "Input: shape must be an integer"),
     ({"shape": (2,), "batch_size": 0}, ValueError, "Input: batch_size must be at least 1"),
+    ({"batch_size": 4, "batch_shape": (2, 3)}, ValueError, r"batch_size=4, batch_shape=\(2, 3\)\. Pass shape and"),
+    ({"batch_size": 2, "batch_shape": (2, 3)}, ValueError, "batch_size must not be given beside batch_shape"),
+    ({"batch_shape": (0, 3)}, ValueError, "batch_size must be at least 1"),
+    ({"batch_shape": 3}, ValueError, "batch_shape must be a tuple that starts with the batch"),
+    ({"batch_shape": ()}, ValueError, "batch_shape must be a tuple"),
+    ({"batch_shape": "ab"}, ValueError, "batch_shape must be a tuple"),
+    ({"shape": (3,), "dtype": "foo"}, TypeError, "dtype must be a NumPy dtype.*Received: dtype='foo'"),
+    ({"shape": (3,), "name": 5}, TypeError, "name must be a text"),
 ])
 def test_wrong_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
