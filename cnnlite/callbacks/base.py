@@ -167,16 +167,17 @@ class CallbackList(Callback):
 
     def get_state(self) -> dict[str, Any]:
         """Return the states of the callbacks that have one, by their classes: {"EarlyStopping 1": {...}}."""
-        named = ((name, getattr(callback, "get_state", None)) for name, callback in self._named())
+        named = ((name, getattr(callback, "get_state", None)) for name, callback in self.named())
         states = {name: get_state() for name, get_state in named if callable(get_state)}
         return {name: state for name, state in states.items() if state}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        for name, callback in self._named():
+        for name, callback in self.named():
             if name in state:
                 callback.set_state(state[name])
 
-    def _named(self) -> list[tuple[str, Any]]:
+    def named(self) -> list[tuple[str, Any]]:
+        """Return [(name, callback), ...] by the names that `get_state` gives them."""
         counts: Counter[str] = Counter()
         named = []
         for callback in self.callbacks:

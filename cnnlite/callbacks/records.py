@@ -13,6 +13,7 @@ from cnnlite.model_files import file_path
 from cnnlite.types import Logs
 
 LONGEST_HEADER = 2**16  # of a CSV file, in characters
+HISTORY_FORM = {"history": {str: [object]}, "epoch": [COUNT]}
 
 
 class History(Callback):
@@ -42,7 +43,7 @@ class History(Callback):
         return {"history": self.history, "epoch": self.epoch}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        check_form(state, {"history": {str: [object]}, "epoch": [COUNT]}, "the history")
+        check_form(state, HISTORY_FORM, "the history")
         self.history, self.epoch = state["history"], state["epoch"]
 
 
