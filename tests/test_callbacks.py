@@ -266,6 +266,11 @@ def test_an_error_within_a_schedule_is_not_taken_for_one_of_its_arguments():
         run(LearningRateScheduler(lambda epoch: None), [1])
     with pytest.raises(TypeError, match="schedule must be a function"):
         LearningRateScheduler(0.1)
+    for wrong in (lambda: 0.1, lambda epoch, rate, more: 0.1, lambda epoch, *, rate: 0.1):
+        with pytest.raises(TypeError, match=r"schedule must take the epoch, or .*Received: schedule="):
+            LearningRateScheduler(wrong)
+    for right in (lambda epoch, rate, more=1: 0.1, lambda *args: 0.1, max, np.float64):
+        LearningRateScheduler(right)
 
 
 @pytest.mark.parametrize(("arguments", "values", "rates"), [

@@ -257,6 +257,19 @@ def test_a_generator_that_ends_too_early_leaves_the_model_as_it_was(folder_of):
     assert state_of(model) == model.spy.before
 
 
+def test_ctrl_c_while_the_data_are_read_leaves_the_model_as_it_was(folder_of):
+    folder = folder_of(endless)
+
+    def interrupted(x, y):
+        yield from itertools.islice(endless(x, y), 4)
+        signal.raise_signal(signal.SIGINT)
+        yield from endless(x, y)
+
+    model = make_run(folder, interrupted)
+    assert isinstance(model.error, KeyboardInterrupt)
+    assert state_of(model) == model.spy.before
+
+
 def test_the_whole_history_of_a_generator_may_be_read(folder_of):
     folder = folder_of(endless)
     forge(folder, nothing)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ def attack_csv(data, folder):
     logger = CSVLogger(path, append=True)
     if refuses(logger.on_train_begin, path.name):
         return False
-    logger.on_epoch_end(0, {"loss": 0.5})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a column that the file has not
+        logger.on_epoch_end(0, {"loss": 0.5})
     return True
 
 
