@@ -156,6 +156,7 @@ class Run:
             with all_or_nothing(
                 *arrays, *streams, model.optimizer, *model.metrics, self.data, others=self.callbacks.flat(),
                 largest=2 * sum(array.nbytes for array in arrays),  # as averages of the weights are, in float64
+                layers=[*model.walk()],
             ):
                 with held_back_interrupts():
                     if state["sums"] is not None:

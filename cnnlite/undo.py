@@ -17,7 +17,9 @@ from cnnlite.random import RandomStream
 
 
 @contextlib.contextmanager
-def all_or_nothing(*objects: Any, others: Iterable[Any] = (), largest: float = 0) -> Iterator[None]:
+def all_or_nothing(
+    *objects: Any, others: Iterable[Any] = (), largest: float = 0, layers: Iterable[Any] = ()
+) -> Iterator[None]:
     """Put objects back as they were if the block raises anything, Ctrl-C included.
 
     An array, a list, a set or a dict gets its items back, any other object its attributes; and so do the arrays,
@@ -27,16 +29,22 @@ def all_or_nothing(*objects: Any, others: Iterable[Any] = (), largest: float = 0
     Args:
         *objects: what the block changes.
         others: more of it, of which no array with more bytes than `largest` is copied: it may be a whole set of data.
+        layers: objects of which only the numbers, texts, booleans and None among the attributes are put back.
     """
     kept: dict[int, tuple[Any, Any]] = {}
     _keep(objects, kept, math.inf)
     _keep(tuple(others), kept, largest)
+    settings = [(layer, name, value) for layer in layers for name, value in vars(layer).items()
+                if value is None or isinstance(value, (bool, int, float, str))]
     try:
         yield
     except BaseException:
         with held_back_interrupts():
             for thing, content in kept.values():
                 _put_back(thing, content)
+            for layer, name, value in settings:
+                if vars(layer).get(name, layer) is not value:
+                    setattr(layer, name, value)
         raise
 
 

@@ -71,6 +71,7 @@ class Average(Callback):
         for mine, array in zip(self.average, state["average"], strict=True):
             mine[...] = array
         self.model.optimizer.learning_rate = 0.5
+        self.model.layers[0].trainable, self.model.stop_training = False, state["error"] is not None
         if state["error"] == "Ctrl-C":
             signal.raise_signal(signal.SIGINT)
         elif state["error"] is not None:
@@ -97,7 +98,7 @@ def state_of(model):
             {name: str(value) for name, value in vars(callback).items() if name not in ("model", "params", "before")}
             for callback in callbacks.flat() if callback is not model.spy
         ],
-        "stop": model.stop_training,
+        "settings": [model.stop_training, *(layer.trainable for layer in model.layers)],
         "log": model.log.read_bytes(),
     })
 

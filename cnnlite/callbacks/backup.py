@@ -40,7 +40,8 @@ class BackupAndRestore(SavingCallback):
             has nothing to do, or only the epochs that were added.
 
     Raises:
-        ValueError: an argument is none of the above. In `fit`: the backup is damaged, or of another model or data.
+        ValueError: an argument is none of the above. In `fit`: the backup is damaged, or of another model or data;
+            nothing has been changed then.
         OSError: in `fit`: the backup can't be written; the one before is as it was.
 
     Example:

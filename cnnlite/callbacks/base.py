@@ -46,8 +46,8 @@ class Callback:
         """Go on from what `get_state` returned; called after `on_train_begin`, and where an epoch is resumed in
         its middle, after its `on_epoch_begin` once more.
 
-        If it raises anything, the backup is refused: the model and the attributes of the callbacks, the lists, dicts
-        and arrays in them too, are put back as they were.
+        If it raises anything, the backup is refused: the model, the optimizer and the attributes of the callbacks, the
+        lists, dicts and arrays in them too, are put back as they were.
         """
 
     def set_model(self, model: Any) -> None:
