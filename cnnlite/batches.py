@@ -134,6 +134,8 @@ class Stream:
         """Read as much as had been read when `state` was returned; a ValueError if that is not there."""
         check_form(state, {"steps": (COUNT, None), "read": COUNT}, "where the data stand")
         _check_same_data({"steps": self.steps}, {"steps": state["steps"]})
+        if self._read > state["read"]:
+            raise ValueError(f"{self._read} batches of x have been read already, more than {state['read']}")
         while self._read < state["read"]:
             self._read += 1
             if self._ahead:

@@ -23,7 +23,7 @@ FOREIGN_ENDINGS = (".keras", ".h5", ".hdf5", ".pkl", ".pickle", ".npz", ".npy", 
 
 def check_path_to_write(path, owner, overwrite):
     """Return the path as a text, if a file of ours may be written there."""
-    path = _path(path, owner)
+    path = file_path(path, "path", owner)
     check_ending(path, owner)
     if not overwrite and os.path.exists(path):
         raise FileExistsError(f"{owner}: {path} exists already. Pass overwrite=True to replace it.")
@@ -39,11 +39,15 @@ def check_path_to_write(path, owner, overwrite):
     return path
 
 
-def _path(path, owner):
+def file_path(path, name, owner, kind="file"):
+    """Return what a user passed as the name of a file or a folder as a text; TypeError or ValueError if it is none."""
     try:
-        return os.fsdecode(path)
+        path = os.fsdecode(path)
     except TypeError:
-        raise TypeError(f"{owner}: path must be a text or a path. Received: path={path!r}.") from None
+        raise TypeError(f"{owner}: {name} must be a text or a path. Received: {name}={path!r}.") from None
+    if not path or "\0" in path:
+        raise ValueError(f"{owner}: {name} must be the name of a {kind}. Received: {name}={path!r}.")
+    return path
 
 
 def check_ending(path, owner):
@@ -96,7 +100,7 @@ def read(path, owner):
 
     Nothing in the file is believed before it is checked: memory is asked for what the file really holds.
     """
-    path = _path(path, owner)
+    path = file_path(path, "path", owner)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{owner}: there is no file {path}.")
     if os.path.isdir(path):

@@ -17,6 +17,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from cnnlite.callbacks.records import HISTORY_FORM, History
 from cnnlite.compiled import RunningLoss
 from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.interrupts import held_back_interrupts
@@ -26,6 +27,7 @@ from cnnlite.packing import pack, unpack
 from cnnlite.saving import assign_weights, blaming, check_weights, optimizer_state, random_layers, restore_optimizer
 from cnnlite.tensor_files import parse_json
 from cnnlite.types import Logs
+from cnnlite.undo import all_or_nothing
 
 if TYPE_CHECKING:
     from cnnlite.parameters import FlatParameters
@@ -44,6 +46,7 @@ class Run:
         model, data, callbacks: the model, the `Epochs` it is trained on, and the `CallbackList`.
         validation: the source of the validation data, or None.
         epoch: the epoch to begin with.
+        validation_steps: how many batches of the validation data are used; None for all.
 
     Attributes:
         epoch: the epoch that is under way, or comes next.
@@ -56,8 +59,11 @@ class Run:
         refused: whether the last step was.
     """
 
-    def __init__(self, model: Any, data: Any, validation: Any, callbacks: Any, epoch: int) -> None:
+    def __init__(
+        self, model: Any, data: Any, validation: Any, callbacks: Any, epoch: int, validation_steps: int | None = None
+    ) -> None:
         self.model, self.data, self.validation, self.callbacks = model, data, validation, callbacks
+        self.validation_steps, self.first_epoch = validation_steps, epoch
         self.epoch, self.step, self.finished = epoch, 0, False
         self.logs: Logs = {}
         self.running: Any = None
@@ -121,7 +127,9 @@ class Run:
         write(path, tensors, {"run": text}, owner)
 
     def restore(self, path: str, owner: str) -> None:
-        """Go on from where `save` wrote the file. What does not fit is found before the model is changed.
+        """Go on from where `save` wrote the file, or raise and leave everything as it was.
+
+        Only what has been read of a generator by then can't be put back.
 
         Raises:
             ValueError: the file is damaged, or of another model, optimizer or data.
@@ -132,11 +140,7 @@ class Run:
         with blaming(path, "the backup is of another model, optimizer or data"):
             state = unpack(parse_json(metadata["run"]), tensors)
             check_form(state, FORM, "the run")
-            if self.data.steps is not None and state["step"] > self.data.steps:
-                raise ValueError(f"it has made {state['step']} steps of an epoch of {self.data.steps}")
-            self.data.set_state(state["data"])
-            if state["validation"] is not None and self._reads_validation_once():
-                self.validation.set_state(state["validation"])
+            data, validation = self._where_data_stand(state)
             weights, vectors = ({name.removeprefix(kind): array for name, array in tensors.items()
                                  if name.startswith(kind)} for kind in ("weights/", "optimizer/"))
             check_weights(self.model, weights, path, owner)
@@ -146,18 +150,66 @@ class Run:
             names = {metric.name for metric in self.model.metrics}
             if state["sums"] is not None and names != set(state["sums"]["metrics"]):
                 raise ValueError(f"it has sums of the metrics {', '.join(state['sums']['metrics']) or 'none'}")
-            if state["sums"] is not None:
-                RunningLoss(self.model.metrics).set_state(state["sums"])
-            with held_back_interrupts():
-                restore_optimizer(self.model, state, vectors)
-                assign_weights(self.model, weights, path, owner)
-                for name, layer in layers.items():
-                    layer.random.state = state["random"][name]
-                self.callbacks.set_state(state["callbacks"])
-                self.epoch, self.step, self.logs = state["epoch"], state["step"], state["logs"]
-                self._sums = state["sums"]
-                self.finished = state["finished"] and not self.step
-                self.model.stop_training = state["finished"]
+            model = self.model
+            streams = [layer.random for layer in layers.values()]
+            arrays = (model.params | model.state).values()
+            with all_or_nothing(
+                *arrays, *streams, model.optimizer, *model.metrics, self.data, others=self.callbacks.flat(),
+                largest=2 * sum(array.nbytes for array in arrays),  # as averages of the weights are, in float64
+                layers=[*model.walk()],
+            ):
+                with held_back_interrupts():
+                    if state["sums"] is not None:
+                        RunningLoss(model.metrics).set_state(state["sums"])
+                    restore_optimizer(model, state, vectors)
+                    assign_weights(model, weights, path, owner)
+                    for name, layer in layers.items():
+                        layer.random.state = state["random"][name]
+                    self.callbacks.set_state(state["callbacks"])
+                # Last of all, and with Ctrl-C: it may read for long.
+                self.data.set_state(data)
+                if validation is not None:
+                    self.validation.set_state(validation)
+            self.epoch, self.step, self.logs = state["epoch"], state["step"], state["logs"]
+            self._sums = state["sums"]
+            self.finished = state["finished"] and not self.step
+            model.stop_training = state["finished"]
+
+    def _where_data_stand(self, state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        """Return where the data and the validation data stand by a checked state; a ValueError if that can't be.
+
+        What has been read of a generator is read again, so what a file says of it is held against the epochs in its
+        history, which it can't make longer than itself.
+        """
+        step, steps = state["step"], self.data.steps
+        if steps is not None and step > steps:
+            raise ValueError(f"it has made {step} steps of an epoch of {steps}")
+        name = [name for name, callback in self.callbacks.named() if isinstance(callback, History)][-1]
+        history = state["callbacks"].get(name, {"history": {}, "epoch": []})
+        check_form(history, HISTORY_FORM, "the history")
+        epochs = len(history["epoch"])
+        if state["epoch"] > self.first_epoch + epochs:
+            raise ValueError(f"it has made {state['epoch']} epochs, and its history is of {epochs}")
+        data, validation = state["data"], state["validation"] if self._reads_validation_once() else None
+        if state["epoch"] >= self.callbacks.params["epochs"] or (state["finished"] and not step):
+            return {**data, "pass": None}, None  # nothing more is read
+        present = data.get("pass")
+        if step and present is None:
+            raise ValueError(f"it has made {step} steps of an epoch, and none of a pass over the data")
+        if present is not None:
+            check_form(present, {"source": dict, "taken": COUNT, "random": object}, "where the data stand")
+            check_form(present["source"].get("read", 0), COUNT, "what has been read of the data")
+            most = step if steps is None else epochs * steps + step
+            _check_batches(max(present["taken"], present["source"].get("read", 0)), most)
+        if validation is not None and self.validation_steps is not None:
+            check_form(validation.get("read", 0), COUNT, "what has been read of the validation data")
+            _check_batches(validation.get("read", 0), epochs * self.validation_steps)
+        return data, validation
 
     def _reads_validation_once(self) -> bool:
         return self.validation is not None and self.validation.reads_once
+
+
+def _check_batches(number: int, most: int) -> None:
+    if number > most:
+        raise ValueError(f"it has read {number} batches of the data for {most} steps")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,8 @@ class Sequential(Trainer):
     13610
     """
 
+    _stack: _Stack | None = None  # while many layers are added
+
     def __init__(
         self,
         layers: Iterable[Layer | InputLayer] | None = None,
@@ -64,8 +67,7 @@ class Sequential(Trainer):
         self._recordings = Recordings()
         if isinstance(layers, Layer):
             raise TypeError(f"{self.name}: layers must be a list. Received: {layers!r}. Write [layer].")
-        for layer in layers or []:
-            self.add(layer)
+        self._add_all(layers or [])
         if not trainable:
             self.trainable = False
 
@@ -95,28 +97,40 @@ class Sequential(Trainer):
                 f"{self.name}: a layer must call super().__init__() first. Received: a {type(layer).__name__}, which "
                 "does not."
             )
-        present = list(self.walk())
+        stack = self._stack
+        if stack is None or stack.layers is not self.inner_layers:
+            stack = _Stack(self)
         for inner in layer.walk():
-            if any(inner is other for other in present):
+            if id(inner) in stack.present:
                 raise ValueError(
                     f"{self.name}: a layer can be in a stack only once. Received: {inner.name!r} a second time. "
                     "Make another one of the same kind."
                 )
-        name = self._free_name(layer)
+        name = stack.free_name(layer)
         given = self.given_input_shape
         if not self.inner_layers and given is None:
             given = layer.given_input_shape
-        below = self.output_shape
+        below = stack.output_shape
         if below is not None:
-            _build(layer, below)
+            below = _build(layer, below)
         elif not self.inner_layers and given is not None:
-            _build(layer, (None, *given))
+            below = _build(layer, (None, *given))
             self.input_shape = (None, *given)
             self.built = True
         self.given_input_shape = given
         # From now on the name stands in files and paths, and must not change in another stack.
         layer.name, layer.name_is_given = name, True
         self.inner_layers = [*self.inner_layers, layer]
+        stack.added(layer, self.inner_layers, below)
+
+    def _add_all(self, layers: Iterable[Layer | InputLayer]) -> None:
+        """Add layers one after the other, without a look at all that are there for each of them."""
+        self._stack = _Stack(self)
+        try:
+            for layer in layers:
+                self.add(layer)
+        finally:
+            self._stack = None
 
     def pop(self) -> Layer:
         """Take the top layer off the stack and return it."""
@@ -304,8 +318,7 @@ class Sequential(Trainer):
         (print_fn or print)(summary_table(self, line_length))
 
     def get_config(self) -> Config:
-        names = [layer.name for layer in self.inner_layers]
-        taken = next((name for name in names if names.count(name) > 1), None)
+        taken = next((name for name, n in Counter(layer.name for layer in self.inner_layers).items() if n > 1), None)
         if taken is not None:
             raise ValueError(
                 f"{self.name}: the names of layers must differ. Received: two layers called {taken!r}. "
@@ -333,8 +346,7 @@ class Sequential(Trainer):
         model = cls(name=config["name"])
         if config["given_input_shape"] is not None:
             model.given_input_shape = shape_tuple(config["given_input_shape"], "given_input_shape", model.name)
-        for layer in config["layers"]:
-            model.add(rebuild(layer, custom_objects))
+        model._add_all(rebuild(layer, custom_objects) for layer in config["layers"])
         if config["input_shape"] is not None:
             model.build(config["input_shape"])
         # Not the property, which would set it for the layers too.
@@ -353,27 +365,54 @@ class Sequential(Trainer):
         """Read the weights from a file of a model of the same architecture; see `cnnlite.saving.load_weights`."""
         saving.load_weights(self, filepath)
 
-    def _free_name(self, layer: Layer) -> str:
+
+class _Stack:
+    """What `Sequential.add` must know of the layers that are there, which holds as long as only it adds to them.
+
+    Attributes:
+        layers: the `inner_layers` that it holds for.
+        present: the ids of the model, its layers, and all inside them.
+        output_shape: that of the model, or None.
+    """
+
+    def __init__(self, model: Sequential) -> None:
+        self.owner, self.layers = model.name, model.inner_layers
+        self.present = {id(layer) for layer in model.walk()}
+        self.output_shape = model.output_shape
+        self._names = {layer.name for layer in self.layers}
+        self._numbers: dict[str, int] = {}  # by name: the last number that it was given
+
+    def free_name(self, layer: Layer) -> str:
         """Return the layer's name, numbered if the name was not given and is taken."""
-        taken = {other.name for other in self.inner_layers}
-        name, number = layer.name, 0
-        while name in taken:
+        name, number = layer.name, self._numbers.get(layer.name, 0)
+        while name in self._names:
             if layer.name_is_given:
                 raise ValueError(
-                    f"{self.name}: the names of layers must differ. Received: a second layer called {name!r}. "
+                    f"{self.owner}: the names of layers must differ. Received: a second layer called {name!r}. "
                     "Give one of them another name=."
                 )
             number += 1
             name = f"{layer.name}_{number}"
+        self._numbers[layer.name] = number
         return name
 
+    def added(self, layer: Layer, layers: Sequence[Layer], output_shape: Shape | None) -> None:
+        """Say that a layer is on top of the others now."""
+        self.layers, self.output_shape = layers, output_shape
+        self.present.update(id(inner) for inner in layer.walk())
+        self._names.add(layer.name)
 
-def _build(layer: Layer, shape: Shape) -> None:
-    """Build a layer for inputs of that shape, or check that one that was built before can take them."""
+
+def _build(layer: Layer, shape: Shape) -> Shape:
+    """Build a layer for inputs of that shape, or check that one that was built before can take them.
+
+    Returns:
+        the shape of its output.
+    """
     with _built_or_left([layer]):
         layer.build_once(shape)
         layer.check_fits(shape)
-        layer.compute_output_shape(shape)
+        return layer.compute_output_shape(shape)
 
 
 @contextlib.contextmanager

@@ -146,7 +146,7 @@ class Trainer(Evaluator):
             self.stop_training = False
             watch = _LossWatch(callbacks)
             outer = self.training_run  # of a fit whose callback calls this one
-            run = self.training_run = Run(self, data, validation, callbacks, initial_epoch)
+            run = self.training_run = Run(self, data, validation, callbacks, initial_epoch, validation_steps)
             progress = None
             try:
                 callbacks.on_train_begin()

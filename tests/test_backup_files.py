@@ -139,6 +139,8 @@ def test_what_can_not_be_written_is_named(tmp_path):
 
 @pytest.mark.parametrize(("arguments", "error", "message"), [
     ({"backup_dir": ""}, ValueError, "backup_dir must be the name of a folder"),
+    ({"backup_dir": None}, TypeError, "backup_dir must be a text or a path. Received: backup_dir=None"),
+    ({"backup_dir": "a\0b"}, ValueError, "backup_dir must be the name of a folder"),
     ({"backup_dir": "a", "save_freq": 0}, ValueError, "save_freq must be at least 1"),
     ({"backup_dir": "a", "save_freq": "batch"}, TypeError, "save_freq must be an integer"),
     ({"backup_dir": "a", "double_checkpoint": 2}, TypeError, "double_checkpoint"),

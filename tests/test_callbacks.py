@@ -21,45 +21,7 @@ from cnnlite.callbacks import (
     TerminateOnNaN,
 )
 from cnnlite.metrics import Precision
-
-
-class Model:
-    """As much of a model as a callback needs."""
-
-    def __init__(self, metrics=(), learning_rate=0.1):
-        self.metrics = list(metrics)
-        self.optimizer = optimizers.SGD(learning_rate)
-        self.stop_training = False
-        self.weights = 0
-        self.saved = []
-
-    def get_weights(self):
-        return [np.array(self.weights)]
-
-    def set_weights(self, weights):
-        self.weights = int(weights[0])
-
-    def save(self, path):
-        self.saved.append(path)
-
-    def save_weights(self, path):
-        self.saved.append(f"weights {path}")
-
-
-def run(callback, values, name="val_loss", model=None):
-    """Let a training pass by in which `name` takes these values; return the model and how many epochs it took."""
-    model = model or Model()
-    every = CallbackList([callback], model)
-    every.on_train_begin()
-    for epoch, value in enumerate(values):
-        every.on_epoch_begin(epoch)
-        model.weights = epoch
-        logs = {} if value is None else {name: value}
-        every.on_epoch_end(epoch, logs)
-        if model.stop_training:
-            break
-    every.on_train_end()
-    return model, epoch + 1
+from tests.dictated import Model, run
 
 
 @pytest.fixture
@@ -214,8 +176,8 @@ def test_the_direction_goes_by_what_the_value_is():
 
     unknown = Model([cnnlite.metrics.get(own)])
     with pytest.raises(ValueError, match=r"more or less of 'val_own' is better. Pass mode="):
-        EarlyStopping("val_own").set_model(unknown)
-    EarlyStopping("val_own", mode="max").set_model(unknown)
+        run(EarlyStopping("val_own"), [1], "val_own", unknown)
+    run(EarlyStopping("val_own", mode="max"), [1], "val_own", unknown)
 
 
 # ModelCheckpoint.
@@ -304,6 +266,11 @@ def test_an_error_within_a_schedule_is_not_taken_for_one_of_its_arguments():
         run(LearningRateScheduler(lambda epoch: None), [1])
     with pytest.raises(TypeError, match="schedule must be a function"):
         LearningRateScheduler(0.1)
+    for wrong in (lambda: 0.1, lambda epoch, rate, more: 0.1, lambda epoch, *, rate: 0.1):
+        with pytest.raises(TypeError, match=r"schedule must take the epoch, or .*Received: schedule="):
+            LearningRateScheduler(wrong)
+    for right in (lambda epoch, rate, more=1: 0.1, lambda *args: 0.1, max, np.float64):
+        LearningRateScheduler(right)
 
 
 @pytest.mark.parametrize(("arguments", "values", "rates"), [

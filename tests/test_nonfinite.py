@@ -169,7 +169,7 @@ def spoiling_at(step, net, spoil):
     """Return a callback that calls spoil() before a step, and one that keeps what the model was before each step."""
     kept = []
 
-    def begin(batch):
+    def begin(batch, logs):
         if net.optimizer.iterations == step:
             spoil()
         kept.append((copy.deepcopy(net.get_weights()), [layer.random.state for layer in net.walk()

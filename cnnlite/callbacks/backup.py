@@ -9,6 +9,7 @@ from typing import Any
 from cnnlite.arguments import boolean
 from cnnlite.atomic import make_folder, remove_leftovers
 from cnnlite.callbacks.saving import SavingCallback
+from cnnlite.model_files import file_path
 from cnnlite.types import Logs
 
 
@@ -39,7 +40,8 @@ class BackupAndRestore(SavingCallback):
             has nothing to do, or only the epochs that were added.
 
     Raises:
-        ValueError: an argument is none of the above. In `fit`: the backup is damaged, or of another model or data.
+        ValueError: an argument is none of the above. In `fit`: the backup is damaged, or of another model or data;
+            nothing has been changed then.
         OSError: in `fit`: the backup can't be written; the one before is as it was.
 
     Example:
@@ -76,9 +78,7 @@ class BackupAndRestore(SavingCallback):
         double_checkpoint: bool = False,
         delete_checkpoint: bool = True,
     ) -> None:
-        self.backup_dir = os.fspath(backup_dir)
-        if not self.backup_dir:
-            raise ValueError("BackupAndRestore: backup_dir must be the name of a folder. Received: an empty one.")
+        self.backup_dir = file_path(backup_dir, "backup_dir", "BackupAndRestore", kind="folder")
         super().__init__(save_freq, "BackupAndRestore")
         self.double_checkpoint = boolean(double_checkpoint, "double_checkpoint", "BackupAndRestore")
         self.delete_checkpoint = boolean(delete_checkpoint, "delete_checkpoint", "BackupAndRestore")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -13,8 +14,9 @@ class Callback:
     """The base of all callbacks. One of your own overrides the hooks that it is interested in.
 
     `epoch` and `batch` count from 0. `logs` is a dict of the loss and the metrics so far in the epoch; at the
-    end of an epoch also of those of the validation data ("val_loss"). An entry added to it at the end of an
-    epoch goes into the history. Setting `self.model.stop_training = True` ends training after the batch.
+    end of an epoch also of those of the validation data ("val_loss"); at the beginning of anything it is empty.
+    An entry added to it at the end of an epoch goes into the history; at any other hook nobody but the callbacks
+    that are called after this one sees it. Setting `self.model.stop_training = True` ends training after the batch.
 
     Attributes:
         model: the model that is trained.
@@ -43,6 +45,9 @@ class Callback:
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned; called after `on_train_begin`, and where an epoch is resumed in
         its middle, after its `on_epoch_begin` once more.
+
+        If it raises anything, the backup is refused: the model, the optimizer and the attributes of the callbacks, the
+        lists, dicts and arrays in them too, are put back as they were.
         """
 
     def set_model(self, model: Any) -> None:
@@ -67,11 +72,11 @@ class Callback:
 
     def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Called before each training step."""
-        self.on_batch_begin(batch, logs=logs)
+        self.on_batch_begin(batch, logs)
 
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Called after each training step."""
-        self.on_batch_end(batch, logs=logs)
+        self.on_batch_end(batch, logs)
 
     def on_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """An older name of `on_train_batch_begin`."""
@@ -105,6 +110,7 @@ class Callback:
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))
+_REQUIRED = (*HOOKS, "set_model", "set_params")
 _OLDER_NAMES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": "on_batch_end"}
 
 
@@ -125,12 +131,15 @@ class CallbackList(Callback):
             callbacks = [callbacks]
         for callback in callbacks:
             # Any object with the hooks will do, so that callbacks written for Keras run.
-            if isinstance(callback, type) or not all(hasattr(callback, hook) for hook in HOOKS):
+            if isinstance(callback, type) or not all(callable(getattr(callback, name, None)) for name in _REQUIRED):
                 raise TypeError(
                     f"{owner}: callbacks must be a list of Callback objects. Received: {callback!r} in it."
                 )
         self.callbacks = list(callbacks)
         self._arrange()
+        for hook, listeners in self._listeners.items():
+            for callback in listeners:
+                _check_arguments(getattr(callback, hook), hook, f"{owner}: {type(callback).__name__}")
         self.set_params(params)
         if model is not None:
             self.set_model(model)
@@ -144,6 +153,11 @@ class CallbackList(Callback):
         """Return whether any callback does something at this hook: what lets a step skip making its logs."""
         return bool(self._listeners[hook])
 
+    def flat(self) -> list[Any]:
+        """Return all callbacks, those in lists within the list among them."""
+        return [one for callback in self.callbacks
+                for one in (callback.flat() if isinstance(callback, CallbackList) else [callback])]
+
     def set_model(self, model: Any) -> None:
         super().set_model(model)
         for callback in self.callbacks:
@@ -156,16 +170,17 @@ class CallbackList(Callback):
 
     def get_state(self) -> dict[str, Any]:
         """Return the states of the callbacks that have one, by their classes: {"EarlyStopping 1": {...}}."""
-        named = ((name, getattr(callback, "get_state", None)) for name, callback in self._named())
+        named = ((name, getattr(callback, "get_state", None)) for name, callback in self.named())
         states = {name: get_state() for name, get_state in named if callable(get_state)}
         return {name: state for name, state in states.items() if state}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        for name, callback in self._named():
+        for name, callback in self.named():
             if name in state:
                 callback.set_state(state[name])
 
-    def _named(self) -> list[tuple[str, Any]]:
+    def named(self) -> list[tuple[str, Any]]:
+        """Return [(name, callback), ...] by the names that `get_state` gives them."""
         counts: Counter[str] = Counter()
         named = []
         for callback in self.callbacks:
@@ -195,13 +210,48 @@ def _overrides(callback: Any, hook: str) -> bool:
     )
 
 
-def _pass_on(hook: str) -> Callable[..., None]:
-    def call(self: CallbackList, *args: Any, **kwargs: Any) -> None:
-        for callback in self._listeners[hook]:
-            getattr(callback, hook)(*args, **kwargs)
+def _takes_number(hook: str) -> bool:
+    """Return whether a hook is called with the number of the epoch or the batch before the logs."""
+    return "epoch" in hook or "batch" in hook
 
-    call.__name__, call.__doc__ = hook, getattr(Callback, hook).__doc__
-    return call
+
+def _check_arguments(function: Callable[..., Any], hook: str, owner: str) -> None:
+    """Raise a TypeError unless a function can be called as the hook that it is for."""
+    try:
+        inspect.signature(function).bind(*((0, {}) if _takes_number(hook) else ({},)))
+    except ValueError:  # a built-in function that does not say what it takes
+        pass
+    except TypeError as error:
+        wanted = f"({'epoch' if 'epoch' in hook else 'batch'}, logs)" if _takes_number(hook) else "(logs)"
+        raise TypeError(
+            f"{owner}: {hook} must take {wanted}. Received: {hook}={function!r}, which does not: {error}."
+        ) from None
+
+
+def _pass_on(hook: str) -> Callable[..., None]:
+    def prepared(logs: Logs | None) -> Logs:
+        if logs is None:
+            return {}
+        # What is added at the end of an epoch is for the caller, too; a result of evaluate must not grow.
+        return logs if hook == "on_epoch_end" else dict(logs)
+
+    def call(self: CallbackList, logs: Logs | None = None) -> None:
+        listeners = self._listeners[hook]
+        if listeners:
+            logs = prepared(logs)
+            for callback in listeners:
+                getattr(callback, hook)(logs)
+
+    def call_with_number(self: CallbackList, number: int, logs: Logs | None = None) -> None:
+        listeners = self._listeners[hook]
+        if listeners:
+            logs = prepared(logs)
+            for callback in listeners:
+                getattr(callback, hook)(number, logs)
+
+    passed_on: Callable[..., None] = call_with_number if _takes_number(hook) else call
+    passed_on.__name__, passed_on.__doc__ = hook, getattr(Callback, hook).__doc__
+    return passed_on
 
 
 for _hook in HOOKS:
@@ -216,6 +266,9 @@ class LambdaCallback(Callback):
         on_train_begin, on_train_end: called with (logs).
         on_train_batch_begin, on_train_batch_end: called with (batch, logs).
         **kwargs: any other hook of `Callback`.
+
+    Raises:
+        TypeError: there is no such hook, or what is given for it can't be called with its arguments.
 
     Example:
 
@@ -245,4 +298,5 @@ class LambdaCallback(Callback):
             if function is not None:
                 if not callable(function):
                     raise TypeError(f"LambdaCallback: {hook} must be a function. Received: {hook}={function!r}.")
+                _check_arguments(function, hook, "LambdaCallback")
                 setattr(self, hook, function)

@@ -26,14 +26,21 @@ class LearningRateScheduler(Callback):
     The rate goes into the history as "learning_rate".
 
     Raises:
-        TypeError: schedule is no function, or returns no number.
+        TypeError: schedule is no function of one or two arguments, or returns no number.
         ValueError: it returns a negative number; when training begins, the optimizer has a schedule of its own.
     """
+
+    adds_to_logs = ("learning_rate",)
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         if not callable(schedule):
             raise TypeError(f"LearningRateScheduler: schedule must be a function. Received: schedule={schedule!r}.")
         self.schedule = schedule
+        if not _takes(schedule, 0) and not _takes(schedule, 0, 0.0):
+            raise TypeError(
+                "LearningRateScheduler: schedule must take the epoch, or the epoch and the present learning rate. "
+                f"Received: schedule={schedule!r}, which does not."
+            )
         self.verbose = verbose
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -41,7 +48,7 @@ class LearningRateScheduler(Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         optimizer = self.model.optimizer
-        if _takes_two(self.schedule):
+        if _takes(self.schedule, 0, 0.0):
             rate = self.schedule(epoch, float(optimizer.learning_rate))
         else:
             rate = self.schedule(epoch)
@@ -73,6 +80,8 @@ class ReduceLROnPlateau(Monitor):
         ValueError: as for `Monitor`, or a number is out of its range; when training begins, the optimizer has a
             schedule of its own.
     """
+
+    adds_to_logs = ("learning_rate",)
 
     def __init__(
         self,
@@ -112,6 +121,7 @@ class ReduceLROnPlateau(Monitor):
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         _check_settable(self.model.optimizer, "ReduceLROnPlateau")
+        super().on_train_begin(logs)
         self._forget()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
@@ -143,10 +153,12 @@ def _check_settable(optimizer: Any, owner: str) -> None:
         )
 
 
-def _takes_two(function: Callable[..., Any]) -> bool:
-    """Return whether a schedule takes the present learning rate as well as the epoch."""
+def _takes(function: Callable[..., Any], *arguments: float) -> bool:
+    """Return whether a function can be called with these arguments; of one that does not say, with the first alone."""
     try:
-        inspect.signature(function).bind(0, 0.0)
-    except (TypeError, ValueError):  # ValueError: a built-in function that does not say
+        inspect.signature(function).bind(*arguments)
+    except ValueError:  # a built-in function
+        return len(arguments) == 1
+    except TypeError:
         return False
     return True

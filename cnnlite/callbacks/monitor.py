@@ -1,21 +1,19 @@
-"""Callbacks that watch one of the values in the logs: to stop in time, to keep the best, to give up."""
+"""Callbacks that watch one of the values in the logs: to stop in time, to give up."""
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
+import numbers
 import warnings
 from typing import Any
 
 import numpy as np
 
 from cnnlite import metrics
-from cnnlite.arguments import integer, number, one_of
-from cnnlite.atomic import make_folder
+from cnnlite.arguments import integer, number, one_of, text
 from cnnlite.callbacks.base import Callback
-from cnnlite.callbacks.saving import SavingCallback
 from cnnlite.forms import COUNT, NUMBER, check_form
-from cnnlite.model_files import check_ending
 from cnnlite.nonfinite import find_nonfinite, passing_state, put_back
 from cnnlite.progress import message
 from cnnlite.types import Array, Logs
@@ -29,52 +27,88 @@ class Monitor(Callback):
         mode: "min" where less is better, "max" where more is, "auto" (default) to go by what the value is.
         min_delta: how much better a value must be to count as better; default 0.
 
+    A value that the logs don't have is told by a warning, epoch by epoch. A NaN is never better, and neither is an
+    infinity of the bad kind, not even as the first value.
+
     Raises:
-        ValueError: mode is none of the three; in `fit`, "auto" does not know which way the value improves.
+        TypeError: monitor is no text, or min_delta no number.
+        ValueError: mode is none of the three; when training begins, "auto" does not know which way the value
+            improves, or the value is an array; after an epoch, the value is no number.
     """
 
     def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0) -> None:
-        self.monitor = monitor
+        self.monitor = text(monitor, "monitor", type(self).__name__)
         self.mode = one_of(mode, ("auto", "min", "max"), "mode", type(self).__name__)
         self.min_delta = abs(number(min_delta, "min_delta", type(self).__name__))
+
+    def on_train_begin(self, logs: Logs | None = None) -> None:
+        """Find out before training, and not after an epoch, whether the value can be watched."""
+        self._more_is_better()
+        metric = next((metric for metric in self.model.metrics if metric.name == self._name), None)
+        shape: Any = ()
+        with contextlib.suppress(Exception), np.errstate(all="ignore"):  # one of a user's may need a batch first
+            shape = np.shape(metric.result() if metric is not None else 0)
+        if shape:
+            raise ValueError(
+                f"{type(self).__name__}: what is monitored must be a number in each epoch. Received: "
+                f"monitor={self.monitor!r}, an array of shape {shape}. Monitor a metric with one value."
+            )
+
+    @property
+    def _name(self) -> str:
+        return self.monitor.removeprefix("val_")
 
     def value(self, logs: Logs | None, consequence: str) -> float | None:
         """Return the value that is watched as a float; warn and return None where the logs don't have it."""
         logs = logs or {}
-        if self.monitor in logs:
-            return float(logs[self.monitor])
-        warnings.warn(
-            f"{type(self).__name__}: {self.monitor!r} is not among the values of this epoch, and {consequence}. "
-            f"Available: {', '.join(logs) or 'none'}.",
-            stacklevel=4,
-        )
-        return None
+        value = logs.get(self.monitor)
+        if value is None:
+            warnings.warn(
+                f"{type(self).__name__}: {self.monitor!r} is not among the values of this epoch, and {consequence}. "
+                f"Available: {', '.join(logs) or 'none'}.",
+                stacklevel=5,
+            )
+            return None
+        array = np.asarray(value)
+        if array.ndim or array.dtype.kind not in "fiub":
+            raise ValueError(
+                f"{type(self).__name__}: what is monitored must be a number in each epoch. Received: "
+                f"{self.monitor}={value!r:.200}."
+            )
+        return float(array)
 
     def improves(self, value: float, best: float | None) -> bool:
-        """Return whether `value` is better than `best` by more than `min_delta`; a NaN never is."""
-        if math.isnan(value):
-            return False
-        if best is None:
-            return True
-        if self._more_is_better():
+        """Return whether `value` is better than `best` by more than `min_delta`; a NaN never is.
+
+        Where there is no best yet, all but the worst infinity is better.
+        """
+        more_is_better = self._more_is_better()
+        if best is None or math.isnan(best):
+            return not math.isnan(value) and value != (-math.inf if more_is_better else math.inf)
+        if more_is_better:
             return value - self.min_delta > best
         return value + self.min_delta < best
-
-    def set_model(self, model: Any) -> None:
-        super().set_model(model)
-        if any(metric.name == self.monitor.removeprefix("val_") for metric in model.metrics):
-            self._more_is_better()  # a direction that is not known is found before training, not after an epoch
 
     def _more_is_better(self) -> bool:
         if self.mode != "auto":
             return self.mode == "max"
-        direction = direction_of(self.monitor.removeprefix("val_"), self.model)
+        direction = direction_of(self._name, self.model)
         if direction is None:
+            available = ", ".join(["loss", *(metric.name for metric in self.model.metrics)])
             raise ValueError(
                 f"{type(self).__name__}: it must be known whether more or less of {self.monitor!r} is better. "
-                "Pass mode='max' or mode='min'."
+                f"Pass mode='max' or mode='min', or monitor one of {available}, or of these with val_ before them."
             )
         return direction == "up"
+
+
+def threshold(value: Any, name: str, owner: str) -> float | None:
+    """Return what a value is held against as a float, which may be infinite; TypeError or ValueError otherwise."""
+    if value is None:
+        return None
+    if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isinf(value):
+        return float(value)
+    return number(value, name, owner)
 
 
 def direction_of(name: str, model: Any) -> str | None:
@@ -107,11 +141,13 @@ class EarlyStopping(Monitor):
         mode: "min", "max" or "auto" (default); see `Monitor`.
         baseline: the value must also be better than this for an epoch to count as an improvement; None (default)
             asks for nothing more.
-        restore_best_weights: True puts back the weights of the best epoch at the end of training; default False.
+        restore_best_weights: True puts back the weights of the best epoch at the end of training, or of the first that
+            was looked at, if no value was better than nothing (all were NaN, say); default False.
         start_from_epoch: the first epoch that is looked at, from 0 (default).
 
     Raises:
-        ValueError: as for `Monitor`, or patience is negative.
+        TypeError: as for `Monitor`, or what must be a number is none.
+        ValueError: as for `Monitor`, or patience or start_from_epoch is negative, or baseline a NaN.
     """
 
     def __init__(
@@ -128,9 +164,9 @@ class EarlyStopping(Monitor):
         super().__init__(monitor, mode, min_delta)
         self.patience = integer(patience, "patience", "EarlyStopping", minimum=0)
         self.verbose = verbose
-        self.baseline = baseline
+        self.baseline = threshold(baseline, "baseline", "EarlyStopping")
         self.restore_best_weights = restore_best_weights
-        self.start_from_epoch = start_from_epoch
+        self.start_from_epoch = integer(start_from_epoch, "start_from_epoch", "EarlyStopping", minimum=0)
         self._forget()
 
     def _forget(self) -> None:
@@ -156,12 +192,15 @@ class EarlyStopping(Monitor):
         self.best, self.best_epoch, self.best_weights = state["best"], state["best_epoch"], state["best_weights"]
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
+        super().on_train_begin(logs)
         self._forget()
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         value = self.value(logs, "training won't stop early")
         if value is None or epoch < self.start_from_epoch:
             return
+        if self.restore_best_weights and self.best_weights is None:
+            self.best_weights, self.best_epoch = self.model.get_weights(), epoch
         self.wait += 1
         if self.improves(value, self.best):
             self.best, self.best_epoch = value, epoch
@@ -179,84 +218,9 @@ class EarlyStopping(Monitor):
             message(f"Epoch {self.stopped_epoch + 1}: early stopping")
         if self.best_weights is not None:
             if self.verbose:
-                message(f"Restoring the weights of the best epoch, {self.best_epoch + 1}.")
+                which = "first epoch, as none was better" if self.best is None else "best epoch"
+                message(f"Restoring the weights of the {which}: {self.best_epoch + 1}.")
             self.model.set_weights(self.best_weights)
-
-
-class ModelCheckpoint(Monitor, SavingCallback):
-    """Save the model, or its weights, after each epoch or after so many batches.
-
-    Args:
-        filepath: where to. It may contain `{epoch}`, which counts from 1, and the names of values in the logs,
-            each with a format: "model-{epoch:02d}-{val_loss:.2f}.safetensors". Folders are made where needed.
-        monitor: the name of the value that `save_best_only` goes by; "val_loss" by default.
-        verbose: 1 says what was saved and why; default 0.
-        save_best_only: True saves only when the value is better than all before; default False.
-        save_weights_only: True calls `model.save_weights`, False (default) `model.save`.
-        mode: "min", "max" or "auto" (default); see `Monitor`.
-        save_freq: "epoch" (default), or a number of batches, counted through the epochs.
-        initial_value_threshold: a value that the first to be saved must be better than; None by default.
-
-    Raises:
-        ValueError: `filepath` ends like a file of another format, or names a value that there is not.
-    """
-
-    def __init__(
-        self,
-        filepath: str | os.PathLike[str],
-        monitor: str = "val_loss",
-        verbose: int = 0,
-        save_best_only: bool = False,
-        save_weights_only: bool = False,
-        mode: str = "auto",
-        save_freq: str | int = "epoch",
-        initial_value_threshold: float | None = None,
-    ) -> None:
-        Monitor.__init__(self, monitor, mode)
-        self.filepath = os.fspath(filepath)
-        check_ending(self.filepath, "ModelCheckpoint")  # now, not after the first epoch
-        SavingCallback.__init__(self, save_freq, "ModelCheckpoint")
-        self.verbose = verbose
-        self.save_best_only = save_best_only
-        self.save_weights_only = save_weights_only
-        self.best = initial_value_threshold
-
-    def get_state(self) -> dict[str, Any]:
-        return {"best": self.best, "batches": self._batches}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        check_form(state, {"best": (NUMBER, None), "batches": COUNT}, "the state of ModelCheckpoint")
-        self.best, self._batches = state["best"], state["batches"]
-
-    def _save(self, epoch: int, logs: Logs) -> None:
-        path = self._path(epoch, logs)
-        reason = ""
-        if self.save_best_only:
-            value = self.value(logs, "the model is saved whether it is the best or not")
-            if value is not None:
-                if not self.improves(value, self.best):
-                    if self.verbose:
-                        message(f"Epoch {epoch + 1}: {self.monitor} did not improve from {self.best:.5g}")
-                    return
-                before = "" if self.best is None else f" from {self.best:.5g}"
-                reason = f"{self.monitor} improved{before} to {value:.5g}, "
-                self.best = value
-        if self.verbose:
-            message(f"Epoch {epoch + 1}: {reason}saving to {path}")
-        make_folder(os.path.dirname(path) or ".", "ModelCheckpoint")
-        if self.save_weights_only:
-            self.model.save_weights(path)
-        else:
-            self.model.save(path)
-
-    def _path(self, epoch: int, logs: Logs) -> str:
-        try:
-            return self.filepath.format(epoch=epoch + 1, **logs)
-        except (KeyError, IndexError):
-            raise ValueError(
-                "ModelCheckpoint: filepath may name the epoch and values of the logs only. Received: "
-                f"filepath={self.filepath!r}. Available: {', '.join(['epoch', *logs])}."
-            ) from None
 
 
 class TerminateOnNaN(Callback):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from typing import Any
 
 from cnnlite.callbacks.base import Callback
 from cnnlite.forms import COUNT, check_form
+from cnnlite.model_files import file_path
 from cnnlite.types import Logs
 
 LONGEST_HEADER = 2**16  # of a CSV file, in characters
+HISTORY_FORM = {"history": {str: [object]}, "epoch": [COUNT]}
 
 
 class History(Callback):
@@ -40,7 +43,7 @@ class History(Callback):
         return {"history": self.history, "epoch": self.epoch}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        check_form(state, {"history": {str: [object]}, "epoch": [COUNT]}, "the history")
+        check_form(state, HISTORY_FORM, "the history")
         self.history, self.epoch = state["history"], state["epoch"]
 
 
@@ -51,22 +54,37 @@ class CSVLogger(Callback):
 
     Args:
         filename: where to.
-        separator: what stands between two values; "," by default.
-        append: True goes on at the end of a file that exists, under its header, for a run that is resumed; default
-            False.
+        separator: the character between two values; "," by default.
+        append: True goes on at the end of a file that exists, under its header, for a run that is resumed; a value
+            without a column is left out, with a warning. Default False.
 
     Raises:
-        ValueError: when training begins, `append` is True and the file is none that this callback wrote.
+        TypeError: filename is no path, or separator no text.
+        ValueError: separator is not one character, or one that CSV needs itself; when training begins, `append` is
+            True and the file is none that this callback wrote.
     """
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
-        self.filename = os.fspath(filename)
+        self.filename = file_path(filename, "filename", "CSVLogger")
+        if not isinstance(separator, str):
+            raise TypeError(f"CSVLogger: separator must be a text. Received: separator={separator!r}.")
+        if len(separator) != 1 or separator in '"\r\n\0':
+            raise ValueError(
+                "CSVLogger: separator must be one character that is no quotation mark and ends no line. "
+                f"Received: separator={separator!r}."
+            )
         self.separator = separator
         self.append = append
+        self._forget()
+
+    def _forget(self) -> None:
         self._columns: list[str] | None = None
+        self._line_end = "\r\n"
+        self._has_warned = False
+        self._size: int | None = None  # what the file must be cut to before anything is written to it
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        self._columns = None
+        self._forget()
         if self.append and os.path.exists(self.filename):
             self._columns = self._read_columns()
         # Opened now, so that a folder that does not exist is found before an epoch has been paid for; emptied at the
@@ -75,24 +93,33 @@ class CSVLogger(Callback):
             pass
 
     def _read_columns(self) -> list[str] | None:
-        """Return the header of the file, or None if it is empty."""
+        """Return the header of the file, or None if it is empty; go on with its kind of line ends."""
         if not os.path.isfile(self.filename):
             raise ValueError(f"CSVLogger: {self.filename} is no file, and can't be appended to.")
         try:
-            with open(self.filename, newline="", encoding="utf-8") as file:
+            with open(self.filename, newline="", encoding="utf-8-sig") as file:  # Excel writes a signature
                 line = file.readline(LONGEST_HEADER)
             header = next(csv.reader([line], delimiter=self.separator, strict=True), [])
         except (ValueError, csv.Error) as error:
             raise ValueError(f"CSVLogger: {self.filename} is no CSV file to append to: {error}.") from None
         if line and (len(line) == LONGEST_HEADER or "epoch" not in header):
+            between = next((other for other in ",;\t|" if "epoch" in line.rstrip().split(other)), self.separator)
+            remedy = "append=False to write a new one" if between == self.separator else f"separator={between!r}"
             raise ValueError(
                 f"CSVLogger: {self.filename} does not begin with a header that names the epoch, and can't be appended "
-                "to. Pass append=False to write a new one."
+                f"to with separator={self.separator!r}. Pass {remedy}."
             )
+        if _ends_within_quotes(self.filename):
+            raise ValueError(
+                f"CSVLogger: {self.filename} ends within a quoted value, and can't be appended to. Complete its last "
+                "line, or pass append=False to write a new one."
+            )
+        self._line_end = line[len(line.rstrip("\r\n")):] or self._line_end
         return header or None
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
+        self._cut()
         new = self._columns is None
         if self._columns is None:
             names = sorted(logs)
@@ -100,21 +127,60 @@ class CSVLogger(Callback):
                 # Validation may come in a later epoch only (validation_freq), and a header can't grow.
                 names += [f"val_{name}" for name in names]
             self._columns = ["epoch", *names]
+        left_out = [name for name in logs if name not in self._columns]
+        if left_out and self.append and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"CSVLogger: the header of {self.filename} has no column for {', '.join(left_out)}, which is left out. "
+                "Pass append=False, or the name of another file.",
+                stacklevel=4,
+            )
+        # Looked at before each row: a process that was killed may have left half a line, and an editor no line end.
+        torn = not new and not _ends_with_a_line(self.filename)
         with open(self.filename, "a" if self.append or not new else "w", newline="", encoding="utf-8") as file:
+            if torn:
+                file.write(self._line_end)
             writer = csv.DictWriter(
-                file, self._columns, restval="NA", extrasaction="ignore", delimiter=self.separator
+                file, self._columns, restval="NA", extrasaction="ignore", delimiter=self.separator,
+                lineterminator=self._line_end,
             )
             if new:
                 writer.writeheader()
             writer.writerow({"epoch": epoch, **logs})
 
+    def on_train_end(self, logs: Logs | None = None) -> None:
+        self._cut()
+
     def get_state(self) -> dict[str, Any]:
-        size = os.path.getsize(self.filename) if os.path.exists(self.filename) else 0
+        size = self._size
+        if size is None:
+            size = os.path.getsize(self.filename) if os.path.exists(self.filename) else 0
         return {"columns": self._columns, "size": size}
 
     def set_state(self, state: dict[str, Any]) -> None:
         check_form(state, {"columns": ([str], None), "size": COUNT}, "the state of CSVLogger")
         # What was written after the backup comes again. A file that has been replaced meanwhile stays as it is.
         if os.path.getsize(self.filename) >= state["size"]:
-            os.truncate(self.filename, state["size"])
-            self._columns = state["columns"]
+            self._size, self._columns = state["size"], state["columns"]
+
+    def _cut(self) -> None:
+        """Take away the rows that come again: not in `set_state`, as the backup may yet turn out to be of no use."""
+        if self._size is not None:
+            if os.path.getsize(self.filename) > self._size:
+                os.truncate(self.filename, self._size)
+            self._size = None
+
+
+def _ends_with_a_line(path: str) -> bool:
+    """Return whether a file is empty or ends where a line does."""
+    with open(path, "rb") as file:
+        if file.seek(0, os.SEEK_END) == 0:
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() in (b"\n", b"\r")
+
+
+def _ends_within_quotes(path: str) -> bool:
+    """Return whether a quoted value is still open at the end of a CSV file."""
+    with open(path, "rb") as file:
+        return sum(block.count(b'"') for block in iter(lambda: file.read(2**20), b"")) % 2 == 1

@@ -17,7 +17,7 @@ class SavingCallback(Callback):
 
     def __init__(self, save_freq: str | int, owner: str) -> None:
         self.save_freq = save_freq if save_freq == "epoch" else integer(save_freq, "save_freq", owner)
-        self._epoch = 0
+        self._epoch = self._batch = 0
         self._batches = 0  # since the last time
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
@@ -26,6 +26,7 @@ class SavingCallback(Callback):
     def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         if isinstance(self.save_freq, str):
             return
+        self._batch = batch
         self._batches += 1
         # Not only equal: the count may be that of an earlier run, which saved more seldom.
         if self._batches >= self.save_freq:

@@ -57,7 +57,7 @@ def trajectory():
     model = make_model()
     steps = []
     note = LambdaCallback(
-        on_train_begin=lambda: steps.append(digest(model)),
+        on_train_begin=lambda logs: steps.append(digest(model)),
         on_train_batch_end=lambda batch, logs: steps.append(digest(model)),
     )
     train(model, note)

@@ -36,7 +36,7 @@ def main(folder, save_freq, epochs):
         callbacks.ModelCheckpoint(folder / "best.safetensors", save_best_only=True),
         callbacks.CSVLogger(folder / "log.csv"),
         callbacks.LambdaCallback(
-            on_train_batch_begin=lambda batch: sys.stdin.readline(),
+            on_train_batch_begin=lambda batch, logs: sys.stdin.readline(),
             on_train_batch_end=lambda batch, logs: print(model.optimizer.iterations, flush=True),
         ),
     ])
