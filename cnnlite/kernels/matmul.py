@@ -6,8 +6,9 @@ No BLAS: its threads and numba's would take turns on the same cores, and each tu
 import numpy as np
 
 from cnnlite.kernels._jit import kernel
+from cnnlite.kernels._target import VECTOR_BYTES
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address, call_block
+from cnnlite.kernels.microkernel import block_address, call_block
 from cnnlite.kernels.packing import packed
 from cnnlite.kernels.threads import run
 from cnnlite.kernels.vector_ir import transpose_panels
