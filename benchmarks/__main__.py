@@ -86,4 +86,5 @@ def require_opponents(only):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # for a path that the terminal can't show
     main()

@@ -20,6 +20,7 @@ import numpy as np
 
 from cnnlite import random
 from cnnlite.arguments import boolean, float_array, integer, number
+from cnnlite.printing import for_stdout
 from cnnlite.types import ArrayLike
 
 OWNER = "check_gradients"
@@ -70,11 +71,11 @@ class GradientReport:
             size = int(np.prod(row.shape))
             checked = f"{row.checked} of {size}" if row.checked < size else "all"
             errors = (f"{error:.1e}" for error in (row.absolute_error, row.relative_error))
-            cells.append((row.name, str(row.shape), checked, *errors, row.verdict))
+            cells.append((for_stdout(row.name), str(row.shape), checked, *errors, row.verdict))
         widths = [max(map(len, column)) for column in zip(*cells)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells]
         lines.insert(1, "-" * max(map(len, lines)))
-        return "\n".join([self.title, *lines, *self.notes])
+        return "\n".join([for_stdout(self.title), *lines, *map(for_stdout, self.notes)])
 
     __repr__ = __str__
 

@@ -154,4 +154,6 @@ def at_least(kind, minimum):
 
 
 if __name__ == "__main__":
+    # A path with letters that the terminal can't show must not end the run.
+    sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())
