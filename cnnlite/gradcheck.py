@@ -162,14 +162,14 @@ def check_gradients(
     library_state = random._library.state
     try:
         random.set_random_seed(seed)
-        # A training loop's buffers would be overwritten from one forward pass to the next, and are not needed.
-        target = copy.deepcopy(target)
-        problem: _LayerProblem | _LossProblem
-        if hasattr(target, "params"):
-            problem = _LayerProblem(target, x, y, sample_weight, training, rng)
-        else:
-            problem = _LossProblem(target, x, y, sample_weight)
         with np.errstate(all="ignore"):  # a step may leave the domain of a logarithm; a smaller one won't
+            # A training loop's buffers would be overwritten from one forward pass to the next, and are not needed.
+            target = copy.deepcopy(target)
+            problem: _LayerProblem | _LossProblem
+            if hasattr(target, "params"):
+                problem = _LayerProblem(target, x, y, sample_weight, training, rng)
+            else:
+                problem = _LossProblem(target, x, y, sample_weight)
             rows = _compare(problem, epsilon, tolerance, rng, max_elements)
     finally:
         random._library.state = library_state

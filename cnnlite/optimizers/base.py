@@ -10,6 +10,7 @@ import numpy as np
 
 from cnnlite import schedules
 from cnnlite.arguments import integer, number, text
+from cnnlite.floating import arithmetic
 from cnnlite.optimizers.clipping import clip_gradient
 from cnnlite.types import Array, Config, Shape
 
@@ -145,7 +146,8 @@ class Optimizer:
         if self._built_for is not None:
             return
         vector = parameters.vector
-        self.slots = {name: np.full_like(vector, value) for name, value in self.initial_slots().items()}
+        with arithmetic():
+            self.slots = {name: np.full_like(vector, value) for name, value in self.initial_slots().items()}
         self._clipped = np.empty_like(vector) if self._clipping else None
         self._built_for = layout
 
@@ -172,9 +174,10 @@ class Optimizer:
         if self._clipped is not None:
             clip_gradient(parameters, self._clipped, **self._clipping)
             gradient = self._clipped
-        for start, stop in parameters.trainable_segments():
-            slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
-            self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)
+        with arithmetic():
+            for start, stop in parameters.trainable_segments():
+                slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
+                self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)
         self.iterations += 1
 
     # What files hold.
