@@ -103,7 +103,7 @@ def test_without_matplotlib_the_picture_is_left_out_and_the_extra_is_named(tmp_p
     environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "pip install 'cnnlite[plot]'" in done.stdout.split("Model:")[0]
+    assert 'pip install -e ".[plot]"' in done.stdout.split("Model:")[0]
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["history.csv", "model.safetensors"]
 
 
