@@ -32,8 +32,9 @@ class ArrayDict(dict[str, Array]):
             raise ValueError(
                 f"{name} has shape {self[name].shape} and can't take values of shape {np.shape(values)}."
             )
-        with conversion():
-            values = np.asarray(values, self[name].dtype)
+        if getattr(values, "dtype", None) != self[name].dtype:
+            with conversion():
+                values = np.asarray(values, self[name].dtype)
         self[name][...] = values
 
     def bind(self, name: str, array: Array) -> None:
