@@ -5,8 +5,8 @@ compiled code, which another machine may load from a folder that both share. Wha
 file in the cache, by `description`.
 """
 
+import importlib.machinery
 import sys
-import sysconfig
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -54,7 +54,8 @@ ROWS = 8 if VECTOR_BYTES == 64 else 6  # of a tile; see `microkernel.py`
 
 def toolchain():
     """Return what compiles, and for what interpreter: other versions keep their kernels beside these."""
-    return (PYTHON, sysconfig.get_config_var("EXT_SUFFIX"), numba.__version__, llvmlite.__version__, numpy_version)
+    interpreter = PYTHON, importlib.machinery.EXTENSION_SUFFIXES[0]
+    return (*interpreter, numba.__version__, llvmlite.__version__, numpy_version)
 
 
 def description():
