@@ -91,6 +91,6 @@ $(VENV)/bin/python:
 
 # A file for each extra, so that an installation happens once, and again when setup.cfg changes.
 $(VENV)/installed-%: setup.cfg pyproject.toml | $(VENV)/bin/python
-	@echo "Installing cnnlite[$*] into $(VENV) ..."
+	@echo "Installing cnnlite into $(VENV), with what .[$*] names ..."
 	$(BIN)/python -m pip install --quiet $(CONSTRAINT) --editable ".[$*]"
 	@touch $@

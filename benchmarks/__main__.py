@@ -17,6 +17,7 @@ from benchmarks import figures, machine, report, tables
 from benchmarks.measure import Bench
 from benchmarks.sides import SIDES, TORCH, is_installed, what_is_missing
 from benchmarks.topics import TOPICS
+from cnnlite.distribution import how_to_install
 
 
 def main():
@@ -78,7 +79,7 @@ def topics(text):
 
 def require_opponents(only):
     """End with the command to install what is missing; nothing is installed from here."""
-    missing = [] if importlib.util.find_spec("matplotlib") else ['pip install -e ".[bench]"']
+    missing = [] if importlib.util.find_spec("matplotlib") else [how_to_install("bench")]
     if not is_installed(TORCH) and set(only) != {"roof"}:
         missing.insert(0, "pip install torch==2.13.0")
     if missing:
@@ -86,4 +87,5 @@ def require_opponents(only):
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(errors="backslashreplace")  # for a path that the terminal can't show
     main()

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from cnnlite.floating import conversion
 from cnnlite.types import Array, ArrayLike, DTypeLike, Shape
 
 
@@ -121,7 +122,8 @@ def float_array(x: ArrayLike, dtype: DTypeLike | None, name: str, owner: str) ->
     if is_prepared(x, dtype):
         return x
     x = real_array(x, name, owner)
-    x = np.ascontiguousarray(x, dtype=dtype) if x.ndim else x.astype(dtype)
+    with conversion():
+        x = np.ascontiguousarray(x, dtype=dtype) if x.ndim else x.astype(dtype)
     # A copy costs less than what numba would do: compile every kernel again for arrays that can't be written to,
     # or whose numbers lie at odd addresses.
     return x if x.flags.writeable and x.flags.aligned else x.copy()

@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 
+from cnnlite.floating import conversion
 from cnnlite.forms import COUNT, check_form
 from cnnlite.random import RandomStream
 from cnnlite.samples import check_same_length, checked_samples, number_array, output_shape_for
@@ -64,9 +65,11 @@ class Arrays:
                 # mode="clip" is what lets take write straight into its target.
                 np.take(self.x, order[start:stop], axis=0, out=raw[: stop - start], mode="clip")
                 if raw is not buffer:
-                    x[...] = raw[: stop - start]
+                    with conversion():
+                        x[...] = raw[: stop - start]
             else:
-                x[...] = self.x[rows]  # np.take would copy all of an array that isn't contiguous
+                with conversion():
+                    x[...] = self.x[rows]  # np.take would copy all of an array that isn't contiguous
             yield x, _rows(self.y, rows), _rows(self.sample_weight, rows)
 
 
@@ -151,7 +154,8 @@ class Stream:
                 f"Received: a {_type(batch)} of {len(parts)}."
             )
         x, y, sample_weight = self.check(*parts, *[None] * (3 - len(parts)))
-        return np.array(x, dtype=self.dtype, order="C"), y, sample_weight
+        with conversion():
+            return np.array(x, dtype=self.dtype, order="C"), y, sample_weight
 
 
 def _check_same_data(mine, other):

@@ -10,6 +10,7 @@ import numpy as np
 from cnnlite.batches import Epochs, make_input_source, make_source
 from cnnlite.callbacks import Callback, CallbackList
 from cnnlite.compiled import Compiled, RunningLoss
+from cnnlite.floating import arithmetic, conversion
 from cnnlite.locks import used_by_one_thread
 from cnnlite.progress import Progress, verbosity
 from cnnlite.samples import checked_samples, number_array, optional_integer
@@ -69,7 +70,7 @@ class Evaluator(Compiled):
         callbacks.on_test_begin()
         for step, (x, y, sample_weight) in enumerate(data.epoch()):
             callbacks.on_test_batch_begin(step)
-            with np.errstate(over="ignore", invalid="ignore"):
+            with arithmetic():
                 loss, z = self.test_step(x, y, sample_weight)
             running.add(loss, len(x))
             self._update_metrics(y, z, sample_weight)
@@ -116,7 +117,8 @@ class Evaluator(Compiled):
             for step, (batch, _, _) in enumerate(data.epoch()):
                 callbacks.on_predict_batch_begin(step)
                 # A copy: a model that only reshapes returns a view of the batch, whose memory the next one gets.
-                outputs.append(self.forward(batch).copy())
+                with arithmetic():
+                    outputs.append(self.forward(batch).copy())
                 if progress.step(len(batch)):
                     progress.show({})
                 callbacks.on_predict_batch_end(step, {"outputs": outputs[-1]})
@@ -141,7 +143,10 @@ class Evaluator(Compiled):
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, owner="test_on_batch")
         with used_by_one_thread("test_on_batch", self.metrics):
             running = RunningLoss(self.metrics)
-            loss, z = self.test_step(np.array(x, dtype=self.dtype, order="C"), y, sample_weight)
+            with conversion():
+                x = np.array(x, dtype=self.dtype, order="C")
+            with arithmetic():
+                loss, z = self.test_step(x, y, sample_weight)
             running.add(loss, len(x))
             self._update_metrics(y, z, sample_weight)
             return self._values(running.logs(), return_dict)

@@ -24,6 +24,7 @@ import numpy as np
 
 from cnnlite import kernels
 from cnnlite.arguments import is_prepared
+from cnnlite.floating import arithmetic
 from cnnlite.kernels.batchnorm import combine_gradient_sums, combine_statistics
 from cnnlite.kernels.conv_block import Geometry, conv_block, conv_block_backward, conv_block_gradient_sums, follow
 from cnnlite.kernels.conv_tasks import AVERAGE_POOL, MAX_POOL, Following
@@ -211,7 +212,8 @@ class ConvBlock:
             norm.keep_gradients(dgamma, dbeta)
             normalised = (z, mean, terms)
         elif norm is not None:
-            scale = inv_std * norm.gamma_and_beta()[0]
+            with arithmetic():
+                scale = inv_std * norm.gamma_and_beta()[0]
         dx = conv.allocate("dx", x.shape) if fills_dx else None
         conv_block_backward(x, dy, conv.params["kernel"], geometry, following, out, scale, normalised,
                             dkernel, dbias, dx, lambda shape, dtype: conv.allocate("sums", shape, dtype=dtype))
@@ -224,7 +226,8 @@ class ConvBlock:
         """Return the mean, the scale and the beta of the map of the BatchNorm."""
         gamma, beta = self.norm.gamma_and_beta()
         affine = np.empty((3, len(mean)), mean.dtype)
-        affine[0], affine[1], affine[2] = mean, inv_std * gamma, beta
+        with arithmetic():
+            affine[0], affine[1], affine[2] = mean, inv_std * gamma, beta
         return affine
 
     def _shapes_for(self, x_shape: Shape) -> _Shapes:

@@ -20,6 +20,7 @@ import numpy as np
 
 from cnnlite import random
 from cnnlite.arguments import boolean, float_array, integer, number
+from cnnlite.printing import for_stdout
 from cnnlite.types import ArrayLike
 
 OWNER = "check_gradients"
@@ -70,11 +71,11 @@ class GradientReport:
             size = int(np.prod(row.shape))
             checked = f"{row.checked} of {size}" if row.checked < size else "all"
             errors = (f"{error:.1e}" for error in (row.absolute_error, row.relative_error))
-            cells.append((row.name, str(row.shape), checked, *errors, row.verdict))
+            cells.append((for_stdout(row.name), str(row.shape), checked, *errors, row.verdict))
         widths = [max(map(len, column)) for column in zip(*cells)]
         lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths)).rstrip() for row in cells]
         lines.insert(1, "-" * max(map(len, lines)))
-        return "\n".join([self.title, *lines, *self.notes])
+        return "\n".join([for_stdout(self.title), *lines, *map(for_stdout, self.notes)])
 
     __repr__ = __str__
 
@@ -161,14 +162,14 @@ def check_gradients(
     library_state = random._library.state
     try:
         random.set_random_seed(seed)
-        # A training loop's buffers would be overwritten from one forward pass to the next, and are not needed.
-        target = copy.deepcopy(target)
-        problem: _LayerProblem | _LossProblem
-        if hasattr(target, "params"):
-            problem = _LayerProblem(target, x, y, sample_weight, training, rng)
-        else:
-            problem = _LossProblem(target, x, y, sample_weight)
         with np.errstate(all="ignore"):  # a step may leave the domain of a logarithm; a smaller one won't
+            # A training loop's buffers would be overwritten from one forward pass to the next, and are not needed.
+            target = copy.deepcopy(target)
+            problem: _LayerProblem | _LossProblem
+            if hasattr(target, "params"):
+                problem = _LayerProblem(target, x, y, sample_weight, training, rng)
+            else:
+                problem = _LossProblem(target, x, y, sample_weight)
             rows = _compare(problem, epsilon, tolerance, rng, max_elements)
     finally:
         random._library.state = library_state

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite.arguments import integer, number, one_of
+from cnnlite.floating import arithmetic
 from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.random import RandomStream, new_seed
 from cnnlite.types import Array, Config, DTypeLike, Shape
@@ -48,7 +49,8 @@ class Constant(Initializer):
         self.value = number(value, "value", type(self).__name__)
 
     def __call__(self, shape: Shape, dtype: DTypeLike = "float32") -> Array:
-        return np.full(shape, self.value, dtype)
+        with arithmetic():
+            return np.full(shape, self.value, dtype)
 
     def get_config(self) -> Config:
         return {"value": self.value}
@@ -77,7 +79,8 @@ class _Random(Initializer):
     def __call__(self, shape: Shape, dtype: DTypeLike = "float32") -> Array:
         generator = RandomStream(new_seed() if self.seed is None else self.seed).generator()
         # Drawn in float64 and rounded, so that a seed gives the same weights in either precision.
-        return self.draw(generator, tuple(shape)).astype(dtype, order="C")
+        with arithmetic():
+            return self.draw(generator, tuple(shape)).astype(dtype, order="C")
 
     def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
         """Return numbers of that shape in float64."""

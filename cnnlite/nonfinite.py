@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlite import fusion
+from cnnlite.printing import for_stdout
 from cnnlite.types import Array, ArrayLike
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ class NonFinite:
             "gradient": gradient if self.layer else "the gradient of the loss by the outputs",
         }[self.kind]
         if not self.index:
-            return f"{what} is {self.value}"
-        return f"{what} is {self.value} at [{', '.join(map(str, self.index))}], {self.count} of {self.size} not finite"
+            return for_stdout(f"{what} is {self.value}")
+        place = ", ".join(map(str, self.index))
+        return for_stdout(f"{what} is {self.value} at [{place}], {self.count} of {self.size} not finite")
 
 
 def find_nonfinite(

@@ -9,6 +9,8 @@ import sys
 import time
 from typing import Any
 
+from cnnlite.printing import for_stdout, print_text
+
 REDRAW_SECONDS = 0.1  # what a person sees; a step may take a thousandth of it
 
 
@@ -42,7 +44,8 @@ class Progress:
             return
         now = time.perf_counter()
         self._bar.n = self.steps_done
-        self._bar.set_postfix_str(", ".join([self._rate(now - self._start), *_values(logs)]), refresh=False)
+        values = ", ".join([self._rate(now - self._start), *_values(logs)])
+        self._bar.set_postfix_str(for_stdout(values), refresh=False)
         self._bar.refresh()
         self._next_redraw = now + REDRAW_SECONDS
 
@@ -67,7 +70,7 @@ class Progress:
         if self._line:
             steps_took = seconds if self.seconds is None else self.seconds
             parts = [self.label, format_seconds(seconds), self._rate(steps_took), *_values(logs)]
-            print("  ".join(parts), file=sys.stdout, flush=True)
+            print_text("  ".join(parts))
 
     def _rate(self, seconds):
         return f"{format_rate(self.samples / max(seconds, 1e-9))} img/s"
@@ -86,10 +89,10 @@ def message(text: str) -> None:
     """Print a line of text without tearing a bar that is on the screen."""
     tqdm = sys.modules.get("tqdm")
     if tqdm is None:
-        print(text, flush=True)
+        print_text(text)
     else:
-        tqdm.tqdm.write(text, file=sys.stdout)
-        sys.stdout.flush()
+        with tqdm.tqdm.external_write_mode(file=sys.stdout):
+            print_text(text)
 
 
 def format_seconds(seconds):

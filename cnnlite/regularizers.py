@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite.arguments import number
+from cnnlite.floating import arithmetic
 from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.types import Array, Config
 
@@ -32,13 +33,15 @@ class L1L2(Regularizer):
 
     def __call__(self, weights: Array) -> float:
         # A factor of 0 leaves its sum out, which would be NaN if that is infinite.
-        l1 = self.l1 * float(np.abs(weights).sum()) if self.l1 else 0.0
-        return l1 + (self.l2 * float(np.square(weights).sum()) if self.l2 else 0.0)
+        with arithmetic():
+            l1 = self.l1 * float(np.abs(weights).sum()) if self.l1 else 0.0
+            return l1 + (self.l2 * float(np.square(weights).sum()) if self.l2 else 0.0)
 
     def gradient(self, weights: Array) -> Array:
         # The type of the weights, not Python's float, decides the precision.
-        l1, l2 = weights.dtype.type(self.l1), weights.dtype.type(2 * self.l2)
-        return l1 * np.sign(weights) + l2 * weights
+        with arithmetic():
+            l1, l2 = weights.dtype.type(self.l1), weights.dtype.type(2 * self.l2)
+            return l1 * np.sign(weights) + l2 * weights
 
     def get_config(self) -> Config:
         """Return the arguments that make this regularizer again."""

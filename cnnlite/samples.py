@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite.arguments import integer, real_array
+from cnnlite.floating import arithmetic, conversion
 from cnnlite.types import Array, ArrayLike
 
 PIECE = 1 << 18  # numbers looked at at a time; a piece of float32 is 1 MB and stays in the cache
@@ -117,7 +118,8 @@ def _combined_weights(y, sample_weight, class_weight, output_shape, dtype, owner
             raise ValueError(
                 f"{owner}: sample_weight must be one number for each sample. Received: shape={weights.shape}."
             )
-        weights = weights.reshape(-1).astype(dtype)
+        with conversion():
+            weights = weights.reshape(-1).astype(dtype)
         check_finite(weights, "sample_weight", owner)
         if weights.min() < 0:
             index = int(weights.argmin())
@@ -126,8 +128,9 @@ def _combined_weights(y, sample_weight, class_weight, output_shape, dtype, owner
                 f"Received: {weights[index]} at sample_weight[{index}]."
             )
     if class_weight is not None:
-        by_class = _weights_by_class(y, class_weight, output_shape, owner).astype(dtype)
-        weights = by_class if weights is None else weights * by_class
+        by_class = _weights_by_class(y, class_weight, output_shape, owner)
+        with conversion():
+            weights = by_class.astype(dtype) if weights is None else weights * by_class.astype(dtype)
     return weights
 
 
@@ -150,7 +153,8 @@ def _weights_by_class(y, class_weight, output_shape, owner):
             )
     table = np.full(last + 1, np.nan)
     table[list(class_weight)] = list(class_weight.values())
-    whole = np.rint(labels).astype(np.int64)
+    with arithmetic():  # of a number that is too large for a label
+        whole = np.rint(labels).astype(np.int64)
     unknown = (whole < 0) | (whole > last)
     weights = table[np.where(unknown, 0, whole)]
     weights[unknown] = np.nan

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlite.architecture import check_extent, describe, rebuild, revive
+from cnnlite.floating import converted_or_raise
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.weights import weights_to_be_loaded
 from cnnlite.model_files import check_path_to_write, read, write
@@ -196,8 +197,7 @@ def check_weights(model, tensors, path, owner):
         if tensors[name].dtype.kind != "f":
             raise ValueError(f"{owner}: {weight} in {path} has dtype {tensors[name].dtype}, which weights can't have.")
         try:
-            with np.errstate(over="raise", invalid="ignore"):
-                converted[name] = tensors[name].astype(array.dtype, copy=False)
+            converted[name] = converted_or_raise(tensors[name], array.dtype)
         except FloatingPointError:
             raise ValueError(
                 f"{owner}: {weight} in {path} holds numbers that are too large for {array.dtype}. Nothing was loaded."

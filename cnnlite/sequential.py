@@ -16,7 +16,7 @@ from cnnlite.layers.base import Layer
 from cnnlite.layers.changes import last_change
 from cnnlite.layers.input import InputLayer
 from cnnlite.recorded import Recordings
-from cnnlite.summary import summary_table
+from cnnlite.summary import print_summary
 from cnnlite.training import Trainer
 from cnnlite.types import Array, ArrayLike, Config, Shape
 
@@ -314,8 +314,14 @@ class Sequential(Trainer):
     # Description and files.
 
     def summary(self, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
-        """Print a table of the layers with the shapes of their outputs and the numbers of their weights."""
-        (print_fn or print)(summary_table(self, line_length))
+        """Print a table of the layers with the shapes of their outputs and the numbers of their weights.
+
+        Args:
+            line_length: how wide the table is at least.
+            print_fn: called with the whole table instead of `print`. If it raises a UnicodeEncodeError, it is called
+                again with a table in ASCII, as stdout gets where it can't encode the lines of the other one.
+        """
+        print_summary(self, line_length, print_fn)
 
     def get_config(self) -> Config:
         taken = next((name for name, n in Counter(layer.name for layer in self.inner_layers).items() if n > 1), None)

@@ -1,15 +1,35 @@
 """The table that `model.summary()` prints, in the form that Keras users know."""
 
 import math
+import sys
+
+from cnnlite.printing import can_encode, encodable, encoding_of
+
+# The lines above the header, below it, between two layers and below the last; then the bars of the header and the rest.
+_BOX = ("┏━┳━┓", "┡━╇━┩", "├─┼─┤", "└─┴─┘", "┃", "│")
+_ASCII = ("+-+-+", "+=+=+", "+-+-+", "+-+-+", "|", "|")
 
 
-def summary_table(model, line_length=None):
-    """Return a table of the layers with their output shapes and numbers of weights, and the totals."""
+def print_summary(model, line_length=None, print_fn=None):
+    """Print the table, or give it to `print_fn`, drawn with what can be encoded there."""
+    print_fn = print_fn or print
+    try:
+        print_fn(summary_table(model, line_length, encoding_of(sys.stdout) if print_fn is print else None))
+    except UnicodeEncodeError:  # of a file, or of a stdout that does not tell its encoding
+        print_fn(summary_table(model, line_length, "ascii"))
+
+
+def summary_table(model, line_length=None, encoding=None):
+    """Return a table of the layers with their output shapes and numbers of weights, and the totals.
+
+    encoding: what all of it can be encoded in; None for whatever characters there are.
+    """
+    top, below_header, between, bottom, header_bar, bar = _BOX if can_encode("".join(_BOX), encoding) else _ASCII
     rows = []
     for layer in model.layers:
         built = layer.built
         rows.append((
-            f"{layer.name} ({type(layer).__name__})",
+            encodable(f"{layer.name} ({type(layer).__name__})", encoding),
             _shape(layer.output_shape) if built else "?",
             f"{layer.count_params():,}" if built else "0 (unbuilt)",
         ))
@@ -19,12 +39,13 @@ def summary_table(model, line_length=None):
     if line_length is not None:
         widths[0] = max(widths[0], line_length - widths[1] - widths[2] - 10)
 
-    lines = [f'Model: "{model.name}"', _rule("┏━┳━┓", widths), _cells(header, widths, "┃"), _rule("┡━╇━┩", widths)]
+    title = encodable(f'Model: "{model.name}"', encoding)
+    lines = [title, _rule(top, widths), _cells(header, widths, header_bar), _rule(below_header, widths)]
     for i, row in enumerate(rows):
         if i:
-            lines.append(_rule("├─┼─┤", widths))
-        lines.append(_cells(row, widths, "│"))
-    lines.append(_rule("└─┴─┘", widths))
+            lines.append(_rule(between, widths))
+        lines.append(_cells(row, widths, bar))
+    lines.append(_rule(bottom, widths))
     return "\n".join(lines + _totals(model))
 
 

@@ -18,6 +18,7 @@ from cnnlite.batches import Epochs, make_source, make_validation_source, split_v
 from cnnlite.callbacks import Callback, CallbackList, History, TerminateOnNaN
 from cnnlite.compiled import RunningLoss
 from cnnlite.evaluation import Evaluator
+from cnnlite.floating import arithmetic, conversion
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.locks import used_by_one_thread
 from cnnlite.progress import Progress, verbosity
@@ -227,7 +228,9 @@ class Trainer(Evaluator):
             self._get_ready(x.shape)
             running = RunningLoss(self.metrics)
             try:
-                loss, z = self._train_step_in_buffers(np.array(x, dtype=self.dtype, order="C"), y, sample_weight)
+                with conversion():
+                    x = np.array(x, dtype=self.dtype, order="C")
+                loss, z = self._train_step_in_buffers(x, y, sample_weight)
                 running.add(loss, len(x))
                 self._update_metrics(y, z, sample_weight)
             finally:
@@ -257,7 +260,7 @@ class Trainer(Evaluator):
                 for layer in attributes:
                     layer["reuse_buffers"] = True
                 # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
-                with np.errstate(over="ignore", invalid="ignore"):
+                with arithmetic():
                     return self.train_step(x, y, sample_weight)
             finally:
                 for layer in attributes:

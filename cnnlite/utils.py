@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cnnlite.arguments import integer
+from cnnlite.floating import arithmetic
 from cnnlite.nonfinite import NonFinite, find_nonfinite
 from cnnlite.random import set_random_seed
 from cnnlite.types import Array, ArrayLike
@@ -66,8 +67,9 @@ def normalize(x: ArrayLike, axis: int = -1, order: float = 2) -> Array:
            [0. , 0. ]])
     """
     x = np.atleast_1d(x)
-    norms = np.linalg.norm(x, ord=order, axis=axis, keepdims=True)
-    return x / np.where(norms == 0, 1, norms)
+    with arithmetic():
+        norms = np.linalg.norm(x, ord=order, axis=axis, keepdims=True)
+        return x / np.where(norms == 0, 1, norms)
 
 
 def clear_session() -> None:

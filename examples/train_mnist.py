@@ -17,6 +17,7 @@ import numpy as np
 
 import cnnlite
 from cnnlite import callbacks, layers
+from cnnlite.distribution import how_to_install
 from cnnlite.optimizers import Adam, schedules
 
 
@@ -112,7 +113,7 @@ def class_table(y_true, y_pred):
 def find_report():
     """Return the function that draws the picture, or None and say how to get it, before hours are spent."""
     if importlib.util.find_spec("matplotlib") is None:
-        print("There will be no picture, as matplotlib is not installed. Get it with: pip install 'cnnlite[plot]'\n")
+        print(f"There will be no picture, as matplotlib is not installed. Get it with: {how_to_install('plot')}\n")
         return None
     from report import draw  # report.py, next to this file
 
@@ -154,4 +155,6 @@ def at_least(kind, minimum):
 
 
 if __name__ == "__main__":
+    # A path with letters that the terminal can't show must not end the run.
+    sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

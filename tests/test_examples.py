@@ -95,16 +95,19 @@ def wait_for_rows(path, rows, seconds=240):
     raise AssertionError(f"{path} did not come to have {rows} rows")
 
 
-def test_without_matplotlib_the_picture_is_left_out_and_the_extra_is_named(tmp_path):
+def test_without_matplotlib_the_picture_is_left_out_and_the_extra_is_named_whatever_the_terminal_can_show(tmp_path):
     # A package of that name which is not there: find_spec finds none where sys.modules says None.
     blocker = tmp_path / "sitecustomize.py"
     blocker.write_text("import sys\nsys.modules['matplotlib'] = None\n")
-    arguments, environment = command("--quick", "--epochs", 1, "--out", tmp_path / "out")
+    arguments, environment = command("--quick", "--epochs", 1, "--out", tmp_path / "out 漢")
+    environment["PYTHONIOENCODING"] = "ascii"
     environment["PYTHONPATH"] = os.pathsep.join([str(tmp_path), environment["PYTHONPATH"]])
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stderr
-    assert "pip install 'cnnlite[plot]'" in done.stdout.split("Model:")[0]
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["history.csv", "model.safetensors"]
+    assert 'pip install -e ".[plot]"' in done.stdout.split("Model:")[0]
+    assert "| conv2d (Conv2D) " in done.stdout
+    assert "out \\u6f22" in done.stdout
+    assert sorted(file.name for file in (tmp_path / "out 漢").iterdir()) == ["history.csv", "model.safetensors"]
 
 
 @pytest.mark.parametrize(

@@ -8,22 +8,28 @@ and whoever writes it writes the same. A file is there whole or not at all; one 
 
 import functools
 import hashlib
+import math
 import os
 import pickle
 import re
 import sys
+import tempfile
+import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
 
-import llvmlite
 import numba
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
-_PYTHON = f"{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}"
+from cnnlite.kernels import _target
+from cnnlite.printing import print_text
+
+VERSIONS_KEPT = 8  # of a kernel for one Python: by other sources, or compiled by other versions of numba
+_DAY = 24 * 60 * 60
 
 
 class Store:
@@ -33,7 +39,7 @@ class Store:
         self.sources = Path(sources)
         # numba would look at the file of the function alone, and keep a kernel whose helper in another has changed.
         self.fingerprint = _fingerprint(self.sources)
-        self._has_warned = False
+        self._has_announced = self._has_warned = False
 
     @functools.cached_property
     def folders(self):
@@ -56,28 +62,48 @@ class Store:
                 content = (folder / name).read_bytes()
                 digest, content = content[:32], content[32:]
                 if hashlib.sha256(content).digest() == digest:
+                    _mark_as_used(folder / name)
                     return content
         return None
 
     def write(self, name, content):
         """Write bytes under a name into the first folder that takes them, or say once that there is none."""
+        content = hashlib.sha256(content).digest() + content
+        why_not = self._in_a_folder(lambda folder: _replace(folder / name, content))
+        if why_not and not self._has_warned:
+            self._has_warned = True
+            _say(f"the kernels can't be kept for the next process, which compiles them again: {why_not}")
+
+    def announce_compilation(self):
+        """Say once that kernels are compiled, which takes a while, and whether the next process finds them."""
+        if self._has_announced:
+            return
+        self._has_announced = True
+        why_not = self._in_a_folder(_try_to_write)
+        if why_not:
+            self._has_warned = True
+            _say("compiling kernels for this processor. They can't be kept for the next process, which compiles them "
+                 f"again: {why_not}")
+        else:
+            _say("compiling kernels for this processor; each is compiled once and kept on disk.")
+
+    def _in_a_folder(self, write):
+        """Call write(folder) with the first folder that can be written to; return why none can, and the remedy."""
         failures = []
         for folder in self.folders:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                _replace(folder / name, hashlib.sha256(content).digest() + content)
-                return
+                write(folder)
+                return ""
             except OSError as error:
                 failures.append(f"{folder} ({error.strerror or error})")
-        if not self._has_warned:
-            self._has_warned = True
-            _say(f"the kernels can't be kept for the next process, which compiles them again: {', '.join(failures)}."
-                 " Set the environment variable NUMBA_CACHE_DIR to a folder that can be written to.")
+        remedy = "Set the environment variable NUMBA_CACHE_DIR to a folder that can be written to."
+        return f"{', '.join(failures)}. {remedy}"
 
 
 def _fingerprint(sources):
     """Return a hash of all sources, and of what compiles them and for what Python."""
-    digest = hashlib.sha256(repr((_PYTHON, numba.__version__, llvmlite.__version__)).encode())
+    digest = hashlib.sha256(repr(_target.toolchain()).encode())
     files = sorted(sources.glob("*.py")) or sorted(sources.glob("*.pyc"))
     if not files:
         # They are in an archive, or in the frozen program.
@@ -100,12 +126,34 @@ def _replace(path, content):
     _remove_older(path)
 
 
+def _try_to_write(folder):
+    with tempfile.TemporaryFile(dir=folder) as file:
+        file.write(b"1")
+
+
+def _mark_as_used(path):
+    with suppress(OSError):
+        if time.time() - path.stat().st_mtime > _DAY:
+            os.utime(path)
+
+
 def _remove_older(path):
-    kernel, fingerprint, _ = path.name.rsplit("-", 2)
-    for other in path.parent.glob(f"{kernel}-*.nbc"):
-        if not other.name.startswith(f"{kernel}-{fingerprint}-"):
+    """Remove the versions of a kernel that were not used for longest.
+
+    Not all but the newest: two versions of numba, or of the library at the same place in two containers, may use a
+    folder in turns, and would compile at every start.
+    """
+    kernel, version, _ = path.name.rsplit("-", 2)
+    last_use, files = {version: math.inf}, {}
+    for file in path.parent.glob(f"{kernel}-*.nbc"):
+        version = file.name.rsplit("-", 2)[1]
+        with suppress(OSError):  # another process may remove it
+            last_use[version] = max(last_use.get(version, 0), file.stat().st_mtime)
+            files.setdefault(version, []).append(file)
+    for version in sorted(last_use, key=last_use.get)[:-VERSIONS_KEPT]:
+        for file in files[version]:
             with suppress(OSError):
-                other.unlink()
+                file.unlink()
 
 
 class KernelCache(NullCache):
@@ -120,31 +168,26 @@ class KernelCache(NullCache):
 
     def load_overload(self, sig, target_context):
         target_context.refresh()
-        content = self._store.read(self._name(sig, target_context.codegen()))
+        content = self._store.read(self._name(sig))
         if content is None:
-            _announce_compilation()
+            self._store.announce_compilation()
             return None
         return CompileResult._rebuild(target_context, *pickle.loads(content))
 
     def save_overload(self, sig, data):
         # An address in it would lead nowhere in another process.
         if not (data.library.has_dynamic_globals or data.lifted):
-            self._store.write(self._name(sig, data.codegen), dumps(data._reduce()))
+            self._store.write(self._name(sig), dumps(data._reduce()))
 
-    def _name(self, sig, codegen):
+    def _name(self, sig):
         code = self._function.__code__
-        decides = (self._kind, sig, codegen.magic_tuple(), code.co_firstlineno, code.co_code, numba.config.BOUNDSCHECK)
+        decides = (self._kind, sig, code.co_firstlineno, code.co_code, _target.description())
         kernel = re.sub(r"[^\w.]", "", f"{self._function.__module__}.{self._function.__qualname__}")
         key = hashlib.sha256(repr(decides).encode()).hexdigest()
-        return f"{kernel}.{_PYTHON}-{self._store.fingerprint[:16]}-{key[:32]}.nbc"
-
-
-@functools.cache
-def _announce_compilation():
-    _say("compiling kernels for this processor, which happens once.")
+        return f"{kernel}.{_target.PYTHON}-{self._store.fingerprint[:16]}-{key[:32]}.nbc"
 
 
 def _say(sentence):
     """Print a sentence where a person sees it and no output of a program is disturbed."""
     with suppress(OSError, ValueError):  # of a terminal that is gone, or of a log on a disk that is full
-        print(f"cnnlite: {sentence}", file=sys.stderr, flush=True)
+        print_text(f"cnnlite: {sentence}", sys.stderr)

@@ -11,14 +11,10 @@ import math
 
 import numpy as np
 
+from cnnlite.floating import arithmetic
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.threads import CHUNK, chunk, chunks_of, run
-
-
-def _quiet():
-    """Return a context without NumPy's warnings: exp may overflow on the way to a right result, NaN passes."""
-    return np.errstate(over="ignore", under="ignore", invalid="ignore")
 
 
 def _like(x, out):
@@ -33,7 +29,9 @@ def _run(task, inputs, out, *numbers):
     for array in inputs[1:]:
         require(array, "the second array", first.shape, first.dtype, owner)
     require(out, "out", first.shape, first.dtype, owner)
-    numbers = (out.dtype.type(value) for value in numbers)
+    if numbers:
+        with arithmetic():
+            numbers = [out.dtype.type(value) for value in numbers]
     run(task, chunks_of(out.size), (*(x.reshape(-1) for x in inputs), out.reshape(-1), *numbers),
         alone=out.size <= CHUNK)
     return out
@@ -100,7 +98,7 @@ def _leaky_relu_backward(dy, y, dx, negative_slope, unit):
 def clipped_relu(x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
     """Return min(x, max_value) where x > threshold, else negative_slope * (x - threshold)."""
     out = _like(x, out)
-    with _quiet():
+    with arithmetic():
         if negative_slope:
             np.subtract(x, threshold, out=out)
             out *= negative_slope
@@ -113,7 +111,7 @@ def clipped_relu(x, max_value=None, negative_slope=0.0, threshold=0.0, out=None)
 def clipped_relu_backward(dy, x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
     """Return dy where threshold < x < max_value, 0 above that and negative_slope * dy below."""
     out = _like(x, out)
-    with _quiet():
+    with arithmetic():
         np.multiply(dy, negative_slope, out=out)
         np.copyto(out, dy, where=~(x <= threshold))
         if max_value is not None:
@@ -127,7 +125,7 @@ def clipped_relu_backward(dy, x, max_value=None, negative_slope=0.0, threshold=0
 def elu(x, alpha=1.0, out=None):
     """Return x where x > 0, else alpha * (exp(x) - 1)."""
     out = np.minimum(x, 0, out=_like(x, out))
-    with _quiet():
+    with arithmetic():
         np.expm1(out, out=out)
         out *= alpha
     np.copyto(out, x, where=x > 0)
@@ -137,7 +135,7 @@ def elu(x, alpha=1.0, out=None):
 def elu_backward(dy, x, alpha=1.0, out=None):
     """Return dy where x > 0, else alpha * exp(x) * dy."""
     out = np.minimum(x, 0, out=_like(x, out))
-    with _quiet():
+    with arithmetic():
         np.exp(out, out=out)
         out *= alpha
         out *= dy
@@ -155,7 +153,7 @@ def gelu(x, approximate=False, out=None):
     """
     if not approximate:
         return _run(_gelu, (x,), out)
-    with _quiet():
+    with arithmetic():
         # (1 + tanh(u)) / 2 = sigmoid(2u), which keeps its digits where tanh(u) is nearly -1.
         out = sigmoid(_GELU_SCALE * (x + 0.044715 * x * x * x), out)
         out *= x
@@ -179,7 +177,7 @@ def gelu_backward(dy, x, approximate=False, out=None):
     if not approximate:
         return _run(_gelu_backward, (dy, x), out)
     out = _like(x, out)
-    with _quiet():
+    with arithmetic():
         s = sigmoid(_GELU_SCALE * (x + 0.044715 * x * x * x))
         slope = _GELU_SCALE * (1 + 3 * 0.044715 * x * x)
         np.multiply(dy, s * (1 + x * (1 - s) * slope), out=out)
@@ -202,7 +200,7 @@ def _gelu_backward(dy, x, dx, unit):
 def sigmoid(x, out=None):
     """Return 1 / (1 + exp(-x)). Where exp overflows to infinity, the result is the right one, 0."""
     out = np.negative(x, out=_like(x, out))
-    with _quiet():
+    with arithmetic():
         np.exp(out, out=out)
         out += 1
         return np.divide(1, out, out=out)
@@ -211,7 +209,7 @@ def sigmoid(x, out=None):
 def sigmoid_backward(dy, y, out=None):
     """Return dy * y * (1 - y)."""
     out = np.subtract(1, y, out=_like(y, out))
-    with _quiet():
+    with arithmetic():
         out *= y
         out *= dy
     return out
@@ -223,7 +221,7 @@ def sigmoid_backward(dy, y, out=None):
 def silu(x, out=None):
     """Return x * sigmoid(x)."""
     out = sigmoid(x, out)
-    with _quiet():
+    with arithmetic():
         out *= x
     return out
 
@@ -232,7 +230,7 @@ def silu_backward(dy, x, out=None):
     """Return dy * s * (1 + x * (1 - s)) with s = sigmoid(x)."""
     s = sigmoid(x)
     out = np.subtract(1, s, out=_like(x, out))
-    with _quiet():
+    with arithmetic():
         out *= x
         out += 1
         out *= s
@@ -245,13 +243,14 @@ def silu_backward(dy, x, out=None):
 
 def tanh(x, out=None):
     """Return tanh(x)."""
-    return np.tanh(x, out=_like(x, out))
+    with arithmetic():
+        return np.tanh(x, out=_like(x, out))
 
 
 def tanh_backward(dy, y, out=None):
     """Return dy * (1 - y²)."""
-    out = np.multiply(y, y, out=_like(y, out))
-    with _quiet():
+    with arithmetic():
+        out = np.multiply(y, y, out=_like(y, out))
         np.subtract(1, out, out=out)
         out *= dy
     return out
@@ -263,7 +262,7 @@ def tanh_backward(dy, y, out=None):
 def softplus(x, out=None):
     """Return log(1 + exp(x)), as max(x, 0) + log(1 + exp(-|x|)), in which nothing overflows."""
     out = np.abs(x, out=_like(x, out))
-    with _quiet():
+    with arithmetic():
         np.negative(out, out=out)
         np.exp(out, out=out)
         np.log1p(out, out=out)
@@ -274,7 +273,7 @@ def softplus(x, out=None):
 def softplus_backward(dy, y, out=None):
     """Return dy * (1 - exp(-y)), which is dy * sigmoid(x)."""
     out = np.negative(y, out=_like(y, out))
-    with _quiet():
+    with arithmetic():
         np.expm1(out, out=out)
         np.negative(out, out=out)
         out *= dy
@@ -291,7 +290,7 @@ def softmax(x, axis=-1, out=None):
     row, or an infinite maximum, makes the row NaN.
     """
     out = _like(x, out)
-    with _quiet():
+    with arithmetic():
         np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
         np.exp(out, out=out)
         out /= out.sum(axis=axis, keepdims=True)
@@ -300,7 +299,7 @@ def softmax(x, axis=-1, out=None):
 
 def softmax_backward(dy, y, axis=-1, out=None):
     """Return y * (dy - sum(dy * y))."""
-    with _quiet():
+    with arithmetic():
         out = np.multiply(dy, y, out=_like(y, out))
         np.subtract(dy, out.sum(axis=axis, keepdims=True), out=out)
         out *= y
@@ -313,7 +312,7 @@ def softmax_backward(dy, y, axis=-1, out=None):
 def log_softmax(x, axis=-1, out=None):
     """Return x - log(sum(exp(x))) along `axis`, with the largest x subtracted first."""
     out = _like(x, out)
-    with _quiet():
+    with arithmetic():
         np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
         out -= np.log(np.exp(out).sum(axis=axis, keepdims=True))
     return out
@@ -321,7 +320,7 @@ def log_softmax(x, axis=-1, out=None):
 
 def log_softmax_and_softmax(x):
     """Return both along the last axis, for one exp; each has the bits that its own function gives."""
-    with _quiet():
+    with arithmetic():
         y = x - x.max(axis=-1, keepdims=True)
         p = np.exp(y)
         total = p.sum(axis=-1, keepdims=True)
@@ -332,7 +331,7 @@ def log_softmax_and_softmax(x):
 
 def log_softmax_backward(dy, y, axis=-1, out=None):
     """Return dy - exp(y) * sum(dy)."""
-    with _quiet():
+    with arithmetic():
         out = np.exp(y, out=_like(y, out))
         out *= -dy.sum(axis=axis, keepdims=True)
         out += dy

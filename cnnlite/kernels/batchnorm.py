@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from cnnlite.floating import arithmetic
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.batchnorm_ir import map_rows, row_statistics, sum_gradient, sum_rows, write_gradient
 from cnnlite.kernels.checks import require
@@ -95,7 +96,8 @@ def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
 
 def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
     """Return dx = gamma inv_std dy, where mean and inv_std are constants such as moving averages."""
-    return np.multiply(dy, inv_std * gamma, out=out)
+    with arithmetic():
+        return np.multiply(dy, inv_std * gamma, out=out)
 
 
 def _require_channels(x, owner, **arrays):

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cnnlite.floating import arithmetic
 from cnnlite.kernels.batchnorm import new_statistics
 from cnnlite.kernels.conv_tasks import (
     Following,
@@ -166,7 +167,8 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
         out = dkernel.reshape(kh, kw * group_channels, groups, group_filters)
         run(add_chunks_task, kh, (sums, out), alone=sums.size < SMALL_SUMS)
     if dbias is not None:
-        dbias[...] = bias_sums.sum(axis=0)
+        with arithmetic():
+            dbias[...] = bias_sums.sum(axis=0)
 
 
 def _plain(array):

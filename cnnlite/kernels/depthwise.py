@@ -11,6 +11,7 @@ Shapes: x (N, H, W, C), kernel (KH, KW, C, M), y (N, OH, OW, C * M).
 
 import numpy as np
 
+from cnnlite.floating import arithmetic
 from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.im2col import NO_PADS, output_shape
@@ -112,7 +113,8 @@ def depthwise_conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=N
     require(out, "out", kernel_shape, x.dtype, owner)
     sums = np.zeros((max(1, min(len(x), CHUNKS)), *kernel_shape), x.dtype)
     run(_kernel_gradient_task, len(sums), (x, dy, sums, *_geometry(strides, pads, dilation)))
-    np.sum(sums, axis=0, out=out)
+    with arithmetic():
+        np.sum(sums, axis=0, out=out)
     return out
 
 

@@ -25,9 +25,10 @@ dx is the sum of these windows where they overlap. There are two ways to get it:
 import numpy as np
 
 from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.kernels._target import VECTOR_BYTES
 from cnnlite.kernels.direct import is_product
 from cnnlite.kernels.matmul import pack_panels, product_block
-from cnnlite.kernels.microkernel import VECTOR_BYTES, call_block
+from cnnlite.kernels.microkernel import call_block
 from cnnlite.kernels.table import ADD_TO_PLANES, BY_PLANES, BY_TAPS, MERGE_PLANES, call
 from cnnlite.kernels.vector_ir import add_taps, transpose_panels
 

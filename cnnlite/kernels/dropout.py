@@ -13,6 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from cnnlite.floating import arithmetic
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.threads import run
@@ -35,7 +36,8 @@ def dropout_mask(key, rate, out):
     """
     require(out, "out", out.shape, None, "dropout_mask")
     # A draw is k / 2**24 for an integer k below 2**24, so that it is compared as well by k.
-    least = math.ceil(float(np.float32(rate)) * 2**24)
+    with arithmetic():
+        least = math.ceil(float(np.float32(rate)) * 2**24)
     kept = out.dtype.type(0 if rate == 1 else 1 / (1 - rate))
     arguments = (out.reshape(-1), np.array(key, np.uint64), np.uint32(least), kept)
     run(_mask_task, -(-out.size // CHUNK), arguments, alone=out.size <= CHUNK)

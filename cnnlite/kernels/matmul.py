@@ -5,9 +5,11 @@ No BLAS: its threads and numba's would take turns on the same cores, and each tu
 
 import numpy as np
 
+from cnnlite.floating import arithmetic
 from cnnlite.kernels._jit import kernel
+from cnnlite.kernels._target import VECTOR_BYTES
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.microkernel import VECTOR_BYTES, block_address, call_block
+from cnnlite.kernels.microkernel import block_address, call_block
 from cnnlite.kernels.packing import packed
 from cnnlite.kernels.threads import run
 from cnnlite.kernels.vector_ir import transpose_panels
@@ -160,7 +162,8 @@ def column_sums(x, out=None):
     out = np.empty(x.shape[1], x.dtype) if out is None else out
     partial = np.empty((max(1, -(-x.shape[0] // ROWS_A_SUM)), x.shape[1]), x.dtype)
     run(_column_sums_task, len(partial), (x, partial), alone=x.size < SMALL_COPY)
-    out[...] = partial.sum(axis=0, dtype=np.float64)
+    with arithmetic():
+        out[...] = partial.sum(axis=0, dtype=np.float64)
     return out
 
 

@@ -44,7 +44,6 @@ Nothing is checked here. `matmul.py` and `conv2d.py` compute the addresses from 
 
 import functools
 
-import llvmlite.binding as llvm
 import numba
 import numpy as np
 from llvmlite import ir
@@ -52,14 +51,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from cnnlite.kernels._jit import c_callback
-
-_features = llvm.get_host_cpu_features()
-if _features.get("avx512f"):
-    VECTOR_BYTES, ROWS = 64, 8
-elif _features.get("avx"):
-    VECTOR_BYTES, ROWS = 32, 6
-else:  # SSE or NEON: 4 lanes
-    VECTOR_BYTES, ROWS = 16, 6
+from cnnlite.kernels._target import ROWS, VECTOR_BYTES
 
 _int64 = ir.IntType(64)
 

@@ -73,9 +73,10 @@ import functools
 import numpy as np
 
 from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.kernels._target import ROWS, VECTOR_BYTES
 from cnnlite.kernels.im2col import output_shape
 from cnnlite.kernels.matmul import padded_columns, panel_width
-from cnnlite.kernels.microkernel import ROWS, VECTOR_BYTES, block_address, call_block
+from cnnlite.kernels.microkernel import block_address, call_block
 from cnnlite.kernels.threads import run
 from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, constants, transform_address
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnlite import config, initializers, regularizers
 from cnnlite.arguments import boolean, float_array, one_of, shape_tuple
+from cnnlite.floating import conversion, converted_or_raise
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.changes import note_change
 from cnnlite.layers.weights import ArrayDict, zeros_to_be_loaded
@@ -214,7 +215,9 @@ class Layer:
         """
         array = zeros_to_be_loaded(shape, self.dtype)
         if array is None:
-            array = np.ascontiguousarray(initializers.get(initializer)(shape, self.dtype), self.dtype)
+            array = initializers.get(initializer)(shape, self.dtype)
+            with conversion():
+                array = np.ascontiguousarray(array, self.dtype)
         if array.shape != tuple(shape):
             raise ValueError(
                 f"{self.name}: the initializer of {name} must return an array of shape {tuple(shape)}. "
@@ -386,7 +389,12 @@ class Layer:
         return [array.copy() for array in self.weights]
 
     def set_weights(self, weights: Sequence[ArrayLike]) -> None:
-        """Copy a list of arrays, in the order of `get_weights`, into the weights; all of them or none."""
+        """Copy a list of arrays, in the order of `get_weights`, into the weights; all of them or none.
+
+        Raises:
+            TypeError: it is no list of arrays of numbers.
+            ValueError: the shapes are others, or a number is too large for the dtype of its weight.
+        """
         if not isinstance(weights, (list, tuple)):
             raise TypeError(
                 f"{self.name}: set_weights must get a list of arrays. Received: a {type(weights).__name__}."
@@ -400,9 +408,20 @@ class Layer:
             raise ValueError(
                 f"{self.name}: set_weights must get arrays of the shapes {expected}. Received: shapes={shapes}."
             )
+        converted = [self._as_weight(array, mine.dtype) for mine, array in zip(self.weights, arrays)]
         with held_back_interrupts():
-            for mine, array in zip(self.weights, arrays):
+            for mine, array in zip(self.weights, converted):
                 mine[...] = array
+
+    def _as_weight(self, array: Array, dtype: np.dtype[Any]) -> Array:
+        try:
+            return converted_or_raise(array, dtype)
+        except FloatingPointError:
+            largest = float(np.abs(array[np.isfinite(array)]).max())
+            raise ValueError(
+                f"{self.name}: set_weights must get numbers that {dtype} can hold. Received: {largest:.3g} in an array "
+                f"of shape {array.shape}. Clip it with np.clip, or make the layer with dtype='float64'."
+            ) from None
 
     def count_params(self) -> int:
         """Return how many numbers the weights hold, the non-trainable ones included."""

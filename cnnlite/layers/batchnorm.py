@@ -9,6 +9,7 @@ import numpy as np
 
 from cnnlite import initializers, kernels, regularizers
 from cnnlite.arguments import boolean, integer, number
+from cnnlite.floating import arithmetic
 from cnnlite.layers.base import Layer
 from cnnlite.layers.weights import Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
@@ -169,7 +170,8 @@ class BatchNorm(Layer):
 
     def inverse_deviation(self, variance: Array) -> Array:
         """Return 1 / √(variance + epsilon), and NaN for an infinite variance, or y would be beta and look healthy."""
-        inv_std = 1 / np.sqrt(variance + self.dtype.type(self.epsilon))
+        with arithmetic():
+            inv_std = 1 / np.sqrt(variance + self.dtype.type(self.epsilon))
         if not inv_std.all():
             inv_std[inv_std == 0] = np.nan
         return inv_std
@@ -177,9 +179,10 @@ class BatchNorm(Layer):
     def learn(self, mean: Array, variance: Array, shape: Shape) -> None:
         """Move the averages towards the statistics of a batch of that shape; one without samples moves nothing."""
         if math.prod(shape):
-            for average, value in ((self.state["moving_mean"], mean), (self.state["moving_variance"], variance)):
-                average *= self.momentum
-                average += (1 - self.momentum) * value
+            with arithmetic():
+                for average, value in ((self.state["moving_mean"], mean), (self.state["moving_variance"], variance)):
+                    average *= self.momentum
+                    average += (1 - self.momentum) * value
 
     def keep_gradients(self, dgamma: Array, dbeta: Array) -> None:
         """Write those of the two to `grads` of which the layer has the parameter."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from cnnlite import kernels
 from cnnlite.arguments import integer, number
+from cnnlite.floating import arithmetic
 from cnnlite.layers.base import Layer
 from cnnlite.random import RandomStream
 from cnnlite.types import Array, ArrayLike, Config, Shape
@@ -106,5 +107,5 @@ class Dropout(Layer):
         return {**super().get_config(), "rate": self.rate, "noise_shape": noise_shape, "seed": self.seed}
 
     def _multiply(self, x: Array, mask: Array, key: str) -> Array:
-        with np.errstate(invalid="ignore"):  # infinity times 0: NaN goes on, without a warning
+        with arithmetic():  # infinity times 0: NaN goes on, without a warning
             return np.multiply(x, mask, out=self.allocate(key, x.shape))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite.arguments import float_array
+from cnnlite.floating import arithmetic
 from cnnlite.layers.base import Layer
 from cnnlite.types import Array, ArrayLike, Config, Shape
 
@@ -53,14 +54,16 @@ class Rescaling(Layer):
         x = self.prepare(x)
         if training:
             self.remember(x.shape)
-        y = np.multiply(x, self.scale.astype(self.dtype), out=self.allocate("y", x.shape, training))
-        y += self.offset.astype(self.dtype)
+        with arithmetic():
+            y = np.multiply(x, self.scale.astype(self.dtype), out=self.allocate("y", x.shape, training))
+            y += self.offset.astype(self.dtype)
         return y
 
     def backward(self, dy: Array) -> Array:
         (shape,) = self.recall()
         dy = self.prepare_gradient(dy, shape)
-        return np.multiply(dy, self.scale.astype(self.dtype), out=self.allocate("dx", shape))
+        with arithmetic():
+            return np.multiply(dy, self.scale.astype(self.dtype), out=self.allocate("dx", shape))
 
     def get_config(self) -> Config:
         return {**super().get_config(), "scale": self.scale.tolist(), "offset": self.offset.tolist()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnlite.floating import conversion
 from cnnlite.layers.changes import note_change
 from cnnlite.types import Array, ArrayLike, DTypeLike, Shape
 
@@ -31,6 +32,9 @@ class ArrayDict(dict[str, Array]):
             raise ValueError(
                 f"{name} has shape {self[name].shape} and can't take values of shape {np.shape(values)}."
             )
+        if getattr(values, "dtype", None) != self[name].dtype:
+            with conversion():
+                values = np.asarray(values, self[name].dtype)
         self[name][...] = values
 
     def bind(self, name: str, array: Array) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cnnlite.floating import arithmetic
 from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.losses.base import Loss
 from cnnlite.losses.crossentropy import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
@@ -45,6 +46,11 @@ LOSSES = {
 }
 
 
+def _each(loss: Loss, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
+    with arithmetic():
+        return loss.forward(y_true, y_pred)
+
+
 def categorical_crossentropy(
     y_true: ArrayLike,
     y_pred: ArrayLike,
@@ -53,7 +59,7 @@ def categorical_crossentropy(
     axis: int = -1,
 ) -> Array:
     """Return the losses (N, ...) that `CategoricalCrossentropy` averages; all else as there."""
-    return CategoricalCrossentropy(from_logits, label_smoothing, axis).forward(y_true, y_pred)
+    return _each(CategoricalCrossentropy(from_logits, label_smoothing, axis), y_true, y_pred)
 
 
 def sparse_categorical_crossentropy(
@@ -64,7 +70,7 @@ def sparse_categorical_crossentropy(
     axis: int = -1,
 ) -> Array:
     """Return the losses (N, ...) that `SparseCategoricalCrossentropy` averages; all else as there."""
-    return SparseCategoricalCrossentropy(from_logits, ignore_class, axis=axis).forward(y_true, y_pred)
+    return _each(SparseCategoricalCrossentropy(from_logits, ignore_class, axis=axis), y_true, y_pred)
 
 
 def binary_crossentropy(
@@ -75,22 +81,22 @@ def binary_crossentropy(
     axis: int = -1,
 ) -> Array:
     """Return the losses (N, ...) that `BinaryCrossentropy` averages; all else as there."""
-    return BinaryCrossentropy(from_logits, label_smoothing, axis).forward(y_true, y_pred)
+    return _each(BinaryCrossentropy(from_logits, label_smoothing, axis), y_true, y_pred)
 
 
 def mean_squared_error(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
     """Return the losses (N, ...) that `MeanSquaredError` averages; all else as there."""
-    return MeanSquaredError().forward(y_true, y_pred)
+    return _each(MeanSquaredError(), y_true, y_pred)
 
 
 def mean_absolute_error(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
     """Return the losses (N, ...) that `MeanAbsoluteError` averages; all else as there."""
-    return MeanAbsoluteError().forward(y_true, y_pred)
+    return _each(MeanAbsoluteError(), y_true, y_pred)
 
 
 def huber(y_true: ArrayLike, y_pred: ArrayLike, delta: float = 1.0) -> Array:
     """Return the losses (N, ...) that `Huber` averages; all else as there."""
-    return Huber(delta).forward(y_true, y_pred)
+    return _each(Huber(delta), y_true, y_pred)
 
 
 def get(identifier: Any) -> Loss:

@@ -9,6 +9,7 @@ import numpy as np
 
 from cnnlite import config, labels
 from cnnlite.arguments import float_array, one_of, text
+from cnnlite.floating import arithmetic
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 if TYPE_CHECKING:
@@ -78,13 +79,13 @@ class Loss:
                 divided by the number of losses, not by the sum of the weights, as in Keras.
         """
         # A diverging model says so by the loss, inf or NaN, and not by NumPy's warnings.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with arithmetic():
             return self._reduce(self.forward(y_true, y_pred), sample_weight)
 
     def backward(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> Array:
         """Return the gradient of `loss(y_true, y_pred, sample_weight)` by y_pred, of its shape and dtype."""
         self._require_reduction()
-        with np.errstate(over="ignore", invalid="ignore"):
+        with arithmetic():
             return self._scale(self.gradient(y_true, y_pred), y_pred, sample_weight)
 
     def value_and_gradient(

@@ -8,6 +8,7 @@ import numpy as np
 
 from cnnlite import labels
 from cnnlite.arguments import boolean, number
+from cnnlite.floating import arithmetic
 from cnnlite.kernels.activations import log_softmax, log_softmax_and_softmax, sigmoid, softmax, softplus
 from cnnlite.losses.base import Loss, at_least_2d
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
@@ -108,7 +109,7 @@ class CategoricalCrossentropy(_Crossentropy):
         p = _normalise(y)
         dp = np.where(_is_clipped(p), 0, -t / _clip(p)).astype(y.dtype, copy=False)
         # p = y / sum(y), so each y also makes all the other p smaller.
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             return (dp - (dp * p).sum(axis=-1, keepdims=True)) / y.sum(axis=-1, keepdims=True)
 
     def value_and_gradient(
@@ -118,7 +119,7 @@ class CategoricalCrossentropy(_Crossentropy):
         if not self.from_logits or type(self) not in (CategoricalCrossentropy, SparseCategoricalCrossentropy):
             return super().value_and_gradient(y_true, y_pred, sample_weight)
         self._require_reduction()
-        with np.errstate(over="ignore", invalid="ignore"):
+        with arithmetic():
             t, y = self.prepare(y_true, y_pred)
             log_p, p = log_softmax_and_softmax(y)
             value = self._reduce(-_weighted_sum(t, log_p), sample_weight)
@@ -200,7 +201,7 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         if type(self) is not SparseCategoricalCrossentropy or not self.from_logits or self.label_smoothing:
             return super().value_and_gradient(y_true, y_pred, sample_weight)
         self._require_reduction()
-        with np.errstate(over="ignore", invalid="ignore"):
+        with arithmetic():
             classes, y = self._classes(y_true, y_pred)
             log_p, p = log_softmax_and_softmax(y)
             value = self._reduce(-_at(classes, log_p), sample_weight)
@@ -329,7 +330,7 @@ def _times(t: Array, cost: Array) -> Array:
 
 def _normalise(y: Array) -> Array:
     # A row of zeros becomes NaN, as in Keras, and shows in the loss.
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         return y / y.sum(axis=-1, keepdims=True)
 
 

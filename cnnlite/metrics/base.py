@@ -10,6 +10,7 @@ import numpy as np
 
 from cnnlite import labels
 from cnnlite.arguments import one_of, text
+from cnnlite.floating import arithmetic
 from cnnlite.forms import check_form
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
@@ -115,7 +116,7 @@ class Average(Metric):
 
     def update_state(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
         # A diverging model says so by the result, and not by NumPy's warnings.
-        with np.errstate(over="ignore", invalid="ignore"):
+        with arithmetic():
             self.add(self.values(y_true, y_pred), sample_weight)
 
     def add(self, values: ArrayLike, sample_weight: ArrayLike | None = None) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from cnnlite import schedules
 from cnnlite.arguments import integer, number
+from cnnlite.floating import arithmetic
 from cnnlite.optimizers.clipping import clip_gradient
 from cnnlite.optimizers.settings import CHECKS, LIMITS, Check, check_only_limit, refuse_unknown
 from cnnlite.types import Array, Config, Shape
@@ -172,7 +173,8 @@ class Optimizer:
         if self._built_for is not None:
             return
         vector = parameters.vector
-        self.slots = {name: np.full_like(vector, value) for name, value in self.initial_slots().items()}
+        with arithmetic():
+            self.slots = {name: np.full_like(vector, value) for name, value in self.initial_slots().items()}
         self._built_for = layout
 
     def _set_after_build(self, name: str, value: Any) -> None:
@@ -189,10 +191,11 @@ class Optimizer:
         if before.keys() != after.keys():
             _, slices, dtype = self._built_for  # type: ignore[misc]  # it is built
             size = slices[-1][1] if slices else 0
-            self.slots = {
-                slot: self.slots[slot] if slot in self.slots else np.full(size, start, dtype)
-                for slot, start in after.items()
-            }
+            with arithmetic():
+                self.slots = {
+                    slot: self.slots[slot] if slot in self.slots else np.full(size, start, dtype)
+                    for slot, start in after.items()
+                }
 
     def takes(self, named_layers: list[tuple[str, Layer]]) -> bool:
         """Return whether the weights of these layers are those that the optimizer belongs to, if it has any yet."""
@@ -220,9 +223,10 @@ class Optimizer:
                 self._clipped = np.empty_like(vector)
             clip_gradient(parameters, self._clipped, **limits)
             gradient = self._clipped
-        for start, stop in parameters.trainable_segments():
-            slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
-            self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)
+        with arithmetic():
+            for start, stop in parameters.trainable_segments():
+                slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
+                self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)
         vars(self)["iterations"] += 1  # not through __setattr__, which would check it
         if vars(self).get("epsilon") == 0:
             self._look_for_nan(vector, parameters.gradient)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cnnlite.floating import arithmetic
 from cnnlite.types import Array
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def clip_gradient(
             np.clip(gradient[start:stop], -clipvalue, clipvalue, out=out[start:stop])
         return
     # An infinite norm times 0 is NaN, and has to be: the step that follows must not look healthy.
-    with np.errstate(over="ignore", invalid="ignore"):
+    with arithmetic():
         if clipnorm is not None:
             for start, stop in _trainable_weights(parameters.slices, segments):
                 norm = _norm(gradient[start:stop], out[start:stop])

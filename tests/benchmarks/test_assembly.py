@@ -3,7 +3,8 @@
 import pytest
 
 from benchmarks.assembly import loops, sums
-from cnnlite.kernels.microkernel import ROWS, VECTOR_BYTES, assembly
+from cnnlite.kernels._target import ROWS, VECTOR_BYTES
+from cnnlite.kernels.microkernel import assembly
 
 
 @pytest.mark.skipif(VECTOR_BYTES < 32, reason="the listing is read as that of a processor with AVX")

@@ -3,7 +3,7 @@
     python -m tests.install [python ...]
 
 The Pythons are commands or paths; without any it takes python3.10, python3.11 and so on, as far as they are found. It
-needs `pip install build pyinstaller`, a package index and some minutes: cnnlite[install] brings the former.
+needs a package index, some minutes, and `pip install -e ".[install]"`, which is build and PyInstaller.
 """
 
 import json

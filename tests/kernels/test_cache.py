@@ -14,7 +14,7 @@ from cnnlite.kernels._cache import Store
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.rooms import CALL, make, run, run_both, start, write_helper
 
-KEPT = "cnnlite: compiling kernels for this processor, which happens once.\n"
+KEPT = "cnnlite: compiling kernels for this processor; each is compiled once and kept on disk.\n"
 
 
 @pytest.fixture
@@ -52,23 +52,6 @@ def test_the_fingerprint_is_the_same_in_every_process_and_another_for_other_sour
     assert run(program, folder)[0] not in fingerprints
 
 
-@compiled_kernels_needed
-def test_code_that_checks_every_index_is_not_taken_for_code_that_does_not(folder):
-    for checks, found in ("0", "0"), ("1", "0"), ("0", "1"):
-        assert run(CALL, folder, **cache_in(folder), NUMBA_BOUNDSCHECK=checks) == ["4.0", found]
-
-
-@compiled_kernels_needed
-def test_the_files_of_an_earlier_source_are_removed(folder):
-    run(CALL, folder, **cache_in(folder))
-    before = set(folder.glob("cache/*/*"))
-    write_helper(folder, 2)
-    run(CALL, folder, **cache_in(folder))
-    after = set(folder.glob("cache/*/*"))
-    assert len(after) == len(before) == 2
-    assert not after & before
-
-
 # Where no file can be written.
 
 FULL = """
@@ -86,7 +69,8 @@ def test_without_a_folder_to_write_to_a_kernel_is_compiled_all_the_same_and_a_se
     homes = dict.fromkeys(("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"), str(blocked / "below"))
     output, said = run_both(CALL, folder, **homes)
     assert output == "4.0 0\n"
-    assert said.startswith(KEPT + "cnnlite: the kernels can't be kept for the next process")
+    # No promise that they are kept.
+    assert said.startswith("cnnlite: compiling kernels for this processor. They can't be kept for the next process")
     assert f"{blocked / 'below'}" in said
     assert "(Not a directory)" in said
     assert said.endswith("Set the environment variable NUMBA_CACHE_DIR to a folder that can be written to.\n")

@@ -20,7 +20,7 @@ from tests.stress.report import count
 
 pytestmark = [pytest.mark.stress, compiled_kernels_needed, pytest.mark.skipif(os.name == "nt", reason="POSIX")]
 
-COMPILING = "cnnlite: compiling kernels for this processor, which happens once.\n"
+COMPILING = "cnnlite: compiling kernels for this processor; each is compiled once and kept on disk.\n"
 WHAT_TO_DO = "Set the environment variable NUMBA_CACHE_DIR to a folder that can be written to.\n"
 VARIABLES_OF_PLACES = ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "PYTHONPATH")
 
@@ -84,7 +84,7 @@ def test_a_package_that_nobody_may_write_to_says_what_to_do_or_takes_the_home(si
     plain = without_rights(site)
     # A home that can't be written to either; without HOME, root has one all the same.
     said = result_of(start(site, *plain, HOME=str(site)), site, losses)
-    assert said.startswith(COMPILING + "cnnlite: the kernels can't be kept for the next process")
+    assert said.startswith("cnnlite: compiling kernels for this processor. They can't be kept for the next process")
     assert "Permission denied" in said
     assert said.endswith(WHAT_TO_DO)
     assert result_of(start(site, *plain, HOME=str(tmp_path)), site, losses) == COMPILING

@@ -1,0 +1,65 @@
+"""What the kernels are compiled for: the processor that numba compiles for, and whatever else it is told.
+
+Nothing else in this package may ask for the processor or the environment, since what is asked for is frozen into
+compiled code, which another machine may load from a folder that both share. What is found here is in the name of each
+file in the cache, by `description`.
+"""
+
+import importlib.machinery
+import sys
+
+import llvmlite
+import llvmlite.binding as llvm
+import numba
+from llvmlite import ir
+from numba.core.registry import cpu_target
+from numba.np.numpy_support import numpy_version
+
+# Of the interpreter: compiled code calls it.
+PYTHON = f"{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}"
+
+# numba's settings by which other code comes out of the same source. Some are of some versions only.
+_SETTINGS = (
+    "BOUNDSCHECK", "DEBUG_ARRAY_OPT_RUNTIME", "DEBUGINFO_DEFAULT", "ENABLE_PROFILING", "EXTEND_VARIABLE_LIFETIMES",
+    "FULL_TRACEBACKS", "LLVM_REFPRUNE_FLAGS", "LLVM_REFPRUNE_PASS", "LOOP_VECTORIZE", "OPT", "PARFOR_MAX_TUPLE_SIZE",
+    "SLP_VECTORIZE", "USE_LEGACY_TYPE_SYSTEM", "USE_RVSDG_FRONTEND",
+    "USING_SVML",  # whether kernels call Intel's vector library, without which they can't be loaded
+)  # fmt: skip
+
+
+def _widest_register(triple, cpu, features):
+    """Return the bytes of the registers in which LLVM keeps a long vector.
+
+    NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may say less than this processor can do, and each implies what the other does
+    not mention. Only LLVM knows what the two come to.
+    """
+    vector = ir.VectorType(ir.FloatType(), 16)
+    module = ir.Module()
+    module.triple = triple
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [vector.as_pointer()]), "double")
+    builder = ir.IRBuilder(function.append_basic_block())
+    value = builder.load(function.args[0])
+    builder.store(builder.fadd(value, value), function.args[0])
+    builder.ret_void()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
+    listing = machine.emit_assembly(llvm.parse_assembly(str(module)))
+    return 64 if "zmm" in listing else 32 if "ymm" in listing else 16  # SSE or NEON: 4 lanes
+
+
+_machine = cpu_target.target_context.codegen().magic_tuple()
+
+VECTOR_BYTES = _widest_register(*_machine)
+ROWS = 8 if VECTOR_BYTES == 64 else 6  # of a tile; see `microkernel.py`
+
+
+def toolchain():
+    """Return what compiles, and for what interpreter: other versions keep their kernels beside these."""
+    interpreter = PYTHON, importlib.machinery.EXTENSION_SUFFIXES[0]
+    return (*interpreter, numba.__version__, llvmlite.__version__, numpy_version)
+
+
+def description():
+    """Return all that decides what comes of a source with one toolchain: the machine and the settings."""
+    # A setting may be changed while the process runs, the machine not.
+    settings = [(name, repr(getattr(numba.config, name, None))) for name in _SETTINGS]
+    return (_machine, VECTOR_BYTES, ROWS, settings)
