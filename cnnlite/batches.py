@@ -9,6 +9,7 @@ import warnings
 
 import numpy as np
 
+from cnnlite.arguments import is_sparse
 from cnnlite.forms import COUNT, check_form
 from cnnlite.random import RandomStream
 from cnnlite.samples import check_same_length, checked_samples, number_array, output_shape_for
@@ -236,7 +237,7 @@ class Epochs:
 
 def is_stream(x):
     """Return whether x yields batches, rather than being an array of samples or a list of them."""
-    if isinstance(x, (list, tuple, dict, str, bytes, np.ndarray)) or hasattr(x, "__array__"):
+    if isinstance(x, (list, tuple, dict, str, bytes, np.ndarray)) or hasattr(x, "__array__") or is_sparse(x):
         return False
     return hasattr(x, "__iter__") or (hasattr(x, "__len__") and hasattr(x, "__getitem__"))
 
