@@ -6,6 +6,7 @@ those of a generator. `Epochs` says where one epoch ends. What is legal is decid
 
 import itertools
 import warnings
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,11 @@ from cnnlite.arguments import is_sparse
 from cnnlite.forms import COUNT, check_form
 from cnnlite.random import RandomStream
 from cnnlite.samples import check_same_length, checked_samples, number_array, output_shape_for
+
+ANEW = (
+    "A generator can be read once: pass an object that yields its batches anew each time that it is iterated, or one "
+    "with __len__ and __getitem__."
+)
 
 
 class Arrays:
@@ -34,6 +40,7 @@ class Arrays:
     """
 
     reads_once = False
+    owner = "fit"
 
     def __init__(self, x, y, sample_weight, batch_size, dtype):
         self.x, self.y, self.sample_weight = x, y, sample_weight
@@ -48,6 +55,11 @@ class Arrays:
     def set_state(self, state):
         """Raise a ValueError if the batches are not those of the process that returned `state`."""
         _check_same_data(self.get_state(), state)
+
+    def on_epoch_begin(self):
+        """Do nothing: arrays don't change."""
+
+    on_epoch_end = on_epoch_begin
 
     def batches(self, random=None, skip=0):
         """Yield (x, y, sample_weight) in order, or in a new order drawn from a `RandomStream`; not the first `skip`."""
@@ -81,8 +93,11 @@ def _rows(array, rows):
 class Stream:
     """Batches that a generator, another iterable, or an object with `__len__` and `__getitem__` yields.
 
+    The first batch is looked at before anything happens, and kept for its turn: a source may go on where it stood.
+
     Args:
-        source: yields (x, y) or (x, y, sample_weight), or x alone where no y is needed.
+        source: yields (x, y) or (x, y, sample_weight), or x alone where no y is needed. If it has `on_epoch_begin`
+            and `on_epoch_end`, these are called round each epoch.
         check: called with x, y and sample_weight of each batch; returns the three as arrays or raises.
         dtype: what x is converted to.
         owner: how errors call the caller ("fit").
@@ -92,40 +107,76 @@ class Stream:
 
     def __init__(self, source, check, dtype, owner):
         self.source, self.check, self.dtype, self.owner = source, check, dtype, owner
-        self.indexed = hasattr(source, "__len__") and hasattr(source, "__getitem__")
-        self.steps = len(source) if self.indexed else None
-        self.reads_once = not self.indexed and iter(source) is source
-        if self.steps == 0:
-            raise ValueError(f"{owner}: x must yield at least one batch. Received: a {_type(source)} of length 0.")
-        # The first batch is looked at before anything happens; what a generator gave is kept for its turn.
-        self._ahead = []
-        try:
-            first = source[0] if self.indexed else next(iter(source))
-        except StopIteration:
+        self.indexed = hasattr(source, "__getitem__") and self.steps is not None
+        self._opened: Any = None  # the iterator of the first pass
+        nothing = object()
+        if self.indexed:
+            first = source[0] if self.steps else nothing
+        else:
+            opened = self._opened = iter(source)
+            first = next(opened, nothing)
+        self.reads_once = self._opened is source
+        if first is nothing:
             raise ValueError(
-                f"{owner}: x must yield at least one batch. Received: a {_type(source)} that yields nothing."
-            ) from None
-        batch = self._unpack(first)
-        self.shape = batch[0].shape
-        if self.reads_once:
-            self._ahead.append(batch)
+                f"{owner}: x must yield at least one batch. Received: a {_type(source)} "
+                f"{'of length 0' if self.indexed else 'that yields nothing'}. {ANEW}"
+            )
+        self._first = self._unpack(first)
+        self.shape = self._first[0].shape
         self._read = 0  # of what can be read once
+
+    @property
+    def steps(self):
+        """How many batches the next pass has, by `__len__`, which may change from epoch to epoch; or None."""
+        try:
+            return len(self.source)
+        except TypeError as error:  # of a loader over a stream, too, which has a length in name only
+            if hasattr(self.source, "__len__") and not hasattr(self.source, "__iter__"):
+                raise TypeError(
+                    f"{self.owner}: the length of x must be the number of its batches, an integer. Received: a "
+                    f"{_type(self.source)} of which len() says: {error}."
+                ) from None
+            return None
+
+    def on_epoch_begin(self):
+        """Tell the source that an epoch begins, if it wants to know."""
+        self._call("on_epoch_begin")
+
+    def on_epoch_end(self):
+        """Tell the source that an epoch has ended; what Keras's data sets shuffle themselves at."""
+        self._call("on_epoch_end")
+
+    def _call(self, hook):
+        function = getattr(self.source, hook, None)
+        if callable(function):
+            function()
+            if self.indexed:
+                self._first = None  # another one may have its index now
 
     def batches(self, random=None, skip=0):
         """Yield (x, y, sample_weight), but not the first `skip`; with `random`, those with an index in a new order."""
-        if self.reads_once:
-            while self._ahead:
-                self._read += 1
-                yield self._ahead.pop()
-            for batch in self.source:
-                self._read += 1
-                yield self._unpack(batch)
-        elif not self.indexed:
-            yield from map(self._unpack, itertools.islice(self.source, skip, None))
-        else:
-            order = np.arange(self.steps or 0) if random is None else random.generator().permutation(self.steps)
+        if self.indexed:
+            steps = self.steps
+            order = np.arange(steps) if random is None else random.generator().permutation(steps)
             for index in order[skip:]:
-                yield self._unpack(self.source[int(index)])
+                if index == 0 and self._first is not None:
+                    first, self._first = self._first, None
+                    yield first
+                else:
+                    yield self._unpack(self.source[int(index)])
+            return
+        first, self._first = self._first, None
+        rest = iter(self.source) if self._opened is None else self._opened
+        self._opened = None
+        if self.reads_once:
+            skip = 0  # set_state has read it
+        ahead = first is not None
+        if ahead and not skip:
+            self._read += self.reads_once
+            yield first
+        for batch in itertools.islice(rest, max(0, skip - ahead), None):
+            self._read += self.reads_once
+            yield self._unpack(batch)
 
     def get_state(self):
         """Return what another process must have, too, and how much of what can be read once has been read."""
@@ -137,8 +188,8 @@ class Stream:
         _check_same_data({"steps": self.steps}, {"steps": state["steps"]})
         while self._read < state["read"]:
             self._read += 1
-            if self._ahead:
-                self._ahead.pop()
+            if self._first is not None:
+                self._first = None
             elif next(self.source, None) is None:
                 raise ValueError(f"x ends before the {state['read']} batches that have been read of it")
 
@@ -168,19 +219,33 @@ class Epochs:
             where the last one ended, and starts a new pass where the source is at its end.
         random: the `RandomStream` of the orders, or None for no shuffling.
         repeats: False makes the end of the source the end of the data: no sample counts twice.
+        epochs: how many there will be at most.
     """
 
-    def __init__(self, source, steps=None, random=None, repeats=True):
-        self.source, self.random, self.repeats = source, random, repeats
+    def __init__(self, source, steps=None, random=None, repeats=True, epochs=1):
+        self.source, self.random, self.repeats, self.epochs = source, random, repeats, epochs
         self.given_steps = steps
-        self.steps = source.steps if steps is None else steps
         self.exhausted = False
+        self._ended = 0  # epochs
         self._pass = iter(())
         self._taken = 0  # batches of the pass
+        self._length = source.steps  # of the pass
         self._random_before = None  # where the random stream stood before the pass
 
+    @property
+    def steps(self):
+        """How many batches the next epoch has; None if nobody knows."""
+        return self.source.steps if self.given_steps is None else self.given_steps
+
     def epoch(self, done=0):
-        """Yield the batches of the next epoch; or, where `set_state` led into its middle, all but the first `done`."""
+        """Yield the batches of the next epoch; or, where `set_state` led into its middle, all but the first `done`.
+
+        Raises:
+            ValueError: the data can't be repeated, and there is nothing left of them.
+        """
+        self.source.on_epoch_begin()
+        if not done:
+            self._leave_changed_pass()
         if self.given_steps is None and not done:
             self._begin_pass()
         step = done
@@ -190,22 +255,46 @@ class Epochs:
                 self._begin_pass()
                 batch = next(self._pass, None)
             if batch is None:
-                if self.given_steps is not None:
-                    self.exhausted = True
-                    warnings.warn(
-                        f"The data ran out after {step} of the {self.given_steps} steps that were asked for. "
-                        "Ask for fewer steps or epochs, or let a generator yield forever.",
-                        stacklevel=4,
-                    )
-                return
+                self._run_out(step)
+                break
             self._taken += 1
             yield batch
             step += 1
+        self._ended += 1
+        self.source.on_epoch_end()
+        self._leave_changed_pass()
+
+    def _run_out(self, step):
+        """Deal with the end of the source after so many steps of the epoch."""
+        if step == 0 and not self.repeats:
+            raise ValueError(
+                f"{self.source.owner}: the data must yield at least one batch each time that they are read. Received: "
+                f"nothing, as they were read to their end before. {ANEW}"
+            )
+        if step and self.given_steps is None:
+            return
+        self.exhausted = True
+        if self.given_steps is None:
+            warnings.warn(
+                f"The data ran out after {self._ended} of the {self.epochs} epochs that were asked for. {ANEW}",
+                stacklevel=5,
+            )
+        else:
+            warnings.warn(
+                f"The data ran out after {step} of the {self.given_steps} steps that were asked for. "
+                "Ask for fewer steps or epochs, or let a generator yield forever.",
+                stacklevel=5,
+            )
 
     def _begin_pass(self):
         self._random_before = None if self.random is None else self.random.state
         self._pass = self.source.batches(self.random)
-        self._taken = 0
+        self._taken, self._length = 0, self.source.steps
+
+    def _leave_changed_pass(self):
+        """End a pass that `steps` have cut if the data have another length now, of which it has no indices."""
+        if self._length != self.source.steps:
+            self._pass, self._taken = iter(()), 0
 
     def get_state(self, within_epoch):
         """Return where in which pass the next batch comes from."""
@@ -213,13 +302,20 @@ class Epochs:
         if self._taken and (within_epoch or self.given_steps is not None):
             before = None if self._random_before is None else list(self._random_before)
             present = {"source": self.source.get_state(), "taken": self._taken, "random": before}
-        return {"random": None if self.random is None else list(self.random.state), "pass": present}
+        random = None if self.random is None else list(self.random.state)
+        return {"random": random, "pass": present, "epochs": self._ended}
 
     def set_state(self, state):
         """Go on from what `get_state` returned; a ValueError if the data are not the same within the pass."""
         pair = ([COUNT], None)
-        form = {"random": pair, "pass": ({"source": dict, "taken": COUNT, "random": pair}, None)}
+        form = {"random": pair, "pass": ({"source": dict, "taken": COUNT, "random": pair}, None), "epochs": COUNT}
+        state = {"epochs": 0, **state}  # earlier versions did not count them
         check_form(state, form, "where the data stand")
+        while self._ended < min(state["epochs"], self.epochs):
+            # What changes itself from epoch to epoch has to do so as often as before.
+            self._ended += 1
+            self.source.on_epoch_begin()
+            self.source.on_epoch_end()
         present = state["pass"]
         if present is not None:
             if (present["random"] is None) != (self.random is None):
@@ -230,7 +326,7 @@ class Epochs:
                 random = RandomStream(0)
                 random.state = self._random_before = present["random"]
             self._pass = self.source.batches(random, skip=present["taken"])
-            self._taken = present["taken"]
+            self._taken, self._length = present["taken"], self.source.steps
         if state["random"] is not None and self.random is not None:
             self.random.state = state["random"]
 

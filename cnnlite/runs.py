@@ -132,9 +132,9 @@ class Run:
         with blaming(path, "the backup is of another model, optimizer or data"):
             state = unpack(parse_json(metadata["run"]), tensors)
             check_form(state, FORM, "the run")
+            self.data.set_state(state["data"])
             if self.data.steps is not None and state["step"] > self.data.steps:
                 raise ValueError(f"it has made {state['step']} steps of an epoch of {self.data.steps}")
-            self.data.set_state(state["data"])
             if state["validation"] is not None and self._reads_validation_once():
                 self.validation.set_state(state["validation"])
             weights, vectors = ({name.removeprefix(kind): array for name, array in tensors.items()
