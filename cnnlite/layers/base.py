@@ -104,6 +104,10 @@ class Layer:
         self._buffers: dict[str, Array] = {}
         self._memory: tuple[Any, ...] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles take over: all but the memory of a pass, which is not theirs."""
+        return {**vars(self), "_memory": None, "_buffers": {}, "reuse_buffers": False}
+
     def __setattr__(self, name: str, value: Any) -> None:
         # Not a list, to which a layer could be added without anyone noticing.
         super().__setattr__(name, tuple(value) if name == "inner_layers" else value)
