@@ -232,7 +232,7 @@ class Trainer(Evaluator):
         """
         self._require_loss("train_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, class_weight, "train_on_batch")
-        # Interrupts are held back here already, since to begin that takes 10 us, and within it hardly anything.
+        # Signals are held back here already, since to begin that takes 10 us, and within it hardly anything.
         with (
             used_by_one_thread("train_on_batch", self._what_trains()) as in_use, counts_kept(in_use),
             held_back_interrupts(second_passes=True),
@@ -265,7 +265,7 @@ class Trainer(Evaluator):
     def _train_step_in_buffers(self, x: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         """Make a step in the memory of the step before; whatever happens, later passes get arrays of their own.
 
-        Ctrl-C waits for the end of the step, in which BatchNorm and Dropout go on too; a second one does not.
+        Signals wait for the end of the step, in which BatchNorm and Dropout go on too; a second Ctrl-C does not.
         """
         # Not layer.reuse_buffers = True, which would go through `Layer.__setattr__`, twice for each layer.
         attributes = [vars(layer) for layer in self.walk()]

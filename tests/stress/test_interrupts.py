@@ -1,4 +1,4 @@
-"""Ctrl-C at 500 random moments of a fit leaves the model at the end of a whole step, and of use."""
+"""Signals at hundreds of random moments of a training leave the model at the end of a whole step, and of use."""
 
 import os
 import random
@@ -8,16 +8,20 @@ import pytest
 from tests.stress import interrupts
 from tests.stress.report import count
 
-pytestmark = [pytest.mark.stress, pytest.mark.skipif(os.name == "nt", reason="there is no timer that sends signals")]
+pytestmark = [pytest.mark.stress, pytest.mark.skipif(os.name == "nt", reason="no thread can send signals")]
 
 
-def test_an_interrupt_at_any_moment_leaves_the_model_at_the_end_of_a_step():
-    steps, seconds = interrupts.trajectory()
+@pytest.mark.parametrize(("way", "training", "times"), [
+    ("SIGINT", interrupts.train, 500), ("SIGTERM", interrupts.train, 250), ("SIGALRM", interrupts.train, 250),
+    ("SIGINT", interrupts.train_by_batches, 100), ("SIGUSR1", interrupts.train_by_batches, 100),
+])
+def test_a_signal_at_any_moment_leaves_the_model_at_the_end_of_a_step(way, training, times):
+    steps, seconds = interrupts.trajectory(training)
     generator = random.Random(0)
     caught = []
-    while len(caught) < 500:
-        step = interrupts.interrupted(steps, generator.uniform(1e-5, seconds))
+    while len(caught) < times:
+        step = interrupts.interrupted(steps, generator.uniform(1e-5, seconds), way, training)
         if step is not None:
             caught.append(step)
     assert len(set(caught)) >= len(steps) - 3
-    count("interrupts (SIGINT) of a fit", len(caught))
+    count(f"interrupts ({way}) of a {'fit' if training is interrupts.train else 'loop of train_on_batch'}", times)
