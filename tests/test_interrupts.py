@@ -166,17 +166,18 @@ def test_signals_that_python_does_not_handle_are_left_alone():
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-def test_a_child_that_another_thread_forks_off_within_a_block_can_be_ended():
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_child_that_another_thread_forks_off_within_a_block_can_be_ended(number):
     codes = []
 
     def fork():
         child = os.fork()
         if not child:
-            signal.raise_signal(signal.SIGTERM)  # which ends it with the code 7
+            signal.raise_signal(number)  # which ends it with the code 7
             os._exit(0)
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
-    before = signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+    before = signal.signal(number, lambda *_: os._exit(7))
     try:
         with warnings.catch_warnings(), held_back_interrupts():
             warnings.simplefilter("ignore")  # newer Pythons warn of forks where there are threads
@@ -184,7 +185,7 @@ def test_a_child_that_another_thread_forks_off_within_a_block_can_be_ended():
             thread.start()
             thread.join()
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
     assert codes == [7]
 
 
