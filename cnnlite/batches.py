@@ -185,7 +185,8 @@ class Stream:
     def set_state(self, state):
         """Read as much as had been read when `state` was returned; a ValueError if that is not there."""
         check_form(state, {"steps": (COUNT, None), "read": COUNT}, "where the data stand")
-        _check_same_data({"steps": self.steps}, {"steps": state["steps"]})
+        if state["steps"] is not None:  # earlier versions did not ask what has no index for its length
+            _check_same_data({"steps": self.steps}, {"steps": state["steps"]})
         while self._read < state["read"]:
             self._read += 1
             if self._first is not None:

@@ -114,7 +114,8 @@ class Trainer(Evaluator):
             a `History`, with the loss and the metrics of each epoch.
 
         Raises:
-            ValueError, TypeError: the data or an argument is not as above, found before anything is changed.
+            ValueError, TypeError: the data or an argument is not as above, found before anything is changed. Only what
+                yields batches can be found wrong on the way: a bad batch, or validation data of which none are left.
             RuntimeError: another thread is training this model, or one that shares layers with it.
         """
         self._require_loss("fit")

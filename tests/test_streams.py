@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cnnlite.batches import Epochs, Stream
 from cnnlite.callbacks import BackupAndRestore, EarlyStopping, LambdaCallback
 from tests.models import make_data, make_model, weights_of
 from tests.runs import Crash, CrashAt, dropout_model, everything
@@ -246,6 +247,25 @@ def test_a_run_that_is_resumed_finds_data_that_changed_as_often(tmp_path, save_f
         folder = tmp_path / str(number)
         assert run(BackupAndRestore(folder, save_freq), CrashAt("on_train_batch_end", number)) is None
         assert run(BackupAndRestore(folder, save_freq)) == expected
+
+
+def test_the_epochs_of_a_backup_are_repeated_as_far_as_there_are_any():
+    def data():
+        return Epochs(Stream(Watched((3,)), lambda *parts: parts, "float32", "fit"), epochs=4)
+
+    ended = data()
+    for _ in range(2):
+        list(ended.epoch())
+    state = ended.get_state(within_epoch=False)
+    for epochs, calls in ((2, 2), (2**62, 4)):
+        other = data()
+        other.set_state({**state, "epochs": epochs})
+        other.set_state({**state, "epochs": epochs})  # as where an epoch is resumed in its middle
+        assert other.source.source.calls == [0, *["begin", "end"] * calls]
+    del state["epochs"]  # as earlier versions wrote it
+    other = data()
+    other.set_state(state)
+    assert other.source.source.calls == [0]
 
 
 def test_a_loader_with_a_length_says_how_many_steps_there_are():
