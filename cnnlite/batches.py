@@ -1,12 +1,10 @@
 """From what users pass to `fit` (arrays, lists, generators) to batches that a model can take.
 
-A source yields batches (x, y, sample_weight): `Arrays` cuts them out of arrays in memory, `Stream` passes on
-those of a generator. `Epochs` says where one epoch ends. What is legal is decided in `samples.py`.
+A source yields batches (x, y, sample_weight): `Arrays` cuts them out of arrays in memory, `Stream` (streams.py) passes
+on those of a generator. `Epochs` says where one epoch ends. What is legal is decided in `samples.py`.
 """
 
-import itertools
 import warnings
-from typing import Any
 
 import numpy as np
 
@@ -14,11 +12,7 @@ from cnnlite.arguments import is_sparse
 from cnnlite.forms import COUNT, check_form
 from cnnlite.random import RandomStream
 from cnnlite.samples import check_same_length, checked_samples, number_array, output_shape_for
-
-ANEW = (
-    "A generator can be read once: pass an object that yields its batches anew each time that it is iterated, or one "
-    "with __len__ and __getitem__."
-)
+from cnnlite.streams import ANEW, Stream, check_same_data, type_name
 
 
 class Arrays:
@@ -54,7 +48,7 @@ class Arrays:
 
     def set_state(self, state):
         """Raise a ValueError if the batches are not those of the process that returned `state`."""
-        _check_same_data(self.get_state(), state)
+        check_same_data(self.get_state(), state)
 
     def on_epoch_begin(self):
         """Do nothing: arrays don't change."""
@@ -88,127 +82,6 @@ def _rows(array, rows):
     if array is None:
         return None
     return array[rows].copy() if isinstance(rows, slice) else array[rows]
-
-
-class Stream:
-    """Batches that a generator, another iterable, or an object with `__len__` and `__getitem__` yields.
-
-    The first batch is looked at before anything happens, and kept for its turn: a source may go on where it stood.
-
-    Args:
-        source: yields (x, y) or (x, y, sample_weight), or x alone where no y is needed. If it has `on_epoch_begin`
-            and `on_epoch_end`, these are called round each epoch.
-        check: called with x, y and sample_weight of each batch; returns the three as arrays or raises.
-        dtype: what x is converted to.
-        owner: how errors call the caller ("fit").
-    """
-
-    samples: int | None = None
-
-    def __init__(self, source, check, dtype, owner):
-        self.source, self.check, self.dtype, self.owner = source, check, dtype, owner
-        self.indexed = hasattr(source, "__getitem__") and self.steps is not None
-        self._opened: Any = None  # the iterator of the first pass
-        nothing = object()
-        if self.indexed:
-            first = source[0] if self.steps else nothing
-        else:
-            opened = self._opened = iter(source)
-            first = next(opened, nothing)
-        self.reads_once = self._opened is source
-        if first is nothing:
-            raise ValueError(
-                f"{owner}: x must yield at least one batch. Received: a {_type(source)} "
-                f"{'of length 0' if self.indexed else 'that yields nothing'}. {ANEW}"
-            )
-        self._first = self._unpack(first)
-        self.shape = self._first[0].shape
-        self._read = 0  # of what can be read once
-
-    @property
-    def steps(self):
-        """How many batches the next pass has, by `__len__`, which may change from epoch to epoch; or None."""
-        try:
-            return len(self.source)
-        except TypeError as error:  # of a loader over a stream, too, which has a length in name only
-            if hasattr(self.source, "__len__") and not hasattr(self.source, "__iter__"):
-                raise TypeError(
-                    f"{self.owner}: the length of x must be the number of its batches, an integer. Received: a "
-                    f"{_type(self.source)} of which len() says: {error}."
-                ) from None
-            return None
-
-    def on_epoch_begin(self):
-        """Tell the source that an epoch begins, if it wants to know."""
-        self._call("on_epoch_begin")
-
-    def on_epoch_end(self):
-        """Tell the source that an epoch has ended; what Keras's data sets shuffle themselves at."""
-        self._call("on_epoch_end")
-
-    def _call(self, hook):
-        function = getattr(self.source, hook, None)
-        if callable(function):
-            function()
-            if self.indexed:
-                self._first = None  # another one may have its index now
-
-    def batches(self, random=None, skip=0):
-        """Yield (x, y, sample_weight), but not the first `skip`; with `random`, those with an index in a new order."""
-        if self.indexed:
-            steps = self.steps
-            order = np.arange(steps) if random is None else random.generator().permutation(steps)
-            for index in order[skip:]:
-                if index == 0 and self._first is not None:
-                    first, self._first = self._first, None
-                    yield first
-                else:
-                    yield self._unpack(self.source[int(index)])
-            return
-        first, self._first = self._first, None
-        rest = iter(self.source) if self._opened is None else self._opened
-        self._opened = None
-        if self.reads_once:
-            skip = 0  # set_state has read it
-        ahead = first is not None
-        if ahead and not skip:
-            self._read += self.reads_once
-            yield first
-        for batch in itertools.islice(rest, max(0, skip - ahead), None):
-            self._read += self.reads_once
-            yield self._unpack(batch)
-
-    def get_state(self):
-        """Return what another process must have, too, and how much of what can be read once has been read."""
-        return {"steps": self.steps, "read": self._read}
-
-    def set_state(self, state):
-        """Read as much as had been read when `state` was returned; a ValueError if that is not there."""
-        check_form(state, {"steps": (COUNT, None), "read": COUNT}, "where the data stand")
-        if state["steps"] is not None:  # earlier versions did not ask what has no index for its length
-            _check_same_data({"steps": self.steps}, {"steps": state["steps"]})
-        while self._read < state["read"]:
-            self._read += 1
-            if self._first is not None:
-                self._first = None
-            elif next(self.source, None) is None:
-                raise ValueError(f"x ends before the {state['read']} batches that have been read of it")
-
-    def _unpack(self, batch):
-        parts = batch if isinstance(batch, (tuple, list)) else (batch,)
-        if not 1 <= len(parts) <= 3:
-            raise ValueError(
-                f"{self.owner}: a batch must be (x, y) or (x, y, sample_weight). "
-                f"Received: a {_type(batch)} of {len(parts)}."
-            )
-        x, y, sample_weight = self.check(*parts, *[None] * (3 - len(parts)))
-        return np.array(x, dtype=self.dtype, order="C"), y, sample_weight
-
-
-def _check_same_data(mine, other):
-    if mine != other:
-        texts = [", ".join(f"{name}={value}" for name, value in sorted(state.items())) for state in (mine, other)]
-        raise ValueError(f"the data have {texts[0]}, and had {texts[1]}")
 
 
 class Epochs:
@@ -347,7 +220,7 @@ def make_source(model, x, y, sample_weight, batch_size, owner, class_weight=None
     if y is not None or sample_weight is not None:
         given = "y" if y is not None else "sample_weight"
         raise ValueError(
-            f"{owner}: {given} must not be given where x yields batches. Received: x=a {_type(x)}. "
+            f"{owner}: {given} must not be given where x yields batches. Received: x=a {type_name(x)}. "
             "Let it yield (x, y) or (x, y, sample_weight)."
         )
 
@@ -363,7 +236,7 @@ def make_validation_source(model, data, batch_size):
     if is_stream(data):
         return make_source(model, data, None, None, batch_size, owner)
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-        form = f"{_type(data)} of {len(data)}" if isinstance(data, (tuple, list)) else _type(data)
+        form = f"{type_name(data)} of {len(data)}" if isinstance(data, (tuple, list)) else type_name(data)
         raise ValueError(
             "fit: validation_data must be (x, y) or (x, y, sample_weight), or something that yields batches. "
             f"Received: a {form}."
@@ -410,7 +283,3 @@ def split_validation(x, y, sample_weight, validation_split):
         [None if array is None else array[:kept] for array in arrays],
         [None if array is None else array[kept:] for array in arrays],
     )
-
-
-def _type(value):
-    return type(value).__name__

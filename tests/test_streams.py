@@ -5,6 +5,7 @@ import pytest
 
 from cnnlite.batches import Epochs, Stream
 from cnnlite.callbacks import BackupAndRestore, EarlyStopping, LambdaCallback
+from cnnlite.random import RandomStream
 from tests.models import make_data, make_model, weights_of
 from tests.runs import Crash, CrashAt, dropout_model, everything
 
@@ -147,6 +148,25 @@ def test_the_users_own_errors_come_through():
                               (Ends(BATCHES), IndexError, "list index out of range")):
         with pytest.raises(error, match=text):
             make_model().fit(data, verbose=0)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_source_may_put_each_batch_into_the_same_arrays(seed):
+    class Buffers:
+        x, y, weights = np.zeros((2, 1)), np.zeros(2, int), np.zeros(2)
+
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, index):
+            for array in (self.x, self.y, self.weights):
+                array[...] = index
+            return self.x, self.y, self.weights
+
+    source = Stream(Buffers(), lambda *parts: parts, "float32", "fit")
+    order = [{int(part.ravel()[0]) for part in batch} for batch in source.batches(RandomStream(seed))]
+    assert order != [{index} for index in range(5)]
+    assert sorted(order, key=min) == [{index} for index in range(5)]
 
 
 def test_a_length_that_is_no_integer_is_refused():
