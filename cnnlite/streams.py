@@ -46,7 +46,7 @@ class Stream:
             )
         x, *rest = self._unpack(first)
         # Copies, since the source may put another batch into the same arrays before this one's turn.
-        self._first = x, *(None if part is None else part.copy() for part in rest)
+        self._first: Any = x, *(None if part is None else part.copy() for part in rest)
         self.shape = x.shape
         self._read = 0  # of what can be read once
 

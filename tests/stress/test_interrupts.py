@@ -12,8 +12,8 @@ pytestmark = [pytest.mark.stress, pytest.mark.skipif(os.name == "nt", reason="no
 
 
 @pytest.mark.parametrize(("way", "training", "times"), [
-    ("SIGINT", interrupts.train, 500), ("SIGTERM", interrupts.train, 250), ("SIGALRM", interrupts.train, 250),
-    ("SIGINT", interrupts.train_by_batches, 100), ("SIGUSR1", interrupts.train_by_batches, 100),
+    ("SIGINT", interrupts.train, 500), ("SIGTERM", interrupts.train, 100), ("SIGALRM", interrupts.train, 100),
+    ("SIGINT", interrupts.train_by_batches, 50), ("SIGUSR1", interrupts.train_by_batches, 50),
 ])
 def test_a_signal_at_any_moment_leaves_the_model_at_the_end_of_a_step(way, training, times):
     steps, seconds = interrupts.trajectory(training)
