@@ -150,12 +150,13 @@ class Trainer(Evaluator):
             params = {"verbose": verbose, "epochs": epochs, "steps": data.steps}
             callbacks.set_params(params)
             callbacks.set_model(self)
-            outer = self.training_run, self.history, self.stop_training  # of a fit whose callback calls this one
+            outer = self.training_run if any(thing is self for thing in in_use) else None
+            outer_history, outer_stops = self.history, self.stop_training
             self.stop_training = False
             watch = _LossWatch(callbacks)
-            run = self.training_run = Run(self, data, validation, callbacks, initial_epoch)
             progress = None
             try:
+                run = self.training_run = Run(self, data, validation, callbacks, initial_epoch)
                 callbacks.on_train_begin()
                 logs = run.logs
                 for epoch in () if run.finished else range(run.epoch, epochs):
@@ -181,9 +182,9 @@ class Trainer(Evaluator):
                 with held_back_interrupts():
                     if progress is not None:
                         progress.close()
-                    self.training_run = outer[0]
-                    if outer[0] is not None:
-                        _, self.history, self.stop_training = outer
+                    self.training_run = outer
+                    if outer is not None:  # a fit whose callback called this one
+                        self.history, self.stop_training = outer_history, outer_stops
                     self._release_memory()
         return history
 

@@ -148,6 +148,15 @@ def test_a_fit_within_a_fit_leaves_it_its_history_and_its_counts(hook):
     assert not any(layer.reuse_buffers or layer._buffers for layer in model.walk())
 
 
+def test_a_fit_of_a_model_that_is_a_layer_of_the_one_in_training_has_a_history_of_its_own():
+    inner = make_model()
+    model = cnnlite.Sequential([inner])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    histories = []
+    history = fit(model, X, Y, callbacks=[at("on_epoch_end", lambda _: histories.append(fit(inner, X, Y)))])
+    assert (inner.history, model.history) == (histories[0], history)
+
+
 def test_a_fit_within_a_fit_that_is_to_stop_lets_it_stop():
     model = make_model()
 
