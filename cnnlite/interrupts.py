@@ -59,24 +59,24 @@ class _Hold:
 
     def end(self, numbers: list[int]) -> None:
         """Put the handlers back, also while one of them raises; but not where somebody has set another meanwhile."""
-        while numbers:
-            try:
+        try:
+            while numbers:
                 if _get_handler(numbers[-1]) is self.handler:
                     _set_handler(numbers[-1], self.handlers[numbers[-1]])
                 numbers.pop()
-            except BaseException:
-                self.end(numbers)
-                raise
+        except BaseException:
+            self.end(numbers)
+            raise
 
     def deliver(self) -> None:
         """Call the handlers of what has been received, each one, also where one before it raises."""
-        while self.received:
-            number, frame = self.received.pop(0)
-            try:
+        try:
+            while self.received:
+                number, frame = self.received.pop(0)
                 self.handlers[number](number, frame)
-            except BaseException:
-                self.deliver()
-                raise
+        except BaseException:
+            self.deliver()
+            raise
 
 
 @contextlib.contextmanager
