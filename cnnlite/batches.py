@@ -1,18 +1,19 @@
 """From what users pass to `fit` (arrays, lists, generators) to batches that a model can take.
 
-A source yields batches (x, y, sample_weight): `Arrays` cuts them out of arrays in memory, `Stream` passes on
-those of a generator. `Epochs` says where one epoch ends. What is legal is decided in `samples.py`.
+A source yields batches (x, y, sample_weight): `Arrays` cuts them out of arrays in memory, `Stream` (streams.py) passes
+on those of a generator. `Epochs` says where one epoch ends. What is legal is decided in `samples.py`.
 """
 
-import itertools
 import warnings
 
 import numpy as np
 
+from cnnlite.arguments import is_sparse
 from cnnlite.floating import conversion
 from cnnlite.forms import COUNT, check_form
 from cnnlite.random import RandomStream
 from cnnlite.samples import check_same_length, checked_samples, number_array, output_shape_for
+from cnnlite.streams import ANEW, Stream, check_same_data, type_name
 
 
 class Arrays:
@@ -34,6 +35,7 @@ class Arrays:
     """
 
     reads_once = False
+    owner = "fit"
 
     def __init__(self, x, y, sample_weight, batch_size, dtype):
         self.x, self.y, self.sample_weight = x, y, sample_weight
@@ -47,7 +49,12 @@ class Arrays:
 
     def set_state(self, state):
         """Raise a ValueError if the batches are not those of the process that returned `state`."""
-        _check_same_data(self.get_state(), state)
+        check_same_data(self.get_state(), state)
+
+    def on_epoch_begin(self):
+        """Do nothing: arrays don't change."""
+
+    on_epoch_end = on_epoch_begin
 
     def batches(self, random=None, skip=0):
         """Yield (x, y, sample_weight) in order, or in a new order drawn from a `RandomStream`; not the first `skip`."""
@@ -80,90 +87,6 @@ def _rows(array, rows):
     return array[rows].copy() if isinstance(rows, slice) else array[rows]
 
 
-class Stream:
-    """Batches that a generator, another iterable, or an object with `__len__` and `__getitem__` yields.
-
-    Args:
-        source: yields (x, y) or (x, y, sample_weight), or x alone where no y is needed.
-        check: called with x, y and sample_weight of each batch; returns the three as arrays or raises.
-        dtype: what x is converted to.
-        owner: how errors call the caller ("fit").
-    """
-
-    samples: int | None = None
-
-    def __init__(self, source, check, dtype, owner):
-        self.source, self.check, self.dtype, self.owner = source, check, dtype, owner
-        self.indexed = hasattr(source, "__len__") and hasattr(source, "__getitem__")
-        self.steps = len(source) if self.indexed else None
-        self.reads_once = not self.indexed and iter(source) is source
-        if self.steps == 0:
-            raise ValueError(f"{owner}: x must yield at least one batch. Received: a {_type(source)} of length 0.")
-        # The first batch is looked at before anything happens; what a generator gave is kept for its turn.
-        self._ahead = []
-        try:
-            first = source[0] if self.indexed else next(iter(source))
-        except StopIteration:
-            raise ValueError(
-                f"{owner}: x must yield at least one batch. Received: a {_type(source)} that yields nothing."
-            ) from None
-        batch = self._unpack(first)
-        self.shape = batch[0].shape
-        if self.reads_once:
-            self._ahead.append(batch)
-        self._read = 0  # of what can be read once
-
-    def batches(self, random=None, skip=0):
-        """Yield (x, y, sample_weight), but not the first `skip`; with `random`, those with an index in a new order."""
-        if self.reads_once:
-            while self._ahead:
-                self._read += 1
-                yield self._ahead.pop()
-            for batch in self.source:
-                self._read += 1
-                yield self._unpack(batch)
-        elif not self.indexed:
-            yield from map(self._unpack, itertools.islice(self.source, skip, None))
-        else:
-            order = np.arange(self.steps or 0) if random is None else random.generator().permutation(self.steps)
-            for index in order[skip:]:
-                yield self._unpack(self.source[int(index)])
-
-    def get_state(self):
-        """Return what another process must have, too, and how much of what can be read once has been read."""
-        return {"steps": self.steps, "read": self._read}
-
-    def set_state(self, state):
-        """Read as much as had been read when `state` was returned; a ValueError if that is not there."""
-        check_form(state, {"steps": (COUNT, None), "read": COUNT}, "where the data stand")
-        _check_same_data({"steps": self.steps}, {"steps": state["steps"]})
-        if self._read > state["read"]:
-            raise ValueError(f"{self._read} batches of x have been read already, more than {state['read']}")
-        while self._read < state["read"]:
-            self._read += 1
-            if self._ahead:
-                self._ahead.pop()
-            elif next(self.source, None) is None:
-                raise ValueError(f"x ends before the {state['read']} batches that have been read of it")
-
-    def _unpack(self, batch):
-        parts = batch if isinstance(batch, (tuple, list)) else (batch,)
-        if not 1 <= len(parts) <= 3:
-            raise ValueError(
-                f"{self.owner}: a batch must be (x, y) or (x, y, sample_weight). "
-                f"Received: a {_type(batch)} of {len(parts)}."
-            )
-        x, y, sample_weight = self.check(*parts, *[None] * (3 - len(parts)))
-        with conversion():
-            return np.array(x, dtype=self.dtype, order="C"), y, sample_weight
-
-
-def _check_same_data(mine, other):
-    if mine != other:
-        texts = [", ".join(f"{name}={value}" for name, value in sorted(state.items())) for state in (mine, other)]
-        raise ValueError(f"the data have {texts[0]}, and had {texts[1]}")
-
-
 class Epochs:
     """The batches of a source, epoch by epoch.
 
@@ -173,19 +96,33 @@ class Epochs:
             where the last one ended, and starts a new pass where the source is at its end.
         random: the `RandomStream` of the orders, or None for no shuffling.
         repeats: False makes the end of the source the end of the data: no sample counts twice.
+        epochs: how many there will be at most.
     """
 
-    def __init__(self, source, steps=None, random=None, repeats=True):
-        self.source, self.random, self.repeats = source, random, repeats
+    def __init__(self, source, steps=None, random=None, repeats=True, epochs=1):
+        self.source, self.random, self.repeats, self.epochs = source, random, repeats, epochs
         self.given_steps = steps
-        self.steps = source.steps if steps is None else steps
         self.exhausted = False
+        self._ended = 0  # epochs
         self._pass = iter(())
         self._taken = 0  # batches of the pass
+        self._length = source.steps  # of the pass
         self._random_before = None  # where the random stream stood before the pass
 
+    @property
+    def steps(self):
+        """How many batches the next epoch has; None if nobody knows."""
+        return self.source.steps if self.given_steps is None else self.given_steps
+
     def epoch(self, done=0):
-        """Yield the batches of the next epoch; or, where `set_state` led into its middle, all but the first `done`."""
+        """Yield the batches of the next epoch; or, where `set_state` led into its middle, all but the first `done`.
+
+        Raises:
+            ValueError: the data can't be repeated, and there is nothing left of them.
+        """
+        self.source.on_epoch_begin()
+        if not done:
+            self._leave_changed_pass()
         if self.given_steps is None and not done:
             self._begin_pass()
         step = done
@@ -195,22 +132,46 @@ class Epochs:
                 self._begin_pass()
                 batch = next(self._pass, None)
             if batch is None:
-                if self.given_steps is not None:
-                    self.exhausted = True
-                    warnings.warn(
-                        f"The data ran out after {step} of the {self.given_steps} steps that were asked for. "
-                        "Ask for fewer steps or epochs, or let a generator yield forever.",
-                        stacklevel=4,
-                    )
-                return
+                self._run_out(step)
+                break
             self._taken += 1
             yield batch
             step += 1
+        self._ended += 1
+        self.source.on_epoch_end()
+        self._leave_changed_pass()
+
+    def _run_out(self, step):
+        """Deal with the end of the source after so many steps of the epoch."""
+        if step == 0 and not self.repeats:
+            raise ValueError(
+                f"{self.source.owner}: the data must yield at least one batch each time that they are read. Received: "
+                f"nothing, as they were read to their end before. {ANEW}"
+            )
+        if step and self.given_steps is None:
+            return
+        self.exhausted = True
+        if self.given_steps is None:
+            warnings.warn(
+                f"The data ran out after {self._ended} of the {self.epochs} epochs that were asked for. {ANEW}",
+                stacklevel=5,
+            )
+        else:
+            warnings.warn(
+                f"The data ran out after {step} of the {self.given_steps} steps that were asked for. "
+                "Ask for fewer steps or epochs, or let a generator yield forever.",
+                stacklevel=5,
+            )
 
     def _begin_pass(self):
         self._random_before = None if self.random is None else self.random.state
         self._pass = self.source.batches(self.random)
-        self._taken = 0
+        self._taken, self._length = 0, self.source.steps
+
+    def _leave_changed_pass(self):
+        """End a pass that `steps` have cut if the data have another length now, of which it has no indices."""
+        if self._length != self.source.steps:
+            self._pass, self._taken = iter(()), 0
 
     def get_state(self, within_epoch):
         """Return where in which pass the next batch comes from."""
@@ -218,13 +179,20 @@ class Epochs:
         if self._taken and (within_epoch or self.given_steps is not None):
             before = None if self._random_before is None else list(self._random_before)
             present = {"source": self.source.get_state(), "taken": self._taken, "random": before}
-        return {"random": None if self.random is None else list(self.random.state), "pass": present}
+        random = None if self.random is None else list(self.random.state)
+        return {"random": random, "pass": present, "epochs": self._ended}
 
     def set_state(self, state):
         """Go on from what `get_state` returned; a ValueError if the data are not the same within the pass."""
         pair = ([COUNT], None)
-        form = {"random": pair, "pass": ({"source": dict, "taken": COUNT, "random": pair}, None)}
+        form = {"random": pair, "pass": ({"source": dict, "taken": COUNT, "random": pair}, None), "epochs": COUNT}
+        state = {"epochs": 0, **state}  # earlier versions did not count them
         check_form(state, form, "where the data stand")
+        while self._ended < min(state["epochs"], self.epochs):
+            # What changes itself from epoch to epoch has to do so as often as before.
+            self._ended += 1
+            self.source.on_epoch_begin()
+            self.source.on_epoch_end()
         present = state["pass"]
         if present is not None:
             if (present["random"] is None) != (self.random is None):
@@ -235,14 +203,14 @@ class Epochs:
                 random = RandomStream(0)
                 random.state = self._random_before = present["random"]
             self._pass = self.source.batches(random, skip=present["taken"])
-            self._taken = present["taken"]
+            self._taken, self._length = present["taken"], self.source.steps
         if state["random"] is not None and self.random is not None:
             self.random.state = state["random"]
 
 
 def is_stream(x):
     """Return whether x yields batches, rather than being an array of samples or a list of them."""
-    if isinstance(x, (list, tuple, dict, str, bytes, np.ndarray)) or hasattr(x, "__array__"):
+    if isinstance(x, (list, tuple, dict, str, bytes, np.ndarray)) or hasattr(x, "__array__") or is_sparse(x):
         return False
     return hasattr(x, "__iter__") or (hasattr(x, "__len__") and hasattr(x, "__getitem__"))
 
@@ -255,7 +223,7 @@ def make_source(model, x, y, sample_weight, batch_size, owner, class_weight=None
     if y is not None or sample_weight is not None:
         given = "y" if y is not None else "sample_weight"
         raise ValueError(
-            f"{owner}: {given} must not be given where x yields batches. Received: x=a {_type(x)}. "
+            f"{owner}: {given} must not be given where x yields batches. Received: x=a {type_name(x)}. "
             "Let it yield (x, y) or (x, y, sample_weight)."
         )
 
@@ -271,7 +239,7 @@ def make_validation_source(model, data, batch_size):
     if is_stream(data):
         return make_source(model, data, None, None, batch_size, owner)
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-        form = f"{_type(data)} of {len(data)}" if isinstance(data, (tuple, list)) else _type(data)
+        form = f"{type_name(data)} of {len(data)}" if isinstance(data, (tuple, list)) else type_name(data)
         raise ValueError(
             "fit: validation_data must be (x, y) or (x, y, sample_weight), or something that yields batches. "
             f"Received: a {form}."
@@ -318,7 +286,3 @@ def split_validation(x, y, sample_weight, validation_split):
         [None if array is None else array[:kept] for array in arrays],
         [None if array is None else array[kept:] for array in arrays],
     )
-
-
-def _type(value):
-    return type(value).__name__

@@ -12,6 +12,7 @@ from cnnlite.callbacks import Callback, CallbackList
 from cnnlite.compiled import Compiled, RunningLoss
 from cnnlite.floating import arithmetic, conversion
 from cnnlite.locks import used_by_one_thread
+from cnnlite.metrics.kept import counts_kept
 from cnnlite.progress import Progress, verbosity
 from cnnlite.samples import checked_samples, number_array, optional_integer
 from cnnlite.types import Array, ArrayLike, Data, Logs, Scores
@@ -39,6 +40,8 @@ class Evaluator(Compiled):
     ) -> Scores:
         """Return the loss and the metrics on data, in inference mode; nothing in the model changes.
 
+        A callback of `fit` or `evaluate` may call it: what is being counted there goes on from where it was.
+
         Args:
             x, y, sample_weight, batch_size, verbose, callbacks: as for `fit`.
             steps: how many batches are used; by default all.
@@ -59,7 +62,9 @@ class Evaluator(Compiled):
         data = Epochs(source, optional_integer(steps, "steps", "evaluate"), repeats=False)
         callbacks = CallbackList(callbacks, self, "evaluate", verbose=verbose, epochs=1, steps=data.steps)
         progress = Progress("Evaluate", data.steps, verbose)
-        with contextlib.closing(progress), used_by_one_thread("evaluate", self.metrics):
+        with (
+            contextlib.closing(progress), used_by_one_thread("evaluate", self.metrics) as in_use, counts_kept(in_use)
+        ):
             logs = self._test_epoch(data, callbacks, progress)
             progress.finish(logs)
         return self._values(logs, return_dict)
@@ -141,7 +146,7 @@ class Evaluator(Compiled):
         """Return the loss and the metrics of one batch, as `evaluate` does; arguments and errors as there."""
         self._require_loss("test_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, owner="test_on_batch")
-        with used_by_one_thread("test_on_batch", self.metrics):
+        with used_by_one_thread("test_on_batch", self.metrics) as in_use, counts_kept(in_use):
             running = RunningLoss(self.metrics)
             with conversion():
                 x = np.array(x, dtype=self.dtype, order="C")

@@ -33,16 +33,16 @@ in_forked_children(_users.clear)
 
 
 @contextlib.contextmanager
-def used_by_one_thread(owner: str, things: Iterable[Any]) -> Iterator[None]:
+def used_by_one_thread(owner: str, things: Iterable[Any]) -> Iterator[list[Any]]:
     """Keep the things (layers, metrics, an optimizer) from other threads while the block lasts.
 
-    A thread may take again what it has: a callback of `fit` may call `train_on_batch`.
+    A thread may take again what it has: a callback of `fit` may call `train_on_batch`. These things are yielded.
 
     Raises:
         RuntimeError: another thread has one of them. To wait for it would end in results that depend on who came first.
     """
     mine = (threading.get_ident(), owner)
-    taken = []
+    taken, again = [], []
     try:
         for thing in things:
             user = _users.setdefault(id(thing), mine)
@@ -55,7 +55,9 @@ def used_by_one_thread(owner: str, things: Iterable[Any]) -> Iterator[None]:
                     "model too. Wait for that thread, or give each one a model of its own: "
                     "cnnlite.models.clone_model(model). Any number of threads may predict."
                 )
-        yield
+            else:
+                again.append(thing)
+        yield again
     finally:
         for key in taken:
             _users.pop(key, None)  # it is gone already where the block has forked

@@ -70,7 +70,7 @@ class Progress:
         if self._line:
             steps_took = seconds if self.seconds is None else self.seconds
             parts = [self.label, format_seconds(seconds), self._rate(steps_took), *_values(logs)]
-            print_text("  ".join(parts))
+            message("  ".join(parts))  # there may be the bar of a fit that one of a callback's is within
 
     def _rate(self, seconds):
         return f"{format_rate(self.samples / max(seconds, 1e-9))} img/s"

@@ -73,7 +73,8 @@ class Sequential(Trainer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles of the model take over: all but what it has only worked out."""
-        state = {name: value for name, value in vars(self).items() if name not in ("_walked", "_held_at")}
+        left = ("_walked", "_held_at", "training_run")
+        state = {name: value for name, value in super().__getstate__().items() if name not in left}
         return {**state, "_kept_steps": {}, "_recordings": Recordings()}
 
     # The stack.

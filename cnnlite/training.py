@@ -21,6 +21,7 @@ from cnnlite.evaluation import Evaluator
 from cnnlite.floating import arithmetic, conversion
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.locks import used_by_one_thread
+from cnnlite.metrics.kept import counts_kept
 from cnnlite.progress import Progress, verbosity
 from cnnlite.random import RandomStream
 from cnnlite.runs import Run
@@ -85,7 +86,9 @@ class Trainer(Evaluator):
         Args:
             x: samples (N, ...), of any dtype of numbers; each batch is converted to the model's. Or something
                 that yields batches (x, y) or (x, y, sample_weight): a generator, which can be read once; another
-                iterable; or an object with `__len__` and `__getitem__`, whose batches are shuffled.
+                iterable; or an object with `__len__` and `__getitem__`, whose batches are shuffled. The length may
+                change from epoch to epoch, and `on_epoch_begin` and `on_epoch_end` of such data, if they have these,
+                are called before and after the batches of each epoch.
             y: targets (N, ...), in the form that the loss takes.
             batch_size: how many samples a step takes, by default 32. The last batch may be smaller.
             epochs: the epoch to end with, counted from 1.
@@ -101,7 +104,8 @@ class Trainer(Evaluator):
             sample_weight: factors (N,) of the samples in the loss, which is divided by their number all the same.
             initial_epoch: the epoch to begin with, from 0, where an earlier run ended. If that is `epochs` or
                 more, nothing is trained.
-            steps_per_epoch: how many batches make an epoch; by default all. The next epoch goes on from there.
+            steps_per_epoch: how many batches make an epoch; by default all. The next epoch goes on from there, and
+                where the data are at their end they begin anew. (Keras ends the epoch there, with a warning.)
             validation_steps: how many batches of the validation data are used; by default all.
             validation_batch_size: by default `batch_size`.
             validation_freq: validate after each epoch of which the number, from 1, is a multiple of it; or a
@@ -111,7 +115,8 @@ class Trainer(Evaluator):
             a `History`, with the loss and the metrics of each epoch.
 
         Raises:
-            ValueError, TypeError: the data or an argument is not as above, found before anything is changed.
+            ValueError, TypeError: the data or an argument is not as above, found before anything is changed. Only what
+                yields batches can be found wrong on the way: a bad batch, or validation data of which none are left.
             RuntimeError: another thread is training this model, or one that shares layers with it.
         """
         self._require_loss("fit")
@@ -135,29 +140,34 @@ class Trainer(Evaluator):
             _check_readings(validation, validation_steps, times, "validation_steps")
         shuffles = boolean(shuffle, "shuffle", "fit")
         callbacks = CallbackList(callbacks, owner="fit")
-        callbacks.append(History())
+        history = History()
+        callbacks.append(history)
 
-        with used_by_one_thread("fit", self._what_trains()):
+        with used_by_one_thread("fit", self._what_trains()) as in_use, counts_kept(in_use):
             self._get_ready(source.shape)
             if shuffles and self.shuffle_random is None:
                 self.shuffle_random = RandomStream()
-            data = Epochs(source, steps, self.shuffle_random if shuffles else None)
-            callbacks.set_params({"verbose": verbose, "epochs": epochs, "steps": data.steps})
+            data = Epochs(source, steps, self.shuffle_random if shuffles else None, epochs=epochs - initial_epoch)
+            params = {"verbose": verbose, "epochs": epochs, "steps": data.steps}
+            callbacks.set_params(params)
             callbacks.set_model(self)
+            outer = self.training_run if any(thing is self for thing in in_use) else None
+            outer_history, outer_stops = self.history, self.stop_training
             self.stop_training = False
             watch = _LossWatch(callbacks)
-            outer = self.training_run  # of a fit whose callback calls this one
-            run = self.training_run = Run(self, data, validation, callbacks, initial_epoch, validation_steps)
             progress = None
             try:
+                run = self.training_run = Run(self, data, validation, callbacks, initial_epoch, validation_steps)
                 callbacks.on_train_begin()
                 logs = run.logs
                 for epoch in () if run.finished else range(run.epoch, epochs):
+                    params["steps"] = data.steps  # which the data may change from epoch to epoch
                     progress = Progress(f"Epoch {epoch + 1}/{epochs}", data.steps, verbose)
                     callbacks.on_epoch_begin(epoch)
-                    logs = self._train_epoch(epoch, data, callbacks, progress, watch)
+                    values = self._train_epoch(epoch, data, callbacks, progress, watch)
                     if not progress.steps_done:
                         break
+                    logs = values
                     if validation is not None and validates_after(epoch):
                         progress.steps_end(logs, then="validating")
                         validation_epoch = Epochs(validation, validation_steps, repeats=False)
@@ -174,8 +184,10 @@ class Trainer(Evaluator):
                     if progress is not None:
                         progress.close()
                     self.training_run = outer
+                    if outer is not None:  # a fit whose callback called this one
+                        self.history, self.stop_training = outer_history, outer_stops
                     self._release_memory()
-        return self.history
+        return history
 
     def _train_epoch(
         self,
@@ -223,10 +235,15 @@ class Trainer(Evaluator):
         """
         self._require_loss("train_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, class_weight, "train_on_batch")
-        # Interrupts are held back here already, since to begin that takes 10 us, and within it hardly anything.
-        with used_by_one_thread("train_on_batch", self._what_trains()), held_back_interrupts(second_passes=True):
+        # Signals are held back here already, since to begin that takes 10 us, and within it hardly anything.
+        with (
+            used_by_one_thread("train_on_batch", self._what_trains()) as in_use, counts_kept(in_use),
+            held_back_interrupts(second_passes=True),
+        ):
             self._get_ready(x.shape)
             running = RunningLoss(self.metrics)
+            run = self.training_run  # of a fit whose callback calls this
+            refused = run is not None and run.refused
             try:
                 with conversion():
                     x = np.array(x, dtype=self.dtype, order="C")
@@ -234,6 +251,8 @@ class Trainer(Evaluator):
                 running.add(loss, len(x))
                 self._update_metrics(y, z, sample_weight)
             finally:
+                if run is not None:
+                    run.refused = refused
                 self._release_memory(buffers=False)
         return self._values(running.logs(), return_dict)
 
@@ -251,7 +270,7 @@ class Trainer(Evaluator):
     def _train_step_in_buffers(self, x: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         """Make a step in the memory of the step before; whatever happens, later passes get arrays of their own.
 
-        Ctrl-C waits for the end of the step, in which BatchNorm and Dropout go on too; a second one does not.
+        Signals wait for the end of the step, in which BatchNorm and Dropout go on too; a second Ctrl-C does not.
         """
         # Not layer.reuse_buffers = True, which would go through `Layer.__setattr__`, twice for each layer.
         attributes = [vars(layer) for layer in self.walk()]

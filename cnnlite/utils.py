@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnnlite.arguments import integer
+from cnnlite.arguments import integer, real_array
 from cnnlite.floating import arithmetic
 from cnnlite.nonfinite import NonFinite, find_nonfinite
 from cnnlite.random import set_random_seed
@@ -34,9 +34,7 @@ def to_categorical(x: ArrayLike, num_classes: int | None = None) -> Array:
            [0., 0., 1.],
            [0., 1., 0.]])
     """
-    given = np.asarray(x)
-    if given.dtype.kind not in "fiub":
-        raise TypeError(f"to_categorical: x must be an array of whole numbers. Received: dtype={given.dtype}.")
+    given = real_array(x, "x", "to_categorical")
     _check(np.isfinite(given) & (given == np.floor(given)), given, "must be whole numbers")
     _check(given >= 0, given, "must be at least 0")
     if num_classes is not None:
@@ -66,7 +64,7 @@ def normalize(x: ArrayLike, axis: int = -1, order: float = 2) -> Array:
     array([[0.6, 0.8],
            [0. , 0. ]])
     """
-    x = np.atleast_1d(x)
+    x = np.atleast_1d(real_array(x, "x", "normalize"))
     with arithmetic():
         norms = np.linalg.norm(x, ord=order, axis=axis, keepdims=True)
         return x / np.where(norms == 0, 1, norms)

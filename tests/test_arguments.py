@@ -145,3 +145,81 @@ def test_float_array_copies_only_what_it_must_and_keeps_the_number_of_axes():
 def test_float_array_refuses_what_are_no_real_numbers(x, error, message):
     with pytest.raises(error, match=message):
         arguments.float_array(x, np.float32, "x", "fit")
+
+
+class Sparse:
+    """What all of SciPy's sparse matrices have."""
+
+    nnz, shape, ndim = 2, (4, 3), 2
+
+    def __len__(self):
+        raise TypeError("sparse array length is ambiguous; use getnnz()")
+
+    def __iter__(self):
+        return iter([self] * 4)
+
+    def __getitem__(self, index):
+        return self
+
+    def toarray(self):
+        return np.eye(4, 3)
+
+
+class Frame:
+    """A data frame, as far as NumPy is concerned."""
+
+    def __init__(self, *columns):
+        self.columns = columns
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(list(zip(*self.columns)), object)
+
+
+class Guarded:
+    """A tensor that is on another device, or whose gradient is recorded."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("Use tensor.detach().numpy() instead.")
+
+
+HIDDEN = np.ma.array(np.full((4, 3), 1e20), mask=True)
+ROWS = np.empty(2, object)
+ROWS[:] = [np.ones(3), np.ones(3)]
+NOT_PLAIN = {
+    "masked": (HIDDEN, r"without a mask.*Received: a MaskedArray.*filled\(0\)"),
+    "masked, with nothing to hide": (np.ma.array(np.ones((4, 3))), r"filled\(0\)"),
+    "a list of masked": ([[0.0, 0.0, 0.0], HIDDEN[0]], r"filled\(0\)"),
+    "a list of lists of masked": ([[0.0, np.ma.masked]], r"filled\(0\)"),
+    "sparse": (Sparse(), r"dense array. Received: a Sparse.*toarray\(\)"),
+    "a list of sparse": ([Sparse(), Sparse()], r"toarray\(\)|NumPy can't read"),
+    "mixed columns": (Frame([1.0, 2.0], ["a", "b"]), r"a str at x\[0, 1\].*np.unique\(labels, return_inverse=True\)"),
+    "columns of several types": (Frame([1.0, 2.0], [1, 2]), r'dtype=object. Pass x.astype\("float32"\)'),
+    "missing values": (Frame([1.0, None], [1, 2]), r'a NoneType at x\[1, 0\]. Replace .*astype\("float32"\)'),
+    "arrays of arrays": (ROWS, r"an? ndarray at x\[0\].*np.stack\(x\)"),
+    "texts": (np.array(["1", "2"]), r'<U1. .*astype\("float32"\)'),
+    "bytes": (np.array([b"1", b"2"]), r'S1. .*astype\("float32"\)'),
+    "complex numbers": (np.ones(2, complex), r"complex128. Pass the real and the imaginary part"),
+    "times": (np.array(["2020-01-01"], "datetime64[D]"), r'astype\("int64"\)'),
+    "records": (np.zeros(2, [("a", float), ("b", int)]), r"structured_to_unstructured"),
+    "a guarded tensor": (Guarded(), r"a Guarded that NumPy can't read: Use tensor.detach"),
+    "a dict": ({"a": [1.0]}, r"Received: a dict\.$"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_PLAIN)
+def test_what_numpy_would_misread_is_refused_with_the_way_to_an_array(case):
+    x, message = NOT_PLAIN[case]
+    with pytest.raises(TypeError, match=message) as raised:
+        arguments.float_array(x, np.float32, "x", "fit")
+    assert str(raised.value).startswith("fit: x must be ")
+    assert "\n" not in str(raised.value)
+
+
+def test_lists_of_unequal_length_are_refused_with_the_way_to_an_array():
+    with pytest.raises(ValueError, match=r"Pad or crop the samples to one shape, then np.stack them\.$"):
+        arguments.float_array([[1.0], [1.0, 2.0]], np.float32, "x", "fit")
+
+
+def test_a_list_of_arrays_and_the_plain_data_of_a_frame_are_taken():
+    assert arguments.real_array([np.ones(3), np.zeros(3)], "x", "fit").shape == (2, 3)
+    assert arguments.real_array(([1, 2], (3, 4)), "x", "fit").tolist() == [[1, 2], [3, 4]]

@@ -91,6 +91,16 @@ def test_a_message_does_not_tear_the_bar(monkeypatch):
     assert "\rsaving\n" in terminal.getvalue() or "saving\n" in terminal.getvalue().replace(" ", "")
 
 
+def test_the_line_of_a_fit_within_a_fit_does_not_tear_the_bar(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    outer = Progress("Epoch 1/1", 10, 1)
+    Progress("Evaluate", 1, verbose=2).finish({})
+    outer.close()
+    before, _ = terminal.getvalue().split("Evaluate  ")
+    assert before.endswith("\r")
+
+
 def test_times_rates_and_values_are_in_sensible_units():
     seconds = (0.0312, 0.9996, 12.34, 59.96, 185, 3600, 3725)
     assert [format_seconds(s) for s in seconds] == [

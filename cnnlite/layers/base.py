@@ -105,6 +105,13 @@ class Layer:
         self._buffers: dict[str, Array] = {}
         self._memory: tuple[Any, ...] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles take over: all but buffers, and what of a training step lies in them."""
+        state = {**vars(self), "_buffers": {}, "reuse_buffers": False}
+        if any(layer._buffers for layer in self.walk()):
+            state["_memory"] = None
+        return state
+
     def __setattr__(self, name: str, value: Any) -> None:
         # Not a list, to which a layer could be added without anyone noticing.
         super().__setattr__(name, tuple(value) if name == "inner_layers" else value)

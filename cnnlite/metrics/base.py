@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlite import labels
-from cnnlite.arguments import one_of, text
+from cnnlite.arguments import one_of, real_array, text
 from cnnlite.floating import arithmetic
 from cnnlite.forms import check_form
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
@@ -195,7 +195,7 @@ class MeanMetricWrapper(Average):
         self.arguments = kwargs
 
     def values(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        values = np.asarray(self.fn(y_true, y_pred, **self.arguments))
+        values = real_array(self.fn(y_true, y_pred, **self.arguments), "the values", self.name)
         return values if values.ndim else np.broadcast_to(values, np.shape(y_pred)[:1])
 
     def get_config(self) -> Config:
@@ -229,7 +229,9 @@ class ByForm(Metric):
 
     def update_state(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
         if self.metric is None:
-            self._form = label_form(np.shape(y_true), np.shape(y_pred))
+            y_true = labels.number_array(y_true, "y_true", self.name)
+            y_pred = labels.number_array(y_pred, "y_pred", self.name)
+            self._form = label_form(y_true.shape, y_pred.shape)
             self.metric = self.choose(self._form)
         self.metric.update_state(y_true, y_pred, sample_weight)
 

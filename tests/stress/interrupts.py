@@ -1,6 +1,9 @@
-"""Ctrl-C at random moments of a fit, and whether the model is then at the end of a whole step."""
+"""Signals at random moments of a training, and whether the model is then at the end of a whole step."""
 
+import os
 import signal
+import sys
+import threading
 import time
 
 import numpy as np
@@ -9,6 +12,21 @@ import cnnlite
 from cnnlite import layers
 from cnnlite.callbacks import Callback, LambdaCallback
 from tests.models import assert_same_weights
+
+
+def _end(number, frame):
+    sys.exit(1)
+
+
+def _time_out(number, frame):
+    raise TimeoutError
+
+
+# By the name of the signal, since not every system has all of them: its handler, and what that raises.
+WAYS = {
+    "SIGINT": (signal.default_int_handler, KeyboardInterrupt), "SIGTERM": (_end, SystemExit),
+    "SIGALRM": (_time_out, TimeoutError), "SIGUSR1": (_time_out, TimeoutError),
+}
 
 
 def data():
@@ -37,9 +55,26 @@ class PutBack(Callback):
         self.model.set_weights(self.weights)
 
 
-def train(model, *callbacks):
+def train(model, note=None):
+    """Train by fit; call `note` before the first step and after each."""
     x, y = data()
-    return model.fit(x, y, batch_size=8, epochs=3, validation_split=0.2, verbose=0, callbacks=[PutBack(), *callbacks])
+    notes = [] if note is None else [
+        LambdaCallback(on_train_begin=lambda *_: note(), on_train_batch_end=lambda *_: note())
+    ]
+    return model.fit(x, y, batch_size=8, epochs=3, validation_split=0.2, verbose=0, callbacks=[PutBack(), *notes])
+
+
+def train_by_batches(model, note=None):
+    """Train by train_on_batch; call `note` before the first step and after each."""
+    x, y = data()
+    model.build(x.shape)
+    model.optimizer.build(model.parameters())
+    for step in range(13):
+        if note is not None:
+            note()
+        if step < 12:
+            rows = slice(8 * (step % 4), 8 * (step % 4) + 8)
+            model.train_on_batch(x[rows], y[rows])
 
 
 def digest(model):
@@ -52,38 +87,36 @@ def digest(model):
     )
 
 
-def trajectory():
+def trajectory(training=train):
     """Return what the model is after each step, and how long the training takes in seconds."""
     model = make_model()
     steps = []
-    note = LambdaCallback(
-        on_train_begin=lambda logs: steps.append(digest(model)),
-        on_train_batch_end=lambda batch, logs: steps.append(digest(model)),
-    )
-    train(model, note)
-    steps.append(digest(model))  # with the weights of the first epoch
-    assert steps[-1] != steps[-2]
+    training(model, lambda: steps.append(digest(model)))
+    if training is train:
+        steps.append(digest(model))  # with the weights of the first epoch
+        assert steps[-1] != steps[-2]
     start = time.perf_counter()
-    train(make_model())
+    training(make_model())
     return steps, time.perf_counter() - start
 
 
-def interrupted(steps, seconds):
-    """Interrupt a fit after a time, and check what it leaves; return the step, or None where it came too late."""
+def interrupted(steps, seconds, way="SIGINT", training=train):
+    """Interrupt a training after a time, and check what it leaves; return the step, or None where it came too late."""
+    number, (handler, error) = getattr(signal, way), WAYS[way]
     model = make_model()
-    ring = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-    handler = signal.getsignal(signal.SIGINT)
+    before = signal.signal(number, handler)
+    # By another thread, which no handler holds up.
+    timer = threading.Timer(seconds, lambda: os.kill(os.getpid(), number))
     try:
-        signal.setitimer(signal.ITIMER_REAL, seconds)
-        train(model)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        timer.start()
+        training(model)
+        timer.cancel()
+        timer.join()
         return None
-    except KeyboardInterrupt:
-        pass
+    except error:
+        assert signal.getsignal(number) is handler
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, ring)
-    assert signal.getsignal(signal.SIGINT) is handler
+        signal.signal(number, before)
     assert not any(layer.reuse_buffers for layer in model.walk())
     step = model.optimizer.iterations
     if model.built:
