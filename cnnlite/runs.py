@@ -168,8 +168,7 @@ class Run:
                     self.callbacks.set_state(state["callbacks"])
                 # Last of all, and with Ctrl-C: it may read for long.
                 self.data.set_state(data)
-                if self.data.steps is not None and state["step"] > self.data.steps:  # which its hooks may have changed
-                    raise ValueError(f"it has made {state['step']} steps of an epoch of {self.data.steps}")
+                _check_steps(state["step"], self.data.steps)
                 if validation is not None:
                     self.validation.set_state(validation)
             self.epoch, self.step, self.logs = state["epoch"], state["step"], state["logs"]
@@ -184,6 +183,8 @@ class Run:
         history, which it can't make longer than itself.
         """
         step, steps = state["step"], self.data.steps
+        if self.data.given_steps is not None:  # or the hooks of the data may change how many there are
+            _check_steps(step, steps)
         name = [name for name, callback in self.callbacks.named() if isinstance(callback, History)][-1]
         history = state["callbacks"].get(name, {"history": {}, "epoch": []})
         check_form(history, HISTORY_FORM, "the history")
@@ -208,6 +209,11 @@ class Run:
 
     def _reads_validation_once(self) -> bool:
         return self.validation is not None and self.validation.reads_once
+
+
+def _check_steps(step: int, steps: int | None) -> None:
+    if steps is not None and step > steps:
+        raise ValueError(f"it has made {step} steps of an epoch of {steps}")
 
 
 def _check_batches(number: int, most: int) -> None:
