@@ -246,14 +246,15 @@ class _LayerProblem:
 
     def _prepare_parts(self):
         for part in self.parts:
-            if hasattr(part, "dtype"):
-                part.dtype = np.dtype(np.float64)
             part.reuse_buffers = False
             for kind in ("params", "grads", "state"):
                 arrays = getattr(part, f"_{kind}", None) or getattr(part, kind, {})
                 bind = getattr(arrays, "bind", arrays.__setitem__)
                 for key, array in list(arrays.items()):
                     bind(key, np.array(array, np.float64))
+        for part in self.parts:
+            if hasattr(part, "dtype") and not hasattr(part, "layers"):  # the dtype of a model is that of its layers
+                part.dtype = np.dtype(np.float64)
 
     def _forward(self, training):
         # Every pass starts from the same random numbers and the same running averages.

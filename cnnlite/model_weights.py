@@ -9,9 +9,10 @@ import numpy as np
 
 from cnnlite.layers.base import Layer
 from cnnlite.layers.changes import last_change
+from cnnlite.layers.settings import float_dtype
 from cnnlite.layers.weights import ArrayDict
 from cnnlite.parameters import FlatParameters
-from cnnlite.types import Array
+from cnnlite.types import Array, DTypeLike
 
 
 class ModelWeights(Layer):
@@ -27,8 +28,13 @@ class ModelWeights(Layer):
         return self.inner_layers[0].dtype if self.inner_layers else self._dtype
 
     @dtype.setter
-    def dtype(self, dtype: np.dtype[Any]) -> None:
-        self._dtype = dtype
+    def dtype(self, dtype: DTypeLike | None) -> None:
+        if getattr(self, "inner_layers", ()):
+            raise ValueError(
+                f"{self.name}: the dtype of a model is that of its layers. Received: dtype={dtype!r} for a model of "
+                f"layers of {self.dtype}. Give each layer dtype= when it is made."
+            )
+        self._dtype = float_dtype(dtype, "dtype", type(self).__name__)
 
     def _named_arrays(self, kind: str) -> ArrayDict:
         return ArrayDict({

@@ -384,8 +384,9 @@ def _built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
         yield
     except BaseException:
         for layer in unbuilt:
-            for arrays in (layer._params, layer._grads, layer._state, layer.regularizers):
-                arrays.clear()
+            for arrays in (layer._params, layer._grads, layer._state):
+                arrays.unbind_all()
+            layer.regularizers.clear()
             layer.built, layer.input_shape = False, None
         raise
 
