@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from cnnlite import losses, metrics, optimizers
 from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.layers.base import Layer
+from cnnlite.layers.overrides import class_keeps, keeps, remember
 from cnnlite.losses import Loss
 from cnnlite.metrics import Metric
 from cnnlite.model_weights import ModelWeights
@@ -28,7 +30,7 @@ class Compiled(ModelWeights):
     optimizer: Any = None
     loss: Any = None
     _metrics: tuple[tuple[Metric, bool], ...] = ()  # pairs of a metric and whether it takes the weights of the samples
-    _loss_on_logits: Any = None
+    _kept_loss: tuple[Any, ...] | None = None  # the loss, what was seen of it, and the same loss for logits
 
     # What the stack of layers defines (sequential.py).
 
@@ -38,7 +40,7 @@ class Compiled(ModelWeights):
 
     @property
     @abstractmethod
-    def output_activation(self) -> str | None: ...
+    def fusable_activation(self) -> str | None: ...
 
     @abstractmethod
     def forward_logits(self, x: ArrayLike, training: bool = False) -> Array: ...
@@ -86,9 +88,6 @@ class Compiled(ModelWeights):
         new_optimizer = optimizers.get(optimizer)
         new_loss = None if loss is None else losses.get(loss)
         new_metrics = _named_metrics(metrics, weighted_metrics, new_loss)
-        self._loss_on_logits = None
-        if new_loss is not None and new_loss.fused_activation is not None:
-            self._loss_on_logits = new_loss.on_logits()
         self.optimizer, self.loss, self._metrics = new_optimizer, new_loss, new_metrics
         self.compiled = True
 
@@ -119,8 +118,16 @@ class Compiled(ModelWeights):
 
     def _fused_loss(self) -> tuple[Any, bool]:
         """Return the loss to compute, and whether from logits rather than from outputs."""
-        fused = self._loss_on_logits is not None and self.loss.fused_activation == self.output_activation
-        return (self._loss_on_logits if fused else self.loss), fused
+        loss, activation = self.loss, self.fusable_activation
+        if activation is None or loss.fused_activation != activation:
+            return loss, False
+        # A loss may be changed after `compile`, and so may its class. (A tuple of the same objects is equal at once.)
+        seen, kept = (type(loss), *_methods_of(type(loss)), *vars(loss).values()), self._kept_loss
+        if kept is None or kept[0] is not loss or not _are_equal(kept[1], seen):
+            # Where `on_logits` is the user's own, it is the user who says what stands for the loss.
+            can_be = keeps(loss, *_LOSS_METHODS) or not class_keeps(type(loss), "on_logits")
+            kept = self._kept_loss = loss, seen, loss.on_logits() if can_be else None
+        return (loss, False) if kept[2] is None else (kept[2], True)
 
     def _update_metrics(self, y: Array, z: Array, sample_weight: Array | None) -> None:
         """Count a batch in the metrics, from the logits or outputs z that the loss was computed from."""
@@ -154,6 +161,22 @@ class Compiled(ModelWeights):
                 f"{owner}: the model must have a loss. Received: one compiled with loss=None. "
                 "Call compile(optimizer, loss) with one."
             )
+
+
+# What a loss on logits stands for.
+_LOSS_METHODS = (
+    "forward", "gradient", "backward", "value_and_gradient", "__call__", "prepare", "prepare_predictions", "_reduce",
+    "_scale",
+)
+_methods_of = operator.attrgetter(*_LOSS_METHODS)
+remember(losses.LOSSES.values())
+
+
+def _are_equal(some: Any, others: Any) -> bool:
+    try:
+        return bool(some == others)
+    except ValueError:  # which arrays in them raise, unless they are the same
+        return False
 
 
 class RunningLoss:

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any
 from cnnlite import fusion, saving
 from cnnlite.architecture import describe, rebuild
 from cnnlite.arguments import boolean, float_array, shape_tuple
-from cnnlite.layers.activation import ActivationLayer
+from cnnlite.layers.activation import ActivationLayer, Sigmoid, Softmax
+from cnnlite.layers.activation_by_name import Activation
 from cnnlite.layers.base import Layer
 from cnnlite.layers.changes import last_change
+from cnnlite.layers.convolution import Convolution
+from cnnlite.layers.dense import Dense
 from cnnlite.layers.input import InputLayer
+from cnnlite.layers.overrides import class_keeps, is_untouched, keeps, remember
 from cnnlite.recorded import Recordings
 from cnnlite.summary import summary_table
 from cnnlite.training import Trainer
@@ -53,6 +57,8 @@ class Sequential(Trainer):
     13610
     """
 
+    _kept_activation: tuple[object, str | None] | None = None
+
     def __init__(
         self,
         layers: Iterable[Layer | InputLayer] | None = None,
@@ -71,7 +77,8 @@ class Sequential(Trainer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles of the model take over: all but what it has only worked out."""
-        state = {name: value for name, value in vars(self).items() if name not in ("_walked", "_held_at")}
+        worked_out = ("_walked", "_held_at", "_kept_activation", "_kept_loss", "_kept_fits")
+        state = {name: value for name, value in vars(self).items() if name not in worked_out}
         return {**state, "_kept_steps": {}, "_recordings": Recordings()}
 
     # The stack.
@@ -189,6 +196,9 @@ class Sequential(Trainer):
         Args:
             dy: d loss / d output; or, with `from_logits=True`, d loss / d logits (see `forward_logits`).
         """
+        if not from_logits and not keeps(self, "backward"):
+            self.backward(dy)
+            return
         steps = self._steps_that_ran()
         lowest = next((i for i, step in enumerate(steps) if has_trainable_weights(step)), None)
         if lowest is None:
@@ -201,7 +211,7 @@ class Sequential(Trainer):
             elif i > lowest:
                 dy = step.backward(dy)
             else:
-                step.backward_weights(dy)
+                backward_of_weights(step)(dy)
 
     def _steps(self, layers: Sequence[Layer], training: bool) -> list[Any]:
         """Return what `fusion.steps` does, which is worked out only if any layer has changed since the last time."""
@@ -238,9 +248,39 @@ class Sequential(Trainer):
         return getattr(self.activation, "activation_name", None)
 
     @property
+    def fusable_activation(self) -> str | None:
+        """The name of the activation where a loss may be computed from its input instead of its output, or None.
+
+        So it is "softmax" or "sigmoid" where the output is that, and nothing else, of what `forward_logits` returns:
+        not for a subclass of these, nor where anybody has put something else in the place of a pass.
+        """
+        change, kept = last_change(), self._kept_activation
+        if kept is None or kept[0] is not change:
+            kept = self._kept_activation = change, self._find_fusable_activation()
+        return kept[1]
+
+    def _find_fusable_activation(self) -> str | None:
+        if not self.inner_layers or not keeps(self, *_PASSES):
+            return None
+        top: Any = self.inner_layers[-1]
+        if isinstance(top, Sequential):
+            return top.fusable_activation
+        if isinstance(top, (Dense, Convolution)) and keeps(top, "forward", "backward"):
+            top = top.activation
+        if type(top) is Activation and is_untouched(top):
+            top = top.activation
+        fusable = type(top) is Sigmoid or (type(top) is Softmax and top.axis == (-1,))
+        return top.activation_name if fusable and is_untouched(top) else None
+
+    @property
     def _top(self) -> Any:
-        """The top layer, where it is known to have what `preactivation` and `backward_preactivation` stand for."""
-        return self.inner_layers[-1]
+        """The top layer, where it has what `preactivation` and `backward_preactivation` stand for."""
+        top = self.inner_layers[-1] if self.inner_layers else None
+        if not hasattr(top, "preactivation"):
+            raise ValueError(
+                f"{self.name}: for logits, the top layer must be an activation, or have one inside. Received: {top!r}."
+            )
+        return top
 
     def forward_logits(self, x: ArrayLike, training: bool = False) -> Array:
         """Return what goes into the activation of the top layer.
@@ -389,6 +429,21 @@ def _built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
             layer.regularizers.clear()
             layer.built, layer.input_shape = False, None
         raise
+
+
+_PASSES = (
+    "forward", "backward", "backward_weights", "forward_logits", "activate_logits", "preactivation",
+    "backward_preactivation", "activation", "fusable_activation",
+)
+remember([Sequential])
+
+
+def backward_of_weights(step: Any) -> Callable[[Array], Any]:
+    """Return `step.backward_weights`, or `step.backward` where that alone is the user's own."""
+    inherited = isinstance(step, Layer) and class_keeps(type(step), "backward_weights")
+    if inherited and not keeps(step, "backward", "backward_preactivation"):
+        return step.backward
+    return step.backward_weights
 
 
 def has_trainable_weights(layer: Layer) -> bool:

@@ -13,6 +13,7 @@ from cnnlite import initializers, regularizers
 from cnnlite.arguments import boolean, float_array, shape_tuple
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.changes import note_change
+from cnnlite.layers.overrides import LayerType
 from cnnlite.layers.settings import DTypeSetting
 from cnnlite.layers.weights import ArrayDict, zeros_to_be_loaded
 from cnnlite.locks import in_forked_children, new_lock
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 
 # What a pass may set on a layer; all else that is set says how the layer computes.
-_SET_BY_PASSES = frozenset(("reuse_buffers", "_buffers", "_memory", "_walked", "_held_at"))
+_SET_BY_PASSES = frozenset((
+    "reuse_buffers", "_buffers", "_memory", "_walked", "_held_at", "_kept_activation", "_kept_loss",
+))
 
 _construction = new_lock()
 _under_construction: list[Layer] = []
@@ -36,7 +39,7 @@ _NOT_OFFERED = (
 )
 
 
-class Layer:
+class Layer(metaclass=LayerType):
     """The base of all layers, and of yours.
 
     A layer of your own defines `forward` and `backward`, and `build` if it has weights:
