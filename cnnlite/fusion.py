@@ -226,8 +226,11 @@ class ConvBlock:
         return shapes
 
     def _work_out(self, x_shape: Shape) -> _Shapes:
-        conv, pool = self.conv, self.pool
+        conv, norm, pool = self.conv, self.norm, self.pool
         z_shape = conv.output_image_shape(*x_shape)
+        if norm is not None:
+            norm.build_once(z_shape)
+            norm.check_fits(z_shape)
         strides, pads, dilation = conv.geometry(x_shape)
         geometry = Geometry(strides, pads, dilation, conv.groups)
         few_and_large = x_shape[0] < FEW and math.prod(z_shape) > LARGE

@@ -26,6 +26,8 @@ from cnnlite.types import Array, ArrayLike, Config, Shape
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+MOST_SHAPES = 64  # of inputs that a model keeps what it found of
+
 
 class Sequential(Trainer):
     """A plain stack of layers, each with one input and one output. It is a layer itself, and can be in a stack.
@@ -58,6 +60,7 @@ class Sequential(Trainer):
     """
 
     _kept_activation: tuple[object, str | None] | None = None
+    _kept_fits: tuple[object, set[Shape]] | None = None  # other shapes than that of the first input, which fit too
 
     def __init__(
         self,
@@ -316,25 +319,39 @@ class Sequential(Trainer):
         return shape
 
     def check_fits(self, input_shape: Shape) -> None:
-        built_for = self.input_shape
-        if self.built and built_for is not None and not _fits(tuple(input_shape[1:]), built_for[1:]):
-            raise ValueError(
-                f"{self.name}: the input must have the shape {built_for}. Received: shape={tuple(input_shape)}."
-            )
+        """Raise a ValueError unless the model takes inputs of that shape.
+
+        If it was given the shape of its input, that is the one. Otherwise it is any that the layers can compute.
+        """
+        built_for, shape = self.input_shape, tuple(input_shape)
+        if not self.built or built_for is None or (shape and _fits(shape[1:], built_for[1:])):
+            return
+        rule = reason = ""
+        if self.given_input_shape is None and shape:
+            try:
+                self.compute_output_shape(shape)
+                return
+            except ValueError as error:
+                rule, reason = ", or another that the layers can take", f" {error}"
+        if _fits((*shape[1:], 1), built_for[1:]):
+            reason = " Add the axis of channels: x[..., np.newaxis]."
+        elif _fits(shape, built_for[1:]):
+            reason = " Add the axis of samples: x[np.newaxis]."
+        raise ValueError(
+            f"{self.name}: the input must have the shape {built_for}{rule}. Received: shape={shape}.{reason}"
+        )
 
     def prepare(self, x: ArrayLike) -> Array:
         """Return x as an array of the model's dtype, checked against the shape of a sample."""
         x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
         if not _fits(x.shape[1:], built_for[1:]) or x.ndim == 0:
-            hint = ""
-            if _fits((*x.shape[1:], 1), built_for[1:]):
-                hint = " Add the axis of channels: x[..., np.newaxis]."
-            elif _fits(x.shape, built_for[1:]):
-                hint = " Add the axis of samples: x[np.newaxis]."
-            raise ValueError(
-                f"{self.name}: the input must have the shape {built_for}. Received: shape={x.shape}.{hint}"
-            )
+            change, kept = last_change(), self._kept_fits
+            if kept is None or kept[0] is not change or len(kept[1]) > MOST_SHAPES:
+                kept = self._kept_fits = change, set()
+            if x.shape not in kept[1]:
+                self.check_fits(x.shape)
+                kept[1].add(x.shape)
         return x
 
     # Description and files.

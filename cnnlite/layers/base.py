@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # What a pass may set on a layer; all else that is set says how the layer computes.
 _SET_BY_PASSES = frozenset((
-    "reuse_buffers", "_buffers", "_memory", "_walked", "_held_at", "_kept_activation", "_kept_loss",
+    "reuse_buffers", "_buffers", "_memory", "_walked", "_held_at", "_kept_activation", "_kept_loss", "_kept_fits",
 ))
 
 _construction = new_lock()

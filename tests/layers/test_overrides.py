@@ -136,6 +136,10 @@ def test_a_patch_holds_in_every_mode_and_so_does_taking_it_off(patch, late, monk
             np.testing.assert_array_equal(model(image), y)
 
 
+def counted(method, calls):
+    return lambda *arguments: (calls.append(method), method(*arguments))[1]
+
+
 def test_a_patch_of_backward_holds_in_training(monkeypatch):
     x, y = normal(8, *SHAPE), np.zeros((8, 5), np.float32)
     for name in ("backward", "weight_gradients", "prepare_gradient"):
@@ -145,7 +149,7 @@ def test_a_patch_of_backward_holds_in_training(monkeypatch):
         twin, calls = copy.deepcopy(model), []
         for cls in (layers.Conv2D, layers.Dense):
             method = getattr(cls, name)
-            monkeypatch.setattr(cls, name, lambda *arguments, method=method: (calls.append(1), method(*arguments))[1])
+            monkeypatch.setattr(cls, name, counted(method, calls))
         model.train_on_batch(x, y)
         monkeypatch.undo()
         twin.train_on_batch(x, y)
@@ -157,7 +161,7 @@ def test_what_is_read_and_not_called_leaves_a_layer_untouched():
     layer = layers.Conv2D(4, 3, activation="relu")
     layer(normal(1, *SHAPE))
     layer.note = "mine"
-    layers.Conv2D.__annotations__  # which Python creates when it is looked at
+    assert layers.Conv2D.__annotations__ is not None  # which Python creates when it is looked at
     assert overrides.is_untouched(layer)
     assert overrides.is_untouched(layer.activation)
     layer.note = negated(layer.forward)
