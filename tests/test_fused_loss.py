@@ -233,3 +233,20 @@ def test_what_is_changed_about_a_loss_after_compile_holds():
 def test_logits_of_a_layer_that_has_none_are_refused():
     with pytest.raises(ValueError, match=r"for logits, the top layer must be an activation.*Received: <Flatten"):
         stack(layers.Flatten()).forward_logits(X)
+
+
+@pytest.mark.parametrize("make", [losses.CategoricalCrossentropy, losses.SparseCategoricalCrossentropy])
+def test_a_loss_from_logits_trains_by_what_was_put_on_it(make, monkeypatch):
+    y = np.eye(3, dtype=np.float32)[Y] if make is losses.CategoricalCrossentropy else Y
+    for place in ("object", "class"):
+        loss = make(from_logits=True)
+        target = loss if place == "object" else make
+        wrapped = {name: getattr(target, name) for name in ("forward", "gradient")}
+        for name, method in wrapped.items():
+            monkeypatch.setattr(target, name, lambda *arguments, method=method: 2 * method(*arguments))
+        z = normal(12, 3)
+        value, dz = loss.value_and_gradient(y, z)
+        assert value == loss(y, z)
+        np.testing.assert_array_equal(dz, loss.backward(y, z))
+        monkeypatch.undo()
+        np.testing.assert_allclose(value, 2 * make(from_logits=True)(y, z), rtol=1e-5)

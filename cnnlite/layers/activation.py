@@ -368,10 +368,11 @@ class Softmax(ActivationLayer):
     def check_axis(self, input_shape: Shape) -> None:
         """Raise a ValueError unless an input of that shape has the axes that the sum runs over."""
         axes = len(input_shape)
-        if not all(-axes <= axis < axes for axis in self.axis):
+        among = all(-axes <= axis < axes for axis in self.axis)
+        if not among or len({axis % axes for axis in self.axis}) < len(self.axis):
             raise ValueError(
-                f"{self.name}: axis must be one of the {axes} axes of the input. Received: axis={self.axis}, "
-                f"shape={tuple(input_shape)}."
+                f"{self.name}: axis must be one of the {axes} axes of the input, or several that differ. "
+                f"Received: axis={self.axis}, shape={tuple(input_shape)}."
             )
 
     def function(self, x: Array, out: Array) -> Array:

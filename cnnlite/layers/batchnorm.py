@@ -11,7 +11,7 @@ import numpy as np
 from cnnlite import initializers, kernels, regularizers
 from cnnlite.arguments import boolean, integer, number, share
 from cnnlite.layers.base import Layer
-from cnnlite.layers.settings import Setting, made_by
+from cnnlite.layers.settings import RegularizerSetting, Setting, made_by
 from cnnlite.layers.weights import Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
@@ -91,8 +91,8 @@ class BatchNorm(Layer):
     gamma_initializer = Setting(made_by(initializers.get))
     moving_mean_initializer = Setting(made_by(initializers.get))
     moving_variance_initializer = Setting(made_by(initializers.get))
-    beta_regularizer = Setting(made_by(regularizers.get))
-    gamma_regularizer = Setting(made_by(regularizers.get))
+    beta_regularizer = RegularizerSetting("beta")
+    gamma_regularizer = RegularizerSetting("gamma")
 
     def __init__(
         self,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnlite import initializers, kernels, regularizers
+from cnnlite import initializers, kernels
 from cnnlite.arguments import integer
 from cnnlite.identifiers import to_config
 from cnnlite.layers.convolution import Convolution
-from cnnlite.layers.settings import Setting, made_by
+from cnnlite.layers.settings import RegularizerSetting, Setting, made_by
 from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 
 
@@ -53,7 +53,7 @@ class Conv2D(Convolution):
     filters = Setting(integer, fixed=True)
     groups = Setting(integer, fixed=True)
     kernel_initializer = Setting(made_by(initializers.get))
-    kernel_regularizer = Setting(made_by(regularizers.get))
+    kernel_regularizer = RegularizerSetting("kernel")
 
     def __init__(
         self,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnlite import activations, initializers, regularizers
+from cnnlite import activations, initializers
 from cnnlite.arguments import boolean, padding_mode, pair
 from cnnlite.identifiers import to_config
 from cnnlite.kernels.geometry import Pads, window_output_size, window_pads
 from cnnlite.layers.image import ImageLayer
 from cnnlite.layers.inner_activation import InnerActivation
-from cnnlite.layers.settings import Setting, image_layout, made_by
+from cnnlite.layers.settings import RegularizerSetting, Setting, image_layout, made_by
 from cnnlite.layers.weights import Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 
@@ -32,7 +32,7 @@ class Convolution(ImageLayer):
     activation = InnerActivation()
     use_bias = Setting(boolean, fixed=True)
     bias_initializer = Setting(made_by(initializers.get))
-    bias_regularizer = Setting(made_by(regularizers.get))
+    bias_regularizer = RegularizerSetting("bias")
 
     def __init__(
         self,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnlite import activations, initializers, kernels, regularizers
+from cnnlite import activations, initializers, kernels
 from cnnlite.arguments import boolean, integer
 from cnnlite.identifiers import to_config
 from cnnlite.layers.base import Layer
 from cnnlite.layers.inner_activation import InnerActivation
-from cnnlite.layers.settings import Setting, made_by
+from cnnlite.layers.settings import RegularizerSetting, Setting, made_by
 from cnnlite.layers.weights import Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
@@ -51,8 +51,8 @@ class Dense(Layer):
     use_bias = Setting(boolean, fixed=True)
     kernel_initializer = Setting(made_by(initializers.get))
     bias_initializer = Setting(made_by(initializers.get))
-    kernel_regularizer = Setting(made_by(regularizers.get))
-    bias_regularizer = Setting(made_by(regularizers.get))
+    kernel_regularizer = RegularizerSetting("kernel")
+    bias_regularizer = RegularizerSetting("bias")
 
     def __init__(
         self,

@@ -67,7 +67,16 @@ class Dropout(Layer):
         self.rate = rate
         self.noise_shape = noise_shape
         self.seed = seed
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the masks, or None; setting it begins them anew."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int | None) -> None:
         self.random = RandomStream(seed)
+        self._seed = seed
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)

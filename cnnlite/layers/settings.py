@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from cnnlite import config
+from cnnlite import config, regularizers
 from cnnlite.arguments import one_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,21 @@ class Setting(Generic[T]):
         except Exception:
             values[name] = before
             raise
+
+
+class RegularizerSetting(Setting["regularizers.Regularizer | None"]):
+    """The penalty on a weight, as a name or an object; from when it is set on, if the weight is there."""
+
+    def __init__(self, weight: str) -> None:
+        super().__init__(made_by(regularizers.get))
+        self.weight = weight
+
+    def __set__(self, layer: Layer, value: Any) -> None:
+        super().__set__(layer, value)
+        if self.weight in layer.params:
+            layer.regularizers.pop(self.weight, None)
+            if vars(layer)[self.name] is not None:
+                layer.regularizers[self.weight] = vars(layer)[self.name]
 
 
 class DTypeSetting(Setting["np.dtype[Any]"]):

@@ -73,7 +73,7 @@ CASES = {
     "LeakyReLU": (lambda: layers.LeakyReLU(), IMAGES, {}, {"negative_slope": (0, 0.0)}, {"negative_slope": (-1,)}),
     "ELU": (lambda: layers.ELU(), IMAGES, {}, {"alpha": (2, 2.0)}, {"alpha": ("a", np.nan)}),
     "GELU": (lambda: layers.GELU(), IMAGES, {}, {"approximate": (True, True)}, {"approximate": (1,)}),
-    "Softmax": (lambda: layers.Softmax(), IMAGES, {}, {"axis": ([1, 2], (1, 2))}, {"axis": ("a", 4, -5)}),
+    "Softmax": (lambda: layers.Softmax(), IMAGES, {}, {"axis": ([1, 2], (1, 2))}, {"axis": ("a", 4, -5, (1, -3))}),
     "Rescaling": (
         lambda: layers.Rescaling(2.0), IMAGES, {}, {"scale": (3, np.array(3.0)), "offset": (1, np.array(1.0))},
         {"scale": (np.ones(3), "a", np.inf), "offset": (np.ones(5), None)},
@@ -250,3 +250,38 @@ def test_an_activation_set_in_a_trained_model_trains_on():
     model.layers[1].activation = "softmax"
     model.fit(x, y, verbose=0)
     assert cnnlite.check_gradients(model, x, y).ok
+
+
+def test_a_regularizer_set_after_building_counts_from_then_on():
+    model = cnnlite.Sequential([cnnlite.Input((4,)), layers.Dense(3, kernel_regularizer="l1"), layers.BatchNorm()])
+    dense, norm = model.layers
+    expected = 0.5 * np.square(dense.kernel).sum() + 0.01 * np.square(norm.gamma).sum()
+    dense.kernel_regularizer = cnnlite.regularizers.L2(0.5)
+    norm.gamma_regularizer = "l2"
+    np.testing.assert_allclose(model.regularization_loss(), expected, rtol=1e-5)
+    dense.kernel_regularizer = norm.gamma_regularizer = None
+    assert model.regularization_loss() == 0
+    with pytest.raises(ValueError, match="Unknown regularizer: 'l3'"):
+        dense.bias_regularizer = "l3"
+
+
+def test_an_initializer_that_is_set_is_one_by_name_too():
+    layer = layers.Conv2D(2, 3)
+    layer.kernel_initializer = "ones"
+    layer.build((None, 5, 5, 1))
+    assert (layer.kernel == 1).all()
+    with pytest.raises(ValueError, match="Unknown initializer: 'twos'"):
+        layer.bias_initializer = "twos"
+
+
+def test_a_seed_that_is_set_begins_the_masks_anew():
+    layer, x = layers.Dropout(0.5, seed=1), np.ones((4, 9), np.float32)
+    first = layer(x, training=True)
+    layer.seed = 2
+    other = layer(x, training=True)
+    layer.seed = 1
+    np.testing.assert_array_equal(layer(x, training=True), first)
+    assert not np.array_equal(first, other)
+    with pytest.raises(ValueError, match="seed"):
+        layer.seed = -1
+    assert layer.seed == 1
