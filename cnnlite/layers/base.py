@@ -109,12 +109,8 @@ class Layer(metaclass=LayerType):
         self._memory: tuple[Any, ...] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "inner_layers":
-            value = tuple(value)  # not a list, to which a layer could be added without anyone noticing
-            for layer in value:
-                if not isinstance(layer, Layer):
-                    raise TypeError(f"{self.name}: inner_layers must be layers. Received: {layer!r} among them.")
-        super().__setattr__(name, value)
+        # Not a list, to which a layer could be added without anyone noticing.
+        super().__setattr__(name, tuple(value) if name == "inner_layers" else value)
         if name not in _SET_BY_PASSES:
             note_change()
 

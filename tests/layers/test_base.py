@@ -172,10 +172,3 @@ def test_a_layer_with_weights_keeps_to_the_number_of_axes_that_they_were_made_fo
     layer(np.ones((5, 4)))
     with pytest.raises(ValueError, match=r"must have 2 axes.*built for \(None, 4\). Received: shape=\(5, 3, 4\)"):
         layer(np.ones((5, 3, 4)))
-
-
-def test_what_is_no_layer_is_not_taken_for_one_inside_a_layer():
-    layer = layers.Dense(2)
-    with pytest.raises(TypeError, match=r"dense: inner_layers must be layers. Received: 3 among them"):
-        layer.inner_layers = [layers.ReLU(), 3]
-    assert layer.inner_layers == (layer.activation,)
