@@ -25,9 +25,9 @@ class Rescaling(Layer):
     Args:
         scale: a number, or an array that broadcasts against x, such as one number for each channel.
         offset: the same (default 0).
-        data_format: with "channels_first" the first axis of an array is that of the channels of images (N, C, H, W);
-            by default `cnnlite.config.image_data_format()`, "channels_last".
-        **kwargs: name, dtype, trainable, input_shape; see `Layer`.
+        **kwargs: name, dtype, trainable, input_shape, see `Layer`; and data_format, by default
+            `cnnlite.config.image_data_format()`, which is "channels_last". With "channels_first" the first axis of an
+            array is that of the channels of images (N, C, H, W).
 
     Shapes: x and y any, the same.
 
@@ -46,9 +46,8 @@ class Rescaling(Layer):
     offset = Setting(_constant)
     data_format = Setting(image_layout)
 
-    def __init__(
-        self, scale: ArrayLike, offset: ArrayLike = 0.0, data_format: str | None = None, **kwargs: Any
-    ) -> None:
+    def __init__(self, scale: ArrayLike, offset: ArrayLike = 0.0, **kwargs: Any) -> None:
+        data_format = kwargs.pop("data_format", None)
         super().__init__(**kwargs)
         self.scale = scale
         self.offset = offset
