@@ -253,7 +253,8 @@ class _LayerProblem:
                 for key, array in list(arrays.items()):
                     bind(key, np.array(array, np.float64))
         for part in self.parts:
-            if hasattr(part, "dtype") and not hasattr(part, "layers"):  # the dtype of a model is that of its layers
+            # The dtype of a model is worked out from its layers.
+            if hasattr(part, "dtype") and not isinstance(getattr(type(part), "dtype", None), property):
                 part.dtype = np.dtype(np.float64)
 
     def _forward(self, training):

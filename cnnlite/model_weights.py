@@ -46,15 +46,27 @@ class ModelWeights(Layer):
         """The trainable arrays of all layers by their paths ("conv2d/kernel")."""
         return self._named_arrays("params")
 
+    @params.setter
+    def params(self, arrays: ArrayDict) -> None:
+        self.params.require_same(arrays)
+
     @property
     def grads(self) -> ArrayDict:
         """d loss / d param by the same paths, as the last `backward` left them."""
         return self._named_arrays("grads")
 
+    @grads.setter
+    def grads(self, arrays: ArrayDict) -> None:
+        self.grads.require_same(arrays)
+
     @property
     def state(self) -> ArrayDict:
         """The arrays of all layers that training changes without a gradient, by their paths."""
         return self._named_arrays("state")
+
+    @state.setter
+    def state(self, arrays: ArrayDict) -> None:
+        self.state.require_same(arrays)
 
     @property
     def weights(self) -> list[Array]:

@@ -67,6 +67,9 @@ class Layer(metaclass=LayerType):
         trainable: False keeps the weights as they are while a model trains.
         input_shape: the shape of one sample, without the batch axis; for the first layer of a `Sequential`.
 
+    The arguments of a layer are attributes as well. One that is set is checked as the argument is, and holds from the
+    next pass on; one that the weights were made for (`filters`, `units`) can't change once the layer is built.
+
     Attributes:
         params: the trainable arrays by name ("kernel", "bias", "gamma", "beta").
         grads: the gradient of the loss by each of them, filled by `backward`.
@@ -332,20 +335,34 @@ class Layer(metaclass=LayerType):
         for layer in getattr(self, "inner_layers", ()):
             layer.trainable = value
 
+    # The setters are for `layer.params |= {...}`, which sets the attribute in the end.
+
     @property
     def params(self) -> ArrayDict:
         """The trainable arrays by name; assigning to a name copies into its array."""
         return self._params
+
+    @params.setter
+    def params(self, arrays: ArrayDict) -> None:
+        self.params.require_same(arrays)
 
     @property
     def grads(self) -> ArrayDict:
         """d loss / d param by the same names, as the last `backward` left them."""
         return self._grads
 
+    @grads.setter
+    def grads(self, arrays: ArrayDict) -> None:
+        self.grads.require_same(arrays)
+
     @property
     def state(self) -> ArrayDict:
         """The arrays that training changes without a gradient."""
         return self._state
+
+    @state.setter
+    def state(self, arrays: ArrayDict) -> None:
+        self.state.require_same(arrays)
 
     def walk(self) -> Iterator[Layer]:
         """Yield this layer and every layer inside it."""

@@ -77,6 +77,11 @@ class ArrayDict(dict[str, Array]):
         super().clear()
         note_change()
 
+    def require_same(self, arrays: Any) -> None:
+        """Raise a TypeError unless these are the very arrays that are here already."""
+        if not isinstance(arrays, ArrayDict) or any(arrays.get(name) is not array for name, array in self.items()):
+            raise self._refusal(f"{type(arrays).__name__} in the place of them all")
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Copying and pickling would otherwise assign to names that the new one doesn't have yet.
         return ArrayDict, (dict(self),)
@@ -95,8 +100,8 @@ class ArrayDict(dict[str, Array]):
     @staticmethod
     def _refusal(received: str) -> TypeError:
         return TypeError(
-            f"A layer keeps the arrays that it was built with. Received: {received}. Assign values to an array, or "
-            "take a plain dict of them with dict(...)."
+            f"A layer keeps the arrays that it was built with. Received: {received}. Copy values into them with "
+            "update, or take a plain dict of them with dict(...)."
         )
 
 

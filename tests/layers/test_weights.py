@@ -111,6 +111,24 @@ def test_arrays_that_are_updated_from_each_other_are_swapped():
     np.testing.assert_array_equal(norm.beta, [1, 1])
 
 
+def test_an_update_in_place_of_the_attribute_is_one_too():
+    layer, model = dense(), small_model()
+    kernel = layer.kernel
+    layer.params |= {"kernel": KERNEL}
+    layer.grads |= {"bias": [1, 2, 3]}
+    model.params |= {"dense/bias": [7, 8, 9]}
+    model.state |= {"batch_norm/moving_mean": [1, 2]}
+    assert layer.kernel is kernel
+    np.testing.assert_array_equal(kernel, KERNEL)
+    np.testing.assert_array_equal(layer.grads["bias"], [1, 2, 3])
+    np.testing.assert_array_equal(model.layers[3].bias, [7, 8, 9])
+    np.testing.assert_array_equal(model.layers[1].moving_mean, [1, 2])
+    for owner in (layer, model):
+        for arrays in ({"kernel": KERNEL}, dense().params, None):
+            with pytest.raises(TypeError, match=r"keeps the arrays that it was built with.*in the place of them all"):
+                owner.params = arrays
+
+
 REFUSED = {
     "pop": lambda arrays: arrays.pop("kernel"), "pop with a default": lambda arrays: arrays.pop("none", None),
     "popitem": lambda arrays: arrays.popitem(), "clear": lambda arrays: arrays.clear(),
