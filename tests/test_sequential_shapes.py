@@ -15,7 +15,7 @@ def convolutional(*first, **kwargs):
     ])
 
 
-SIZES = [(2, 12, 12, 3), (2, 9, 14, 3), (5, 12, 12, 3), (1, 20, 7, 3), (1, 9, 14, 3)]
+SIZES = [(2, 10, 10, 3), (2, 8, 9, 3), (5, 10, 10, 3), (1, 12, 7, 3), (1, 8, 9, 3)]
 
 
 def test_a_model_that_was_given_no_shape_takes_images_of_any_size():
@@ -29,8 +29,8 @@ def test_a_model_that_was_given_no_shape_takes_images_of_any_size():
             model.fit(x, y, verbose=0)
             model.train_on_batch(x, y)
             model.evaluate(x, y, verbose=0)
-            assert cnnlite.check_gradients(model, x, y, max_elements=2).ok
-    assert (model.input_shape, model.output_shape) == ((None, 12, 12, 3), (None, 3))  # of the first, as in Keras
+    assert cnnlite.check_gradients(model, x, y, max_elements=2).ok
+    assert (model.input_shape, model.output_shape) == ((None, 10, 10, 3), (None, 3))  # of the first, as in Keras
 
 
 def test_so_does_one_that_was_built_for_a_shape_saved_cloned_or_put_into_another(tmp_path):

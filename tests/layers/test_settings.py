@@ -223,7 +223,7 @@ ACTIVATIONS = {
     lambda: layers.DepthwiseConv2D(1, activation="relu"), lambda: layers.Activation("relu"),
 ])
 def test_an_activation_is_set_as_it_is_given(make, case):
-    layer, x = make(), normal(2, 3, 3, 3)
+    layer, x = make(), normal(1, 2, 2, 3)
     layer(x)
     given, function = ACTIVATIONS[case]
     twin = copy.deepcopy(layer)
@@ -232,7 +232,7 @@ def test_an_activation_is_set_as_it_is_given(make, case):
     np.testing.assert_allclose(layer(x), function(twin(x)), rtol=1e-5, atol=1e-6)
     assert layer.inner_layers == (layer.activation,)
     assert layer.activation is not given
-    assert cnnlite.check_gradients(layer, x).ok
+    assert cnnlite.check_gradients(layer, x, max_elements=3).ok
     assert type(layer).from_config(layer.get_config()).get_config() == layer.get_config()
     with pytest.raises(ValueError, match="Unknown activation: 'tahn'"):
         layer.activation = "tahn"
