@@ -40,8 +40,12 @@ def keeps(thing: Any, *names: str) -> bool:
 def class_keeps(cls: type, *names: str) -> bool:
     """Return whether these methods of a class are ones that the library wrote."""
     for name in names:
-        owner = next((base for base in cls.__mro__ if name in vars(base)), None)
-        if owner not in _written or _written[owner].get(name) is not vars(owner)[name]:
+        for base in cls.__mro__:
+            if name in base.__dict__:
+                if base not in _written or _written[base].get(name) is not base.__dict__[name]:
+                    return False
+                break
+        else:
             return False
     return True
 
