@@ -223,3 +223,37 @@ def test_a_model_is_trained_by_its_own_backward():
         model.train_on_batch(x, y)
         gradients.append(model.layers[0].grads["kernel"].copy())
     np.testing.assert_allclose(2 * gradients[0], gradients[1], rtol=1e-5)
+
+
+class Doubled(layers.Layer):
+    def forward(self, x, training=False):
+        return 2 * x
+
+
+class Inner(cnnlite.Sequential):
+    pass
+
+
+@pytest.mark.parametrize("cls", [Doubled, Inner])
+def test_a_class_of_the_users_own_may_be_patched_between_calls(cls, monkeypatch):
+    inside = Doubled() if cls is Doubled else cls([layers.Dense(4)])
+    model = cnnlite.Sequential([layers.Input((4,)), layers.Dense(4, "relu"), inside, layers.Dense(3)])
+    x = normal(1, 4)
+    before = [model(x) for _ in range(6)][-1]
+    monkeypatch.setattr(cls, "forward", lambda layer, x, training=False: np.full_like(x, 7))
+    expected = model.layers[-1](np.full((1, 4), 7, np.float32))
+    for _ in range(6):
+        np.testing.assert_array_equal(model(x), expected)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(model(x), before)
+
+
+def test_what_is_taken_off_an_object_no_longer_holds():
+    model = cnnlite.Sequential([layers.Input((4,)), layers.Dense(4, "relu"), Doubled(), layers.Dense(3)])
+    x = normal(1, 4)
+    before = [model(x) for _ in range(6)][-1]
+    for layer in model.layers:
+        layer.forward = lambda x, training=False: np.zeros((len(x), 4 if x.shape[1] == 4 else 3), np.float32)
+        assert not np.array_equal([model(x) for _ in range(6)][-1], before)
+        del layer.forward
+        np.testing.assert_array_equal(model(x), before)
