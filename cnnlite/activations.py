@@ -164,6 +164,9 @@ def get(identifier: Any, dtype: DTypeLike | None = None) -> ActivationLayer:
 def serialize(activation: ActivationLayer) -> Any:
     """Return the name of an activation layer, or {"class_name", "config"} where its arguments aren't the name's."""
     name = activation.activation_name
-    if name in ACTIVATIONS and get(name, activation.dtype).get_config() == activation.get_config():
-        return name
+    if name in ACTIVATIONS:
+        named = get(name, activation.dtype)
+        # A subclass may have inherited the name, and computes something else.
+        if type(named) is type(activation) and named.get_config() == activation.get_config():
+            return name
     return to_config(activation)

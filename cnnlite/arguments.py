@@ -72,6 +72,14 @@ def number(
     return converted
 
 
+def share(value: Any, name: str, owner: str) -> float:
+    """Return `value` as a float from 0 to 1; TypeError or ValueError otherwise."""
+    converted = number(value, name, owner, minimum=0)
+    if converted > 1:
+        raise ValueError(f"{owner}: {name} must be at most 1. Received: {name}={value}.")
+    return converted
+
+
 def boolean(value: Any, name: str, owner: str) -> bool:
     """Return `value` as a bool; TypeError for anything that is not one."""
     if not isinstance(value, (bool, np.bool_)):
@@ -98,9 +106,9 @@ def one_of(value: Any, choices: Sequence[str], name: str, owner: str) -> str:
     raise ValueError(f"{owner}: {name} must be one of {known}. Received: {name}={value!r}.{hint}")
 
 
-def padding_mode(value: Any, owner: str) -> str:
+def padding_mode(value: Any, name: str, owner: str) -> str:
     """Return "valid" or "same", whatever the case of its letters."""
-    return one_of(value.lower() if isinstance(value, str) else value, ("valid", "same"), "padding", owner)
+    return one_of(value.lower() if isinstance(value, str) else value, ("valid", "same"), name, owner)
 
 
 def shape_tuple(value: Any, name: str, owner: str) -> Shape:

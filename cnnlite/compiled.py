@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +11,7 @@ from cnnlite import losses, metrics, optimizers
 from cnnlite.advice import advise
 from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.layers.base import Layer
+from cnnlite.layers.overrides import class_keeps, keeps, remember
 from cnnlite.losses import Loss
 from cnnlite.metrics import Metric
 from cnnlite.model_weights import ModelWeights
@@ -29,6 +31,7 @@ class Compiled(ModelWeights):
     _loss: Loss | None = None
     _metrics: tuple[tuple[Metric, bool], ...] = ()  # pairs of a metric and whether it takes the weights of the samples
     _advised = False  # whether `advise` has looked at the layers and the loss
+    _kept_loss: tuple[Any, ...] | None = None  # the loss, what was seen of it, and the same loss for logits
 
     # What the stack of layers defines (sequential.py).
 
@@ -38,7 +41,7 @@ class Compiled(ModelWeights):
 
     @property
     @abstractmethod
-    def output_activation(self) -> str | None: ...
+    def fusable_activation(self) -> str | None: ...
 
     @abstractmethod
     def forward_logits(self, x: ArrayLike, training: bool = False) -> Array: ...
@@ -142,10 +145,16 @@ class Compiled(ModelWeights):
 
     def _fused_loss(self) -> tuple[Any, bool]:
         """Return the loss to compute, and whether from logits rather than from outputs."""
-        activation = self.loss.fused_activation
-        if activation is None or activation != self.output_activation:
-            return self.loss, False
-        return self.loss.on_logits(), True  # made anew: settings of the loss may have changed since the last time
+        loss, activation = self.loss, self.fusable_activation
+        if activation is None or loss.fused_activation != activation:
+            return loss, False
+        # A loss may be changed after `compile`, and so may its class. (A tuple of the same objects is equal at once.)
+        seen, kept = (type(loss), *_methods_of(type(loss)), *vars(loss).values()), self._kept_loss
+        if kept is None or kept[0] is not loss or not _are_equal(kept[1], seen):
+            # Where `on_logits` is the user's own, it is the user who says what stands for the loss.
+            can_be = keeps(loss, *_LOSS_METHODS) or not class_keeps(type(loss), "on_logits")
+            kept = self._kept_loss = loss, seen, loss.on_logits() if can_be else None
+        return (loss, False) if kept[2] is None else (kept[2], True)
 
     def _update_metrics(self, y: Array, z: Array, sample_weight: Array | None) -> None:
         """Count a batch in the metrics, from the logits or outputs z that the loss was computed from."""
@@ -181,6 +190,22 @@ class Compiled(ModelWeights):
             )
         if not self._advised:
             self._advise(owner)
+
+
+# What a loss on logits stands for.
+_LOSS_METHODS = (
+    "forward", "gradient", "backward", "value_and_gradient", "__call__", "prepare", "prepare_predictions", "_reduce",
+    "_scale",
+)
+_methods_of = operator.attrgetter(*_LOSS_METHODS)
+remember(losses.LOSSES.values())
+
+
+def _are_equal(some: Any, others: Any) -> bool:
+    try:
+        return bool(some == others)
+    except ValueError:  # which arrays in them raise, unless they are the same
+        return False
 
 
 class RunningLoss:

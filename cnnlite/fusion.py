@@ -37,6 +37,7 @@ from cnnlite.layers.base import Layer
 from cnnlite.layers.batchnorm import BatchNorm
 from cnnlite.layers.conv2d import Conv2D
 from cnnlite.layers.max_pool import MaxPool
+from cnnlite.layers.overrides import is_untouched
 from cnnlite.types import Array, Shape
 
 # An image of a block is one thread's. So few and large images run layer by layer, where threads share an image.
@@ -79,18 +80,17 @@ def _block_at_the_head(layers: list[Layer], training: bool) -> ConvBlock | None:
     """Return a block of the first layers, of which the very first is a Conv2D, if there is more to it than that."""
     conv: Any = layers[0]
     rest = layers[1:]
-    # A subclass may compute something else, and so may a `forward` that was put on an object: neither is taken.
-    if conv.data_format != "channels_last" or not is_as_its_class(conv):
+    if conv.data_format != "channels_last" or not is_untouched(conv):
         return None
     members: list[Layer] = [conv]
 
     def take(fits: Callable[[Layer], bool]) -> Any:
-        if not rest or rest[0].dtype != conv.dtype or not is_as_its_class(rest[0]) or not fits(rest[0]):
+        if not rest or rest[0].dtype != conv.dtype or not is_untouched(rest[0]) or not fits(rest[0]):
             return None
         members.append(rest.pop(0))
         return members[-1]
 
-    if not is_relu(conv.activation) and not (type(conv.activation) is Linear and is_as_its_class(conv.activation)):
+    if not is_relu(conv.activation) and not (type(conv.activation) is Linear and is_untouched(conv.activation)):
         return None
     first_relu = is_relu(conv.activation) or take(is_relu) is not None
 
@@ -114,17 +114,9 @@ def _block_at_the_head(layers: list[Layer], training: bool) -> ConvBlock | None:
 
 def is_relu(layer: Any) -> bool:
     """Return whether a layer is max(x, 0) and nothing else."""
-    if type(layer) is Activation and is_as_its_class(layer):
+    if type(layer) is Activation and is_untouched(layer):
         layer = layer.activation
-    return type(layer) is ReLU and layer.limits == (None, 0, 0) and is_as_its_class(layer)
-
-
-_PASSES = {"forward", "backward", "backward_weights", "preactivation", "backward_preactivation"}
-
-
-def is_as_its_class(layer: Any) -> bool:
-    """Return whether nothing that a pass calls was put on the layer itself, in the place of what its class has."""
-    return _PASSES.isdisjoint(vars(layer))
+    return type(layer) is ReLU and layer.limits == (None, 0, 0) and is_untouched(layer)
 
 
 class ConvBlock:
@@ -237,8 +229,11 @@ class ConvBlock:
         return shapes
 
     def _work_out(self, x_shape: Shape) -> _Shapes:
-        conv, pool = self.conv, self.pool
+        conv, norm, pool = self.conv, self.norm, self.pool
         z_shape = conv.output_image_shape(*x_shape)
+        if norm is not None:
+            norm.build_once(z_shape)
+            norm.check_fits(z_shape)
         strides, pads, dilation = conv.geometry(x_shape)
         geometry = Geometry(strides, pads, dilation, conv.groups)
         few_and_large = x_shape[0] < FEW and math.prod(z_shape) > LARGE

@@ -247,14 +247,16 @@ class _LayerProblem:
 
     def _prepare_parts(self):
         for part in self.parts:
-            if hasattr(part, "dtype"):
-                part.dtype = np.dtype(np.float64)
             part.reuse_buffers = False
             for kind in ("params", "grads", "state"):
                 arrays = getattr(part, f"_{kind}", None) or getattr(part, kind, {})
                 bind = getattr(arrays, "bind", arrays.__setitem__)
                 for key, array in list(arrays.items()):
                     bind(key, np.array(array, np.float64))
+        for part in self.parts:
+            # The dtype of a model is worked out from its layers.
+            if hasattr(part, "dtype") and not isinstance(getattr(type(part), "dtype", None), property):
+                part.dtype = np.dtype(np.float64)
 
     def _forward(self, training):
         # Every pass starts from the same random numbers and the same running averages.

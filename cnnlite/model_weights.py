@@ -9,9 +9,10 @@ import numpy as np
 
 from cnnlite.layers.base import Layer
 from cnnlite.layers.changes import last_change
+from cnnlite.layers.settings import float_dtype
 from cnnlite.layers.weights import ArrayDict
 from cnnlite.parameters import FlatParameters
-from cnnlite.types import Array
+from cnnlite.types import Array, DTypeLike
 
 
 class ModelWeights(Layer):
@@ -27,8 +28,13 @@ class ModelWeights(Layer):
         return self.inner_layers[0].dtype if self.inner_layers else self._dtype
 
     @dtype.setter
-    def dtype(self, dtype: np.dtype[Any]) -> None:
-        self._dtype = dtype
+    def dtype(self, dtype: DTypeLike | None) -> None:
+        if getattr(self, "inner_layers", ()):
+            raise ValueError(
+                f"{self.name}: the dtype of a model is that of its layers. Received: dtype={dtype!r} for a model of "
+                f"layers of {self.dtype}. Give each layer dtype= when it is made."
+            )
+        self._dtype = float_dtype(dtype, "dtype", type(self).__name__)
 
     def _named_arrays(self, kind: str) -> ArrayDict:
         return ArrayDict({
@@ -40,15 +46,27 @@ class ModelWeights(Layer):
         """The trainable arrays of all layers by their paths ("conv2d/kernel")."""
         return self._named_arrays("params")
 
+    @params.setter
+    def params(self, arrays: ArrayDict) -> None:
+        self.params.require_same(arrays)
+
     @property
     def grads(self) -> ArrayDict:
         """d loss / d param by the same paths, as the last `backward` left them."""
         return self._named_arrays("grads")
 
+    @grads.setter
+    def grads(self, arrays: ArrayDict) -> None:
+        self.grads.require_same(arrays)
+
     @property
     def state(self) -> ArrayDict:
         """The arrays of all layers that training changes without a gradient, by their paths."""
         return self._named_arrays("state")
+
+    @state.setter
+    def state(self, arrays: ArrayDict) -> None:
+        self.state.require_same(arrays)
 
     @property
     def weights(self) -> list[Array]:

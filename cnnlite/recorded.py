@@ -31,6 +31,7 @@ from cnnlite.layers.base import Layer
 from cnnlite.layers.dense import Dense
 from cnnlite.layers.dropout import Dropout
 from cnnlite.layers.flatten import Flatten
+from cnnlite.layers.overrides import is_untouched
 from cnnlite.types import Array, Shape
 
 FEW = 4  # images at most; with more, Python counts for little
@@ -166,22 +167,19 @@ def _run(stages: Iterable[Callable[..., Array]], x: Array) -> Array:
 
 def _stages_of(step: Any) -> list[Any]:
     """Return the functions that a layer's `forward` calls one after the other, where each may be recorded or not."""
-    if type(step) is Dense and "forward" not in vars(step):
+    if type(step) is Dense and is_untouched(step):
         return [step.preactivation, step.activation.forward]
     return [step.forward]
 
 
 def _is_recordable(stage: Any, dtype: np.dtype[Any]) -> bool:
-    """Return whether a stage does nothing but call kernels, and hand on what it got in another shape.
-
-    A subclass may do something else, and so may a function that was put on an object: neither is taken.
-    """
+    """Return whether a stage does nothing but call kernels, and hand on what it got in another shape."""
     layer: Any = getattr(stage, "__self__", None)
     if isinstance(layer, fusion.ConvBlock):
         return layer.conv.dtype == dtype
     known = type(layer) in (Dense, Dropout, Linear) or fusion.is_relu(layer)
     flattens = type(layer) is Flatten and layer.data_format == "channels_last"
-    return (known or flattens) and layer.dtype == dtype and fusion.is_as_its_class(layer)
+    return (known or flattens) and layer.dtype == dtype and is_untouched(layer)
 
 
 def _layers(owners: Iterable[Any]) -> list[Layer]:

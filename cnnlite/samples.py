@@ -69,6 +69,11 @@ def output_shape_for(model, shape, owner):
         expected = (None, *model.given_input_shape)
     if not _fits(shape, expected):
         hint = ""
+        if model.given_input_shape is None:  # then the layers decide
+            try:
+                return model.compute_output_shape((None, *shape[1:]))
+            except ValueError as error:
+                hint = f" {error}"
         if _fits((*shape, 1), expected):
             hint = " Add the axis of channels: x[..., np.newaxis]."
         elif _fits((1, *shape), expected):

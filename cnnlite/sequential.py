@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 from cnnlite import fusion, saving
 from cnnlite.architecture import describe, rebuild
 from cnnlite.arguments import boolean, float_array, shape_tuple
-from cnnlite.layers.activation import ActivationLayer
+from cnnlite.layers.activation import ActivationLayer, Sigmoid, Softmax
+from cnnlite.layers.activation_by_name import Activation
 from cnnlite.layers.base import Layer
 from cnnlite.layers.changes import last_change
+from cnnlite.layers.convolution import Convolution
+from cnnlite.layers.dense import Dense
 from cnnlite.layers.input import InputLayer
+from cnnlite.layers.overrides import class_keeps, is_untouched, keeps, remember
 from cnnlite.recorded import Recordings
 from cnnlite.summary import print_summary
 from cnnlite.training import Trainer
@@ -22,6 +26,8 @@ from cnnlite.types import Array, ArrayLike, Config, Shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+MOST_SHAPES = 64  # of inputs that a model keeps what it found of
 
 
 class Sequential(Trainer):
@@ -55,6 +61,8 @@ class Sequential(Trainer):
     """
 
     _stack: _Stack | None = None  # while many layers are added
+    _kept_activation: tuple[object, str | None] | None = None
+    _kept_fits: tuple[object, set[Shape]] | None = None  # other shapes than that of the first input, which fit too
 
     def __init__(
         self,
@@ -73,8 +81,8 @@ class Sequential(Trainer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles of the model take over: all but what it has only worked out."""
-        left = ("_walked", "_held_at", "training_run")
-        state = {name: value for name, value in super().__getstate__().items() if name not in left}
+        worked_out = ("_walked", "_held_at", "_kept_activation", "_kept_loss", "_kept_fits", "training_run")
+        state = {name: value for name, value in super().__getstate__().items() if name not in worked_out}
         return {**state, "_kept_steps": {}, "_recordings": Recordings()}
 
     # The stack.
@@ -204,6 +212,9 @@ class Sequential(Trainer):
         Args:
             dy: d loss / d output; or, with `from_logits=True`, d loss / d logits (see `forward_logits`).
         """
+        if not from_logits and not keeps(self, "backward"):
+            self.backward(dy)
+            return
         steps = self._steps_that_ran()
         lowest = next((i for i, step in enumerate(steps) if has_trainable_weights(step)), None)
         if lowest is None:
@@ -216,7 +227,7 @@ class Sequential(Trainer):
             elif i > lowest:
                 dy = step.backward(dy)
             else:
-                step.backward_weights(dy)
+                backward_of_weights(step)(dy)
 
     def _steps(self, layers: Sequence[Layer], training: bool) -> list[Any]:
         """Return what `fusion.steps` does, which is worked out only if any layer has changed since the last time."""
@@ -253,9 +264,39 @@ class Sequential(Trainer):
         return getattr(self.activation, "activation_name", None)
 
     @property
+    def fusable_activation(self) -> str | None:
+        """The name of the activation where a loss may be computed from its input instead of its output, or None.
+
+        So it is "softmax" or "sigmoid" where the output is that, and nothing else, of what `forward_logits` returns:
+        not for a subclass of these, nor where anybody has put something else in the place of a pass.
+        """
+        change, kept = last_change(), self._kept_activation
+        if kept is None or kept[0] is not change:
+            kept = self._kept_activation = change, self._find_fusable_activation()
+        return kept[1]
+
+    def _find_fusable_activation(self) -> str | None:
+        if not self.inner_layers or not keeps(self, *_PASSES):
+            return None
+        top: Any = self.inner_layers[-1]
+        if isinstance(top, Sequential):
+            return top.fusable_activation
+        if isinstance(top, (Dense, Convolution)) and keeps(top, "forward", "backward"):
+            top = top.activation
+        if type(top) is Activation and is_untouched(top):
+            top = top.activation
+        fusable = type(top) is Sigmoid or (type(top) is Softmax and top.axis == (-1,))
+        return top.activation_name if fusable and is_untouched(top) else None
+
+    @property
     def _top(self) -> Any:
-        """The top layer, where it is known to have what `preactivation` and `backward_preactivation` stand for."""
-        return self.inner_layers[-1]
+        """The top layer, where it has what `preactivation` and `backward_preactivation` stand for."""
+        top = self.inner_layers[-1] if self.inner_layers else None
+        if not hasattr(top, "preactivation"):
+            raise ValueError(
+                f"{self.name}: for logits, the top layer must be an activation, or have one inside. Received: {top!r}."
+            )
+        return top
 
     def forward_logits(self, x: ArrayLike, training: bool = False) -> Array:
         """Return what goes into the activation of the top layer.
@@ -291,25 +332,39 @@ class Sequential(Trainer):
         return shape
 
     def check_fits(self, input_shape: Shape) -> None:
-        built_for = self.input_shape
-        if self.built and built_for is not None and not _fits(tuple(input_shape[1:]), built_for[1:]):
-            raise ValueError(
-                f"{self.name}: the input must have the shape {built_for}. Received: shape={tuple(input_shape)}."
-            )
+        """Raise a ValueError unless the model takes inputs of that shape.
+
+        If it was given the shape of its input, that is the one. Otherwise it is any that the layers can compute.
+        """
+        built_for, shape = self.input_shape, tuple(input_shape)
+        if not self.built or built_for is None or (shape and _fits(shape[1:], built_for[1:])):
+            return
+        rule = reason = ""
+        if self.given_input_shape is None and shape:
+            try:
+                self.compute_output_shape(shape)
+                return
+            except ValueError as error:
+                rule, reason = ", or another that the layers can take", f" {error}"
+        if _fits((*shape[1:], 1), built_for[1:]):
+            reason = " Add the axis of channels: x[..., np.newaxis]."
+        elif _fits(shape, built_for[1:]):
+            reason = " Add the axis of samples: x[np.newaxis]."
+        raise ValueError(
+            f"{self.name}: the input must have the shape {built_for}{rule}. Received: shape={shape}.{reason}"
+        )
 
     def prepare(self, x: ArrayLike) -> Array:
         """Return x as an array of the model's dtype, checked against the shape of a sample."""
         x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
         if not _fits(x.shape[1:], built_for[1:]) or x.ndim == 0:
-            hint = ""
-            if _fits((*x.shape[1:], 1), built_for[1:]):
-                hint = " Add the axis of channels: x[..., np.newaxis]."
-            elif _fits(x.shape, built_for[1:]):
-                hint = " Add the axis of samples: x[np.newaxis]."
-            raise ValueError(
-                f"{self.name}: the input must have the shape {built_for}. Received: shape={x.shape}.{hint}"
-            )
+            change, kept = last_change(), self._kept_fits
+            if kept is None or kept[0] is not change or len(kept[1]) > MOST_SHAPES:
+                kept = self._kept_fits = change, set()
+            if x.shape not in kept[1]:
+                self.check_fits(x.shape)
+                kept[1].add(x.shape)
         return x
 
     # Description and files.
@@ -430,10 +485,26 @@ def _built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
         yield
     except BaseException:
         for layer in unbuilt:
-            for arrays in (layer._params, layer._grads, layer._state, layer.regularizers):
-                arrays.clear()
+            for arrays in (layer._params, layer._grads, layer._state):
+                arrays.unbind_all()
+            layer.regularizers.clear()
             layer.built, layer.input_shape = False, None
         raise
+
+
+_PASSES = (
+    "forward", "backward", "backward_weights", "forward_logits", "activate_logits", "preactivation",
+    "backward_preactivation", "activation", "fusable_activation",
+)
+remember([Sequential])
+
+
+def backward_of_weights(step: Any) -> Callable[[Array], Any]:
+    """Return `step.backward_weights`, or `step.backward` where that alone is the user's own."""
+    inherited = isinstance(step, Layer) and class_keeps(type(step), "backward_weights")
+    if inherited and not keeps(step, "backward", "backward_preactivation"):
+        return step.backward
+    return step.backward_weights
 
 
 def has_trainable_weights(layer: Layer) -> bool:

@@ -245,6 +245,26 @@ class Models(RuleBasedStateMachine):
         assume(owners)
         setattr(owners[j % len(owners)], name, value)
 
+    @rule(i=st.integers(0, 2), j=st.integers(0, 30), activation=st.sampled_from([None, "relu", "tanh", layers.ELU()]))
+    def change_an_activation(self, i, j, activation):
+        owners = [layer for layer in self.pick(i).walk() if "activation" in vars(layer)]
+        assume(owners)
+        owners[j % len(owners)].activation = activation
+
+    @rule(i=st.integers(0, 2), j=st.integers(0, 30), change=st.sampled_from([
+        ("filters", 7), ("kernel_size", (4, 4)), ("groups", 0), ("units", 9), ("use_bias", None), ("axis", 1),
+        ("dilation_rate", (-1, -1)), ("strides", 0), ("padding", "full"), ("pool_size", -1), ("momentum", "a"),
+        ("dtype", "float64"), ("rate", 2), ("scale", np.nan), ("target_shape", (0,)), ("activation", "tahn"),
+    ]))
+    def change_an_attribute_to_what_makes_no_sense(self, i, j, change):
+        model = self.pick(i)
+        name, value = change
+        makes_sense_before_building = name in ("filters", "kernel_size", "units", "axis", "dtype")
+        owners = [layer for layer in model.walk()
+                  if name in vars(layer) and (layer._params or not makes_sense_before_building)]
+        assume(owners)
+        self.attempt(lambda: setattr(owners[j % len(owners)], name, value), model, must_fail=True)
+
     @rule(i=st.integers(0, 2), misuse=st.sampled_from([None, "few", "shape", "text", "nan", "not a list"]))
     def set_weights(self, i, misuse):
         model = self.pick(i)

@@ -92,3 +92,17 @@ def test_what_is_not_an_activation_is_refused_with_the_known_ones(identifier, er
 
 def test_functions_are_reachable_from_the_package():
     assert cnnlite.activations.relu(np.array([-1.0])) == 0
+
+
+def test_a_subclass_is_not_saved_under_the_name_that_it_inherits(tmp_path):
+    class Softmax10(layers.Softmax):
+        def function(self, x, out):
+            return super().function(10 * x, out)
+
+    model = cnnlite.Sequential([cnnlite.Input((3,)), layers.Dense(3, activation=Softmax10())])
+    model.save(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="Softmax10"):
+        cnnlite.load_model(tmp_path / "model.safetensors")
+    loaded = cnnlite.load_model(tmp_path / "model.safetensors", custom_objects={"Softmax10": Softmax10})
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(loaded(x), model(x))

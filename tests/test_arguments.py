@@ -91,11 +91,11 @@ def test_one_of_lists_the_choices_and_guesses():
 
 
 def test_padding_may_be_in_capitals():
-    assert arguments.padding_mode("SAME", "Conv2D") == "same"
+    assert arguments.padding_mode("SAME", "padding", "Conv2D") == "same"
     with pytest.raises(ValueError, match=r"Conv2D: padding must be one of 'valid', 'same'. Received: padding='full'"):
-        arguments.padding_mode("full", "Conv2D")
+        arguments.padding_mode("full", "padding", "Conv2D")
     with pytest.raises(ValueError, match=r"Received: padding=1"):
-        arguments.padding_mode(1, "Conv2D")
+        arguments.padding_mode(1, "padding", "Conv2D")
 
 
 def test_shape_tuple_takes_one_size_several_and_unknown_ones():

@@ -126,7 +126,7 @@ def test_a_built_layer_that_does_not_fit_is_not_added():
     dense = other.pop()
     net.pop()
     net.pop()
-    with pytest.raises(ValueError, match=r"dense: the input must have 2 axes"):
+    with pytest.raises(ValueError, match=r"dense: axis -1 of the input must have size 8"):
         net.add(dense)
     block = cnnlite.Sequential([layers.Dense(2)], name="block")
     block.build((None, 7))

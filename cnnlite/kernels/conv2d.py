@@ -8,7 +8,7 @@ How one image is convolved stands in `direct.py`, and how a batch is shared by t
 import numpy as np
 
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.conv_block import Geometry, conv_block, conv_block_backward
+from cnnlite.kernels.conv_block import Geometry, check_convolution, conv_block, conv_block_backward
 from cnnlite.kernels.im2col import NO_PADS, output_shape
 
 
@@ -67,19 +67,8 @@ def _output_shape(images, x_shape, kernel, geometry, owner):
     """Return (N, OH, OW, F), after a look at whether the kernel fits the images, which are x or dy."""
     require(images, "the images", 4, None, owner)
     require(kernel, "the kernel", 4, images.dtype, owner)
-    kh, kw, channels, filters = kernel.shape
-    groups = geometry.groups
-    if len(x_shape) != 4 or groups < 1 or channels * groups != x_shape[3] or filters % groups:
-        raise ValueError(
-            f"{owner}: x must have C channels, the kernel C / groups, and the filters must be divisible by groups. "
-            f"Received: an x of shape {tuple(x_shape)}, a kernel of shape {kernel.shape}, groups={groups}."
-        )
-    sizes = (*geometry.strides, *geometry.dilation, kh, kw)
-    if min(sizes) < 1 or min(min(pair) for pair in geometry.pads) < 0:
-        raise ValueError(
-            f"{owner}: strides, dilation and the kernel's size must be at least 1, and pads not negative. Received: "
-            f"strides={geometry.strides}, dilation={geometry.dilation}, a kernel of {(kh, kw)}, pads={geometry.pads}."
-        )
+    check_convolution(x_shape, kernel.shape, geometry, owner)
+    kh, kw, _, filters = kernel.shape
     return (x_shape[0], *output_shape(x_shape, (kh, kw), *geometry[:3]), filters)
 
 

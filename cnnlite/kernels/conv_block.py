@@ -24,7 +24,10 @@ import numpy as np
 
 from cnnlite.floating import arithmetic
 from cnnlite.kernels.batchnorm import new_statistics
+from cnnlite.kernels.checks import require
 from cnnlite.kernels.conv_tasks import (
+    MAX_POOL,
+    NO_POOL,
     Following,
     add_chunks_task,
     backward_task,
@@ -42,6 +45,7 @@ from cnnlite.kernels.geometry import Window, window_of
 from cnnlite.kernels.im2col import NO_PADS, output_shape
 from cnnlite.kernels.matmul import padded_columns, panel_width
 from cnnlite.kernels.packing import packed
+from cnnlite.kernels.pooling import argmax_dtype
 from cnnlite.kernels.threads import run
 from cnnlite.kernels.winograd import moderate, suits, winograd_weights
 from cnnlite.kernels.winograd_transforms import TILE
@@ -82,8 +86,17 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
     Returns:
         the sums of `batchnorm.new_statistics`, of no size unless they were asked for.
     """
-    x, plan = _plain(x), _plan(x.shape, kernel.shape, geometry)
+    x, plan = _plain(x), _checked_plan(x, kernel, geometry, "conv_block")
     n, filters, groups = len(x), kernel.shape[3], geometry.groups
+    z_shape = (n, plan.oh, plan.ow, filters)
+    if bias is not None:
+        require(bias, "bias", (filters,), x.dtype, "conv_block")
+    if affine is not None:
+        require(affine, "affine", (3, filters), x.dtype, "conv_block")
+    if z is not None:
+        require(z, "z", z_shape, x.dtype, "conv_block")
+    if out is not None:
+        _require_followed(out, z_shape, following, x.dtype, "conv_block")
     weights, spectra = _weights(kernel, geometry, plan)
     start = padded_bias(bias, filters, groups, x.dtype)
     sums = new_statistics((n, plan.oh * plan.ow, filters)) if statistics else _no_sums
@@ -111,6 +124,9 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
 def follow(z, affine, following, out):
     """Do what follows a z that was kept: (z - mean) * scale + beta, ReLU and pooling into out = (y, argmax)."""
     y, argmax = out
+    require(z, "z", 4, None, "follow")
+    require(affine, "affine", (3, z.shape[3]), z.dtype, "follow")
+    _require_followed(out, z.shape, following, z.dtype, "follow")
     table, kernels = kernels_for(z.dtype, argmax.dtype)
     arguments = (z, kernels, affine, flat(following), y, _of_images(argmax, len(z)))
     table.complete(lambda: run(follow_task, len(z), arguments))
@@ -121,9 +137,14 @@ def conv_block_gradient_sums(dy, out, z, mean, following):
 
     dz is dy taken back through pooling and the last ReLU; out is (y, argmax) of the forward pass.
     """
-    sums = new_statistics((len(z), z.shape[1] * z.shape[2], z.shape[3]))
-    table, kernels = kernels_for(z.dtype, out[1].dtype)
     y, argmax = out
+    owner = "conv_block_gradient_sums"
+    require(z, "z", 4, None, owner)
+    require(mean, "mean", z.shape[3:], z.dtype, owner)
+    _require_followed(out, z.shape, following, z.dtype, owner)
+    require(dy, "dy", y.shape, z.dtype, owner)
+    sums = new_statistics((len(z), z.shape[1] * z.shape[2], z.shape[3]))
+    table, kernels = kernels_for(z.dtype, argmax.dtype)
     arguments = (dy, kernels, y, _of_images(argmax, len(z)), z, mean, flat(following), *sums)
     table.complete(lambda: run(gradient_sums_task, len(z), arguments))
     return sums
@@ -143,8 +164,21 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
         allocate: called with the shape and the dtype of the sums of all chunks. They are megabytes, of which each
             page that is touched for the first time takes 2 us, so a training hands out the same ones again and again.
     """
-    x, dy, plan = _plain(x), _plain(dy), _plan(x.shape, kernel.shape, geometry)
+    owner = "conv_block_backward"
+    x, dy, plan = _plain(x), _plain(dy), _checked_plan(x, kernel, geometry, owner)
     kh, kw, group_channels, filters = kernel.shape
+    z_shape = (len(x), plan.oh, plan.ow, filters)
+    if out is not None:
+        _require_followed(out, z_shape, following, x.dtype, owner)
+    require(dy, "dy", z_shape if out is None else out[0].shape, x.dtype, owner)
+    wanted = {"scale": (scale, (filters,)), "dkernel": (dkernel, kernel.shape), "dbias": (dbias, (filters,)),
+              "dx": (dx, x.shape)}
+    if normalised is not None:
+        z, mean, terms = normalised
+        wanted |= {"z": (z, z_shape), "mean": (mean, (filters,)), "terms": (terms, (3, filters))}
+    for name, (array, shape) in wanted.items():
+        if array is not None:
+            require(array, name, shape, x.dtype, owner)
     groups, group_filters = geometry.groups, filters // geometry.groups
     # Each chunk has sums of its own, which take as long to clear and to add up as a few pixels to multiply.
     pixels = len(x) * plan.oh * plan.ow
@@ -176,6 +210,34 @@ def _plain(array):
     return array if array.flags.writeable and array.flags.aligned else array.copy()
 
 
+def _checked_plan(x, kernel, geometry, owner):
+    """Return the `Plan`, after a look at x and the kernel."""
+    require(x, "x", 4, None, owner)
+    require(kernel, "kernel", 4, x.dtype, owner)
+    return _plan(x.shape, kernel.shape, geometry)
+
+
+def _require_followed(out, z_shape, following, dtype, owner):
+    """Look at whether (y, argmax) are what becomes of a z of that shape by what follows it."""
+    y, argmax = out
+    window, (n, height, width, filters) = following.window, z_shape
+    if following.pool == NO_POOL:
+        require(y, "y", z_shape, dtype, owner)
+        return
+    require(y, "y", 4, dtype, owner)
+    last = [(count - 1) * stride - before for count, stride, before
+            in zip(y.shape[1:3], (window.stride_h, window.stride_w), (window.top, window.left))]
+    if y.shape[::3] != (n, filters) or min(y.shape[1:3]) < 1 or not (
+        0 <= window.top < window.height and 0 <= window.left < window.width and last[0] < height and last[1] < width
+    ):
+        raise ValueError(
+            f"{owner}: each window must hold a pixel. Received: y of shape {y.shape}, {window}, and what is pooled of "
+            f"shape {z_shape}."
+        )
+    if following.pool == MAX_POOL:
+        require(argmax, "argmax", y.shape, argmax_dtype(window[:2]), owner)
+
+
 class Plan(NamedTuple):
     """What follows from the shapes alone: the output, the method, and how much work there is."""
 
@@ -193,6 +255,7 @@ def _plan(x_shape, kernel_shape, geometry):
     n, h, _, _ = x_shape
     kh, kw, channels, filters = kernel_shape
     strides, pads, dilation, groups = geometry
+    check_convolution(x_shape, kernel_shape, geometry, "conv_block")
     oh, ow = output_shape(x_shape, (kh, kw), strides, pads, dilation)
     plain = strides == (1, 1) and dilation == (1, 1) and groups == 1 and kh == kw
     by_points = plain and suits(kh, h, pads[0][0], (oh, ow), channels, filters)
@@ -229,6 +292,23 @@ def _weights(kernel, geometry, plan, backward=False):
         forms.append((("spectra", backward), pack_spectra))
     weights, *spectra = packed(kernel, forms, anew=plan.work >= SMALL)
     return weights, spectra[0] if spectra else _nothing(kernel.dtype)[0]
+
+
+def check_convolution(x_shape, kernel_shape, geometry, owner):
+    """Raise a ValueError unless a kernel of that shape goes over images of that shape."""
+    kh, kw, channels, filters = kernel_shape
+    groups = geometry.groups
+    if len(x_shape) != 4 or groups < 1 or channels * groups != x_shape[3] or filters % groups:
+        raise ValueError(
+            f"{owner}: x must have C channels, the kernel C / groups, and the filters must be divisible by groups. "
+            f"Received: an x of shape {tuple(x_shape)}, a kernel of shape {kernel_shape}, groups={groups}."
+        )
+    sizes = (*geometry.strides, *geometry.dilation, kh, kw)
+    if min(sizes) < 1 or min(min(pair) for pair in geometry.pads) < 0:
+        raise ValueError(
+            f"{owner}: strides, dilation and the kernel's size must be at least 1, and pads not negative. Received: "
+            f"strides={geometry.strides}, dilation={geometry.dilation}, a kernel of {(kh, kw)}, pads={geometry.pads}."
+        )
 
 
 def padded_bias(bias, filters, groups, dtype):

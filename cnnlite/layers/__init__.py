@@ -1,5 +1,6 @@
 """The layers, one file each. Keras's own spellings are the same classes."""
 
+from cnnlite.layers import overrides
 from cnnlite.layers.activation import (
     ELU,
     GELU,
@@ -83,3 +84,5 @@ __all__ = [
     "Tanh",
     "ZeroPadding2D",
 ]
+
+overrides.remember(globals()[name] for name in __all__)

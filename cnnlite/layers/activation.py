@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from cnnlite import kernels
 from cnnlite.arguments import boolean, integer, number
 from cnnlite.layers.base import Layer
+from cnnlite.layers.settings import Setting, optional
 from cnnlite.types import Array, ArrayLike, Config, Shape
+
+not_negative = partial(number, minimum=0)
 
 
 class ActivationLayer(Layer):
@@ -104,6 +108,9 @@ class ReLU(ActivationLayer):
     """
 
     activation_name = "relu"
+    max_value = Setting(optional(not_negative))
+    negative_slope = Setting(not_negative)
+    threshold = Setting(not_negative)
 
     def __init__(
         self,
@@ -113,9 +120,9 @@ class ReLU(ActivationLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.max_value = None if max_value is None else number(max_value, "max_value", "ReLU", minimum=0)
-        self.negative_slope = number(negative_slope, "negative_slope", "ReLU", minimum=0)
-        self.threshold = number(threshold, "threshold", "ReLU", minimum=0)
+        self.max_value = max_value
+        self.negative_slope = negative_slope
+        self.threshold = threshold
 
     @property
     def limits(self) -> tuple[float | None, float, float]:
@@ -156,11 +163,12 @@ class LeakyReLU(ActivationLayer):
     """
 
     activation_name = "leaky_relu"
+    negative_slope = Setting(not_negative)
 
     def __init__(self, negative_slope: float = 0.3, **kwargs: Any) -> None:
         negative_slope = kwargs.pop("alpha", negative_slope)  # its name in Keras 2, which Keras 3 still takes
         super().__init__(**kwargs)
-        self.negative_slope = number(negative_slope, "negative_slope", "LeakyReLU", minimum=0)
+        self.negative_slope = negative_slope
 
     def function(self, x: Array, out: Array) -> Array:
         return kernels.leaky_relu(x, self.negative_slope, out)
@@ -186,10 +194,11 @@ class ELU(ActivationLayer):
     """
 
     activation_name = "elu"
+    alpha = Setting(number)
 
     def __init__(self, alpha: float = 1.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.alpha = number(alpha, "alpha", "ELU")
+        self.alpha = alpha
 
     def function(self, x: Array, out: Array) -> Array:
         return kernels.elu(x, self.alpha, out)
@@ -217,10 +226,11 @@ class GELU(ActivationLayer):
     """
 
     activation_name = "gelu"
+    approximate = Setting(boolean)
 
     def __init__(self, approximate: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.approximate = boolean(approximate, "approximate", "GELU")
+        self.approximate = approximate
 
     def function(self, x: Array, out: Array) -> Array:
         return kernels.gelu(x, self.approximate, out)
@@ -308,6 +318,11 @@ class Softplus(ActivationLayer):
         return kernels.softplus_backward(dy, y, out)
 
 
+def _axes(value: Any, name: str, owner: str) -> tuple[int, ...]:
+    axes = tuple(value) if isinstance(value, Iterable) else (value,)
+    return tuple(integer(axis, name, owner, minimum=-32) for axis in axes)
+
+
 class Softmax(ActivationLayer):
     """y_i = exp(x_i) / Σ_j exp(x_j), so that all y_i are positive and add up to 1.
 
@@ -328,24 +343,19 @@ class Softmax(ActivationLayer):
     array([[0.5, 0.5, 0. ]], dtype=float32)
     """
 
-    activation_name = "softmax"
+    axis = Setting(_axes)
 
     def __init__(self, axis: int | Iterable[int] = -1, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        owner = type(self).__name__
-        axes = tuple(axis) if isinstance(axis, Iterable) else (axis,)
-        self.axis = tuple(integer(item, "axis", owner, minimum=-32) for item in axes)
-        if self.axis != (-1,):
-            # A loss may be fused with what is called "softmax", and takes it to run along the last axis.
-            self.activation_name = ""
+        self.axis = axis
+
+    @property
+    def activation_name(self) -> str:  # type: ignore[override]
+        """The name of the activation, which runs along the last axis; "" along any other."""
+        return "softmax" if self.axis == (-1,) else ""
 
     def build(self, input_shape: Shape) -> None:
-        axes = len(input_shape)
-        if not all(-axes <= axis < axes for axis in self.axis):
-            raise ValueError(
-                f"{self.name}: axis must be one of the {axes} axes of the input. Received: axis={self.axis}, "
-                f"shape={tuple(input_shape)}."
-            )
+        self.check_axis(input_shape)
         super().build(input_shape)
         over_one = all(input_shape[axis] == 1 for axis in self.axis)
         if over_one and type(self).function in (Softmax.function, LogSoftmax.function):  # and not one of yours
@@ -355,6 +365,24 @@ class Softmax(ActivationLayer):
                 f"Received: axis={self.axis} of shape={tuple(input_shape)}. "
                 'Use activation="sigmoid" for a single unit, or give the layer a unit for each class.',
                 stacklevel=2,
+            )
+
+    def check_settings(self) -> None:
+        if self.input_shape is not None:
+            self.check_axis(self.input_shape)
+
+    def check_fits(self, input_shape: Shape) -> None:
+        self.check_axis(input_shape)
+        super().check_fits(input_shape)
+
+    def check_axis(self, input_shape: Shape) -> None:
+        """Raise a ValueError unless an input of that shape has the axes that the sum runs over."""
+        axes = len(input_shape)
+        among = all(-axes <= axis < axes for axis in self.axis)
+        if not among or len({axis % axes for axis in self.axis}) < len(self.axis):
+            raise ValueError(
+                f"{self.name}: axis must be one of the {axes} axes of the input, or several that differ. "
+                f"Received: axis={self.axis}, shape={tuple(input_shape)}."
             )
 
     def function(self, x: Array, out: Array) -> Array:
@@ -380,7 +408,10 @@ class LogSoftmax(Softmax):
     array([[    0., -1000.]], dtype=float32)
     """
 
-    activation_name = "log_softmax"
+    @property
+    def activation_name(self) -> str:  # type: ignore[override]
+        """See `Softmax`."""
+        return "log_softmax" if self.axis == (-1,) else ""
 
     def function(self, x: Array, out: Array) -> Array:
         return kernels.log_softmax(x, self.axis, out)

@@ -6,6 +6,7 @@ from typing import Any
 
 from cnnlite import activations
 from cnnlite.layers.activation import ActivationLayer
+from cnnlite.layers.inner_activation import InnerActivation
 from cnnlite.types import Array, Config, Identifier, Shape
 
 
@@ -28,15 +29,24 @@ class Activation(ActivationLayer):
     array([[0., 2.]], dtype=float32)
     """
 
+    activation = InnerActivation()
+
     def __init__(self, activation: Identifier, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.activation = activations.get(activation, dtype=self.dtype)
-        self.inner_layers = [self.activation]
-        self.activation_name = self.activation.activation_name
+        self.activation = activation
+
+    @property
+    def activation_name(self) -> str:  # type: ignore[override]
+        """That of the activation inside."""
+        return self.activation.activation_name
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         self.activation.build(input_shape)
+
+    def check_fits(self, input_shape: Shape) -> None:
+        self.activation.check_fits(input_shape)
+        super().check_fits(input_shape)
 
     def function(self, x: Array, out: Array) -> Array:
         return self.activation.function(x, out)

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlite import config, initializers, regularizers
-from cnnlite.arguments import boolean, float_array, one_of, shape_tuple
+from cnnlite import initializers, regularizers
+from cnnlite.arguments import boolean, float_array, shape_tuple
 from cnnlite.floating import conversion, converted_or_raise
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.changes import note_change
+from cnnlite.layers.overrides import LayerType
+from cnnlite.layers.settings import DTypeSetting
 from cnnlite.layers.weights import ArrayDict, zeros_to_be_loaded
 from cnnlite.locks import in_forked_children, new_lock
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Identifier, Shape
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
 
 # What a pass may set on a layer; all else that is set says how the layer computes.
-_SET_BY_PASSES = frozenset(("reuse_buffers", "_buffers", "_memory", "_walked", "_held_at"))
+_SET_BY_PASSES = frozenset((
+    "reuse_buffers", "_buffers", "_memory", "_walked", "_held_at", "_kept_activation", "_kept_loss", "_kept_fits",
+))
 
 _construction = new_lock()
 _under_construction: list[Layer] = []
@@ -36,7 +40,7 @@ _NOT_OFFERED = (
 )
 
 
-class Layer:
+class Layer(metaclass=LayerType):
     """The base of all layers, and of yours.
 
     A layer of your own defines `forward` and `backward`, and `build` if it has weights:
@@ -64,6 +68,9 @@ class Layer:
         trainable: False keeps the weights as they are while a model trains.
         input_shape: the shape of one sample, without the batch axis; for the first layer of a `Sequential`.
 
+    The arguments of a layer are attributes as well. One that is set is checked as the argument is, and holds from the
+    next pass on; one that the weights were made for (`filters`, `units`) can't change once the layer is built.
+
     Attributes:
         params: the trainable arrays by name ("kernel", "bias", "gamma", "beta").
         grads: the gradient of the loss by each of them, filled by `backward`.
@@ -73,6 +80,8 @@ class Layer:
 
     rank: int | None = None  # how many axes an input must have, batch included; None accepts any number
     channel_axis: int | None = None  # the axis whose size the weights depend on; None where there is none
+    takes_any_rank = False  # whether weights fit inputs with any number of axes; without weights all layers do
+    dtype: Any = DTypeSetting()
 
     def __init__(
         self,
@@ -91,9 +100,7 @@ class Layer:
                 raise ValueError(f"{owner}: {argument} is not offered. Received: {argument}={value!r}. Leave it out.")
         self.name_is_given = name is not None
         self.name = snake_case(owner) if name is None else name
-        dtype = config.floatx() if dtype is None else dtype
-        self.dtype = np.dtype(one_of(getattr(dtype, "name", getattr(dtype, "__name__", dtype)),
-                                     ("float32", "float64"), "dtype", owner))
+        self.dtype = dtype
         self.trainable = boolean(trainable, "trainable", owner)
         self.given_input_shape = None if input_shape is None else shape_tuple(input_shape, "input_shape", owner)
         self.built = False
@@ -117,6 +124,10 @@ class Layer:
         super().__setattr__(name, tuple(value) if name == "inner_layers" else value)
         if name not in _SET_BY_PASSES:
             note_change()
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        note_change()
 
     # What a layer defines. (x is Any, so that a layer of yours may say that it takes np.ndarray alone.)
 
@@ -152,6 +163,9 @@ class Layer:
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         """Return the shape of the output for an input of that shape; None stays None."""
         return tuple(input_shape)
+
+    def check_settings(self) -> None:
+        """Raise a ValueError if the arguments don't fit one another; called when one of them has been set anew."""
 
     def get_config(self) -> Config:
         """Return the arguments that make this layer again, as plain values that JSON can hold."""
@@ -224,7 +238,8 @@ class Layer:
         if array is None:
             array = initializers.get(initializer)(shape, self.dtype)
             with conversion():
-                array = np.ascontiguousarray(array, self.dtype)
+                # Not np.ascontiguousarray, which makes an axis for a single number.
+                array = np.array(array, self.dtype, order="C")
         if array.shape != tuple(shape):
             raise ValueError(
                 f"{self.name}: the initializer of {name} must return an array of shape {tuple(shape)}. "
@@ -254,12 +269,13 @@ class Layer:
         built_for, axis = self.input_shape, self.channel_axis
         if not self.built or built_for is None:
             return
-        if len(input_shape) != len(built_for):
+        needs_rank = self.rank is not None or (bool(self._params or self._state) and not self.takes_any_rank)
+        if needs_rank and len(input_shape) != len(built_for):
             raise ValueError(
                 f"{self.name}: the input must have {len(built_for)} axes, the batch included, as the layer was built "
                 f"for {built_for}. Received: shape={input_shape}."
             )
-        if axis is not None and input_shape[axis] not in (None, built_for[axis]):
+        if axis is not None and (len(input_shape) < 2 or input_shape[axis] not in (None, built_for[axis])):
             raise ValueError(
                 f"{self.name}: axis {axis} of the input must have size {built_for[axis]}, as the layer was built "
                 f"for {built_for}. Received: shape={input_shape}."
@@ -329,20 +345,34 @@ class Layer:
         for layer in getattr(self, "inner_layers", ()):
             layer.trainable = value
 
+    # The setters are for `layer.params |= {...}`, which sets the attribute in the end.
+
     @property
     def params(self) -> ArrayDict:
         """The trainable arrays by name; assigning to a name copies into its array."""
         return self._params
+
+    @params.setter
+    def params(self, arrays: ArrayDict) -> None:
+        self.params.require_same(arrays)
 
     @property
     def grads(self) -> ArrayDict:
         """d loss / d param by the same names, as the last `backward` left them."""
         return self._grads
 
+    @grads.setter
+    def grads(self, arrays: ArrayDict) -> None:
+        self.grads.require_same(arrays)
+
     @property
     def state(self) -> ArrayDict:
         """The arrays that training changes without a gradient."""
         return self._state
+
+    @state.setter
+    def state(self, arrays: ArrayDict) -> None:
+        self.state.require_same(arrays)
 
     def walk(self) -> Iterator[Layer]:
         """Yield this layer and every layer inside it."""

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from cnnlite import initializers, kernels, regularizers
-from cnnlite.arguments import boolean, integer, number
+from cnnlite.arguments import boolean, integer, number, share
 from cnnlite.floating import arithmetic
 from cnnlite.layers.base import Layer
+from cnnlite.layers.settings import RegularizerSetting, Setting, made_by
 from cnnlite.layers.weights import Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
+
+
+def _one_axis(value: Any, name: str, owner: str) -> int:
+    if isinstance(value, (list, tuple)) and len(value) == 1:
+        value = value[0]  # what files of older Keras versions hold
+    return integer(value, name, owner, minimum=-10)
 
 
 class BatchNorm(Layer):
@@ -75,6 +83,17 @@ class BatchNorm(Layer):
     """
 
     gamma, beta, moving_mean, moving_variance = Weight(), Weight(), Weight(), Weight()
+    axis = Setting(_one_axis, fixed=True)
+    momentum = Setting(share)
+    epsilon = Setting(partial(number, above=0))
+    center = Setting(boolean, fixed=True)
+    scale = Setting(boolean, fixed=True)
+    beta_initializer = Setting(made_by(initializers.get))
+    gamma_initializer = Setting(made_by(initializers.get))
+    moving_mean_initializer = Setting(made_by(initializers.get))
+    moving_variance_initializer = Setting(made_by(initializers.get))
+    beta_regularizer = RegularizerSetting("beta")
+    gamma_regularizer = RegularizerSetting("gamma")
 
     def __init__(
         self,
@@ -92,22 +111,17 @@ class BatchNorm(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        owner = type(self).__name__
-        if isinstance(axis, (list, tuple)) and len(axis) == 1:
-            axis = axis[0]  # what files of older Keras versions hold
-        self.axis = integer(axis, "axis", owner, minimum=-10)
-        self.momentum = number(momentum, "momentum", owner, minimum=0)
-        if self.momentum > 1:
-            raise ValueError(f"{owner}: momentum must be at most 1. Received: momentum={momentum}.")
-        self.epsilon = number(epsilon, "epsilon", owner, above=0)
-        self.center = boolean(center, "center", owner)
-        self.scale = boolean(scale, "scale", owner)
-        self.beta_initializer = initializers.get(beta_initializer)
-        self.gamma_initializer = initializers.get(gamma_initializer)
-        self.moving_mean_initializer = initializers.get(moving_mean_initializer)
-        self.moving_variance_initializer = initializers.get(moving_variance_initializer)
-        self.beta_regularizer = regularizers.get(beta_regularizer)
-        self.gamma_regularizer = regularizers.get(gamma_regularizer)
+        self.axis = axis
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.center = center
+        self.scale = scale
+        self.beta_initializer = beta_initializer
+        self.gamma_initializer = gamma_initializer
+        self.moving_mean_initializer = moving_mean_initializer
+        self.moving_variance_initializer = moving_variance_initializer
+        self.beta_regularizer = beta_regularizer
+        self.gamma_regularizer = gamma_regularizer
 
     def build(self, input_shape: Shape) -> None:
         rank = len(input_shape)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnlite import initializers, kernels, regularizers
+from cnnlite import initializers, kernels
 from cnnlite.arguments import integer
 from cnnlite.identifiers import to_config
 from cnnlite.layers.convolution import Convolution
+from cnnlite.layers.settings import RegularizerSetting, Setting, made_by
 from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 
 
@@ -49,6 +50,11 @@ class Conv2D(Convolution):
     (1, 14, 14, 4)
     """
 
+    filters = Setting(integer, fixed=True)
+    groups = Setting(integer, fixed=True)
+    kernel_initializer = Setting(made_by(initializers.get))
+    kernel_regularizer = RegularizerSetting("kernel")
+
     def __init__(
         self,
         filters: int,
@@ -68,14 +74,19 @@ class Conv2D(Convolution):
     ) -> None:
         super().__init__(kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
                          bias_initializer, bias_regularizer, **kwargs)
-        self.filters = integer(filters, "filters", "Conv2D")
-        self.groups = integer(groups, "groups", "Conv2D")
+        self.filters = filters
+        self.groups = groups
+        self.kernel_initializer = kernel_initializer
+        self.kernel_regularizer = kernel_regularizer
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        super().check_settings()
         if self.filters % self.groups:
             raise ValueError(
-                f"Conv2D: filters must be divisible by groups. Received: filters={filters}, groups={groups}."
+                f"{type(self).__name__}: filters must be divisible by groups. "
+                f"Received: filters={self.filters}, groups={self.groups}."
             )
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnlite import activations, initializers, regularizers
+from cnnlite import activations, initializers
 from cnnlite.arguments import boolean, padding_mode, pair
 from cnnlite.identifiers import to_config
 from cnnlite.kernels.geometry import Pads, window_output_size, window_pads
 from cnnlite.layers.image import ImageLayer
+from cnnlite.layers.inner_activation import InnerActivation
+from cnnlite.layers.settings import RegularizerSetting, Setting, image_layout, made_by
 from cnnlite.layers.weights import Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 
 
 class Convolution(ImageLayer):
-    """The base of the convolutions: a subclass defines `preactivation` and the two that go back from it."""
+    """The base of the convolutions: a subclass defines `preactivation` and the two that go back from it.
 
-    kernel, bias = Weight(), Weight()
+    Its `__init__` ends with `check_settings`.
+    """
 
     channel_axis: int
+
+    kernel, bias = Weight(), Weight()
+    kernel_size = Setting(pair, fixed=True)
+    strides = Setting(pair)
+    padding = Setting(padding_mode)
+    data_format = Setting(image_layout, fixed=True)
+    dilation_rate = Setting(pair)
+    activation = InnerActivation()
+    use_bias = Setting(boolean, fixed=True)
+    bias_initializer = Setting(made_by(initializers.get))
+    bias_regularizer = RegularizerSetting("bias")
 
     def __init__(
         self,
@@ -34,21 +48,21 @@ class Convolution(ImageLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(data_format, **kwargs)
-        owner = type(self).__name__
-        self.kernel_size = pair(kernel_size, "kernel_size", owner)
-        self.strides = pair(strides, "strides", owner)
-        self.padding = padding_mode(padding, owner)
-        self.dilation_rate = pair(dilation_rate, "dilation_rate", owner)
+        self.kernel_size = kernel_size
+        self.strides = strides
+        self.padding = padding
+        self.dilation_rate = dilation_rate
+        self.activation = activation
+        self.use_bias = use_bias
+        self.bias_initializer = bias_initializer
+        self.bias_regularizer = bias_regularizer
+
+    def check_settings(self) -> None:
         if max(self.strides) > 1 and max(self.dilation_rate) > 1:
             raise ValueError(
-                f"{owner}: strides above 1 can't be combined with a dilation_rate above 1. "
+                f"{type(self).__name__}: strides above 1 can't be combined with a dilation_rate above 1. "
                 f"Received: strides={self.strides}, dilation_rate={self.dilation_rate}."
             )
-        self.activation = activations.get(activation, dtype=self.dtype)
-        self.use_bias = boolean(use_bias, "use_bias", owner)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.inner_layers = [self.activation]
         self.channel_axis = -1 if self.data_format == "channels_last" else 1
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnlite import activations, initializers, kernels, regularizers
+from cnnlite import activations, initializers, kernels
 from cnnlite.arguments import boolean, integer
 from cnnlite.identifiers import to_config
 from cnnlite.layers.base import Layer
+from cnnlite.layers.inner_activation import InnerActivation
+from cnnlite.layers.settings import RegularizerSetting, Setting, made_by
 from cnnlite.layers.weights import Weight
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
@@ -40,7 +42,17 @@ class Dense(Layer):
     (2, 3)
     """
 
+    channel_axis = -1
+    takes_any_rank = True
+
     kernel, bias = Weight(), Weight()
+    units = Setting(integer, fixed=True)
+    activation = InnerActivation()
+    use_bias = Setting(boolean, fixed=True)
+    kernel_initializer = Setting(made_by(initializers.get))
+    bias_initializer = Setting(made_by(initializers.get))
+    kernel_regularizer = RegularizerSetting("kernel")
+    bias_regularizer = RegularizerSetting("bias")
 
     def __init__(
         self,
@@ -54,15 +66,13 @@ class Dense(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.units = integer(units, "units", "Dense")
-        self.activation = activations.get(activation, dtype=self.dtype)
-        self.use_bias = boolean(use_bias, "use_bias", "Dense")
-        self.kernel_initializer = initializers.get(kernel_initializer)
-        self.bias_initializer = initializers.get(bias_initializer)
-        self.kernel_regularizer = regularizers.get(kernel_regularizer)
-        self.bias_regularizer = regularizers.get(bias_regularizer)
-        self.inner_layers = [self.activation]
-        self.channel_axis = -1
+        self.units = units
+        self.activation = activation
+        self.use_bias = use_bias
+        self.kernel_initializer = kernel_initializer
+        self.bias_initializer = bias_initializer
+        self.kernel_regularizer = kernel_regularizer
+        self.bias_regularizer = bias_regularizer
 
     def build(self, input_shape: Shape) -> None:
         self.check_input_shape(input_shape)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnlite import initializers, kernels, regularizers
+from cnnlite import initializers, kernels
 from cnnlite.arguments import integer
 from cnnlite.identifiers import to_config
 from cnnlite.layers.convolution import Convolution
+from cnnlite.layers.settings import RegularizerSetting, Setting, made_by
 from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 
 
@@ -39,6 +40,10 @@ class DepthwiseConv2D(Convolution):
     (1, 6, 6, 6)
     """
 
+    depth_multiplier = Setting(integer, fixed=True)
+    depthwise_initializer = Setting(made_by(initializers.get))
+    depthwise_regularizer = RegularizerSetting("kernel")
+
     def __init__(
         self,
         kernel_size: IntPair,
@@ -57,9 +62,10 @@ class DepthwiseConv2D(Convolution):
     ) -> None:
         super().__init__(kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias,
                          bias_initializer, bias_regularizer, **kwargs)
-        self.depth_multiplier = integer(depth_multiplier, "depth_multiplier", "DepthwiseConv2D")
-        self.depthwise_initializer = initializers.get(depthwise_initializer)
-        self.depthwise_regularizer = regularizers.get(depthwise_regularizer)
+        self.depth_multiplier = depth_multiplier
+        self.depthwise_initializer = depthwise_initializer
+        self.depthwise_regularizer = depthwise_regularizer
+        self.check_settings()
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)

@@ -8,11 +8,20 @@ from typing import Any
 import numpy as np
 
 from cnnlite import kernels
-from cnnlite.arguments import integer, number
+from cnnlite.arguments import integer, share
 from cnnlite.floating import arithmetic
 from cnnlite.layers.base import Layer
+from cnnlite.layers.settings import Setting, optional
 from cnnlite.random import RandomStream
 from cnnlite.types import Array, ArrayLike, Config, Shape
+
+
+def _noise_shape(value: Any, name: str, owner: str) -> Shape:
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise ValueError(
+            f"{owner}: {name} must be a tuple of integers and None. Received: {name}={value!r}."
+        )
+    return tuple(None if size is None else integer(size, name, owner) for size in value)
 
 
 class Dropout(Layer):
@@ -45,6 +54,9 @@ class Dropout(Layer):
     array([1.], dtype=float32)
     """
 
+    rate = Setting(share)
+    noise_shape = Setting(optional(_noise_shape))
+
     def __init__(
         self,
         rate: float,
@@ -53,21 +65,19 @@ class Dropout(Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        owner = type(self).__name__
-        self.rate = number(rate, "rate", owner, minimum=0)
-        if self.rate > 1:
-            raise ValueError(f"{owner}: rate must be at most 1. Received: rate={rate}.")
+        self.rate = rate
         self.noise_shape = noise_shape
-        if noise_shape is not None:
-            if isinstance(noise_shape, str) or not hasattr(noise_shape, "__iter__"):
-                raise ValueError(
-                    f"{owner}: noise_shape must be a tuple of integers and None. Received: noise_shape={noise_shape!r}."
-                )
-            self.noise_shape = tuple(
-                None if size is None else integer(size, "noise_shape", owner) for size in noise_shape
-            )
         self.seed = seed
+
+    @property
+    def seed(self) -> int | None:
+        """The seed of the masks, or None; setting it begins them anew."""
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int | None) -> None:
         self.random = RandomStream(seed)
+        self._seed = seed
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite import config
-from cnnlite.arguments import one_of
 from cnnlite.layers.base import Layer
+from cnnlite.layers.settings import Setting, image_layout
 from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
@@ -29,10 +28,11 @@ class Flatten(Layer):
     (2, 48)
     """
 
+    data_format = Setting(image_layout)
+
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        data_format = config.image_data_format() if data_format is None else data_format
-        self.data_format = one_of(data_format, ("channels_last", "channels_first"), "data_format", "Flatten")
+        self.data_format = data_format
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)

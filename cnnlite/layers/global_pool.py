@@ -9,15 +9,18 @@ from cnnlite.arguments import boolean
 from cnnlite.kernels.pooling import argmax_dtype
 from cnnlite.layers.image import ImageLayer
 from cnnlite.layers.pool import Window
+from cnnlite.layers.settings import Setting
 from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class GlobalPool(ImageLayer):
     """The base of the layers that reduce an image to one pixel; a subclass defines forward and backward."""
 
+    keepdims = Setting(boolean)
+
     def __init__(self, data_format: str | None = None, keepdims: bool = False, **kwargs: Any) -> None:
         super().__init__(data_format, **kwargs)
-        self.keepdims = boolean(keepdims, "keepdims", type(self).__name__)
+        self.keepdims = keepdims
 
     @staticmethod
     def window(shape: Shape) -> Window:

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite import config
-from cnnlite.arguments import one_of
 from cnnlite.layers.base import Layer
+from cnnlite.layers.settings import Setting, image_layout
 from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
@@ -16,12 +15,11 @@ class ImageLayer(Layer):
     """The base of layers on images: `data_format` decides the layout outside, inside it is (N, H, W, C)."""
 
     rank = 4
+    data_format = Setting(image_layout)
 
     def __init__(self, data_format: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if data_format is None:
-            data_format = config.image_data_format()
-        self.data_format = one_of(data_format, ("channels_last", "channels_first"), "data_format", type(self).__name__)
+        self.data_format = data_format
 
     def build(self, input_shape: Shape) -> None:
         self.check_input_shape(input_shape)

@@ -7,6 +7,7 @@ from typing import Any
 from cnnlite.arguments import padding_mode, pair
 from cnnlite.kernels.geometry import Pads, window_output_size, window_pads
 from cnnlite.layers.image import ImageLayer
+from cnnlite.layers.settings import Setting
 from cnnlite.types import Config, IntPair, Shape
 
 Window = tuple[tuple[int, int], tuple[int, int], Pads]
@@ -14,6 +15,10 @@ Window = tuple[tuple[int, int], tuple[int, int], Pads]
 
 class Pool(ImageLayer):
     """The base of the layers that slide a window over an image; a subclass defines forward and backward."""
+
+    pool_size = Setting(pair)
+    strides = Setting(pair)
+    padding = Setting(padding_mode)
 
     def __init__(
         self,
@@ -24,10 +29,9 @@ class Pool(ImageLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(data_format, **kwargs)
-        owner = type(self).__name__
-        self.pool_size = pair(pool_size, "pool_size", owner)
-        self.strides = self.pool_size if strides is None else pair(strides, "strides", owner)
-        self.padding = padding_mode(padding, owner)
+        self.pool_size = pool_size
+        self.strides = self.pool_size if strides is None else strides
+        self.padding = padding
 
     def window(self, shape: Shape) -> Window:
         """Return (window, strides, pads), the arguments of the kernels, for images of shape (N, H, W, C)."""

@@ -9,7 +9,15 @@ import numpy as np
 from cnnlite.arguments import float_array
 from cnnlite.floating import arithmetic
 from cnnlite.layers.base import Layer
+from cnnlite.layers.settings import Setting, image_layout
 from cnnlite.types import Array, ArrayLike, Config, Shape
+
+
+def _constant(value: Any, name: str, owner: str) -> Array:
+    value = np.array(float_array(value, np.float64, name, owner))
+    if not np.isfinite(value).all():
+        raise ValueError(f"{owner}: {name} must be finite. Received: {name}={value}.")
+    return value
 
 
 class Rescaling(Layer):
@@ -18,7 +26,9 @@ class Rescaling(Layer):
     Args:
         scale: a number, or an array that broadcasts against x, such as one number for each channel.
         offset: the same (default 0).
-        **kwargs: name, dtype, trainable, input_shape; see `Layer`.
+        **kwargs: name, dtype, trainable, input_shape, see `Layer`; and data_format, by default
+            `cnnlite.config.image_data_format()`, which is "channels_last". With "channels_first" the first axis of an
+            array is that of the channels of images (N, C, H, W).
 
     Shapes: x and y any, the same.
 
@@ -33,44 +43,64 @@ class Rescaling(Layer):
     array([[-1.,  1.]], dtype=float32)
     """
 
+    scale = Setting(_constant)
+    offset = Setting(_constant)
+    data_format = Setting(image_layout)
+
     def __init__(self, scale: ArrayLike, offset: ArrayLike = 0.0, **kwargs: Any) -> None:
+        data_format = kwargs.pop("data_format", None)
         super().__init__(**kwargs)
-        self.scale = self._constant(scale, "scale")
-        self.offset = self._constant(offset, "offset")
+        self.scale = scale
+        self.offset = offset
+        self.data_format = data_format
+
+    def check_settings(self) -> None:
+        if self.input_shape is not None:
+            self.constants(self.input_shape)
 
     def build(self, input_shape: Shape) -> None:
-        for name, value in (("scale", self.scale), ("offset", self.offset)):
-            ends = tuple(input_shape[len(input_shape) - value.ndim:])
-            if value.ndim > len(ends) or any(
-                size not in (1, have) and have is not None for size, have in zip(value.shape, ends)
-            ):
-                raise ValueError(
-                    f"{self.name}: {name} must be a number or broadcast against the input. "
-                    f"Received: {name} of shape {value.shape}, an input of shape {tuple(input_shape)}."
-                )
+        self.constants(input_shape)
         super().build(input_shape)
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
+        scale, offset = self.constants(x.shape)
         if training:
             self.remember(x.shape)
         with arithmetic():
-            y = np.multiply(x, self.scale.astype(self.dtype), out=self.allocate("y", x.shape, training))
-            y += self.offset.astype(self.dtype)
+            y = np.multiply(x, scale, out=self.allocate("y", x.shape, training))
+            y += offset
         return y
 
     def backward(self, dy: Array) -> Array:
         (shape,) = self.recall()
         dy = self.prepare_gradient(dy, shape)
         with arithmetic():
-            return np.multiply(dy, self.scale.astype(self.dtype), out=self.allocate("dx", shape))
+            return np.multiply(dy, self.constants(shape)[0], out=self.allocate("dx", shape))
+
+    def constants(self, input_shape: Shape) -> tuple[Array, Array]:
+        """Return scale and offset in the dtype of the layer, as they broadcast against an input of that shape."""
+        with arithmetic():
+            return self._aligned(self.scale, "scale", input_shape), self._aligned(self.offset, "offset", input_shape)
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        self.constants(input_shape)
+        return tuple(input_shape)
 
     def get_config(self) -> Config:
-        return {**super().get_config(), "scale": self.scale.tolist(), "offset": self.offset.tolist()}
+        constants = {"scale": self.scale.tolist(), "offset": self.offset.tolist()}
+        return {**super().get_config(), **constants, "data_format": self.data_format}
 
-    @staticmethod
-    def _constant(value: ArrayLike, name: str) -> Array:
-        value = np.array(float_array(value, np.float64, name, "Rescaling"))
-        if not np.isfinite(value).all():
-            raise ValueError(f"Rescaling: {name} must be finite. Received: {name}={value}.")
-        return value
+    def _aligned(self, value: Array, name: str, input_shape: Shape) -> Array:
+        axes = len(input_shape)
+        if self.data_format == "channels_first" and 0 < value.ndim < axes - 1:
+            value = value.reshape(value.shape + (1,) * (axes - 1 - value.ndim))
+        ends = input_shape[axes - value.ndim:]
+        if value.ndim > axes or any(
+            size not in (1, have) and have is not None for size, have in zip(value.shape, ends)
+        ):
+            raise ValueError(
+                f"{self.name}: {name} must be a number or broadcast against the input. "
+                f"Received: {name} of shape {value.shape}, an input of shape {tuple(input_shape)}."
+            )
+        return value.astype(self.dtype)

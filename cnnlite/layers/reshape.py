@@ -8,7 +8,21 @@ from typing import Any
 
 from cnnlite.arguments import integer
 from cnnlite.layers.base import Layer
+from cnnlite.layers.settings import Setting
 from cnnlite.types import Array, ArrayLike, Config, Shape
+
+
+def _target_shape(value: Any, name: str, owner: str) -> tuple[int, ...]:
+    try:
+        shape = tuple(value)
+    except TypeError:
+        raise TypeError(f"{owner}: {name} must be a tuple of integers. Received: {name}={value!r}.") from None
+    shape = tuple(integer(size, name, owner, minimum=-1) for size in shape)
+    if shape.count(-1) > 1 or 0 in shape:
+        raise ValueError(
+            f"{owner}: {name} must hold positive integers, and -1 at most once. Received: {name}={shape}."
+        )
+    return shape
 
 
 class Reshape(Layer):
@@ -31,20 +45,11 @@ class Reshape(Layer):
     (5, 3, 2, 2)
     """
 
+    target_shape = Setting(_target_shape)
+
     def __init__(self, target_shape: Sequence[int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        try:
-            target_shape = tuple(target_shape)
-        except TypeError:
-            raise TypeError(
-                f"Reshape: target_shape must be a tuple of integers. Received: target_shape={target_shape!r}."
-            ) from None
-        self.target_shape = tuple(integer(size, "target_shape", "Reshape", minimum=-1) for size in target_shape)
-        if self.target_shape.count(-1) > 1 or 0 in self.target_shape:
-            raise ValueError(
-                "Reshape: target_shape must hold positive integers, and -1 at most once. "
-                f"Received: target_shape={self.target_shape}."
-            )
+        self.target_shape = target_shape
 
     def build(self, input_shape: Shape) -> None:
         self.compute_output_shape(input_shape)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnlite import config
-from cnnlite.arguments import one_of
 from cnnlite.layers.dropout import Dropout
+from cnnlite.layers.settings import Setting, image_layout
 from cnnlite.types import Config, Shape
 
 
@@ -34,11 +33,11 @@ class SpatialDropout2D(Dropout):
     """
 
     rank = 4
+    data_format = Setting(image_layout)
 
     def __init__(self, rate: float, data_format: str | None = None, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(rate, seed=seed, **kwargs)
-        data_format = config.image_data_format() if data_format is None else data_format
-        self.data_format = one_of(data_format, ("channels_last", "channels_first"), "data_format", "SpatialDropout2D")
+        self.data_format = data_format
 
     def mask_shape(self, shape: Shape) -> Shape:
         if self.data_format == "channels_first":

@@ -6,15 +6,18 @@ import contextlib
 import math
 from collections.abc import Iterator
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
+from cnnlite.arguments import real_array
 from cnnlite.floating import conversion
 from cnnlite.layers.changes import note_change
 from cnnlite.types import Array, ArrayLike, DTypeLike, Shape
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
     from cnnlite.layers.base import Layer
 
 
@@ -23,28 +26,88 @@ class ArrayDict(dict[str, Array]):
 
     A model keeps all its parameters in one flat vector and its layers hold views into it. Copying on
     assignment is what lets a layer write `self.grads["kernel"] = ...` without leaving that vector.
+
+    `update` and `|=` copy in the same way, all arrays or none. What would take an array out, or bring one in, is a
+    TypeError: a layer computes with the weights that it was built with. `d | other` and `d.copy()` are plain dicts.
     """
 
     def __setitem__(self, name: str, values: ArrayLike) -> None:
+        self[name][...] = self._converted(name, values)
+
+    def update(self, *others: Any, **named: ArrayLike) -> None:
+        """Copy values into several arrays: `d.update({"kernel": kernel, "bias": bias})`."""
+        values = {}
+        for name, value in dict(*others, **named).items():
+            values[name] = self._converted(name, value).copy()  # as it may be made of another of these arrays
+        for name, value in values.items():
+            self[name][...] = value
+
+    def __ior__(self, others: Any) -> Self:  # type: ignore[misc,override]
+        self.update(others)
+        return self
+
+    def setdefault(self, name: str, default: Any = None) -> Array:
+        """Return the array of that name, which must be there."""
         if name not in self:
-            raise KeyError(f"{name!r} is not the name of a weight. Known: {', '.join(self) or 'none'}.")
-        if np.shape(values) != self[name].shape:
-            raise ValueError(
-                f"{name} has shape {self[name].shape} and can't take values of shape {np.shape(values)}."
-            )
-        if getattr(values, "dtype", None) != self[name].dtype:
-            with conversion():
-                values = np.asarray(values, self[name].dtype)
-        self[name][...] = values
+            raise self._unknown(name)
+        return self[name]
+
+    def pop(self, name: str, *default: Any) -> NoReturn:
+        """Raise a TypeError."""
+        raise self._refusal(f"pop({name!r})")
+
+    def popitem(self) -> NoReturn:
+        """Raise a TypeError."""
+        raise self._refusal("popitem()")
+
+    def clear(self) -> NoReturn:
+        """Raise a TypeError."""
+        raise self._refusal("clear()")
+
+    def __delitem__(self, name: str) -> NoReturn:
+        raise self._refusal(f"del of {name!r}")
 
     def bind(self, name: str, array: Array) -> None:
         """Make `array` itself the one of that name."""
         super().__setitem__(name, array)
         note_change()
 
+    def unbind_all(self) -> None:
+        """Take all arrays out, of a layer that could not be built."""
+        super().clear()
+        note_change()
+
+    def require_same(self, arrays: Any) -> None:
+        """Raise a TypeError unless these are the very arrays that are here already."""
+        if not isinstance(arrays, ArrayDict) or any(arrays.get(name) is not array for name, array in self.items()):
+            raise self._refusal(f"{type(arrays).__name__} in the place of them all")
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Copying and pickling would otherwise assign to names that the new one doesn't have yet.
         return ArrayDict, (dict(self),)
+
+    def _converted(self, name: str, values: ArrayLike) -> Array:
+        """Return values for the array of that name, of its shape and dtype."""
+        if name not in self:
+            raise self._unknown(name)
+        mine = self[name]
+        if type(values) is not np.ndarray or values.dtype != mine.dtype:
+            array = real_array(values, name, "weights")
+            with conversion():
+                values = np.asarray(array, mine.dtype)
+        if values.shape != mine.shape:
+            raise ValueError(f"{name} has shape {mine.shape} and can't take values of shape {values.shape}.")
+        return values
+
+    def _unknown(self, name: str) -> KeyError:
+        return KeyError(f"{name!r} is not the name of a weight. Known: {', '.join(self) or 'none'}.")
+
+    @staticmethod
+    def _refusal(received: str) -> TypeError:
+        return TypeError(
+            f"A layer keeps the arrays that it was built with. Received: {received}. Copy values into them with "
+            "update, or take a plain dict of them with dict(...)."
+        )
 
 
 class Weight:

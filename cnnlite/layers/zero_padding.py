@@ -7,7 +7,17 @@ from typing import Any
 
 from cnnlite.arguments import pair
 from cnnlite.layers.image import ImageLayer
+from cnnlite.layers.settings import Setting
 from cnnlite.types import Array, ArrayLike, Config, IntPair, Shape
+
+
+def _sides(value: Any, name: str, owner: str) -> tuple[tuple[int, int], ...]:
+    sides: Any = (value, value) if isinstance(value, numbers.Integral) else value
+    if isinstance(sides, str) or not hasattr(sides, "__len__") or len(sides) != 2:
+        raise ValueError(
+            f"{owner}: {name} must be an integer, a pair of integers or a pair of pairs. Received: {name}={value!r}."
+        )
+    return tuple(pair(side, name, owner, minimum=0) for side in sides)
 
 
 class ZeroPadding2D(ImageLayer):
@@ -34,6 +44,8 @@ class ZeroPadding2D(ImageLayer):
            [0., 0., 0.]], dtype=float32)
     """
 
+    padding = Setting(_sides)
+
     def __init__(
         self,
         padding: IntPair | tuple[IntPair, IntPair] = (1, 1),
@@ -41,13 +53,7 @@ class ZeroPadding2D(ImageLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(data_format, **kwargs)
-        sides: Any = (padding, padding) if isinstance(padding, numbers.Integral) else padding
-        if isinstance(sides, str) or not hasattr(sides, "__len__") or len(sides) != 2:
-            raise ValueError(
-                "ZeroPadding2D: padding must be an integer, a pair of integers or a pair of pairs. "
-                f"Received: padding={padding!r}."
-            )
-        self.padding = tuple(pair(side, "padding", "ZeroPadding2D", minimum=0) for side in sides)
+        self.padding = padding
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)

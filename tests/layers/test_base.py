@@ -1,5 +1,7 @@
 """What every layer shares: shapes and weights that are checked, and reached as attributes."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -121,3 +123,52 @@ def test_what_keras_has_and_cnnlite_has_not_may_be_none():
     layers.Conv2D(2, 3, kernel_constraint=None, activity_regularizer=None)
     with pytest.raises(ValueError, match=r"Conv2D: kernel_constraint is not offered. Received: kernel_constraint='ma"):
         layers.Conv2D(2, 3, kernel_constraint="max_norm")
+
+
+@pytest.mark.parametrize("make", [
+    lambda: layers.ReLU(), lambda: layers.Activation("tanh"), lambda: layers.Softmax(), lambda: layers.Dropout(0.5),
+    lambda: layers.Flatten(), lambda: layers.Reshape((-1,)), lambda: layers.Rescaling(2.0), lambda: layers.LeakyReLU(),
+    lambda: layers.Dense(2, "relu"), lambda: layers.Linear(),
+])
+def test_one_layer_takes_inputs_of_any_number_of_axes_that_it_can_compute(make):
+    layer = make()
+    for shape in ((5, 4), (5, 3, 4), (5, 2, 3, 4), (5, 4)):
+        x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+        for training in (False, True):
+            y = layer(x, training=training)
+            assert y.shape == layer.compute_output_shape(shape)
+        assert layer.backward(np.ones_like(y)).shape == shape
+        twin = copy.deepcopy(layer)
+        twin.input_shape = None
+        np.testing.assert_array_equal(layer(x), twin(x))
+
+
+@pytest.mark.parametrize(("layer", "first", "second"), [
+    (layers.BatchNorm(), (5, 4), (5, 3, 4)), (layers.MaxPool(), (1, 4, 4, 2), (1, 4, 2)),
+    (layers.Conv2D(2, 1), (1, 4, 4, 2), (4, 4, 2)), (layers.Softmax(axis=2), (5, 3, 4), (5, 3)),
+    (layers.Activation(layers.Softmax(axis=2)), (5, 3, 4), (5, 3)),
+    (layers.Dropout(0.5, noise_shape=(None, 1)), (5, 4), (5, 3, 4)), (layers.GlobalMaxPool(), (1, 4, 4, 2), (1, 2)),
+    (layers.SpatialDropout2D(0.5), (1, 4, 4, 2), (1, 4, 2)), (layers.ZeroPadding2D(), (1, 4, 4, 2), (1, 4, 2)),
+])
+def test_a_number_of_axes_that_a_layer_can_not_compute_is_refused(layer, first, second):
+    layer(np.ones(first), training=True)
+    with pytest.raises(ValueError, match=r"(axes|axis).*Received: |noise_shape must.*Received: "):
+        layer(np.ones(second), training=True)
+
+
+class Shifted(layers.Layer):
+    """y = x + shift, with a weight for each number of a sample."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.add_weight("shift", input_shape[1:], "ones")
+
+    def forward(self, x, training=False):
+        return self.prepare(x) + self.params["shift"]
+
+
+def test_a_layer_with_weights_keeps_to_the_number_of_axes_that_they_were_made_for():
+    layer = Shifted()
+    layer(np.ones((5, 4)))
+    with pytest.raises(ValueError, match=r"must have 2 axes.*built for \(None, 4\). Received: shape=\(5, 3, 4\)"):
+        layer(np.ones((5, 3, 4)))

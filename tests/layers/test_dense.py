@@ -65,8 +65,12 @@ def test_one_axis_is_too_few():
     assert not layer.built
 
 
-def test_another_number_of_axes_than_the_layer_was_built_for_is_refused():
+def test_one_layer_takes_rows_of_any_number_of_axes():
     layer = Dense(2)
-    layer(np.ones((4, 3)))
-    with pytest.raises(ValueError, match=r"must have 2 axes.*built for \(None, 3\). Received: shape=\(4, 5, 3\)"):
-        layer(np.ones((4, 5, 3)))
+    rows = np.random.default_rng(0).normal(size=(20, 3))
+    y = layer(rows)
+    np.testing.assert_array_equal(layer(rows.reshape(4, 5, 3)), y.reshape(4, 5, 2))
+    with pytest.raises(ValueError, match=r"axis -1 of the input must have size 3.*Received: shape=\(4, 5, 2\)"):
+        layer(np.ones((4, 5, 2)))
+    with pytest.raises(ValueError, match=r"axis -1 of the input must have size 3.*Received: shape=\(3,\)"):
+        layer(np.ones(3))

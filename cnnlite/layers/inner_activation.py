@@ -1,0 +1,30 @@
+"""The activation inside a layer, as an attribute that can be set as the argument can."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cnnlite import activations
+from cnnlite.layers.settings import Setting
+
+if TYPE_CHECKING:
+    from cnnlite.layers.base import Layer
+
+
+class InnerActivation(Setting[Any]):
+    """The activation layer that `activations.get` makes of a name, a function, a layer or None.
+
+    It is one of the `inner_layers`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(lambda value, name, owner: value)
+
+    def __set__(self, layer: Layer, value: Any) -> None:
+        before = vars(layer).get(self.name)
+        activation = activations.get(value, dtype=layer.dtype)
+        vars(layer)[self.name] = activation
+        if before is None:
+            layer.inner_layers = (*layer.inner_layers, activation)
+        else:
+            layer.inner_layers = [activation if inner is before else inner for inner in layer.inner_layers]
