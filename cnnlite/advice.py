@@ -24,6 +24,7 @@ from cnnlite.layers.dense import Dense
 from cnnlite.layers.depthwise_conv2d import DepthwiseConv2D
 from cnnlite.layers.dropout import Dropout
 from cnnlite.layers.flatten import Flatten
+from cnnlite.layers.overrides import is_untouched
 from cnnlite.layers.reshape import Reshape
 from cnnlite.losses import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
 
@@ -70,7 +71,7 @@ def _last_activation(layers: list[Layer]) -> Any:
         last: Any = layer
         if type(last) in (Activation, *_WITH_ACTIVATION):
             last = last.activation
-        if {"forward", "function"} & {*vars(layer), *vars(last)}:
+        if not (is_untouched(layer) and is_untouched(last)):
             return None
         if type(layer) not in _WITH_ACTIVATION and type(last) in _HANDS_ON:
             continue
