@@ -14,7 +14,7 @@ from tests.stress.differential import nets
 from tests.stress.differential.lives import Life, lead
 
 pytest.importorskip("torch")
-from tests.stress.differential.judges import AgainstTorch, assert_close, assert_same_bits  # noqa: E402
+from tests.stress.differential.judges import AgainstTorch, assert_close, assert_same_bits
 
 pytestmark = pytest.mark.stress
 

@@ -14,8 +14,8 @@ from tests.stress.differential.with_torch import Mirror
 
 # Of the largest number of an array.
 TOLERANCE = {"float32": 5e-5, "float64": 1e-9}
-# Where a result depends on its input more than that allows (a deviation near 0, a maximum of two like numbers, a ReLU at 0),
-# it may be off by as much as so many roundings of weights and inputs would make of it.
+# Where a result depends on its input more than that allows (a deviation near 0, a maximum of two like numbers, a ReLU
+# at 0), it may be off by as much as so many roundings of weights and inputs would make of it.
 BLUR = {"float32": 2.0**-22, "float64": 2.0**-51}
 ROUNDINGS = 64
 # A loss of probabilities that were rounded to 0 or 1 is clipped, and one of logits is not.
@@ -31,7 +31,7 @@ def assert_same_bits(mine: Observations, theirs: Observations) -> None:
 
 
 def error(mine: Any, theirs: Any) -> float:
-    """Return the largest difference as a share of the largest number, or of 1 where that is more; 0 if both are no numbers."""
+    """Return the largest difference as a share of the largest number, or of 1 where that is more."""
     mine, theirs = np.asarray(mine, np.float64), np.asarray(theirs, np.float64)
     assert mine.shape == theirs.shape
     if not mine.size:
@@ -46,8 +46,8 @@ class AgainstTorch:
     """Compares each step of a life with PyTorch's.
 
     Attributes:
-        counts: how many steps were compared, by kind; "steps on the edge" are those that only agree within what roundings
-            of weights and inputs make of them.
+        counts: how many steps were compared, by kind; "steps on the edge" are those that only agree within what
+            roundings of weights and inputs make of them.
     """
 
     def __init__(self) -> None:

@@ -17,16 +17,17 @@ Observations = list[tuple[str, dict[str, Any]]]  # for each step what was done, 
 
 # Attributes that a user may change after a layer is built, with values to change them to.
 CHANGES: dict[str, list[Any]] = {
-    "activation": ["relu", "tanh", None], "alpha": [0.7], "epsilon": [0.1], "max_value": [2.0, None], "momentum": [0.75],
-    "negative_slope": [0.1], "offset": [np.array(0.5)], "padding": ["same", "valid"], "pool_size": [(1, 2), (3, 3)],
-    "rate": [0.75, 0.0], "scale": [np.array(1.5)], "strides": [(1, 1), (2, 1)], "threshold": [0.25],
-    "trainable": [False, True],
+    "activation": ["relu", "tanh", None], "alpha": [0.7], "epsilon": [0.1], "max_value": [2.0, None],
+    "momentum": [0.75], "negative_slope": [0.1], "offset": [np.array(0.5)], "padding": ["same", "valid"],
+    "pool_size": [(1, 2), (3, 3)], "rate": [0.75, 0.0], "scale": [np.array(1.5)], "strides": [(1, 1), (2, 1)],
+    "threshold": [0.25], "trainable": [False, True],
 }
 # Values that make no sense where they are set, or that the weights of a built layer don't fit.
 SPOILS: dict[str, list[Any]] = {
     "axis": [0, 5], "depth_multiplier": [3, -1], "dilation_rate": [(-1, -1), (0, 1), 3], "filters": [1, 64, -2, "a"],
     "groups": [3, 8, 0], "kernel_size": [(9, 9), (0, 1), 2], "momentum": [2.0, "a"], "padding": ["full", None],
-    "pool_size": [(0, 0), (-1, 2), "a"], "rate": [2.0, None], "strides": [(0, 0), (-1, -1), 0, (1,)], "units": [1, 99, 0],
+    "pool_size": [(0, 0), (-1, 2), "a"], "rate": [2.0, None], "strides": [(0, 0), (-1, -1), 0, (1,)],
+    "units": [1, 99, 0],
 }
 
 
@@ -76,7 +77,7 @@ class Life:
         try:
             result = run()
         except (ValueError, TypeError) as error:
-            assert len(str(error).split()) > 3, repr(error)
+            _check_sentence(error)
             self.observations.append((f"{what}, refused", {}))
             return
         if expect is not None:
@@ -103,8 +104,8 @@ class Life:
         def run() -> dict[str, Any]:
             result = {"loss": np.array(self.model.train_on_batch(x, y))}
             for path, layer in self.model.named_layers():
-                kinds = [("", layer.params), ("", layer.state), ("gradient of ", layer.grads if layer.trainable else {})]
-                for prefix, arrays in kinds:
+                gradients = layer.grads if layer.trainable else {}
+                for prefix, arrays in (("", layer.params), ("", layer.state), ("gradient of ", gradients)):
                     result |= {f"{prefix}{path}/{name}": array.copy() for name, array in arrays.items()}
             return result
 
@@ -155,7 +156,7 @@ class Life:
             self.model.train_on_batch(self.x[:2], self.y[:2])
             assert shape == (2, *(self.model.output_shape or ())[1:])
         except (ValueError, TypeError, AttributeError) as error:
-            assert len(str(error).split()) > 3, repr(error)
+            _check_sentence(error)
             outcome = "refused"
         if outcome == "refused" or not keeps:
             setattr(layer, name, before)
@@ -185,6 +186,10 @@ class Life:
     def _all_layers(self) -> list[Any]:
         """Return all layers below the model, those inside of others included."""
         return [layer for layer in self.model.walk() if layer is not self.model]
+
+
+def _check_sentence(error: Exception) -> None:
+    assert len(str(error).split()) > 3, repr(error)
 
 
 def lead(net: Net, events: Sequence[Any], follow: list[Any] | None = None) -> Observations:

@@ -100,7 +100,8 @@ nested = st.lists(plain, min_size=1, max_size=3).map(lambda parts: Part("Sequent
 HEADS = {
     "none": ([], "mse"),
     "classes": ([Part("Flatten", {}), Part("Dense", dict(units=3, activation="softmax"))], "classes"),
-    "classes, twisted": ([Part("Flatten", {}), Part("Dense", dict(units=3)), Part("Softmax", {}, "function")], "classes"),
+    "classes, twisted": ([Part("Flatten", {}), Part("Dense", dict(units=3)), Part("Softmax", {}, "function")],
+                         "classes"),
     "classes, apart": ([Part("GlobalAveragePool", {}), Part("Dense", dict(units=4)), Part("Softmax", {})], "classes"),
     "classes, by name": ([Part("Flatten", {}), Part("Dense", dict(units=3)),
                           Part("Activation", dict(activation="softmax"))], "classes"),

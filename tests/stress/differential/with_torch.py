@@ -1,4 +1,4 @@
-"""What PyTorch makes of a network of cnnlite's, in float64: of its layers as they are now, attributes and patches included."""
+"""What PyTorch makes of a network of cnnlite's, in float64, with the attributes and patches that its layers have."""
 
 from __future__ import annotations
 
@@ -126,7 +126,8 @@ class Mirror:
 
     def _BatchNorm(self, layer: Any, x: torch.Tensor, training: bool) -> torch.Tensor:
         mean, variance = self._of(layer, "moving_mean"), self._of(layer, "moving_variance")
-        assert mean is not None and variance is not None
+        assert mean is not None
+        assert variance is not None
         if training and layer.trainable:
             axes = tuple(range(x.ndim - 1))
             batch_mean, batch_variance = x.mean(axes), x.var(axes, unbiased=False)
