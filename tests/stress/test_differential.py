@@ -54,7 +54,7 @@ def test_networks_compute_the_same_as_they_run_layer_by_layer_by_the_definitions
             for name, array in theirs.items():
                 assert_close(mine[name], array, np.dtype(net.dtype), f"{what}: {name}")
         report.count("networks and lives: as it runs, layer by layer, by the definitions, in PyTorch")
-        for kind in judge.counts:
-            report.count(f"{kind} of these compared with PyTorch", judge.counts[kind])
+        for kind, number in judge.counts.items():
+            report.count(f"    {kind}", number)
 
     led()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite import layers
+from cnnlite import Sequential, layers
 from tests.stress.differential.nets import Net, make
 from tests.stress.differential.twists import Patches
 
@@ -134,7 +134,7 @@ class Life:
         """Change an attribute, if the model can go on with the new value; a refusal changes nothing."""
         choices = [(layer, name) for layer in self._all_layers() for name in CHANGES if hasattr(layer, name)]
         choices = [(layer, name) for layer, name in choices if not (
-            isinstance(layer, (layers.BatchNorm, layers.ZeroPadding2D, layers.Activation)) and name in (
+            isinstance(layer, (layers.BatchNorm, layers.ZeroPadding2D, layers.Activation, Sequential)) and name in (
                 "scale", "padding", "activation"))]
         if choices:
             layer, name = choices[which % len(choices)]

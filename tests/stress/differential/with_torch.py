@@ -19,6 +19,9 @@ EPSILON = 1e-7  # where cnnlite and Keras clip probabilities
 class Mirror:
     """A model of cnnlite's in PyTorch, with weights of its own that start as the model's are now.
 
+    Losses are computed from probabilities, which are clipped near 0 and 1. A loss from logits is not, so where there
+    are such probabilities (`saturated`) the two may differ.
+
     Args:
         model: the model.
         patches: what has been put on its layers.
@@ -31,6 +34,7 @@ class Mirror:
         self.params: dict[str, torch.Tensor] = {}
         self.state: dict[str, torch.Tensor] = {}
         self.paths: dict[int, str] = {}
+        self.saturated = False  # whether a loss has met a probability near 0 or 1
         self.random = {id(layer): layer.random.state for layer in model.walk() if hasattr(layer, "random")}
         for path, layer in model.named_layers():
             self.paths[id(layer)] = path
@@ -52,11 +56,28 @@ class Mirror:
     def loss(self, x: Any, y: Any, training: bool = False) -> torch.Tensor:
         """Return the loss with its penalties; in training the moving statistics go on."""
         p = self.apply(self.model, self._tensor(x), training)
-        value = _losses(self.model.loss, p, torch.tensor(np.array(y)))
+        value = self._loss(p, torch.tensor(np.array(y)))
         for layer in self.model.walk():
             for name, penalty in layer.regularizers.items():
                 value = value + float(penalty.l2) * (self.params[f"{self.paths[id(layer)]}/{name}"] ** 2).sum()
         return value
+
+    def _loss(self, p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        loss = self.model.loss
+        if type(loss).__name__ == "MeanSquaredError":
+            return ((p - y) ** 2).mean()
+        if loss.from_logits:
+            return F.cross_entropy(p.reshape(-1, p.shape[-1]), y.reshape(-1))
+        if type(loss).__name__ == "BinaryCrossentropy":
+            p = self._clipped(p)
+            return -(y * torch.log(p) + (1 - y) * torch.log(1 - p)).mean()
+        p = self._clipped(p / p.sum(-1, keepdim=True))
+        return F.nll_loss(torch.log(p).reshape(-1, p.shape[-1]), y.reshape(-1))
+
+    def _clipped(self, p: torch.Tensor) -> torch.Tensor:
+        near = 10 * EPSILON
+        self.saturated = not bool(((p > near) & (p < 1 - near)).all())
+        return torch.clamp(p, EPSILON, 1 - EPSILON)
 
     def train(self, x: Any, y: Any, rate: float) -> dict[str, Any]:
         """Make a step of gradient descent; return the loss, the gradients, and weights and statistics after it."""
@@ -213,16 +234,3 @@ ACTIVATIONS: dict[type, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     layers.Softmax: lambda layer, x: torch.softmax(x, -1),
     layers.LogSoftmax: lambda layer, x: torch.log_softmax(x, -1),
 }
-
-
-def _losses(loss: Any, p: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    kind = type(loss).__name__
-    if kind == "MeanSquaredError":
-        return ((p - y) ** 2).mean()
-    if kind == "BinaryCrossentropy":
-        p = torch.clamp(p, EPSILON, 1 - EPSILON)
-        return -(y * torch.log(p) + (1 - y) * torch.log(1 - p)).mean()
-    if loss.from_logits:
-        return F.cross_entropy(p.reshape(-1, p.shape[-1]), y.reshape(-1))
-    p = torch.clamp(p / p.sum(-1, keepdim=True), EPSILON, 1 - EPSILON)
-    return F.nll_loss(torch.log(p).reshape(-1, p.shape[-1]), y.reshape(-1))
