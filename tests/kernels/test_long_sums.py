@@ -63,11 +63,22 @@ def average(*shape, window):
     return kernels.average_pool(full(A, *shape), window, window, NO_PADS), float(A)
 
 
-def softmax_back(numbers):
-    """A sum of dy y over an axis that is not the last, of which the first dx is minus that sum times y."""
+def softmax(numbers, name):
+    """Return the first numbers along an axis that is not the last: exp is 1 there, and A elsewhere."""
+    x = full(np.log(A), 2, numbers, 3)
+    x[:, 0] = 0
+    total = 1 + (numbers - 1) * float(A)
+    return getattr(kernels, name)(x, 1)[:, 0], {"softmax": 1 / total, "log_softmax": -np.log(total)}[name]
+
+
+def softmax_back(numbers, name):
+    """Return the first numbers of dx, where dy is 0: minus y (or exp(y)) there times a sum."""
     dy, y = full(A, 2, numbers, 3), full(1 / 8192, 2, numbers, 3)
     dy[:, 0] = 0
-    return kernels.softmax_backward(dy, y, axis=1)[:, 0], -(numbers - 1) * float(A) / 8192**2
+    total = (numbers - 1) * float(A)
+    if name == "softmax_backward":
+        return kernels.softmax_backward(dy, y, 1)[:, 0], -total / 8192**2
+    return kernels.log_softmax_backward(dy, np.log(y), 1)[:, 0], -total / 8192
 
 
 # name: (what gives the result and the exact value of each of its numbers, the relative error that is allowed)
@@ -117,8 +128,10 @@ CASES = {
     "an average of 10,000 pixels": (lambda: average(1, 100, 100, 3, window=(100, 100)), 5e-7),
     "averages of 80 pixels": (lambda: average(1, 80, 80, 3, window=(8, 10)), 5e-7),
     "the gradient of an average over overlapping windows": (lambda: average_taken_back(64), 5e-6),
-    "the gradient of a softmax along an axis that is not the last": (
-        lambda: softmax_back(100_000), 5e-6),
+    "a softmax along an axis that is not the last": (lambda: softmax(100_000, "softmax"), 5e-6),
+    "a log-softmax along it": (lambda: softmax(100_000, "log_softmax"), 5e-6),
+    "the gradient of a softmax along it": (lambda: softmax_back(100_000, "softmax_backward"), 5e-6),
+    "the gradient of a log-softmax along it": (lambda: softmax_back(100_000, "log_softmax_backward"), 5e-6),
 }
 
 
