@@ -287,7 +287,8 @@ def block(rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_
                   c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0)
         return
     itemsize, zeros, piece, total = _scratch(c)
-    most1, most0 = max(1, PIECE // n0), min(n0, PIECE)
+    runs = (n0 + PIECE - 1) // PIECE
+    most1, most0 = max(1, PIECE // n0), (n0 + runs - 1) // runs
     for first in range(0, rows, ROWS_TOGETHER):
         count = min(ROWS_TOGETHER, rows - first)
         for k1 in range(0, n1, most1):
