@@ -187,16 +187,26 @@ def max_pool_backward_image(dy, y, argmax, relu, window, dx):
         if i == dy.shape[0] - 1:
             return
     dx[:] = 0
+    # Where many windows overlap, those of a row of them are added up before they join the others.
+    is_long = window.height * window.width > LONG_SUM * window.stride_h * window.stride_w
+    lines = np.empty((min(window.height, height) if is_long else 0, width, channels), dx.dtype)
     for i in range(dy.shape[0]):
         top = i * window.stride_h - window.top
+        first_row, last_row = max(top, 0), min(top + window.height, height)
+        lines[:] = 0
         for j in range(dy.shape[1]):
             left = j * window.stride_w - window.left
-            for row in range(max(top, 0), min(top + window.height, height)):
+            for row in range(first_row, last_row):
+                target = lines[row - first_row] if is_long else dx[row]
                 for column in range(max(left, 0), min(left + window.width, width)):
                     tap = (row - top) * window.width + column - left
                     for c in range(channels):
                         if argmax[i, j, c] == tap and not (relu and y[i, j, c] <= 0):
-                            dx[row, column, c] += dy[i, j, c]
+                            target[column, c] += dy[i, j, c]
+        for row in range(first_row, last_row if is_long else first_row):
+            for column in range(width):
+                for c in range(channels):
+                    dx[row, column, c] += lines[row - first_row, column, c]
 
 
 @kernel

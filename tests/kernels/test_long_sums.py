@@ -45,6 +45,14 @@ def average_taken_back(size):
     return dx[0, size - 1, size - 1], float(A)
 
 
+def maximum_taken_back(size):
+    """The same for a maximum that all windows hold."""
+    argmax = np.array([[(size - 1 - i) * size + size - 1 - j for j in range(size)] for i in range(size)], np.int32)
+    dx = kernels.max_pool_backward(full(A, 1, size, size, 1), argmax.reshape(1, size, size, 1),
+                                   (1, 2 * size - 1, 2 * size - 1, 1), (size, size), (1, 1), NO_PADS)
+    return dx[0, size - 1, size - 1], size * size * float(A)
+
+
 def bias_gradient(*shape):
     dbias = full(0, shape[-1])
     kernels.conv2d_backward(full(A, *shape), full(B, *shape), full(0, 1, 1, 1, shape[-1]), groups=shape[-1],
@@ -127,7 +135,8 @@ CASES = {
     "a gradient of beta over long lines": (lambda: beta_gradient(1, 1, 60_000, 2), 1e-5),
     "an average of 10,000 pixels": (lambda: average(1, 100, 100, 3, window=(100, 100)), 5e-7),
     "averages of 80 pixels": (lambda: average(1, 80, 80, 3, window=(8, 10)), 5e-7),
-    "the gradient of an average over overlapping windows": (lambda: average_taken_back(64), 5e-6),
+    "the gradient of an average over overlapping windows": (lambda: average_taken_back(40), 5e-6),
+    "the gradient of a maximum of overlapping windows": (lambda: maximum_taken_back(50), 5e-6),
     "a softmax along an axis that is not the last": (lambda: softmax(100_000, "softmax"), 5e-6),
     "a log-softmax along it": (lambda: softmax(100_000, "log_softmax"), 5e-6),
     "the gradient of a softmax along it": (lambda: softmax_back(100_000, "softmax_backward"), 5e-6),
