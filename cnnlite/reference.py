@@ -5,7 +5,8 @@ through in their place: with the environment variable `CNNLITE_KERNELS=reference
 on this file.
 
 Shapes: N images, H rows, W columns, C channels; OH and OW are the size of the output; F filters; a
-kernel is (KH, KW, C, F). `pads` is ((top, bottom), (left, right)).
+kernel is (KH, KW, C, F). `pads` is ((top, bottom), (left, right)). Sums are added up in float64, so that no number of
+float32 is too many for them.
 """
 
 import math
@@ -21,13 +22,13 @@ NO_PADS = ((0, 0), (0, 0))
 
 def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
     """c = a @ b + bias"""
-    c = (a.T if transpose_a else a) @ (b.T if transpose_b else b)
+    c = product(a.T if transpose_a else a, b.T if transpose_b else b)
     return write(c if bias is None else c + bias, out)
 
 
 def column_sums(x, out=None):
     """out[j] = sum over i of x[i, j]"""
-    return write(x.sum(axis=0), out)
+    return write(exact_sum(x, axis=0), out)
 
 
 def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
@@ -43,21 +44,21 @@ def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
 
 def col2im(cols, x_shape, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     """Every number of the rows goes back to the pixel that it came from, and is added there."""
-    padded = np.pad(np.zeros(x_shape, cols.dtype), ((0, 0), *pads, (0, 0)))
+    padded = np.pad(np.zeros(x_shape), ((0, 0), *pads, (0, 0)))
     n, h, w, c = x_shape
     oh, ow = output_shape(x_shape, window, strides, pads, dilation)
     cols = cols.reshape(n, oh, ow, *window, c)
     for ky, kx, seen in taps(padded, window, strides, dilation, (oh, ow)):
         seen += cols[:, :, :, ky, kx]
     (top, _), (left, _) = pads
-    return write(padded[:, top : top + h, left : left + w], out)
+    return write(padded[:, top : top + h, left : left + w].astype(cols.dtype), out)
 
 
 def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
     """y = im2col(x) @ kernel + bias, for each group of channels and filters on its own"""
     kh, kw, channels, f = kernel.shape
     y = [
-        im2col(xg, (kh, kw), strides, pads, dilation) @ kg.reshape(kh * kw * channels, f // groups)
+        product(im2col(xg, (kh, kw), strides, pads, dilation), kg.reshape(kh * kw * channels, f // groups))
         for xg, kg in zip(np.split(x, groups, axis=3), np.split(kernel, groups, axis=3))
     ]
     y = np.concatenate(y, axis=1).reshape(len(x), *output_shape(x.shape, (kh, kw), strides, pads, dilation), f)
@@ -69,7 +70,7 @@ def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dil
     kh, kw, channels, f = kernel.shape
     dx = []
     for dyg, kg in zip(np.split(dy, groups, axis=3), np.split(kernel, groups, axis=3)):
-        dcols = dyg.reshape(-1, f // groups) @ kg.reshape(kh * kw * channels, f // groups).T
+        dcols = product(dyg.reshape(-1, f // groups), kg.reshape(kh * kw * channels, f // groups).T)
         dx.append(col2im(dcols, (*x_shape[:3], channels), (kh, kw), strides, pads, dilation))
     return write(np.concatenate(dx, axis=3), out)
 
@@ -78,7 +79,7 @@ def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, di
     """dkernel = im2col(x).T @ dy"""
     kh, kw, _, f = kernel_shape
     dkernel = [
-        im2col(xg, (kh, kw), strides, pads, dilation).T @ dyg.reshape(-1, f // groups)
+        product(im2col(xg, (kh, kw), strides, pads, dilation).T, dyg.reshape(-1, f // groups))
         for xg, dyg in zip(np.split(x, groups, axis=3), np.split(dy, groups, axis=3))
     ]
     return write(np.concatenate(dkernel, axis=1).reshape(kernel_shape), out)
@@ -91,7 +92,7 @@ def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1)
     if dkernel is not None:
         conv2d_kernel_gradient(x, dy, kernel.shape, *geometry, out=dkernel)
     if dbias is not None:
-        dbias[...] = dy.sum(axis=(0, 1, 2))
+        dbias[...] = exact_sum(dy, axis=(0, 1, 2))
     if dx is not None:
         conv2d_input_gradient(dy, kernel, x.shape, *geometry, out=dx)
 
@@ -129,6 +130,16 @@ def taps(padded, window, strides, dilation, output):
             y, x = ky * dilation[0], kx * dilation[1]
             seen = padded[:, y : y + output[0] * strides[0] : strides[0], x : x + output[1] * strides[1] : strides[1]]
             yield ky, kx, seen
+
+
+def product(a, b):
+    """a @ b"""
+    return np.matmul(a, b, dtype=np.float64).astype(a.dtype)
+
+
+def exact_sum(x, axis, keepdims=False):
+    """Return the sum of x along an axis, or several."""
+    return x.sum(axis=axis, keepdims=keepdims, dtype=np.float64).astype(x.dtype)
 
 
 def write(result, out):
@@ -173,10 +184,10 @@ def max_pool(x, window, strides, pads, out=None):
 
 def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
     """Return dx: each element of dy is added to the pixel that won its window."""
-    dx = np.zeros(x_shape, dy.dtype)
+    dx = np.zeros(x_shape)
     for tap, rows, columns, _ in _windows(x_shape, window, strides, pads):
         np.add.at(dx, (slice(None), rows, columns), np.where(argmax == tap, dy, 0))
-    return write(dx, out)
+    return write(dx.astype(dy.dtype), out)
 
 
 def _real_pixels(x_shape, window, strides, pads):
@@ -186,18 +197,18 @@ def _real_pixels(x_shape, window, strides, pads):
 
 def average_pool(x, window, strides, pads, out=None):
     """Return the mean of the real pixels of each window."""
-    total = sum(np.where(real, x[:, rows, columns], 0) for _, rows, columns, real
+    total = sum(np.where(real, x[:, rows, columns], 0).astype(np.float64) for _, rows, columns, real
                 in _windows(x.shape, window, strides, pads))
     return write((total / _real_pixels(x.shape, window, strides, pads)).astype(x.dtype), out)
 
 
 def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
     """Return dx: each element of dy is shared equally by the real pixels of its window."""
-    dx = np.zeros(x_shape, dy.dtype)
-    share = (dy / _real_pixels(x_shape, window, strides, pads)).astype(dy.dtype)
+    dx = np.zeros(x_shape)
+    share = dy / _real_pixels(x_shape, window, strides, pads)
     for _, rows, columns, real in _windows(x_shape, window, strides, pads):
         np.add.at(dx, (slice(None), rows, columns), np.where(real, share, 0))
-    return write(dx, out)
+    return write(dx.astype(dy.dtype), out)
 
 
 # ---------------------------------------------------------------- batch normalisation
@@ -226,8 +237,8 @@ def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
     """Return (dx, dgamma, dbeta) where mean and inv_std were computed from x."""
     samples_axes = tuple(range(x.ndim - 1))
     normalized = (x - mean) * inv_std
-    dbeta = dy.sum(axis=samples_axes)
-    dgamma = (dy * normalized).sum(axis=samples_axes)
+    dbeta = exact_sum(dy, samples_axes)
+    dgamma = exact_sum(dy * normalized, samples_axes)
     samples = x.dtype.type(max(x.size // x.shape[-1], 1))
     dx = gamma * inv_std * (dy - dbeta / samples - normalized * dgamma / samples)
     return write(dx, out), dgamma, dbeta
@@ -340,16 +351,16 @@ def softmax(x, axis=-1, out=None):
 
 
 def softmax_backward(dy, y, axis=-1, out=None):
-    return write(y * (dy - (dy * y).sum(axis, keepdims=True)), out)
+    return write(y * (dy - exact_sum(dy * y, axis, keepdims=True)), out)
 
 
 def log_softmax(x, axis=-1, out=None):
     x = x - x.max(axis, keepdims=True)
-    return write(x - np.log(np.exp(x).sum(axis, keepdims=True)), out)
+    return write(x - np.log(exact_sum(np.exp(x), axis, keepdims=True)), out)
 
 
 def log_softmax_backward(dy, y, axis=-1, out=None):
-    return write(dy - np.exp(y) * dy.sum(axis, keepdims=True), out)
+    return write(dy - np.exp(y) * exact_sum(dy, axis, keepdims=True), out)
 
 
 # ---------------------------------------------------------------- optimizer steps

@@ -65,9 +65,12 @@ def normalize(x: ArrayLike, axis: int = -1, order: float = 2) -> Array:
            [0. , 0. ]])
     """
     x = np.atleast_1d(real_array(x, "x", "normalize"))
+    # In float64, because along any axis but the last NumPy adds up one by one.
+    exact = x.astype(np.float64) if x.dtype == np.float32 else x
     with arithmetic():
-        norms = np.linalg.norm(x, ord=order, axis=axis, keepdims=True)
-        return x / np.where(norms == 0, 1, norms)
+        norms = np.linalg.norm(exact, ord=order, axis=axis, keepdims=True)
+        y = exact / np.where(norms == 0, 1, norms)
+        return y if exact is x else y.astype(x.dtype)
 
 
 def clear_session() -> None:

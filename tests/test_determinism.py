@@ -67,10 +67,24 @@ def fingerprints(stack):
     return {**{name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}, "losses": losses}
 
 
+def long_sums():
+    """Return a digest of the weights after a step whose sums over inputs, pixels and images are all cut."""
+    cnnlite.utils.set_random_seed(3)
+    model = cnnlite.Sequential([
+        cnnlite.Input(shape=(72, 72, 2)), layers.Conv2D(5, 3), layers.DepthwiseConv2D(3),
+        layers.AveragePool(9, strides=2), layers.Conv2D(6, 1), layers.Flatten(), layers.Dense(3),
+    ])
+    model.compile("sgd", "mse")
+    generator = np.random.default_rng(0)
+    model.train_on_batch(generator.normal(size=(32, 72, 72, 2)), generator.normal(size=(32, 3)))
+    return hashlib.sha256(b"".join(array.tobytes() for array in model.get_weights())).hexdigest()
+
+
 PROGRAM = """
 import json, numba
-from tests.test_determinism import NETS, fingerprints
-print(json.dumps({"threads": numba.get_num_threads(), **{name: fingerprints(stack) for name, stack in NETS.items()}}))
+from tests.test_determinism import NETS, fingerprints, long_sums
+prints = {name: fingerprints(stack) for name, stack in NETS.items()}
+print(json.dumps({"threads": numba.get_num_threads(), "long sums": long_sums(), **prints}))
 """
 
 
@@ -97,6 +111,11 @@ def test_the_processes_had_the_threads_that_they_were_to_have(by_threads):
 @pytest.mark.parametrize("net", NETS)
 def test_the_number_of_threads_shows_in_no_bit_of_weights_outputs_and_losses(by_threads, net, threads):
     assert by_threads[threads][net] == by_threads[1][net]
+
+
+@pytest.mark.parametrize("threads", THREADS[1:])
+def test_the_number_of_threads_shows_in_no_bit_of_long_sums(by_threads, threads):
+    assert by_threads[threads]["long sums"] == by_threads[1]["long sums"]
 
 
 def test_two_runs_in_one_process_give_the_same_bits():

@@ -254,6 +254,13 @@ def test_few_large_images_run_layer_by_layer_and_give_the_bits_of_a_batch():
     assert ran == []
 
 
+@pytest.mark.parametrize("shape", [(4, 1100, 2), (92, 94, 2), (3, 5, 5000)])
+def test_sums_that_are_cut_are_cut_alike(shape):
+    # Long lines, more pixels than are summed up in one go, and more channels.
+    model = model_of(Conv2D(3, 1), BatchNorm(), ReLU(), MaxPool(), Conv2D(2, (1, 2)), MaxPool(1), shape=shape)
+    assert_fused_is_unfused(model, normal(2, *shape))
+
+
 class Spy:
     """Hands x on to a layer, and notes that it did."""
 

@@ -75,6 +75,14 @@ def test_a_seed_that_is_no_whole_number_is_refused(seed, error):
         set_random_seed(seed)
 
 
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_norm_of_many_numbers_keeps_its_digits_along_any_axis(order):
+    x = np.full((200_000, 3), 0.1, np.float32)
+    y = cnnlite.utils.normalize(x, 0, order)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, 200_000 ** (-1 / order), rtol=2e-7)
+
+
 @pytest.mark.parametrize(("axis", "order"), [(-1, 2), (0, 2), (1, 1)])
 def test_normalised_rows_have_norm_one_and_zeros_stay(axis, order):
     x = np.array([[[3, -4], [0, 0]], [[1, 2], [0, 0]]])

@@ -280,6 +280,14 @@ def softplus_backward(dy, y, out=None):
     return out
 
 
+def _sum(x, axis):
+    """Return the sum along an axis, or several, kept with size 1."""
+    # Along the last axis NumPy adds in pairs. Along others it adds row after row, which in float32 loses digits.
+    if axis in (-1, x.ndim - 1) and x.flags.c_contiguous:
+        return x.sum(axis=-1, keepdims=True)
+    return x.sum(axis=axis, keepdims=True, dtype=np.float64).astype(x.dtype)
+
+
 # softmax: y_i = exp(x_i) / sum_j exp(x_j)
 
 
@@ -293,7 +301,7 @@ def softmax(x, axis=-1, out=None):
     with arithmetic():
         np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
         np.exp(out, out=out)
-        out /= out.sum(axis=axis, keepdims=True)
+        out /= _sum(out, axis)
     return out
 
 
@@ -301,7 +309,7 @@ def softmax_backward(dy, y, axis=-1, out=None):
     """Return y * (dy - sum(dy * y))."""
     with arithmetic():
         out = np.multiply(dy, y, out=_like(y, out))
-        np.subtract(dy, out.sum(axis=axis, keepdims=True), out=out)
+        np.subtract(dy, _sum(out, axis), out=out)
         out *= y
     return out
 
@@ -314,7 +322,7 @@ def log_softmax(x, axis=-1, out=None):
     out = _like(x, out)
     with arithmetic():
         np.subtract(x, x.max(axis=axis, keepdims=True), out=out)
-        out -= np.log(np.exp(out).sum(axis=axis, keepdims=True))
+        out -= np.log(_sum(np.exp(out), axis))
     return out
 
 
@@ -333,6 +341,6 @@ def log_softmax_backward(dy, y, axis=-1, out=None):
     """Return dy - exp(y) * sum(dy)."""
     with arithmetic():
         out = np.exp(y, out=_like(y, out))
-        out *= -dy.sum(axis=axis, keepdims=True)
+        out *= -_sum(dy, axis)
         out += dy
     return out

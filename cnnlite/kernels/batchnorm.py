@@ -3,7 +3,8 @@
 Sums over M are cut into parts of at most 512 rows, which never reach from one image into the next, and the sums of
 the parts are added in float64 in the order of the rows: the same bits for any number of threads. A part is small
 enough to stay in the processor's cache for the second look at it. Sums of gradients are cut into as many parts, but
-between the lines of an image, so that they can be summed up through the windows of a pooling.
+between the lines of an image, so that they can be summed up through the windows of a pooling; or between any two pixels
+where lines are long.
 
 `conv_block.py` calls the functions on one image while that is in the cache. Those on whole batches stand here.
 """
@@ -21,6 +22,7 @@ from cnnlite.kernels.threads import run
 
 SMALL = 1 << 16  # numbers that are looked at before other threads would have begun
 PART_ROWS = 512  # over so many rows a sum in float32 is still good
+LONG_LINE = 1024  # pixels; a longer line is cut as well
 
 
 def rows_by_image(x):
@@ -29,9 +31,9 @@ def rows_by_image(x):
 
 
 def lines_by_image(x):
-    """Return x as (images, lines, columns, C) without copying; a row of a matrix is a line of one pixel."""
+    """Return x as (images, lines, columns, C) without copying; the pixels of long lines, and rows, are lines of one."""
     images = rows_by_image(x)
-    columns = x.shape[-2] if x.ndim > 3 else 1
+    columns = x.shape[-2] if 3 < x.ndim and x.shape[-2] <= LONG_LINE else 1
     return images.reshape(len(images), images.shape[1] // max(1, columns), columns, images.shape[2])
 
 
@@ -161,12 +163,20 @@ def affine_rows(x, mean, scale, beta, relu, y):
 
 
 @kernel
+def _cut_long_lines(x):
+    """Return an image, as lines of one pixel if its own are long. Then there are no windows: see `_side_by_side`."""
+    lines, columns, channels = x.shape
+    return x.reshape(lines * columns, 1, channels) if columns > LONG_LINE else x
+
+
+@kernel
 def image_gradient_sums(dy, y, places, relu, window, x, mean, of_dy, of_product):
     """Write Σ dz and Σ dz (x − mean) of each part of x (lines, columns, C).
 
     dz is dy, with 0 where y is not above 0 if there was a `relu`. If there are `places`, dy, y and places are those of
     the maxima of windows that lie side by side, and dz has 0 where no maximum was.
     """
+    x = _cut_long_lines(x)
     lines, columns, channels = x.shape
     parts = len(of_dy)
     total, product = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
@@ -187,6 +197,7 @@ def image_gradient(dy, y, places, relu, window, x, mean, terms, first_relu, dx, 
     dx = terms[0] (dz − terms[1] − (x − mean) terms[2]), with 0 where x is not above 0 if there was a `first_relu`;
     terms[0] dz if there is no x. dz is as above; dy may be dx.
     """
+    dx = _cut_long_lines(dx)
     lines, columns, channels = dx.shape
     parts, row = _part_count(lines * columns), channels * dx.itemsize
     partial = np.empty(channels, dx.dtype)
@@ -203,6 +214,7 @@ def image_gradient(dy, y, places, relu, window, x, mean, terms, first_relu, dx, 
 @kernel
 def image_sum(dx, total):
     """Add the sum of dx (lines, columns, C) over all pixels to `total`, to the very bits of `image_gradient`."""
+    dx = _cut_long_lines(dx)
     lines, columns, channels = dx.shape
     parts = _part_count(lines * columns)
     partial = np.empty(channels, dx.dtype)

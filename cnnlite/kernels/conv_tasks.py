@@ -16,6 +16,7 @@ from numba import types
 
 from cnnlite.kernels._jit import kernel
 from cnnlite.kernels.batchnorm import (
+    LONG_LINE,
     affine_rows,
     image_gradient,
     image_gradient_sums,
@@ -27,6 +28,7 @@ from cnnlite.kernels.direct import by_pixels, by_wide_pixels, copy_window, direc
 from cnnlite.kernels.direct_input_gradient import add_to_planes, by_planes, by_taps, direct_input_gradient, merge_planes
 from cnnlite.kernels.direct_kernel_gradient import add_images, add_turned, direct_kernel_gradient
 from cnnlite.kernels.geometry import Window
+from cnnlite.kernels.matmul import move_sums
 from cnnlite.kernels.microkernel import block_address
 from cnnlite.kernels.pooling import average_pool_row, max_pool_backward_image, max_pool_image
 from cnnlite.kernels.table import (
@@ -62,6 +64,7 @@ from cnnlite.kernels.table import (
 from cnnlite.kernels.winograd import (
     POINTS,
     moderate,
+    tile_count,
     winograd_backward,
     winograd_images,
     winograd_kernel_gradient_end,
@@ -69,6 +72,8 @@ from cnnlite.kernels.winograd import (
 from cnnlite.kernels.winograd_transforms import transform_address
 
 NO_POOL, MAX_POOL, AVERAGE_POOL = 0, 1, 2
+LONG_CHAIN = 8192  # pixels, or tiles of Winograd's, of a chunk whose products may be added one by one in float32
+CHAIN = 2048  # so many that are before they join a sum in float64, if there are more: it takes as long as 30 of them
 SMALL_PLACES = np.dtype(np.uint8)  # what places of maxima are in, unless a window has more than 256 pixels
 
 
@@ -258,9 +263,12 @@ def _relu_in_place(y):
 
 @kernel
 def _side_by_side(dy, argmax, following, height, width):
-    """Return whether there were windows which lie wholly in an image of that size, side by side from its corner."""
+    """Return whether there were windows which lie wholly in an image of that size, side by side from its corner.
+
+    Not in one with long lines, whose sums are cut anywhere.
+    """
     window = following.window
-    plain = window.top == 0 and window.left == 0 and argmax.itemsize == 1
+    plain = width <= LONG_LINE and window.top == 0 and window.left == 0 and argmax.itemsize == 1
     plain = plain and window.stride_h == window.height and window.stride_w == window.width
     fits = dy.shape[1] * window.height <= height and dy.shape[2] * window.width <= width
     return following.pool == MAX_POOL and plain and fits
@@ -293,6 +301,9 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
         sums[chunk] = 0
     total = np.zeros(filters)
     spectrum = np.zeros((POINTS if by_points else 0, channels, sums.shape[4]), x.dtype)
+    chain = spectrum.reshape(-1) if by_points else sums[chunk : chunk + 1].reshape(-1)
+    links, length = (tile_count(oh, ow, window.height) if by_points else oh * ow), 0
+    exact = np.zeros(chain.size if links * (end - begin) > LONG_CHAIN else 0)
     changes = following.relu or following.pool != NO_POOL or len(scale) > 0 or len(z) > 0
     buffer = np.empty((images if changes else 0, oh, ow, filters), x.dtype)
     side_by_side = _side_by_side(dy, argmax, following, oh, ow)
@@ -321,6 +332,14 @@ def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, o
                 call(kernels, IMAGE_SUM, (dz[i], total))
         call(kernels, TAKE_BACK, (kernels, x[first:last], dz, weights, spectra, window, groups, spectrum,
                                   sums[chunk : chunk + 1], dx[first:last]))
+        length += links * (last - first)
+        if length >= CHAIN and len(exact):
+            move_sums(chain, exact)
+            length = 0
+    if len(exact):
+        move_sums(chain, exact)
+        for i in range(chain.size):
+            chain[i] = exact[i]
     if len(bias_sums):
         # Not bias_sums[chunk] = total, with which numba compiles seconds of code for the text of an error.
         for f in range(filters):

@@ -15,9 +15,13 @@ from cnnlite.floating import arithmetic
 from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.im2col import NO_PADS, output_shape
+from cnnlite.kernels.matmul import move_sums
 from cnnlite.kernels.threads import run
 
 CHUNKS = 16  # see conv2d_kernel_gradient
+LONG_SUM = 256  # taps, or weights that a pixel goes back through, whose products may be added one by one in float32
+LONG_CHAIN = 8192  # and pixels of a chunk
+CHAIN = 1024  # so many pixels, or the next whole row, that are added up before they join a sum in float64
 
 
 def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
@@ -46,6 +50,9 @@ def _depthwise_task(x, kernel, bias, y, strides, before, dilation, unit):
 def _depthwise_row(x, kernel, bias, y, row, strides, before, dilation):
     h, w, channels = x.shape
     kh, kw, _, multiplier = kernel.shape
+    if kh * kw > LONG_SUM:
+        _long_row(x, kernel, bias, y, row, strides, before, dilation)
+        return
     for column in range(y.shape[0]):
         target = y[column]
         for f in range(target.shape[0]):
@@ -62,6 +69,29 @@ def _depthwise_row(x, kernel, bias, y, row, strides, before, dilation):
                 for m in range(multiplier):
                     for c in range(channels):
                         target[c * multiplier + m] += source[c] * weights[c, m]
+
+
+@compiled
+def _long_row(x, kernel, bias, y, row, strides, before, dilation):
+    """Do the same for a kernel of many taps, whose products are added up in float64."""
+    h, w, channels = x.shape
+    kh, kw, _, multiplier = kernel.shape
+    total = np.empty(y.shape[1])
+    for column in range(y.shape[0]):
+        for f in range(total.shape[0]):
+            total[f] = bias[f]
+        for ky in range(kh):
+            i = row * strides[0] + ky * dilation[0] - before[0]
+            for kx in range(kw if 0 <= i < h else 0):
+                j = column * strides[1] + kx * dilation[1] - before[1]
+                if j < 0 or j >= w:
+                    continue
+                source, weights = x[i, j], kernel[ky, kx]
+                for m in range(multiplier):
+                    for c in range(channels):
+                        total[c * multiplier + m] += source[c] * weights[c, m]
+        for f in range(total.shape[0]):
+            y[column, f] = total[f]
 
 
 def depthwise_conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
@@ -86,21 +116,29 @@ def _depthwise_input_gradient_image(dy, kernel, dx, strides, before, dilation):
     h, w, channels = dx.shape
     kh, kw, _, multiplier = kernel.shape
     dx[:] = 0
+    # A long sum is that of the sums for each row of the kernel.
+    is_long = kh * kw * multiplier > LONG_SUM
+    line = np.empty((w if is_long else 0, channels), dx.dtype)
     for row in range(dy.shape[0]):
-        for column in range(dy.shape[1]):
-            source = dy[row, column]
-            for ky in range(kh):
-                i = row * strides[0] + ky * dilation[0] - before[0]
-                if i < 0 or i >= h:
-                    continue
+        for ky in range(kh):
+            i = row * strides[0] + ky * dilation[0] - before[0]
+            if i < 0 or i >= h:
+                continue
+            targets = line if is_long else dx[i]
+            line[:] = 0
+            for column in range(dy.shape[1]):
+                source = dy[row, column]
                 for kx in range(kw):
                     j = column * strides[1] + kx * dilation[1] - before[1]
                     if j < 0 or j >= w:
                         continue
-                    target, weights = dx[i, j], kernel[ky, kx]
+                    target, weights = targets[j], kernel[ky, kx]
                     for m in range(multiplier):
                         for c in range(channels):
                             target[c] += source[c * multiplier + m] * weights[c, m]
+            for j in range(len(line)):
+                for c in range(channels):
+                    dx[i, j, c] += line[j, c]
 
 
 def depthwise_conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
@@ -121,19 +159,36 @@ def depthwise_conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=N
 @compiled
 def _kernel_gradient_task(x, dy, sums, strides, before, dilation, unit):
     chunks = len(sums)
-    for n in range(unit * len(x) // chunks, (unit + 1) * len(x) // chunks):
-        _depthwise_kernel_gradient_image(x[n], dy[n], sums[unit], strides, before, dilation)
+    first, last = unit * len(x) // chunks, (unit + 1) * len(x) // chunks
+    _, oh, ow, _ = dy.shape
+    chain, length = sums[unit].reshape(-1), 0
+    exact = np.zeros(chain.size if (last - first) * oh * ow > LONG_CHAIN else 0)
+    # In rows that are a chain together, or an image at a time.
+    rows = max(1, CHAIN // max(1, ow)) if len(exact) else max(1, oh)
+    for n in range(first, last):
+        for row in range(0, oh, rows):
+            some = dy[n, row : row + rows]
+            _depthwise_kernel_gradient_rows(x[n], some, row, sums[unit], strides, before, dilation)
+            length += len(some) * ow
+            if length >= CHAIN and len(exact):
+                move_sums(chain, exact)
+                length = 0
+    if len(exact):
+        move_sums(chain, exact)
+        for i in range(chain.size):
+            chain[i] = exact[i]
 
 
 @compiled
-def _depthwise_kernel_gradient_image(x, dy, sums, strides, before, dilation):
+def _depthwise_kernel_gradient_rows(x, dy, first, sums, strides, before, dilation):
+    """Add what dy gives, rows of an image from the first on."""
     h, w, channels = x.shape
     kh, kw, _, multiplier = sums.shape
     for row in range(dy.shape[0]):
         for column in range(dy.shape[1]):
             gradient = dy[row, column]
             for ky in range(kh):
-                i = row * strides[0] + ky * dilation[0] - before[0]
+                i = (first + row) * strides[0] + ky * dilation[0] - before[0]
                 if i < 0 or i >= h:
                     continue
                 for kx in range(kw):

@@ -45,7 +45,7 @@ import numpy as np
 from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels._target import VECTOR_BYTES
 from cnnlite.kernels.matmul import pack_panels, product_block
-from cnnlite.kernels.microkernel import call_block
+from cnnlite.kernels.microkernel import LONG_SUM, call_block
 from cnnlite.kernels.table import BY_PIXELS, BY_WIDE_PIXELS, COPY_WINDOW, UNROLL_TAPS, call
 from cnnlite.kernels.winograd import moderate
 
@@ -105,7 +105,11 @@ def _together(geometry, kernel, ow):
     # A weight that is not finite would make a NaN of a zero of padding, of which a single pixel's rows are left out.
     if geometry.groups > 1 or geometry.dilation[1] > 1 or not moderate(kernel):
         return 1
-    return pixels_together(kernel.shape[3], kernel.shape[1], geometry.strides[1], ow, VECTOR_BYTES // kernel.itemsize)
+    kh, kw, channels, filters = kernel.shape
+    stride = geometry.strides[1]
+    pixels = pixels_together(filters, kw, stride, ow, VECTOR_BYTES // kernel.itemsize)
+    # A long sum would be cut at other places than that of a single pixel.
+    return pixels if kh * (kw + (pixels - 1) * stride) * channels <= LONG_SUM else 1
 
 
 @compiled

@@ -28,7 +28,7 @@ from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels._target import VECTOR_BYTES
 from cnnlite.kernels.direct import is_product
 from cnnlite.kernels.matmul import pack_panels, product_block
-from cnnlite.kernels.microkernel import call_block
+from cnnlite.kernels.microkernel import LONG_SUM, PIECE, call_block
 from cnnlite.kernels.table import ADD_TO_PLANES, BY_PLANES, BY_TAPS, MERGE_PLANES, call
 from cnnlite.kernels.vector_ir import add_taps, transpose_panels
 
@@ -54,6 +54,8 @@ def in_planes(taps, channels, filters, lanes):
     each number of dx about 2 to be copied from its plane.
     """
     planes = taps * channels * (filters + 3) + 6 * filters + 2 * channels * lanes
+    if taps > LONG_SUM:  # which are added to a plane one by one
+        return False
     return planes < taps * ((channels + lanes - 1) // lanes) * filters * lanes
 
 
@@ -158,7 +160,7 @@ def merge_planes(planes, window, first_channel, dx):
 
 @compiled
 def by_taps(kernels, dy, panels, window, groups, dx):
-    """The first way.
+    """The first way. A long sum goes by PIECE numbers or so through a row of its own.
 
     Row h of dx gets rows oh of dy for all ky with oh * stride + ky * dilation - top = h. They are every `step`-th ky,
     and `back` rows of dy lie between one and the next.
@@ -175,6 +177,8 @@ def by_taps(kernels, dy, panels, window, groups, dx):
     panel_count = (channels + width - 1) // width
     scratch, zeros = np.empty((ow, width), dy.dtype), np.zeros(width, dy.dtype)
     flat_dx, flat_dy = dx.reshape(-1), dy.reshape(-1)
+    is_long = not alone and kh * kw * group_filters > LONG_SUM
+    piece = np.empty(ow * width if is_long else 0, dy.dtype)
     step = window.stride_h // _gcd(window.stride_h, window.dilation_h)
     back = step * window.dilation_h // window.stride_h
     for i in range(n):
@@ -198,15 +202,24 @@ def by_taps(kernels, dy, panels, window, groups, dx):
                         high = min(ow, (w - 1 - shift) // window.stride_w + 1)
                         if high <= low:
                             continue
+                        pixel, columns = window.stride_w * c, min(width, channels - column)
                         target = ((i * h + row) * w + low * window.stride_w + shift) * c + group * channels + column
-                        product_block(
-                            kernels[1], high - low, min(width, channels - column),
-                            flat_dx, target, window.stride_w * c,
-                            zeros if alone else flat_dx, 0 if alone else target, 0 if alone else window.stride_w * c,
-                            flat_dy, ((i * oh + y) * ow + low) * filters + group * group_filters, filters,
-                            -back * ow * filters, 1,
-                            panels, (((group * panel_count + panel) * kh + first) * kw + kx) * group_filters * width,
-                            step * kw * group_filters * width, width, count, group_filters, scratch)
+                        together = max(1, PIECE // group_filters) if is_long else count
+                        for k in range(0, count, together):
+                            some = min(together, count - k)
+                            place = ((i * oh + y - k * back) * ow + low) * filters + group * group_filters
+                            tap = ((group * panel_count + panel) * kh + first + k * step) * kw + kx
+                            product_block(
+                                kernels[1], high - low, columns,
+                                piece if is_long else flat_dx, 0 if is_long else target, width if is_long else pixel,
+                                zeros if is_long or alone else flat_dx, 0 if is_long or alone else target,
+                                0 if is_long or alone else pixel,
+                                flat_dy, place, filters, -back * ow * filters, 1,
+                                panels, tap * group_filters * width,
+                                step * kw * group_filters * width, width, some, group_filters, scratch)
+                            for j in range(high - low if is_long else 0):
+                                for channel in range(columns):
+                                    flat_dx[target + j * pixel + channel] += piece[j * width + channel]
 
 
 @compiled

@@ -188,3 +188,11 @@ def add_up_rows(x, out):
 @kernel
 def _column_sums_task(x, partial, unit):
     add_up_rows(x[unit * ROWS_A_SUM : (unit + 1) * ROWS_A_SUM], partial[unit])
+
+
+@kernel
+def move_sums(sums, exact):
+    """Add sums in float32 to those in float64, and begin them anew. Both are flat."""
+    for i in range(sums.size):
+        exact[i] += sums[i]
+        sums[i] = 0

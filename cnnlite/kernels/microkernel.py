@@ -36,6 +36,10 @@ the 2 of the loop. `python -m benchmarks.assembly` prints it; `benchmarks/README
     vfmadd231ps zmm16, zmm18, zmm14
     ...                              ; ... and so on for 8 rows
 
+**Why pieces.** A sum in float32 that grows loses what is added to it: 0.1 added a million times is 1 % too much. So
+a reduction of more than LONG_SUM products is cut into pieces of about PIECE, each of which is a reduction of its own,
+and the pieces are added up in float64. That costs a few percent; shorter ones are done in one go.
+
 **Why an address.** A kernel that contained the tiles would be compiled, slowly, with all of them inside. So `block`
 is compiled once for each dtype, and the kernels call it by its address, about once for each row of an image.
 
@@ -48,10 +52,15 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cnnlite.kernels._jit import c_callback
 from cnnlite.kernels._target import ROWS, VECTOR_BYTES
+
+LONG_SUM = 4096  # numbers that may be added one by one in float32
+PIECE = 256  # so many that it takes at a time, if there are more
+ROWS_TOGETHER = 32  # of a long reduction, so that a piece of b stays in the cache while several tiles read it
 
 _int64 = ir.IntType(64)
 
@@ -169,14 +178,119 @@ def _tile(typingctx, first, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1,
     return types.void(*[types.int64] * 3, c, *[types.int64] * 12), codegen
 
 
+# The pieces of a long reduction. In LLVM's language too, because numba took two seconds more to compile them.
+
+
+def _vectors(item):
+    """Return the type of a vector of the machine, and that of as many numbers in float64."""
+    lanes = VECTOR_BYTES // (4 if isinstance(item, ir.FloatType) else 8)
+    return ir.VectorType(item, lanes), ir.VectorType(ir.DoubleType(), lanes)
+
+
+@intrinsic
+def _scratch(typingctx, like):
+    """Return the size of a number, and where on the stack there are two zero vectors, a piece, and the sum of all."""
+
+    def codegen(context, builder, signature, args):
+        vector, wide = _vectors(context.get_value_type(like.dtype))
+        kinds = (vector, 2), (vector, 2 * ROWS_TOGETHER), (wide, 2 * ROWS_TOGETHER)
+        with builder.goto_entry_block():  # not alloca_once, which would fill all with zeros at each call of `block`
+            zeros, piece, total = (builder.alloca(ir.ArrayType(kind, size)) for kind, size in kinds)
+        builder.store(ir.Constant(zeros.type.pointee, None), zeros)
+        addresses = [builder.ptrtoint(place, _int64) for place in (zeros, piece, total)]
+        return context.make_tuple(builder, signature.return_type, [_constant(VECTOR_BYTES // vector.count), *addresses])
+
+    return types.UniTuple(types.int64, 4)(like), codegen
+
+
+@intrinsic
+def _block_again(typingctx, rows, vectors, c, like, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
+    """Call the function that this stands in, `block`, with c as an address."""
+
+    def codegen(context, builder, signature, args):
+        rows, vectors, c, like, *rest = args
+        arguments = [rows, vectors, builder.inttoptr(c, like.type), *rest]
+        kinds = (*signature.args[:2], signature.args[3], *signature.args[4:])
+        context.call_conv.call_function(builder, builder.function, types.none, kinds, arguments)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3, like, *[types.int64] * 12), codegen
+
+
+@intrinsic
+def _add_piece(typingctx, like, piece, total, begins, size):
+    """Add so many vectors of a piece to their sum, which begins with the first piece."""
+
+    def codegen(context, builder, signature, args):
+        like, piece, total, begins, size = args
+        vector, wide = _vectors(like.type.pointee)
+        piece = builder.inttoptr(piece, vector.as_pointer())
+        total = builder.inttoptr(total, wide.as_pointer())
+        with cgutils.for_range(builder, size) as loop:
+            target = builder.gep(total, [loop.index])
+            value = builder.load(builder.gep(piece, [loop.index]))
+            value = builder.fpext(value, wide) if vector != wide else value
+            before = builder.select(begins, ir.Constant(wide, None), builder.load(target))
+            builder.store(builder.fadd(before, value), target)
+        return context.get_dummy_value()
+
+    return types.void(like, types.int64, types.int64, types.boolean, types.int64), codegen
+
+
+@intrinsic
+def _write_sums(typingctx, c, c_i, start, start_i, total, first, rows, vectors):
+    """Write start + the sums to so many rows of c from the first on."""
+
+    def codegen(context, builder, signature, args):
+        c, c_i, start, start_i, total, first, rows, vectors = args
+        item = c.type.pointee
+        vector, wide = _vectors(item)
+        itemsize = VECTOR_BYTES // vector.count
+        start = builder.inttoptr(start, c.type)
+        total = builder.inttoptr(total, wide.as_pointer())
+        with cgutils.for_range(builder, rows) as row:
+            i = builder.add(first, row.index)
+            with cgutils.for_range(builder, vectors) as v:
+                column = builder.mul(v.index, _constant(vector.count))
+
+                def place(array, distance):
+                    address = builder.gep(array, [builder.add(builder.mul(i, distance), column)])
+                    return builder.bitcast(address, vector.as_pointer())
+
+                begin = builder.load(place(start, start_i), align=itemsize)
+                begin = builder.fpext(begin, wide) if vector != wide else begin
+                index = builder.add(builder.mul(row.index, vectors), v.index)
+                value = builder.fadd(begin, builder.load(builder.gep(total, [index])))
+                value = builder.fptrunc(value, vector) if vector != wide else value
+                builder.store(value, place(c, c_i), align=itemsize)
+        return context.get_dummy_value()
+
+    return types.void(c, *[types.int64] * 7), codegen
+
+
 def block(rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
     """Compute any number of rows, in tiles; see the head of this file."""
-    # As even as possible: 26 rows are 6 + 7 + 6 + 7, not 8 + 8 + 8 + 2, whose last tile would run at half speed.
-    tiles = (rows + ROWS - 1) // ROWS
-    for tile in range(tiles):
-        first = tile * rows // tiles
-        _tile(first, (tile + 1) * rows // tiles - first, vectors,
-              c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0)
+    if n1 * n0 <= LONG_SUM:
+        # As even as possible: 26 rows are 6 + 7 + 6 + 7, not 8 + 8 + 8 + 2, whose last tile would run at half speed.
+        tiles = (rows + ROWS - 1) // ROWS
+        for tile in range(tiles):
+            first = tile * rows // tiles
+            _tile(first, (tile + 1) * rows // tiles - first, vectors,
+                  c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0)
+        return
+    itemsize, zeros, piece, total = _scratch(c)
+    runs = (n0 + PIECE - 1) // PIECE
+    most1, most0 = max(1, PIECE // n0), (n0 + runs - 1) // runs
+    for first in range(0, rows, ROWS_TOGETHER):
+        count = min(ROWS_TOGETHER, rows - first)
+        for k1 in range(0, n1, most1):
+            for k0 in range(0, n0, most0):
+                _block_again(count, vectors, piece, c, vectors * VECTOR_BYTES // itemsize, zeros, 0,
+                             a + (first * a_i + k1 * a_k1 + k0 * a_k0) * itemsize, a_i, a_k1, a_k0,
+                             b + (k1 * b_k1 + k0 * b_k0) * itemsize, b_k1, b_k0,
+                             min(most1, n1 - k1), min(most0, n0 - k0))
+                _add_piece(c, piece, total, k1 + k0 == 0, count * vectors)
+        _write_sums(c, c_i, start, start_i, total, first, count, vectors)
 
 
 def _signature(dtype):

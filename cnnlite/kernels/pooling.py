@@ -18,6 +18,7 @@ from cnnlite.kernels.threads import run
 from cnnlite.kernels.vector_ir import max_pool_windows, max_unpool_windows
 
 SMALL = 1 << 16  # numbers that are looked at before other threads would have begun
+LONG_SUM = 64  # pixels that may be added one by one in float32
 
 
 def _checked_shape(x, window, strides, pads, owner):
@@ -186,16 +187,26 @@ def max_pool_backward_image(dy, y, argmax, relu, window, dx):
         if i == dy.shape[0] - 1:
             return
     dx[:] = 0
+    # Where many windows overlap, those of a row of them are added up before they join the others.
+    is_long = window.height * window.width > LONG_SUM * window.stride_h * window.stride_w
+    lines = np.empty((min(window.height, height) if is_long else 0, width, channels), dx.dtype)
     for i in range(dy.shape[0]):
         top = i * window.stride_h - window.top
+        first_row, last_row = max(top, 0), min(top + window.height, height)
+        lines[:] = 0
         for j in range(dy.shape[1]):
             left = j * window.stride_w - window.left
-            for row in range(max(top, 0), min(top + window.height, height)):
+            for row in range(first_row, last_row):
+                target = lines[row - first_row] if is_long else dx[row]
                 for column in range(max(left, 0), min(left + window.width, width)):
                     tap = (row - top) * window.width + column - left
                     for c in range(channels):
                         if argmax[i, j, c] == tap and not (relu and y[i, j, c] <= 0):
-                            dx[row, column, c] += dy[i, j, c]
+                            target[column, c] += dy[i, j, c]
+        for row in range(first_row, last_row if is_long else first_row):
+            for column in range(width):
+                for c in range(channels):
+                    dx[row, column, c] += lines[row - first_row, column, c]
 
 
 @kernel
@@ -229,6 +240,9 @@ def average_pool_row(x, i, first, window, y):
         left = j * window.stride_w - window.left
         first_column, last_column = max(left, 0), min(left + window.width, width)
         total = y[j]
+        if window.height * window.width > LONG_SUM:
+            _average(x, first_row, last_row, first_column, last_column, total)
+            continue
         total[:] = 0
         for row in range(first_row, last_row):
             for column in range(first_column, last_column):
@@ -238,6 +252,25 @@ def average_pool_row(x, i, first, window, y):
         count = x.dtype.type((last_row - first_row) * (last_column - first_column))
         for c in range(channels):
             total[c] /= count
+
+
+@kernel
+def _average(x, first_row, last_row, first_column, last_column, y):
+    """Write the mean of a large window, added up in float64."""
+    columns, channels = last_column - first_column, x.shape[2]
+    total = np.zeros(channels)
+    fours = columns // 4 * 4
+    for r in range(first_row, last_row):
+        row = x[r, first_column:last_column]
+        # Four at a time, since the next addition to a sum that is in memory must wait for the last one to get there.
+        for i in range(0, fours, 4):
+            for c in range(channels):
+                total[c] += (row[i, c] + row[i + 1, c]) + (row[i + 2, c] + row[i + 3, c])
+        for i in range(fours, columns):
+            for c in range(channels):
+                total[c] += row[i, c]
+    for c in range(channels):
+        y[c] = total[c] / ((last_row - first_row) * columns)
 
 
 @kernel
@@ -251,19 +284,28 @@ def average_pool_backward_image(dy, window, dx):
     """Fill dx (H, W, C) of one image."""
     height, width, channels = dx.shape
     dx[:] = 0
+    # Where many windows overlap, those of a row of them are added up before they join the others.
+    is_long = window.height * window.width > LONG_SUM * window.stride_h * window.stride_w
+    line = np.empty((width if is_long else 0, channels), dx.dtype)
     for i in range(dy.shape[0]):
         top = i * window.stride_h - window.top
         first_row, last_row = max(top, 0), min(top + window.height, height)
-        for j in range(dy.shape[1]):
-            left = j * window.stride_w - window.left
-            first_column, last_column = max(left, 0), min(left + window.width, width)
-            gradient = dy[i, j]
-            count = dy.dtype.type((last_row - first_row) * (last_column - first_column))
-            for row in range(first_row, last_row):
+        for row in range(first_row, first_row + 1 if is_long else last_row):
+            target = line if is_long else dx[row]
+            line[:] = 0
+            for j in range(dy.shape[1]):
+                left = j * window.stride_w - window.left
+                first_column, last_column = max(left, 0), min(left + window.width, width)
+                gradient = dy[i, j]
+                count = dy.dtype.type((last_row - first_row) * (last_column - first_column))
                 for column in range(first_column, last_column):
-                    target = dx[row, column]
+                    pixel = target[column]
                     for c in range(channels):
-                        target[c] += gradient[c] / count
+                        pixel[c] += gradient[c] / count
+        for row in range(first_row, last_row if is_long else first_row):
+            for column in range(width):
+                for c in range(channels):
+                    dx[row, column, c] += line[column, c]
 
 
 @kernel

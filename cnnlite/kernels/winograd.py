@@ -86,6 +86,8 @@ LINE_BYTES = 64
 LEAST_CHANNELS = 16  # the longest vector; and with fewer, most of the time would go to transforms
 TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
 WEIGHT_ROWS = 8  # rows of a panel of weights that a thread transforms at a time
+LONG_CHAIN = 1024  # tiles of which the products may be added one by one in float32
+CHAIN = 256  # so many, or the next whole block, that are before they join the others, if there are more
 SMALL_WEIGHTS = 1 << 15  # and numbers of weights that are transformed before other threads would have begun
 
 
@@ -216,6 +218,13 @@ def _panel(panel, filters, width):
 
 
 @compiled
+def tile_count(oh, ow, taps):
+    """Return into how many tiles an image is cut."""
+    outputs = TILE + 1 - taps
+    return ((oh + outputs - 1) // outputs) * ((ow + outputs - 1) // outputs)
+
+
+@compiled
 def _tiles_of(images, oh, ow, outputs):
     """Return (tiles, 3): the image, and the first row and column of the outputs of each tile."""
     down, across = (oh + outputs - 1) // outputs, (ow + outputs - 1) // outputs
@@ -299,6 +308,8 @@ def winograd_backward(block, transform, x, dy, weights, taps, before, spectrum, 
     # Zeros, because some columns of the last panel are never written and still multiplied.
     dy_points = np.zeros(POINTS * w_distance, dy.dtype)
     zeros = np.zeros(width, dy.dtype)
+    is_long, length = len(tiles) > LONG_CHAIN, 0
+    chain = np.zeros_like(spectrum) if is_long else spectrum
     dx.reshape(-1)[:] = 0
     for begin in range(0, len(tiles), block_tiles):
         rows = min(block_tiles, len(tiles) - begin)
@@ -313,10 +324,17 @@ def winograd_backward(block, transform, x, dy, weights, taps, before, spectrum, 
             for point in range(POINTS):
                 for column in range(0, filters, width):
                     vectors = 1 if f - column <= width // 2 else 2
-                    s = spectrum.ctypes.data + (point * c * filters + column) * itemsize
+                    s = chain.ctypes.data + (point * c * filters + column) * itemsize
                     call_block(block, c, vectors, s, filters, s, filters,
                                v.ctypes.data + point * v_distance * itemsize, 1, 0, c,
                                dy_points.ctypes.data + (point * w_distance + column) * itemsize, 0, filters, 1, rows)
+            length += rows
+            if is_long and (length >= CHAIN or begin + rows == len(tiles)):
+                total, part = spectrum.reshape(-1), chain.reshape(-1)
+                for i in range(part.size):
+                    total[i] += part[i]
+                    part[i] = 0
+                length = 0
         for panel in range(panels):
             column, columns = _panel(panel, c, width)
             vectors = 1 if columns <= width // 2 else 2

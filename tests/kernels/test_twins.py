@@ -6,7 +6,7 @@ import pytest
 
 from cnnlite import kernels, reference
 
-HELPERS = {"output_shape", "taps", "write"}  # what the definitions share
+HELPERS = {"exact_sum", "output_shape", "product", "taps", "write"}  # what the definitions share
 
 
 @pytest.mark.parametrize("name", kernels.__all__)

@@ -6,6 +6,7 @@ import pytest
 import cnnlite
 from cnnlite import layers
 from cnnlite.layers import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from tests.kernels.drawn import compiled_kernels_needed
 from tests.numeric import assert_gradients
 
 ALL = [MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool]
@@ -284,3 +285,13 @@ def test_a_window_of_any_size_is_as_one_of_three_images(strides):
                  for layer in layer_of.values())
     np.testing.assert_array_equal(near[0], far[0])
     np.testing.assert_array_equal(near[1], far[1])
+
+
+@compiled_kernels_needed  # the definition goes pixel by pixel
+@pytest.mark.parametrize(("layer", "shape", "number"), [
+    (GlobalAveragePool(), (1, 1024, 1024, 1), 0.1),
+    (GlobalAveragePool(), (1, 4096, 8192, 1), 1),  # beyond 2**24 a float32 does not count on
+    (AveragePool(512), (1, 1024, 1024, 2), 0.1),
+])
+def test_the_average_of_equal_pixels_is_that_pixel_however_many_there_are(layer, shape, number):
+    np.testing.assert_allclose(layer(np.full(shape, number, np.float32)), np.float32(number), rtol=2e-7)
