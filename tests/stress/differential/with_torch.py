@@ -58,7 +58,7 @@ class Mirror:
         p = self.apply(self.model, self._tensor(x), training)
         value = self._loss(p, torch.tensor(np.array(y)))
         for layer in self.model.walk():
-            for name, penalty in layer.regularizers.items():
+            for name, penalty in layer.regularizers.items() if layer.trainable else ():  # as in Keras
                 value = value + float(penalty.l2) * (self.params[f"{self.paths[id(layer)]}/{name}"] ** 2).sum()
         return value
 
