@@ -28,8 +28,11 @@ CONSTRAINT =
 mnist: $(VENV)/installed-plot
 	$(BIN)/python examples/train_mnist.py $(ARGS)
 
+# Two processes, as most tests keep one core busy. Tests of a file that share something stay in one of them.
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
+
 test: $(VENV)/installed-test
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # One thread, because numba loses an error in any other. Kernels and layers alone, as what lies above them indexes
 # nothing; test_jit runs other kernels.
@@ -48,7 +51,7 @@ test-guards: $(VENV)/installed-test
 # Left out is what trains for long, which takes minutes without kernels, and what has nothing to do with them. The tests
 # of compiled code skip themselves.
 test-plain: $(VENV)/installed-test
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(ARGS) --ignore=tests/keras_scripts --ignore=tests/test_keras_scripts.py \
+	NUMBA_DISABLE_JIT=1 $(PYTEST) $(ARGS) --ignore=tests/keras_scripts --ignore=tests/test_keras_scripts.py \
 	    --ignore=tests/test_examples.py --ignore=tests/benchmarks --ignore=tests/test_determinism.py \
 	    --ignore=tests/test_readme.py --ignore=tests/test_typing.py --ignore=tests/datasets
 
@@ -65,20 +68,17 @@ test-install: $(VENV)/installed-install
 	$(BIN)/python -m tests.install $(ARGS)
 
 # Marked stress, which setup.cfg leaves out of all other runs.
-stress: $(VENV)/installed-test $(VENV)/installed-stress
+stress: $(VENV)/installed-test $(VENV)/installed-stress $(VENV)/installed-torch
 	$(BIN)/python -m pytest tests/stress -m stress $(ARGS)
 
 lint: $(VENV)/installed-lint
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m mypy
 
-# PyTorch's plain name may bring gigabytes of CUDA; this version has a build for the CPU.
-parity: $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable ".[test,parity]"
+parity: $(VENV)/installed-test $(VENV)/installed-torch
+	$(BIN)/python -m pip install --quiet --editable ".[parity]"
 
-bench: $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet torch==2.13.0
+bench: $(VENV)/installed-torch
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
 	$(BIN)/python -m benchmarks $(ARGS)
 
@@ -88,6 +88,12 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# PyTorch's plain name may bring gigabytes of CUDA; this version has a build for the CPU.
+$(VENV)/installed-torch: | $(VENV)/bin/python
+	@echo "Installing PyTorch into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	@touch $@
 
 # A file for each extra, so that an installation happens once, and again when setup.cfg changes.
 $(VENV)/installed-%: setup.cfg pyproject.toml | $(VENV)/bin/python

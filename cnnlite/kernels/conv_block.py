@@ -122,10 +122,13 @@ def conv_block(x, kernel, bias, geometry, affine=None, following=NOTHING, z=None
 
 
 def follow(z, affine, following, out):
-    """Do what follows a z that was kept: (z - mean) * scale + beta, ReLU and pooling into out = (y, argmax)."""
+    """Do what follows a z that was kept: (z - mean) * scale + beta, ReLU and pooling into out = (y, argmax).
+
+    An affine of no rows is no map.
+    """
     y, argmax = out
     require(z, "z", 4, None, "follow")
-    require(affine, "affine", (3, z.shape[3]), z.dtype, "follow")
+    require(affine, "affine", (3 if len(affine) else 0, z.shape[3]), z.dtype, "follow")
     _require_followed(out, z.shape, following, z.dtype, "follow")
     table, kernels = kernels_for(z.dtype, argmax.dtype)
     arguments = (z, kernels, affine, flat(following), y, _of_images(argmax, len(z)))

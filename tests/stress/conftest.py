@@ -1,8 +1,12 @@
 """The table of what was survived, at the end of `make stress`."""
 
+import importlib.util
+
 from tests.stress import report
 
 collect_ignore = ["fuzz/worker.py"]  # it needs Atheris, and is run, not imported
+if importlib.util.find_spec("torch") is None:
+    collect_ignore += ["differential/judges.py", "differential/with_torch.py"]
 
 
 def pytest_terminal_summary(terminalreporter):
