@@ -174,12 +174,11 @@ def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, sc
     if out is not None:
         _require_followed(out, z_shape, following, x.dtype, owner)
     require(dy, "dy", z_shape if out is None else out[0].shape, x.dtype, owner)
-    wanted = {"scale": (scale, (filters,)), "dkernel": (dkernel, kernel.shape), "dbias": (dbias, (filters,)),
-              "dx": (dx, x.shape)}
-    if normalised is not None:
-        z, mean, terms = normalised
-        wanted |= {"z": (z, z_shape), "mean": (mean, (filters,)), "terms": (terms, (3, filters))}
-    for name, (array, shape) in wanted.items():
+    z, mean, terms = (None, None, None) if normalised is None else normalised
+    for name, array, shape in (
+        ("scale", scale, (filters,)), ("dkernel", dkernel, kernel.shape), ("dbias", dbias, (filters,)),
+        ("dx", dx, x.shape), ("z", z, z_shape), ("mean", mean, (filters,)), ("terms", terms, (3, filters)),
+    ):
         if array is not None:
             require(array, name, shape, x.dtype, owner)
     groups, group_filters = geometry.groups, filters // geometry.groups
@@ -223,22 +222,29 @@ def _checked_plan(x, kernel, geometry, owner):
 def _require_followed(out, z_shape, following, dtype, owner):
     """Look at whether (y, argmax) are what becomes of a z of that shape by what follows it."""
     y, argmax = out
+    require(y, "y", 4, dtype, owner)
+    _check_followed(y.shape, z_shape, following, owner)
+    if following.pool == MAX_POOL:
+        require(argmax, "argmax", y.shape, argmax_dtype(following.window[:2]), owner)
+
+
+@functools.lru_cache(maxsize=1024)
+def _check_followed(y_shape, z_shape, following, owner):
+    """Raise a ValueError unless each number of a y of that shape has a z, or a window of them."""
     window, (n, height, width, filters) = following.window, z_shape
     if following.pool == NO_POOL:
-        require(y, "y", z_shape, dtype, owner)
+        if y_shape != z_shape:
+            raise ValueError(f"{owner}: y must have the shape {z_shape}. Received: y.shape={y_shape}.")
         return
-    require(y, "y", 4, dtype, owner)
     last = [(count - 1) * stride - before for count, stride, before
-            in zip(y.shape[1:3], (window.stride_h, window.stride_w), (window.top, window.left))]
-    if y.shape[::3] != (n, filters) or min(y.shape[1:3]) < 1 or not (
+            in zip(y_shape[1:3], (window.stride_h, window.stride_w), (window.top, window.left))]
+    if y_shape[::3] != (n, filters) or min(y_shape[1:3]) < 1 or not (
         0 <= window.top < window.height and 0 <= window.left < window.width and last[0] < height and last[1] < width
     ):
         raise ValueError(
-            f"{owner}: each window must hold a pixel. Received: y of shape {y.shape}, {window}, and what is pooled of "
+            f"{owner}: each window must hold a pixel. Received: y of shape {y_shape}, {window}, and what is pooled of "
             f"shape {z_shape}."
         )
-    if following.pool == MAX_POOL:
-        require(argmax, "argmax", y.shape, argmax_dtype(window[:2]), owner)
 
 
 class Plan(NamedTuple):
