@@ -25,6 +25,7 @@ from cnnlite import (
     utils,
 )
 from cnnlite._version import __version__
+from cnnlite.eager import reference_mode
 from cnnlite.gradcheck import check_gradients
 from cnnlite.layers.input import Input
 from cnnlite.saving import load_model
@@ -47,6 +48,7 @@ __all__ = [
     "metrics",
     "models",
     "optimizers",
+    "reference_mode",
     "regularizers",
     "schedules",
     "utils",

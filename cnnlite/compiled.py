@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from typing import Any
 
 from cnnlite import losses, metrics, optimizers
 from cnnlite.advice import advise
+from cnnlite.arguments import boolean
+from cnnlite.eager import reference_mode
 from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.layers.base import Layer
 from cnnlite.layers.overrides import class_keeps, keeps, remember
@@ -29,6 +32,7 @@ class Compiled(ModelWeights):
     compiled = False
     _optimizer: Optimizer | None = None
     _loss: Loss | None = None
+    _run_eagerly = False
     _metrics: tuple[tuple[Metric, bool], ...] = ()  # pairs of a metric and whether it takes the weights of the samples
     _advised = False  # whether `advise` has looked at the layers and the loss
     _kept_loss: tuple[Any, ...] | None = None  # the loss, what was seen of it, and the same loss for logits
@@ -73,6 +77,15 @@ class Compiled(ModelWeights):
         self._loss = None if loss is None else losses.get(loss)
         self._advised = False
 
+    @property
+    def run_eagerly(self) -> bool:
+        """Whether the model trains, evaluates and predicts in eager mode; see `cnnlite.reference_mode`."""
+        return self._run_eagerly
+
+    @run_eagerly.setter
+    def run_eagerly(self, run_eagerly: bool) -> None:
+        self._run_eagerly = boolean(run_eagerly, "run_eagerly", "compile")
+
     def compile(
         self,
         optimizer: Identifier | Optimizer = "rmsprop",
@@ -94,7 +107,9 @@ class Compiled(ModelWeights):
             loss_weights: must be None, as a `Sequential` has a single output.
             metrics: a list of names ("accuracy"), metrics or functions. The weights of samples do not count.
             weighted_metrics: the same, with the weights of samples.
-            run_eagerly, steps_per_execution, jit_compile, auto_scale_loss: Keras's; they change nothing here.
+            run_eagerly: True trains, evaluates and predicts in eager mode: layer after layer on `reference.py`,
+                for a debugger and for study; see `cnnlite.reference_mode`. Default False.
+            steps_per_execution, jit_compile, auto_scale_loss: Keras's; they change nothing here.
 
         Raises:
             ValueError: a name is not known, or two metrics have the same.
@@ -108,6 +123,7 @@ class Compiled(ModelWeights):
         new_optimizer = optimizers.get(optimizer)
         new_loss = None if loss is None else losses.get(loss)
         new_metrics = _named_metrics(metrics, weighted_metrics, new_loss)
+        self.run_eagerly = run_eagerly
         self.optimizer, self.loss, self._metrics = new_optimizer, new_loss, new_metrics
         self.compiled = True
         self._advise("compile")
@@ -121,6 +137,7 @@ class Compiled(ModelWeights):
             "loss": losses.serialize(self.loss),
             "metrics": [metrics.serialize(metric) for metric, weighted in self._metrics if not weighted],
             "weighted_metrics": [metrics.serialize(metric) for metric, weighted in self._metrics if weighted],
+            "run_eagerly": self.run_eagerly,
         }
 
     def compile_from_config(self, config: Config) -> None:
@@ -156,13 +173,18 @@ class Compiled(ModelWeights):
             kept = self._kept_loss = loss, seen, loss.on_logits() if can_be else None
         return (loss, False) if kept[2] is None else (kept[2], True)
 
+    def _mode(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which a step is computed."""
+        return reference_mode() if self._run_eagerly else contextlib.nullcontext()
+
     def _update_metrics(self, y: Array, z: Array, sample_weight: Array | None) -> None:
         """Count a batch in the metrics, from the logits or outputs z that the loss was computed from."""
         if not self._metrics:
             return
         # A fresh array either way: z may lie in a buffer that the next step writes to, and a metric may keep it.
         _, fused = self._fused_loss()
-        y_pred = self.activate_logits(z) if fused else z.copy()
+        with self._mode():
+            y_pred = self.activate_logits(z) if fused else z.copy()
         for metric, weighted in self._metrics:
             metric.update_state(y, y_pred, sample_weight if weighted else None)
 

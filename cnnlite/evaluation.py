@@ -75,7 +75,7 @@ class Evaluator(Compiled):
         callbacks.on_test_begin()
         for step, (x, y, sample_weight) in enumerate(data.epoch()):
             callbacks.on_test_batch_begin(step)
-            with arithmetic():
+            with arithmetic(), self._mode():
                 loss, z = self.test_step(x, y, sample_weight)
             running.add(loss, len(x))
             self._update_metrics(y, z, sample_weight)
@@ -122,7 +122,7 @@ class Evaluator(Compiled):
             for step, (batch, _, _) in enumerate(data.epoch()):
                 callbacks.on_predict_batch_begin(step)
                 # A copy: a model that only reshapes returns a view of the batch, whose memory the next one gets.
-                with arithmetic():
+                with arithmetic(), self._mode():
                     outputs.append(self.forward(batch).copy())
                 if progress.step(len(batch)):
                     progress.show({})
@@ -150,7 +150,7 @@ class Evaluator(Compiled):
             running = RunningLoss(self.metrics)
             with conversion():
                 x = np.array(x, dtype=self.dtype, order="C")
-            with arithmetic():
+            with arithmetic(), self._mode():
                 loss, z = self.test_step(x, y, sample_weight)
             running.add(loss, len(x))
             self._update_metrics(y, z, sample_weight)

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnlite import kernels
 from cnnlite.arguments import is_prepared
+from cnnlite.eager import is_eager
 from cnnlite.floating import arithmetic
 from cnnlite.kernels.batchnorm import combine_gradient_sums, combine_statistics
 from cnnlite.kernels.conv_block import Geometry, conv_block, conv_block_backward, conv_block_gradient_sums, follow
@@ -45,12 +45,12 @@ FEW, LARGE = 4, 1 << 18
 
 MOST_SHAPES = 64  # of batches that a block keeps what follows from
 
-_is_on = ContextVar("fusion", default=kernels.COMPILED)
+_is_on = ContextVar("fusion", default=True)
 
 
 def is_on() -> bool:
-    """Return whether layers run as one here: compiled, and not within `disabled()`."""
-    return _is_on.get()
+    """Return whether layers run as one here: neither in eager mode, nor within `disabled()`."""
+    return _is_on.get() and not is_eager()
 
 
 @contextlib.contextmanager

@@ -110,4 +110,5 @@ def _compile_like(clone: Sequential, model: Sequential) -> None:
         loss,
         metrics=[metric for metric, weighted in pairs if not weighted],
         weighted_metrics=[metric for metric, weighted in pairs if weighted],
+        run_eagerly=model.run_eagerly,
     )

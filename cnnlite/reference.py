@@ -1,8 +1,7 @@
 """Every kernel again in a few lines of plain NumPy, under the same name and with the same arguments.
 
 This is what the kernels in `cnnlite/kernels/` are held to by the tests, and what a debugger can step
-through in their place: with the environment variable `CNNLITE_KERNELS=reference` the whole library runs
-on this file.
+through in their place: `with cnnlite.reference_mode():` runs the library on this file (see `eager.py`).
 
 Shapes: N images, H rows, W columns, C channels; OH and OW are the size of the output; F filters; a
 kernel is (KH, KW, C, F). `pads` is ((top, bottom), (left, right)). Sums are added up in float64, so that no number of
@@ -357,6 +356,10 @@ def softmax_backward(dy, y, axis=-1, out=None):
 def log_softmax(x, axis=-1, out=None):
     x = x - x.max(axis, keepdims=True)
     return write(x - np.log(exact_sum(np.exp(x), axis, keepdims=True)), out)
+
+
+def log_softmax_and_softmax(x):
+    return log_softmax(x), softmax(x)
 
 
 def log_softmax_backward(dy, y, axis=-1, out=None):

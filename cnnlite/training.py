@@ -279,7 +279,7 @@ class Trainer(Evaluator):
                 for layer in attributes:
                     layer["reuse_buffers"] = True
                 # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
-                with arithmetic():
+                with arithmetic(), self._mode():
                     return self.train_step(x, y, sample_weight)
             finally:
                 for layer in attributes:

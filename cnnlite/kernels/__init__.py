@@ -1,15 +1,15 @@
 """The kernels: arrays in, arrays out, forward and backward side by side.
 
-The layers call them as `kernels.name(...)`. Each is defined again in `cnnlite/reference.py`, and the
-environment variable CNNLITE_KERNELS=reference puts those definitions in their place. So does numba's own
-NUMBA_DISABLE_JIT=1: the micro-kernel is LLVM's language, which only a compiler can run.
+The layers call them as `kernels.name(...)`. Each is defined again in `cnnlite/reference.py`, and in eager mode
+(`cnnlite/eager.py`) it is that definition which is called.
 """
 
-import os
+import functools
 
-import numba
 import numpy as np
 
+from cnnlite import reference
+from cnnlite.eager import is_eager
 from cnnlite.kernels.activations import (
     clipped_relu,
     clipped_relu_backward,
@@ -20,6 +20,7 @@ from cnnlite.kernels.activations import (
     leaky_relu,
     leaky_relu_backward,
     log_softmax,
+    log_softmax_and_softmax,
     log_softmax_backward,
     relu,
     relu_backward,
@@ -96,6 +97,7 @@ __all__ = [
     "leaky_relu",
     "leaky_relu_backward",
     "log_softmax",
+    "log_softmax_and_softmax",
     "log_softmax_backward",
     "matmul",
     "max_pool",
@@ -116,9 +118,21 @@ __all__ = [
     "tanh_backward",
 ]
 
-COMPILED = os.environ.get("CNNLITE_KERNELS") != "reference" and not numba.config.DISABLE_JIT
-if not COMPILED:
-    from cnnlite import reference
+COMPILED = not is_eager()  # whether the process runs the kernels, unless told otherwise
 
-    # Compiled kernels compute with infinities and NaN without a word from NumPy; so do the definitions in their place.
-    globals().update({name: np.errstate(all="ignore")(getattr(reference, name)) for name in __all__})
+
+def _or_its_definition(kernel, definition):
+    """Return what calls a kernel, or its definition in eager mode."""
+
+    @functools.wraps(kernel)
+    def call(*args, **kwargs):
+        if not is_eager():
+            return kernel(*args, **kwargs)
+        # Compiled code computes with infinities and NaN without a word from NumPy; so do the definitions.
+        with np.errstate(all="ignore"):
+            return definition(*args, **kwargs)
+
+    return call
+
+
+globals().update({name: _or_its_definition(globals()[name], getattr(reference, name)) for name in __all__})

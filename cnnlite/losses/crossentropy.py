@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite import labels
+from cnnlite import kernels, labels
 from cnnlite.arguments import boolean, number
 from cnnlite.floating import arithmetic
-from cnnlite.kernels.activations import log_softmax, log_softmax_and_softmax, sigmoid, softmax, softplus
 from cnnlite.losses.base import Loss, at_least_2d
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
@@ -101,13 +100,13 @@ class CategoricalCrossentropy(_Crossentropy):
 
     def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
-        log_p = log_softmax(y) if self.from_logits else np.log(_clip(_normalise(y)))
+        log_p = kernels.log_softmax(y) if self.from_logits else np.log(_clip(_normalise(y)))
         return -_weighted_sum(t, log_p)
 
     def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         if self.from_logits:
-            return softmax(y) * t.sum(axis=-1, keepdims=True) - t
+            return kernels.softmax(y) * t.sum(axis=-1, keepdims=True) - t
         p = _normalise(y)
         dp = np.where(_is_clipped(p), 0, -t / _clip(p)).astype(y.dtype, copy=False)
         # p = y / sum(y), so each y also makes all the other p smaller.
@@ -122,7 +121,7 @@ class CategoricalCrossentropy(_Crossentropy):
         self._require_reduction()
         with arithmetic():
             t, y = self.prepare(y_true, y_pred)
-            log_p, p = log_softmax_and_softmax(y)
+            log_p, p = kernels.log_softmax_and_softmax(y)
             value = self._reduce(-_weighted_sum(t, log_p), sample_weight)
             return value, self._scale(p * t.sum(axis=-1, keepdims=True) - t, y_pred, sample_weight)
 
@@ -188,13 +187,13 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         if not self.from_logits or self.label_smoothing:
             return super().forward(y_true, y_pred)
         classes, y = self._classes(y_true, y_pred)
-        return -_at(classes, log_softmax(y))
+        return -_at(classes, kernels.log_softmax(y))
 
     def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         if not self.from_logits or self.label_smoothing:
             return super().gradient(y_true, y_pred)
         classes, y = self._classes(y_true, y_pred)
-        return _less_one(softmax(y), classes)
+        return _less_one(kernels.softmax(y), classes)
 
     def value_and_gradient(
         self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
@@ -204,7 +203,7 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         self._require_reduction()
         with arithmetic():
             classes, y = self._classes(y_true, y_pred)
-            log_p, p = log_softmax_and_softmax(y)
+            log_p, p = kernels.log_softmax_and_softmax(y)
             value = self._reduce(-_at(classes, log_p), sample_weight)
             return value, self._scale(_less_one(p, classes), y_pred, sample_weight)
 
@@ -278,7 +277,7 @@ class BinaryCrossentropy(_Crossentropy):
         if self.from_logits:
             # -log(sigmoid(y)) = max(-y, 0) + log(1 + exp(-|y|)), and with -y for -log(1 - sigmoid(y)): neither
             # overflows, nor is a small loss the difference of two large numbers.
-            yes, no, rest = np.maximum(-y, 0), np.maximum(y, 0), softplus(-np.abs(y))
+            yes, no, rest = np.maximum(-y, 0), np.maximum(y, 0), kernels.softplus(-np.abs(y))
             losses = (t * yes + (1 - t) * no + rest).mean(axis=-1)
             if np.isnan(losses).any():
                 losses = (_times(t, yes) + _times(1 - t, no) + rest).mean(axis=-1)
@@ -289,7 +288,7 @@ class BinaryCrossentropy(_Crossentropy):
     def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
         t, y = self.prepare(y_true, y_pred)
         if self.from_logits:
-            return (sigmoid(y) - t) / y.shape[-1]
+            return (kernels.sigmoid(y) - t) / y.shape[-1]
         p = _clip(y)
         return np.where(_is_clipped(y), 0, ((1 - t) / (1 - p) - t / p) / y.shape[-1]).astype(y.dtype, copy=False)
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite import kernels
 from cnnlite.arguments import float_array, one_of
 from cnnlite.identifiers import from_identifier, to_config
-from cnnlite.kernels.activations import sigmoid, softmax
 from cnnlite.metrics.accuracy import AccuracyByForm, BinaryAccuracy
 from cnnlite.metrics.base import Metric
 from cnnlite.metrics.confusion import Precision, Recall
@@ -21,7 +21,7 @@ from cnnlite.metrics.of_losses import (
 )
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
-_ACTIVATIONS: dict[str, Callable[..., Array]] = {"sigmoid": sigmoid, "softmax": softmax}
+_ACTIVATIONS: dict[str, Callable[..., Array]] = {"sigmoid": kernels.sigmoid, "softmax": kernels.softmax}
 
 # Straight from the logits, which is exact where a probability has been rounded: sigmoid(z) > 0.5 is z > 0.
 _FROM_LOGITS: dict[str, dict[type[Metric], dict[str, Any]]] = {

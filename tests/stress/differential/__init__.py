@@ -7,6 +7,6 @@ in place, attributes changed, methods put on objects and classes (`twists.py`). 
 
     as it runs          the library as it is
     layer by layer      within `fusion.disabled()`: the same bits
-    reference           CNNLITE_KERNELS=reference, in another process
+    in eager mode       within `cnnlite.reference_mode()`
     PyTorch             in float64
 """

@@ -193,5 +193,5 @@ def _check_sentence(error: Exception) -> None:
 
 
 def lead(net: Net, events: Sequence[Any], follow: list[Any] | None = None) -> Observations:
-    """Return what a life comes to; for another process, too."""
+    """Return what a life comes to."""
     return Life(net, events, follow).observations

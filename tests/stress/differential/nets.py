@@ -1,4 +1,4 @@
-"""Draws networks from all layers, and lives for them. What is drawn is plain data, which another process can take."""
+"""Draws networks from all layers, and lives for them: plain data, which an error shows and anybody can run again."""
 
 from __future__ import annotations
 
