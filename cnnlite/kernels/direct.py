@@ -109,7 +109,8 @@ def _together(geometry, kernel, ow):
     stride = geometry.strides[1]
     pixels = pixels_together(filters, kw, stride, ow, VECTOR_BYTES // kernel.itemsize)
     # A long sum would be cut at other places than that of a single pixel.
-    return pixels if kh * (kw + (pixels - 1) * stride) * channels <= LONG_SUM else 1
+    longest = max(kh * kw, kw + (pixels - 1) * stride) * channels
+    return pixels if longest <= LONG_SUM else 1
 
 
 @compiled
@@ -209,7 +210,8 @@ def by_pixels(kernels, x, panels, start, window, groups, y):
 def by_wide_pixels(kernels, x, panel, start, window, y):
     """Convolve an image of few filters, p pixels of a row together; the rows of a tile are the rows of the image.
 
-    What a vector holds beyond the p * F numbers spills into the next pixels, in `rows`, where it is written over.
+    What a vector holds beyond the p * F numbers spills into the next pixels, in `rows`, where it is written over. The
+    zeros for other pixels must not make the sum a long one, so it goes by as many rows of the kernel as are none.
     """
     _, w, c = x.shape
     oh, ow, filters = y.shape
@@ -227,13 +229,18 @@ def by_wide_pixels(kernels, x, panel, start, window, y):
     rows, bias = np.empty((oh, ow * filters + lanes), y.dtype), np.zeros(lanes, y.dtype)
     for j in range(pixels * filters):
         bias[j] = start[j % filters]
+    together = max(1, LONG_SUM // (taps * c))
     for first in range(0, ow, pixels):
         pixel = min(first, ow - pixels)  # the last ones begin earlier
-        # Asked for in the loop, since an array is freed after its last use, whoever has its address.
-        source = image.ctypes.data if pads else x.ctypes.data
-        call_block(kernels[1], oh, 1, rows.ctypes.data + pixel * filters * itemsize, ow * filters + lanes,
-                   bias.ctypes.data, 0, source + pixel * window.stride_w * c * itemsize, window.stride_h * line,
-                   window.dilation_h * line, 1, panel.ctypes.data, taps * c * lanes, lanes, window.height, taps * c)
+        for ky in range(0, window.height, together):
+            # Asked for in the loop, since an array is freed after its last use, whoever has its address.
+            source = (image.ctypes.data if pads else x.ctypes.data) + ky * window.dilation_h * line * itemsize
+            target = rows.ctypes.data + pixel * filters * itemsize
+            call_block(kernels[1], oh, 1, target, ow * filters + lanes,
+                       target if ky else bias.ctypes.data, ow * filters + lanes if ky else 0,
+                       source + pixel * window.stride_w * c * itemsize, window.stride_h * line,
+                       window.dilation_h * line, 1, panel.ctypes.data + ky * taps * c * lanes * itemsize,
+                       taps * c * lanes, lanes, min(together, window.height - ky), taps * c)
     for row in range(oh):
         target, written = y[row].reshape(-1), rows[row]
         for j in range(ow * filters):

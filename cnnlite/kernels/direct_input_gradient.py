@@ -28,11 +28,12 @@ from cnnlite.kernels._jit import kernel as compiled
 from cnnlite.kernels._target import VECTOR_BYTES
 from cnnlite.kernels.direct import is_product
 from cnnlite.kernels.matmul import pack_panels, product_block
-from cnnlite.kernels.microkernel import LONG_SUM, PIECE, call_block
+from cnnlite.kernels.microkernel import PIECE, call_block
 from cnnlite.kernels.table import ADD_TO_PLANES, BY_PLANES, BY_TAPS, MERGE_PLANES, call
 from cnnlite.kernels.vector_ir import add_taps, transpose_panels
 
 PLANE_PIXELS = 256  # so many pixels of dy, in whole rows, are multiplied at a time: their products stay in the cache
+LONG_CHAIN = 4096  # products that may be added one by one in float32: to cut shorter sums would take a fifth longer
 
 
 def input_gradient_weights(kernel, geometry):
@@ -54,7 +55,7 @@ def in_planes(taps, channels, filters, lanes):
     each number of dx about 2 to be copied from its plane.
     """
     planes = taps * channels * (filters + 3) + 6 * filters + 2 * channels * lanes
-    if taps > LONG_SUM:  # which are added to a plane one by one
+    if taps > LONG_CHAIN:  # which are added to a plane one by one
         return False
     return planes < taps * ((channels + lanes - 1) // lanes) * filters * lanes
 
@@ -177,7 +178,7 @@ def by_taps(kernels, dy, panels, window, groups, dx):
     panel_count = (channels + width - 1) // width
     scratch, zeros = np.empty((ow, width), dy.dtype), np.zeros(width, dy.dtype)
     flat_dx, flat_dy = dx.reshape(-1), dy.reshape(-1)
-    is_long = not alone and kh * kw * group_filters > LONG_SUM
+    is_long = not alone and kh * kw * group_filters > LONG_CHAIN
     piece = np.empty(ow * width if is_long else 0, dy.dtype)
     step = window.stride_h // _gcd(window.stride_h, window.dilation_h)
     back = step * window.dilation_h // window.stride_h

@@ -58,7 +58,7 @@ from numba.extending import intrinsic
 from cnnlite.kernels._jit import c_callback
 from cnnlite.kernels._target import ROWS, VECTOR_BYTES
 
-LONG_SUM = 4096  # numbers that may be added one by one in float32
+LONG_SUM = 1152  # products that may be added one by one in float32: those of 3x3 taps of 128 channels
 PIECE = 256  # so many that it takes at a time, if there are more
 ROWS_TOGETHER = 32  # of a long reduction, so that a piece of b stays in the cache while several tiles read it
 

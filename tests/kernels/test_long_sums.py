@@ -91,6 +91,7 @@ def softmax_back(numbers, name):
 
 # name: (what gives the result and the exact value of each of its numbers, the relative error that is allowed)
 CASES = {
+    "a product over 4,000 inputs": (lambda: products(4000, (2, 4000), (4000, 3), name="matmul"), 5e-6),
     "a product over 20,000 inputs": (lambda: products(20_000, (2, 20_000), (20_000, 3), name="matmul"), 5e-6),
     "a product over 20,000 inputs, the second factor transposed": (
         lambda: products(20_000, (2, 20_000), (3, 20_000), name="matmul", transpose_b=True), 5e-6),
@@ -98,6 +99,8 @@ CASES = {
         lambda: products(20_000, (20_000, 9), (20_000, 17), name="matmul", transpose_a=True), 5e-6),
     "a convolution of 20,000 channels": (
         lambda: products(20_000, (1, 2, 2, 20_000), (1, 1, 20_000, 17), name="conv2d"), 5e-6),
+    "a convolution of 4,000 numbers": (
+        lambda: products(4000, (1, 5, 20, 160), (5, 5, 160, 17), name="conv2d"), 5e-6),
     "a convolution of 10,000 taps": (
         lambda: products(10_000, (1, 100, 103, 1), (100, 100, 1, 2), name="conv2d"), 5e-6),
     "a convolution of 10,000 taps, dilated": (
@@ -178,12 +181,14 @@ def test_a_long_convolution_adds_the_same_to_a_bias_and_to_zero():
     np.testing.assert_allclose(kernels.conv2d(x, kernel, bias), exact, rtol=2e-7)
 
 
-def test_a_pixel_of_a_long_convolution_has_the_same_bits_beside_an_infinity():
+@pytest.mark.parametrize(("size", "channels"), [(40, 2), (8, 16), (3, 64), (1, 256)])
+def test_a_pixel_of_a_long_convolution_has_the_same_bits_beside_an_infinity(size, channels):
     # An image with an infinity goes pixel by pixel, where others of few filters have some pixels in one.
     rng = np.random.default_rng(0)
-    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((1, 40, 60, 2), (40, 40, 2, 3)))
+    x = rng.normal(size=(1, size, 60, channels)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, channels, 3)).astype(np.float32)
     plain = kernels.conv2d(x, kernel)
-    x[0, 7, 59, 0] = np.inf
+    x[0, size // 2, 59, 0] = np.inf
     assert kernels.conv2d(x, kernel)[0, 0, :20].tobytes() == plain[0, 0, :20].tobytes()
 
 
