@@ -121,3 +121,15 @@ def test_arguments_that_make_no_clone_are_refused(arguments, error, message):
         clone_model(make_model(), **arguments)
     with pytest.raises(TypeError, match="model must be a Sequential"):
         clone_model(layers.Dense(1))
+
+
+class WithoutConfig(cnnlite.optimizers.SGD):
+    def __init__(self, rate):
+        super().__init__(rate)
+
+
+def test_an_optimizer_that_can_not_be_made_again_is_named_with_the_remedy():
+    model = cnnlite.Sequential([cnnlite.Input((3,)), layers.Dense(1)])
+    model.compile(WithoutConfig(0.1), "mse")
+    with pytest.raises(TypeError, match=r"clone_model: the optimizer must be .*Received: a WithoutConfig.*get_config"):
+        clone_model(model)
