@@ -37,8 +37,8 @@ def clone_model(
             inside is a layer like others.
 
     Raises:
-        TypeError: `model` is not a `Sequential`, `clone_function` returned what is not a layer, or an optimizer of your
-            own does not say by `get_config` what its `__init__` takes.
+        TypeError: `model` is not a `Sequential`, `clone_function` returned what is not a layer, an optimizer of your
+            own does not say by `get_config` what its `__init__` takes, or a loss or metric of your own can't be copied.
         ValueError: `input_tensors` is not one `Input`, or `call_function` is given.
 
     >>> import cnnlite
@@ -109,7 +109,13 @@ def _compile_like(clone: Sequential, model: Sequential) -> None:
             f"clone_model: the optimizer must be made again by from_config(get_config()). Received: a {cls.__name__} "
             f"with the config {config}, which is not: {error}. Define get_config() to return what __init__ takes."
         ) from error
-    loss, pairs = copy.deepcopy((model.loss, model._metrics))
+    try:
+        loss, pairs = copy.deepcopy((model.loss, model._metrics))
+    except TypeError as error:  # by which copy and pickle refuse locks, files, generators
+        raise TypeError(
+            f"clone_model: the loss and the metrics must be such as copy.deepcopy can copy. Received: {model.loss!r} "
+            f"and {model.metrics}, of which it says: {error}. Define __deepcopy__ in the class that holds it."
+        ) from error
     for metric, _ in pairs:
         metric.reset_state()
     clone.compile(
