@@ -22,7 +22,7 @@ DEEPEST = 50
 
 def check_extent(entry, owner=""):
     """Raise a ValueError if an entry describes more layers, or models nested more deeply, than a file may hold."""
-    number, entries = 0, [(entry, 0)]
+    number, entries = -1, [(entry, 0)]  # the model itself is no layer
     while entries:
         entry, depth = entries.pop()
         config = entry.get("config") if isinstance(entry, dict) else None

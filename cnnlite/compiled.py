@@ -69,7 +69,10 @@ class Compiled(ModelWeights):
 
     @property
     def loss(self) -> Any:
-        """The loss that `compile` was given or that its name stands for; another one may be assigned."""
+        """The loss that `compile` was given or that its name stands for; another one may be assigned.
+
+        Metrics that were given by name still go by the loss of `compile`, where one is of logits and one is not.
+        """
         return self._loss
 
     @loss.setter

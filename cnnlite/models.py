@@ -37,7 +37,8 @@ def clone_model(
             inside is a layer like others.
 
     Raises:
-        TypeError: `model` is not a `Sequential`, or `clone_function` returned what is not a layer.
+        TypeError: `model` is not a `Sequential`, `clone_function` returned what is not a layer, an optimizer of your
+            own does not say by `get_config` what its `__init__` takes, or a loss or metric of your own can't be copied.
         ValueError: `input_tensors` is not one `Input`, or `call_function` is given.
 
     >>> import cnnlite
@@ -87,13 +88,12 @@ def _clone_layer_by_layer(
     if opening is None and model.given_input_shape is not None:
         opening = InputLayer(model.given_input_shape)
     clone = type(model)(name=model.name)
-    if opening is not None:
-        clone.add(opening)
-    for layer in model.layers:
-        if recursive and isinstance(layer, Sequential):
-            clone.add(_clone_layer_by_layer(layer, None, clone_function, recursive))
-        else:
-            clone.add(clone_function(layer))
+    clone._add_all([] if opening is None else [opening])
+    clone._add_all(
+        _clone_layer_by_layer(layer, None, clone_function, recursive)
+        if recursive and isinstance(layer, Sequential) else clone_function(layer)
+        for layer in model.layers
+    )
     if opening is None and model.input_shape is not None:
         clone.build(model.input_shape)
     clone._trainable = model.trainable  # not the property, which would set it for the layers too
@@ -101,12 +101,25 @@ def _clone_layer_by_layer(
 
 
 def _compile_like(clone: Sequential, model: Sequential) -> None:
-    optimizer = model.optimizer
-    loss, pairs = copy.deepcopy((model.loss, model._metrics))
+    cls, config = type(model.optimizer), model.optimizer.get_config()
+    try:
+        optimizer = cls.from_config(config)
+    except TypeError as error:
+        raise TypeError(
+            f"clone_model: the optimizer must be made again by from_config(get_config()). Received: a {cls.__name__} "
+            f"with the config {config}, which is not: {error}. Define get_config() to return what __init__ takes."
+        ) from error
+    try:
+        loss, pairs = copy.deepcopy((model.loss, model._metrics))
+    except TypeError as error:  # by which copy and pickle refuse locks, files, generators
+        raise TypeError(
+            f"clone_model: the loss and the metrics must be such as copy.deepcopy can copy. Received: {model.loss!r} "
+            f"and {model.metrics}, of which it says: {error}. Define __deepcopy__ in the class that holds it."
+        ) from error
     for metric, _ in pairs:
         metric.reset_state()
     clone.compile(
-        type(optimizer).from_config(optimizer.get_config()),
+        optimizer,
         loss,
         metrics=[metric for metric, weighted in pairs if not weighted],
         weighted_metrics=[metric for metric, weighted in pairs if weighted],

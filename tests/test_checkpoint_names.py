@@ -30,6 +30,7 @@ def fit(model, filepath, *others, callback=None, **arguments):
 @pytest.mark.parametrize("template", [
     "{epoch:02q}", "{epoch", "epoch}", "{loss:d}", "{val_loss:03d}", "{}", "{0}", "{epoch!z}", "{loss[0]}",
     "{loss.unheard_of}", "{epoch:", "{mae:.2q}", "{loss:s}", "{loss:{width}}", "{batch:.2q}", "{epoch.x}/{loss}",
+    "{epoch:999999999999999}",
 ])
 def test_a_format_that_no_value_can_have_is_refused_when_given(template):
     with pytest.raises(ValueError, match=r"ModelCheckpoint: filepath may name .*Received: filepath=.*wrong: "):
@@ -103,3 +104,19 @@ def test_a_folder_in_the_place_of_the_file_is_found_before_training(tmp_path):
 def test_outside_of_fit_only_the_logs_can_say_which_values_there_are():
     with pytest.raises(ValueError, match="Available: epoch, val_loss"):
         run(ModelCheckpoint("{accuracy}"), [1], model=Model())
+
+
+class PerClass(cnnlite.metrics.Mean):
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        pass
+
+    def result(self):
+        return np.zeros(2)
+
+
+def test_a_metric_of_your_own_with_several_values_is_found_before_training():
+    model = cnnlite.Sequential([cnnlite.Input(shape=(3,)), layers.Dense(1)])
+    model.compile("sgd", "mse", metrics=[PerClass("own")])
+    with pytest.raises(ValueError, match=r"ModelCheckpoint: filepath may name .*wrong: "):
+        fit(model, "{own:.2f}")
+    assert model.optimizer.iterations == 0

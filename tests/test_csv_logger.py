@@ -123,3 +123,16 @@ def test_a_fit_goes_on_in_a_file_that_was_torn(tmp_path):
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["loss"]) for row in rows] == [1.51, *history.history["loss"]]
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_file_that_is_moved_away_meanwhile_is_begun_anew_with_its_header(tmp_path, append):
+    path = tmp_path / "log.csv"
+    logger = CSVLogger(path, append=append)
+    logger.on_train_begin({})
+    logger.on_epoch_end(0, {"loss": 1})
+    path.rename(tmp_path / "moved.csv")
+    logger.on_epoch_end(1, {"loss": 2})
+    logger.on_train_end({})
+    assert path.read_bytes() == b"epoch,loss,val_loss\r\n1,2,NA\r\n"
+    assert (tmp_path / "moved.csv").read_bytes() == b"epoch,loss,val_loss\r\n0,1,NA\r\n"

@@ -45,11 +45,15 @@ def prepared(action, number, path):
         return lambda: model.save(path)
     if action == "clone":
         return lambda: cnnlite.models.clone_model(model)
+    if action == "clone by a function":
+        return lambda: cnnlite.models.clone_model(
+            model, clone_function=lambda layer: type(layer).from_config(layer.get_config())
+        )
     model.save(path)
     return lambda: cnnlite.load_model(path)
 
 
-@pytest.mark.parametrize("action", ["make", "nest", "clone", "save", "load"])
+@pytest.mark.parametrize("action", ["make", "nest", "clone", "clone by a function", "save", "load"])
 def test_four_times_as_many_layers_take_about_four_times_as_much(action, path):
     few, many = (lines_run(prepared(action, number, path)) for number in (FEW, MANY))
     assert many < 1.3 * MANY / FEW * few

@@ -85,3 +85,35 @@ def test_classes_and_thresholds_do_not_mix():
     z, y = [[2.0, 1.9, 1.8]], [[1, 0, 0]]
     assert metrics.get("precision", loss=CATEGORICAL)(y, z) == 0
     assert metrics.get("binary_accuracy", loss=CATEGORICAL)(y, [[3, 0, 0]]) == 1
+
+
+@pytest.mark.parametrize(("name", "direction"), [("precision", "max"), ("binary_accuracy", "max"), ("bce", "min")])
+def test_callbacks_know_which_way_a_metric_of_logits_improves(name, direction):
+    model = cnnlite.Sequential([cnnlite.Input(shape=(3,)), layers.Dense(4)])
+    model.compile("sgd", CATEGORICAL, metrics=[name])
+    assert isinstance(model.metrics[0], metrics.OfLogits)
+    stopping = cnnlite.callbacks.EarlyStopping(name, patience=1)
+    stopping.set_model(model)
+    stopping.on_train_begin({})
+    for epoch, value in enumerate((0.5, 0.6) if direction == "max" else (0.6, 0.5)):
+        stopping.on_epoch_end(epoch, {name: value})
+    assert stopping.best_epoch == 1
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("name", OF_PROBABILITIES)
+def test_a_loss_of_your_own_that_takes_logits_gives_each_metric_those_of_its_kind(name, activation):
+    class Own(losses.Loss):
+        from_logits = True
+
+    if activation is not None:
+        Own.probability_activation = activation
+    z = RNG(2).normal(size=(40, 4)).astype("float32")
+    one_hot = np.eye(4)[RNG(4).integers(4, size=40)]
+    y, p = (one_hot, sigmoid(z) if name in ("binary_accuracy", "precision", "recall", "bce", "binary_crossentropy")
+            else softmax(z))
+    y = y.argmax(axis=1) if "sparse" in name else y
+    metric, expected = metrics.get(name, loss=Own()), metrics.get(name)
+    metric.update_state(y, z)
+    expected.update_state(y, p)
+    assert metric.result() == pytest.approx(expected.result(), rel=1e-5)

@@ -1,5 +1,7 @@
 """clone_model: a new model of the same architecture, compiled in the same way."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -121,3 +123,28 @@ def test_arguments_that_make_no_clone_are_refused(arguments, error, message):
         clone_model(make_model(), **arguments)
     with pytest.raises(TypeError, match="model must be a Sequential"):
         clone_model(layers.Dense(1))
+
+
+class WithoutConfig(cnnlite.optimizers.SGD):
+    def __init__(self, rate):
+        super().__init__(rate)
+
+
+def test_an_optimizer_that_can_not_be_made_again_is_named_with_the_remedy():
+    model = cnnlite.Sequential([cnnlite.Input((3,)), layers.Dense(1)])
+    model.compile(WithoutConfig(0.1), "mse")
+    with pytest.raises(TypeError, match=r"clone_model: the optimizer must be .*Received: a WithoutConfig.*get_config"):
+        clone_model(model)
+
+
+class WithLock(cnnlite.losses.MeanSquaredError):
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
+def test_a_loss_that_can_not_be_copied_is_named_with_the_remedy():
+    model = cnnlite.Sequential([cnnlite.Input((3,)), layers.Dense(1)])
+    model.compile("sgd", WithLock())
+    with pytest.raises(TypeError, match=r"clone_model: the loss and the metrics must .*WithLock.*lock.*__deepcopy__"):
+        clone_model(model)

@@ -21,7 +21,8 @@ def states_equal(a, b):
 
 @pytest.mark.parametrize("optimizer", ALL, ids=IDS)
 @pytest.mark.parametrize(("name", "meant"), [
-    ("lr", "learning_rate"), ("learningrate", "learning_rate"), ("learning_rte", "learning_rate"),
+    ("lr", "learning_rate"), ("LR", "learning_rate"), ("learningrate", "learning_rate"),
+    ("learning_rte", "learning_rate"),
     ("weigth_decay", "weight_decay"), ("clip_norm", "clipnorm"), ("Learning_Rate", "learning_rate"),
 ])
 def test_a_name_that_changes_nothing_is_refused_with_the_right_one(optimizer, name, meant):
@@ -178,6 +179,32 @@ def test_a_name_that_your_own_optimizer_defines_may_be_set():
     assert optimizer.lr == 4.0
 
 
+class WithOwnLr(Optimizer):
+    def __init__(self, lr):
+        super().__init__(lr)
+        self.lr = lr
+
+    def update(self, p, g, slots, learning_rate, decay):
+        p -= self.lr * g
+
+
+class WithBeta1(Adam):
+    def __init__(self, beta1):
+        self.beta1 = beta1
+        super().__init__(beta_1=beta1)
+
+
+def test_a_name_that_a_method_of_your_own_optimizer_uses_may_be_set():
+    optimizer, parameters = WithOwnLr(1.0), random_parameters()
+    optimizer.lr = 0.0
+    before = parameters.vector.copy()
+    train(optimizer, parameters, 1)
+    np.testing.assert_array_equal(parameters.vector, before)
+    assert WithBeta1(0.5).beta1 == 0.5
+    with pytest.raises(AttributeError, match="Did you mean learning_rate"):
+        WithBeta1(0.5).lr = 0.1
+
+
 @pytest.mark.parametrize("optimizer", ALL, ids=IDS)
 def test_copies_and_pickles_keep_what_was_set(optimizer):
     optimizer = again(optimizer)
@@ -192,7 +219,9 @@ def test_copies_and_pickles_keep_what_was_set(optimizer):
 # epsilon=0.
 
 
-@pytest.mark.parametrize("optimizer", [Adam(0.1, epsilon=0), RMSprop(0.1, epsilon=0), Adagrad(0.1, 0.0, epsilon=0)])
+@pytest.mark.parametrize("optimizer", [
+    Adam(0.1, epsilon=0), RMSprop(0.1, epsilon=0), Adagrad(0.1, 0.0, epsilon=0), Adam(0.1, epsilon=1e-60),
+])
 def test_weights_that_epsilon_0_makes_nan_are_said_once(optimizer, recwarn):
     optimizer, parameters = again(optimizer), random_parameters()
     parameters.gradient[3:] = 1
@@ -200,7 +229,7 @@ def test_weights_that_epsilon_0_makes_nan_are_said_once(optimizer, recwarn):
         for _ in range(2):
             optimizer.step(parameters)
     (warning,) = recwarn.list
-    message = "step 1, of gradients that are finite.*epsilon=0.*Use an epsilon above 0"
+    message = "step 1, of gradients that are finite.*epsilon=(0|1e-60) .*Use an epsilon above 0"
     assert re.search(message, str(warning.message))
     assert np.isnan(parameters.vector[:3]).all()
     assert np.isfinite(parameters.vector[3:]).all()

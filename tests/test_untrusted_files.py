@@ -161,7 +161,7 @@ def test_a_file_of_more_layers_than_can_be_added_in_time_is_refused(path):
         "layers": [{"class_name": "Linear", "config": {}}] * 100_000,
     }}
     forge(path, model=model)
-    refused(path, "a file holds at most 10000 layers. Received: a model of 100001")
+    refused(path, "a file holds at most 10000 layers. Received: a model of 100000")
 
 
 def test_a_description_too_large_for_a_file_is_refused_before_anything_is_written(path):

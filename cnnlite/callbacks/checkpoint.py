@@ -9,14 +9,14 @@ from typing import Any
 
 from cnnlite.atomic import make_folder
 from cnnlite.callbacks.base import LambdaCallback
-from cnnlite.callbacks.monitor import Monitor, threshold
+from cnnlite.callbacks.monitor import Monitor, shape_of_result, threshold
 from cnnlite.callbacks.saving import SavingCallback
 from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.model_files import check_ending, check_path_to_write, file_path
 from cnnlite.progress import message
 from cnnlite.types import Logs
 
-_WRONG_FORMAT = (KeyError, IndexError, ValueError, TypeError, AttributeError)
+_WRONG_FORMAT = (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
 
 
 class ModelCheckpoint(Monitor, SavingCallback):
@@ -73,7 +73,8 @@ class ModelCheckpoint(Monitor, SavingCallback):
         names = self._names_to_come()
         if names is not None and not self._names <= names:
             raise self._error(f"Available: {', '.join(sorted(names))}")
-        results = {metric.name: metric.result() for metric in self.model.metrics if _is_of_cnnlite(metric)}
+        results = {metric.name: metric.result() for metric in self.model.metrics
+                   if _is_of_cnnlite(metric) or shape_of_result(metric)}  # a number of a user's may yet become a text
         for name, field in self._fields:
             metric = name.removeprefix("val_")
             if metric in results:
@@ -146,7 +147,8 @@ class ModelCheckpoint(Monitor, SavingCallback):
                 field.format(**{name: value, "epoch": 1})
                 return
             except _WRONG_FORMAT as error:
-                reasons.append(f"there is no {error}" if isinstance(error, KeyError) else str(error))
+                reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+                reasons.append(reason or "what it makes is too long")
         raise self._error(f"What is wrong: {reasons[0]}")
 
     def _names_to_come(self) -> set[str] | None:

@@ -16,7 +16,7 @@ from cnnlite.callbacks.base import Callback
 from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.nonfinite import find_nonfinite, passing_state, put_back
 from cnnlite.progress import message
-from cnnlite.types import Array, Logs
+from cnnlite.types import Array, Logs, Shape
 
 
 class Monitor(Callback):
@@ -45,9 +45,7 @@ class Monitor(Callback):
         """Find out before training, and not after an epoch, whether the value can be watched."""
         self._more_is_better()
         metric = next((metric for metric in self.model.metrics if metric.name == self._name), None)
-        shape: Any = ()
-        with contextlib.suppress(Exception), np.errstate(all="ignore"):  # one of a user's may need a batch first
-            shape = np.shape(metric.result() if metric is not None else 0)
+        shape = () if metric is None else shape_of_result(metric)
         if shape:
             raise ValueError(
                 f"{type(self).__name__}: what is monitored must be a number in each epoch. Received: "
@@ -111,6 +109,13 @@ def threshold(value: Any, name: str, owner: str) -> float | None:
     return number(value, name, owner)
 
 
+def shape_of_result(metric: Any) -> Shape:
+    """Return the shape of what a metric gives before its first batch; () if that is not known."""
+    with contextlib.suppress(Exception), np.errstate(all="ignore"):  # one of a user's may need a batch first
+        return np.shape(metric.result())
+    return ()
+
+
 def direction_of(name: str, model: Any) -> str | None:
     """Return "up" or "down", which way the loss or the metric of that name improves, or None."""
     if name == "loss":
@@ -118,7 +123,8 @@ def direction_of(name: str, model: Any) -> str | None:
     for metric in model.metrics:
         if metric.name == name:
             kinds = (("down", _LESS_IS_BETTER), ("up", _MORE_IS_BETTER))
-            found = [direction for direction, classes in kinds if isinstance(metric, classes)]
+            counted = metric.metric if isinstance(metric, metrics.OfLogits) else metric
+            found = [direction for direction, classes in kinds if isinstance(counted, classes)]
             return getattr(metric, "direction", None) or (found[0] if found else None)
     return None
 

@@ -120,7 +120,8 @@ class CSVLogger(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
         self._cut()
-        new = self._columns is None
+        # A file that was moved away meanwhile is begun anew.
+        new = self._columns is None or not os.path.exists(self.filename)
         if self._columns is None:
             names = sorted(logs)
             if not any(name.startswith("val_") for name in names):
@@ -166,7 +167,7 @@ class CSVLogger(Callback):
     def _cut(self) -> None:
         """Take away the rows that come again: not in `set_state`, as the backup may yet turn out to be of no use."""
         if self._size is not None:
-            if os.path.getsize(self.filename) > self._size:
+            if os.path.exists(self.filename) and os.path.getsize(self.filename) > self._size:
                 os.truncate(self.filename, self._size)
             self._size = None
 

@@ -108,7 +108,7 @@ def get(identifier: Any, loss: Any = None) -> Metric:
     metric = from_identifier(identifier, table, Metric, "metric")
     if isinstance(identifier, str):
         if getattr(loss, "from_logits", False):
-            metric = of_logits(metric, getattr(loss, "probability_activation", "sigmoid"))
+            metric = of_logits(metric, getattr(loss, "probability_activation", None))
         metric.name = identifier
     return metric if isinstance(metric, Metric) else MeanMetricWrapper(metric)
 

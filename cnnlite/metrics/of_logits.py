@@ -35,21 +35,24 @@ _FROM_LOGITS: dict[str, dict[type[Metric], dict[str, Any]]] = {
         SparseCategoricalCrossentropy: {"from_logits": True}, CrossentropyByForm: {"from_logits": True},
     },
 }
+_OF_ITS_KIND = {**_FROM_LOGITS["softmax"], **_FROM_LOGITS["sigmoid"]}
 _OF_PROBABILITIES = {cls.__name__: cls for metrics in _FROM_LOGITS.values() for cls in metrics}
 
 
-def of_logits(metric: Metric, activation: str) -> Metric:
+def of_logits(metric: Metric, activation: Any) -> Metric:
     """Return the metric whose value for logits is that of `metric`, as its class makes it, for probabilities.
 
     Metrics that have the same value for both, and those that are not about probabilities, are returned as they are.
 
     Args:
         metric: a metric with the defaults of its class.
-        activation: "sigmoid" or "softmax", which makes probabilities of the logits.
+        activation: "sigmoid" or "softmax", which makes probabilities of the logits; of a loss that names neither, a
+            metric takes the logits of its own kind of labels.
     """
     cls = type(metric)
-    if cls in _FROM_LOGITS[activation]:
-        return cls(**_FROM_LOGITS[activation][cls])
+    from_logits = _FROM_LOGITS[activation] if activation in _ACTIVATIONS else _OF_ITS_KIND
+    if cls in from_logits:
+        return cls(**from_logits[cls])
     return OfLogits(metric, activation) if cls in _OF_PROBABILITIES.values() else metric
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from cnnlite.parameters import FlatParameters
     from cnnlite.schedules import LearningRateSchedule
 
+VANISHING = 1e-45  # less than any float32 but 0
+
 
 class Optimizer:
     """The base of all optimizers, with the arguments that they share.
@@ -228,7 +230,8 @@ class Optimizer:
                 slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
                 self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)
         vars(self)["iterations"] += 1  # not through __setattr__, which would check it
-        if vars(self).get("epsilon") == 0:
+        epsilon = vars(self).get("epsilon")
+        if isinstance(epsilon, (int, float)) and epsilon < VANISHING:
             self._look_for_nan(vector, parameters.gradient)
 
     def _look_for_nan(self, vector: Array, gradient: Array) -> None:
@@ -237,8 +240,8 @@ class Optimizer:
         self._warned_of_nan = True
         warnings.warn(
             f"{type(self).__name__}: a weight became NaN or infinite in step {self.iterations}, of gradients that are "
-            "finite. With epsilon=0 nothing keeps the divisor from 0 where a gradient was always 0. "
-            "Use an epsilon above 0; the default is 1e-7.",
+            f"finite. With epsilon={vars(self)['epsilon']:g} nothing keeps the divisor from 0 where a gradient was "
+            "always 0. Use an epsilon above 0; the default is 1e-7.",
             stacklevel=2,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from cnnlite.arguments import integer, number, text
@@ -62,11 +62,11 @@ def check_only_limit(optimizer: Optimizer, name: str, value: float | None) -> No
 def refuse_unknown(optimizer: Optimizer, name: str, value: Any) -> None:
     """Raise an AttributeError if setting `name` would change nothing: it is no attribute, or a misspelt one."""
     cls = type(optimizer)
-    if hasattr(cls, name) or name in vars(optimizer):
+    if hasattr(cls, name) or name in vars(optimizer) or _is_named_in_methods(cls, name):
         return
     known = {_letters(setting): setting for setting in (*optimizer._checks, "learning_rate")}
-    meant = "learning_rate" if name == "lr" else known.get(_letters(name))
-    if meant is None and not cls.__module__.startswith(f"{__package__}."):
+    meant = "learning_rate" if _letters(name) == "lr" else known.get(_letters(name))
+    if meant is None and not _is_of_cnnlite(cls):
         return
     if meant is None:
         close = difflib.get_close_matches(name, known.values(), n=1)
@@ -75,6 +75,16 @@ def refuse_unknown(optimizer: Optimizer, name: str, value: Any) -> None:
     raise AttributeError(
         f"{cls.__name__}: an optimizer has no attribute {name!r} to set. Received: {name}={value!r}. {remedy}"
     )
+
+
+def _is_named_in_methods(optimizer: type[Optimizer], name: str) -> bool:
+    """Return whether a method of a user's own class names it: what it sets or reads has an effect there."""
+    methods = (method for cls in optimizer.__mro__ if not _is_of_cnnlite(cls) for method in vars(cls).values())
+    return any(name in method.__code__.co_names for method in methods if isinstance(method, FunctionType))
+
+
+def _is_of_cnnlite(optimizer: type) -> bool:
+    return optimizer.__module__.startswith(f"{__package__}.")
 
 
 def _letters(name: str) -> str:
