@@ -137,7 +137,8 @@ class Run:
         tensors, metadata = read(path, owner)
         if "run" not in metadata:
             raise ValueError(f"{owner}: {path} is not the backup of a run.")
-        with blaming(path, "the backup is of another model, optimizer or data"):
+        # No signal waits for data that take long to read.
+        with blaming(path, "the backup is of another model, optimizer or data", holds_signals=False):
             state = unpack(parse_json(metadata["run"]), tensors)
             check_form(state, FORM, "the run")
             data, validation = self._where_data_stand(state)

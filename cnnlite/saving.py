@@ -305,12 +305,16 @@ def _from_json(text, name, path):
 
 
 @contextlib.contextmanager
-def blaming(path, what):
-    """Turn whatever a damaged or foreign config leads to into a ValueError that names the file."""
-    try:
-        yield
-    except KeyError as error:
-        raise ValueError(f"{path}: {what}: {shown(str(error))} is not there.") from error
-    except Exception as error:
-        # A layer of a user's may raise anything on arguments that it never expected.
-        raise ValueError(f"{path}: {what}: {shown(str(error) or type(error).__name__)}.") from error
+def blaming(path, what, holds_signals=True):
+    """Turn whatever a damaged or foreign config leads to into a ValueError that names the file.
+
+    Signals wait meanwhile, so that the TimeoutError of an alarm is not taken for a fault of the file.
+    """
+    with held_back_interrupts(second_passes=True) if holds_signals else contextlib.nullcontext():
+        try:
+            yield
+        except KeyError as error:
+            raise ValueError(f"{path}: {what}: {shown(str(error))} is not there.") from error
+        except Exception as error:
+            # A layer of a user's may raise anything on arguments that it never expected.
+            raise ValueError(f"{path}: {what}: {shown(str(error) or type(error).__name__)}.") from error
