@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -180,13 +182,18 @@ def _check_container(x: Any, name: str, owner: str) -> None:
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
             f"{owner}: {name} must be an array without a mask, as what is masked would count. "
-            f"Received: a {type(x).__name__}. Put numbers in the place of what is masked: {name}.filled(0)."
+            f"Received: a {type(x).__name__}. Put numbers in the place of what is masked: {_call('filled(0)', name)}."
         )
     if is_sparse(x):
         method = "toarray" if hasattr(x, "toarray") else "todense"
         raise TypeError(
             f"{owner}: {name} must be a dense array. Received: a {type(x).__name__}, which is sparse. "
-            f"Pass {name}.{method}(), or a generator that does so batch by batch."
+            f"Pass {_call(method + '()', name)}{', or a generator that does so batch by batch' if name == 'x' else ''}."
+        )
+    if isinstance(x, Mapping):
+        raise TypeError(
+            f"{owner}: {name} must be an array. Received: a {type(x).__name__}, which has {_keys(x)}. "
+            "Pass one of its arrays."
         )
     if isinstance(x, (list, tuple)):
         kinds = set(map(type, x))  # which for a million numbers takes a tenth of the time of np.asarray
@@ -198,14 +205,27 @@ def _check_container(x: Any, name: str, owner: str) -> None:
                 break
 
 
+def _call(method: str, name: str) -> str:
+    """Return how a method of an argument is called, which in some messages has no name but "a weight"."""
+    return f"{name}.{method}" if name.isidentifier() else method
+
+
+def _keys(x: Mapping[Any, Any]) -> str:
+    """Return some of the keys of x, for a message."""
+    keys = [repr(key) for key in itertools.islice(x, 5)]
+    return f"the keys {', '.join(keys)}{', ...' if len(x) > 5 else ''}" if keys else "no keys"
+
+
 def _about_objects(array: Array, x: Any, name: str) -> tuple[str, str]:
     """Return what is wrong with an array of objects that was made of x, and the remedy."""
     if array.ndim == 0:
-        return f"a {type(x).__name__}", ""
+        return f"a {type(x).__name__}", f"Make a list of it first: list({name})." if hasattr(x, "__iter__") else ""
     for index, item in np.ndenumerate(array):
-        if isinstance(item, numbers.Real):
+        if isinstance(item, (numbers.Real, Decimal, np.bool_)):
             continue
         received = f"dtype=object, with a {type(item).__name__} at {name}[{', '.join(map(str, index))}]"
+        if isinstance(item, np.ma.MaskedArray):  # not to be stacked, which would take the mask off
+            return received, "Put numbers in the place of what is masked: filled(0)."
         if is_sparse(item):
             return received, "Pass dense arrays: toarray()."
         if isinstance(item, (str, bytes)):

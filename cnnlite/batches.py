@@ -5,6 +5,7 @@ on those of a generator. `Epochs` says where one epoch ends. What is legal is de
 """
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -210,7 +211,7 @@ class Epochs:
 
 def is_stream(x):
     """Return whether x yields batches, rather than being an array of samples or a list of them."""
-    if isinstance(x, (list, tuple, dict, str, bytes, np.ndarray)) or hasattr(x, "__array__") or is_sparse(x):
+    if isinstance(x, (list, tuple, Mapping, str, bytes, np.ndarray)) or hasattr(x, "__array__") or is_sparse(x):
         return False
     return hasattr(x, "__iter__") or (hasattr(x, "__len__") and hasattr(x, "__getitem__"))
 
@@ -237,7 +238,9 @@ def make_validation_source(model, data, batch_size):
     """Return the source of what `fit` was given as `validation_data`."""
     owner = "fit (validation)"
     if is_stream(data):
-        return make_source(model, data, None, None, batch_size, owner)
+        source = make_source(model, data, None, None, batch_size, owner)
+        source.look_again()  # it may be the training data, too, which an epoch changes first
+        return source
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         form = f"{type_name(data)} of {len(data)}" if isinstance(data, (tuple, list)) else type_name(data)
         raise ValueError(

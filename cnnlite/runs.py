@@ -137,44 +137,46 @@ class Run:
         tensors, metadata = read(path, owner)
         if "run" not in metadata:
             raise ValueError(f"{owner}: {path} is not the backup of a run.")
-        with blaming(path, "the backup is of another model, optimizer or data"):
+        what = "the backup is of another model, optimizer or data"
+        model = self.model
+        with blaming(path, what):
             state = unpack(parse_json(metadata["run"]), tensors)
             check_form(state, FORM, "the run")
             data, validation = self._where_data_stand(state)
             weights, vectors = ({name.removeprefix(kind): array for name, array in tensors.items()
                                  if name.startswith(kind)} for kind in ("weights/", "optimizer/"))
-            check_weights(self.model, weights, path, owner)
-            layers = random_layers(self.model)
+            check_weights(model, weights, path, owner)
+            layers = random_layers(model)
             if set(layers) != set(state["random"]):
                 raise ValueError(f"it has the random states of {', '.join(state['random']) or 'no layer'}")
-            names = {metric.name for metric in self.model.metrics}
+            names = {metric.name for metric in model.metrics}
             if state["sums"] is not None and names != set(state["sums"]["metrics"]):
                 raise ValueError(f"it has sums of the metrics {', '.join(state['sums']['metrics']) or 'none'}")
-            model = self.model
-            streams = [layer.random for layer in layers.values()]
-            arrays = (model.params | model.state).values()
-            with all_or_nothing(
-                *arrays, *streams, model.optimizer, *model.metrics, self.data, others=self.callbacks.flat(),
-                largest=2 * sum(array.nbytes for array in arrays),  # as averages of the weights are, in float64
-                layers=[*model.walk()],
-            ):
-                with held_back_interrupts():
-                    if state["sums"] is not None:
-                        RunningLoss(model.metrics).set_state(state["sums"])
-                    restore_optimizer(model, state, vectors)
-                    assign_weights(model, weights, path, owner)
-                    for name, layer in layers.items():
-                        layer.random.state = state["random"][name]
-                    self.callbacks.set_state(state["callbacks"])
-                # Last of all, and with Ctrl-C: it may read for long.
+        streams = [layer.random for layer in layers.values()]
+        arrays = (model.params | model.state).values()
+        with all_or_nothing(
+            *arrays, *streams, model.optimizer, *model.metrics, self.data, others=self.callbacks.flat(),
+            largest=2 * sum(array.nbytes for array in arrays),  # as averages of the weights are, in float64
+            layers=[*model.walk()],
+        ):
+            with blaming(path, what), held_back_interrupts():
+                if state["sums"] is not None:
+                    RunningLoss(model.metrics).set_state(state["sums"])
+                restore_optimizer(model, state, vectors)
+                assign_weights(model, weights, path, owner)
+                for name, layer in layers.items():
+                    layer.random.state = state["random"][name]
+                self.callbacks.set_state(state["callbacks"])
+            # Last of all: it may read for long.
+            with blaming(path, what, reading_data=True):
                 self.data.set_state(data)
                 _check_steps(state["step"], self.data.steps)
                 if validation is not None:
                     self.validation.set_state(validation)
-            self.epoch, self.step, self.logs = state["epoch"], state["step"], state["logs"]
-            self._sums = state["sums"]
-            self.finished = state["finished"] and not self.step
-            model.stop_training = state["finished"]
+        self.epoch, self.step, self.logs = state["epoch"], state["step"], state["logs"]
+        self._sums = state["sums"]
+        self.finished = state["finished"] and not self.step
+        model.stop_training = state["finished"]
 
     def _where_data_stand(self, state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Return where the data and the validation data stand by a checked state; a ValueError if that can't be.

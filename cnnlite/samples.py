@@ -35,12 +35,12 @@ def checked_samples(
         ValueError: no samples; lengths that differ; a sample of the wrong shape; a NaN or an infinity; labels
             that do not fit the loss; weights that are negative or of a class that does not exist.
     """
-    x = number_array(x, "x", owner)
-    if y is None:
+    if y is None:  # asked first, as a list of batches is no array
         raise ValueError(
             f"{owner}: y must be given, one target for each sample. Received: y=None. "
             f"Pass {owner}(x, y), or let a generator yield (x, y)."
         )
+    x = number_array(x, "x", owner)
     y = number_array(y, "y", owner)
     check_same_length(x, y, "y", owner)
     output_shape = output_shape_for(model, x.shape, owner)

@@ -305,12 +305,18 @@ def _from_json(text, name, path):
 
 
 @contextlib.contextmanager
-def blaming(path, what):
-    """Turn whatever a damaged or foreign config leads to into a ValueError that names the file."""
-    try:
-        yield
-    except KeyError as error:
-        raise ValueError(f"{path}: {what}: {shown(str(error))} is not there.") from error
-    except Exception as error:
-        # A layer of a user's may raise anything on arguments that it never expected.
-        raise ValueError(f"{path}: {what}: {shown(str(error) or type(error).__name__)}.") from error
+def blaming(path, what, reading_data=False):
+    """Turn whatever a damaged or foreign config leads to into a ValueError that names the file.
+
+    Signals wait meanwhile, so that the TimeoutError of an alarm is not taken for a fault of the file. With
+    `reading_data`, which may take long, they don't, and only a ValueError is one.
+    """
+    with contextlib.nullcontext() if reading_data else held_back_interrupts(second_passes=True):
+        try:
+            yield
+        except Exception as error:
+            # A layer of a user's may raise anything on arguments that it never expected.
+            if reading_data and not isinstance(error, ValueError):
+                raise
+            text = f"{shown(str(error))} is not there" if isinstance(error, KeyError) else shown(str(error))
+            raise ValueError(f"{path}: {what}: {text or type(error).__name__}.") from error

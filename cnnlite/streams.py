@@ -1,5 +1,6 @@
 """Batches from what can only be asked for the next one, or for one by its index: generators, loaders, data sets."""
 
+import inspect
 import itertools
 from typing import Any
 
@@ -21,7 +22,7 @@ class Stream:
 
     Args:
         source: yields (x, y) or (x, y, sample_weight), or x alone where no y is needed. If it has `on_epoch_begin`
-            and `on_epoch_end`, these are called round each epoch.
+            and `on_epoch_end` that take no arguments, these are called round each epoch.
         check: called with x, y and sample_weight of each batch; returns the three as arrays or raises.
         dtype: what x is converted to.
         owner: how errors call the caller ("fit").
@@ -56,7 +57,7 @@ class Stream:
         """How many batches the next pass has, by `__len__`, which may change from epoch to epoch; or None."""
         try:
             return len(self.source)
-        except TypeError as error:  # of a loader over a stream, too, which has a length in name only
+        except (TypeError, NotImplementedError) as error:  # of a loader over a stream, too: a length in name only
             if hasattr(self.source, "__len__") and not hasattr(self.source, "__iter__"):
                 raise TypeError(
                     f"{self.owner}: the length of x must be the number of its batches, an integer. Received: a "
@@ -72,12 +73,30 @@ class Stream:
         """Tell the source that an epoch has ended; what Keras's data sets shuffle themselves at."""
         self._call("on_epoch_end")
 
+    def look_again(self):
+        """Ask for the first batch again at its turn, if the source may be another one by then."""
+        if self.indexed and (self._hook("on_epoch_begin") or self._hook("on_epoch_end")):
+            self._first = None
+
     def _call(self, hook):
-        function = getattr(self.source, hook, None)
-        if callable(function):
+        function = self._hook(hook)
+        if function is not None:
             function()
             if self.indexed:
                 self._first = None  # another one may have its index now
+
+    def _hook(self, name):
+        """Return a hook of the source, or None if it has none; nor is that of a callback one, which takes an epoch."""
+        function = getattr(self.source, name, None)
+        if not callable(function):
+            return None
+        try:
+            inspect.signature(function).bind()
+        except TypeError:
+            return None
+        except ValueError:  # a built-in function that does not say what it takes
+            pass
+        return function
 
     def batches(self, random=None, skip=0):
         """Yield (x, y, sample_weight), but not the first `skip`; with `random`, those with an index in a new order."""

@@ -58,8 +58,7 @@ class Trainer(Evaluator):
         self.add_regularization_gradients()
         parameters, run = self.parameters(), self.training_run
         if run is None or not run.refuses(value, parameters):
-            with held_back_interrupts():
-                self.optimizer.step(parameters)
+            self.optimizer.step(parameters)
         return value, z
 
     def fit(
@@ -87,8 +86,8 @@ class Trainer(Evaluator):
             x: samples (N, ...), of any dtype of numbers; each batch is converted to the model's. Or something
                 that yields batches (x, y) or (x, y, sample_weight): a generator, which can be read once; another
                 iterable; or an object with `__len__` and `__getitem__`, whose batches are shuffled. The length may
-                change from epoch to epoch, and `on_epoch_begin` and `on_epoch_end` of such data, if they have these,
-                are called before and after the batches of each epoch.
+                change from epoch to epoch, and `on_epoch_begin` and `on_epoch_end` of such data, if they have these
+                without arguments, are called before and after the batches of each epoch.
             y: targets (N, ...), in the form that the loss takes.
             batch_size: how many samples a step takes, by default 32. The last batch may be smaller.
             epochs: the epoch to end with, counted from 1.

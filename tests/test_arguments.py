@@ -1,5 +1,7 @@
 """The checks of arguments: what passes, in which type, and what each error says."""
 
+from collections.abc import Mapping
+from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
@@ -185,6 +187,23 @@ class Guarded:
 HIDDEN = np.ma.array(np.full((4, 3), 1e20), mask=True)
 ROWS = np.empty(2, object)
 ROWS[:] = [np.ones(3), np.ones(3)]
+MASKED_ROWS = np.empty(2, object)
+MASKED_ROWS[:] = [HIDDEN[0], HIDDEN[1]]
+
+
+class Archive(Mapping):
+    """As np.load of an .npz file."""
+
+    def __getitem__(self, key):
+        return np.ones(3)
+
+    def __iter__(self):
+        return iter(range(7))
+
+    def __len__(self):
+        return 7
+
+
 NOT_PLAIN = {
     "masked": (HIDDEN, r"without a mask.*Received: a MaskedArray.*filled\(0\)"),
     "masked, with nothing to hide": (np.ma.array(np.ones((4, 3))), r"filled\(0\)"),
@@ -202,7 +221,11 @@ NOT_PLAIN = {
     "times": (np.array(["2020-01-01"], "datetime64[D]"), r'astype\("int64"\)'),
     "records": (np.zeros(2, [("a", float), ("b", int)]), r"structured_to_unstructured"),
     "a guarded tensor": (Guarded(), r"a Guarded that NumPy can't read: Use tensor.detach"),
-    "a dict": ({"a": [1.0]}, r"Received: a dict\.$"),
+    "arrays of masked ones": (MASKED_ROWS, r"a MaskedArray at x\[0\]\. .*filled\(0\)"),
+    "numbers of other kinds": ([[Decimal(1), np.True_]], r'dtype=object. Pass x.astype\("float32"\)'),
+    "a dict": ({"a": [1.0]}, r"a dict, which has the keys 'a'. Pass one of its arrays"),
+    "a file of arrays": (Archive(), r"an? Archive, which has the keys 0, 1, 2, 3, 4, \.\.\.\. Pass one of its arrays"),
+    "an iterator": (map(float, [1, 2]), r"Received: a map. Make a list of it first: list\(x\)"),
 }
 
 

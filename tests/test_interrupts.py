@@ -4,11 +4,18 @@ import os
 import random
 import signal
 import threading
+import types
 import warnings
 
+import numpy as np
 import pytest
 
+import cnnlite
+from cnnlite import saving
+from cnnlite.datasets import mnist
 from cnnlite.interrupts import held_back_interrupts
+from cnnlite.kernels import packing
+from tests.models import make_model, weights_of
 from tests.stress import interrupts
 
 needs_signals = pytest.mark.skipif(os.name == "nt", reason="no thread can send signals")
@@ -138,6 +145,48 @@ def test_a_second_ctrl_c_passes_where_another_signal_waits(handled, other):
 
     with pytest.raises(TimeoutError):
         work()
+
+
+def test_an_alarm_is_no_fault_of_a_file(other):
+    with pytest.raises(TimeoutError), saving.blaming("a file", "it is damaged"):
+        signal.raise_signal(other[0])
+
+
+def test_an_alarm_is_no_fault_of_mnist(other, monkeypatch):
+    monkeypatch.setattr(mnist, "_read_member", lambda *_: signal.raise_signal(other[0]))
+    with pytest.raises(TimeoutError):
+        mnist.load_data()
+
+
+def test_a_step_of_an_optimizer_is_whole_in_a_loop_of_the_users_own(other):
+    model, seen = make_model(), []
+
+    class Slow(cnnlite.optimizers.SGD):
+        def update(self, *arguments):
+            signal.raise_signal(other[0])
+            super().update(*arguments)
+            seen.append(1)
+
+    optimizer = Slow()
+    optimizer.build(model.parameters())
+    before = weights_of(model)
+    model.parameters().gradient[:] = 1
+    with pytest.raises(TimeoutError):
+        optimizer.step(model.parameters())
+    assert seen
+    assert optimizer.iterations == 1
+    np.testing.assert_allclose(weights_of(model), before - np.float32(0.01), rtol=1e-6)
+
+
+def test_an_alarm_is_not_lost_where_packed_weights_go():
+    # What a handler raises within a function that a weak reference calls is only printed.
+    weights = np.ones(3)
+    packing.packed(weights, [(("same",), lambda weights, _: weights.copy())])
+    callback = packing._kept[id(weights)].weights.__callback__
+    assert not isinstance(getattr(callback, "func", callback), types.FunctionType)
+    key = id(weights)
+    del weights
+    assert key not in packing._kept
 
 
 def test_a_handler_that_is_set_within_the_block_stays(other):

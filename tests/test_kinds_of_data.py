@@ -7,7 +7,7 @@ import cnnlite
 from cnnlite import layers
 from cnnlite.batches import is_stream
 from tests.models import K, fit, make_data, make_model, weights_of
-from tests.test_arguments import Frame, Sparse
+from tests.test_arguments import Archive, Frame, Sparse
 
 X, Y = make_data()
 HIDDEN_X = np.ma.masked_invalid(np.where(X > 1, np.nan, X))
@@ -56,7 +56,7 @@ TAKERS = {
 def test_a_masked_array_is_refused_everywhere(taker):
     model = make_model(batchnorm=True)
     before = weights_of(model)
-    with pytest.raises(TypeError, match=r"without a mask.*\.filled\(0\)"):
+    with pytest.raises(TypeError, match=r"without a mask.*filled\(0\)"):
         TAKERS[taker](model)
     np.testing.assert_array_equal(weights_of(model), before)
     assert model.optimizer.iterations == 0
@@ -88,6 +88,24 @@ def test_other_containers_are_refused_with_the_way_to_an_array(case):
 
 def test_a_sparse_matrix_is_no_stream_of_its_rows():
     assert not is_stream(Sparse())
+
+
+def test_a_file_of_arrays_is_no_stream_of_them():
+    for call in (lambda m: m.predict(Archive(), verbose=0), lambda m: fit(m, Archive(), Y)):
+        with pytest.raises(TypeError, match=r"x must be an array\. Received: a Archive"):
+            call(make_model())
+
+
+def test_a_list_of_batches_lacks_its_targets():
+    with pytest.raises(ValueError, match=r"y must be given.* let a generator yield \(x, y\)"):
+        make_model().fit([(X, Y), (X, Y)], verbose=0)
+
+
+def test_the_remedy_for_a_weight_is_no_name_of_two_words():
+    model = make_model()
+    for weights, remedy in ((np.ma.array(X), r": filled\(0\)\."), (Sparse(), r"Pass toarray\(\)\.")):
+        with pytest.raises(TypeError, match=remedy):
+            model.set_weights([weights, *model.get_weights()[1:]])
 
 
 def test_scipys_sparse_matrices_are_refused():

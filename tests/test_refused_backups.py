@@ -126,7 +126,7 @@ def make_run(folder, data="arrays", crash=None, epochs=3):
         else:
             model.fit(data(x, y), steps_per_epoch=5, epochs=epochs, verbose=0, callbacks=callbacks,
                       validation_data=data(x, y), validation_steps=2)
-    except (Crash, ValueError, KeyboardInterrupt) as error:
+    except (Crash, ValueError, OSError, KeyboardInterrupt) as error:
         model.error = error
     return model
 
@@ -258,16 +258,25 @@ def test_a_generator_that_ends_too_early_leaves_the_model_as_it_was(folder_of):
     assert state_of(model) == model.spy.before
 
 
-def test_ctrl_c_while_the_data_are_read_leaves_the_model_as_it_was(folder_of):
+def press_ctrl_c():
+    signal.raise_signal(signal.SIGINT)
+
+
+def time_out():  # as the handler of SIGALRM may
+    raise TimeoutError("too late")
+
+
+@pytest.mark.parametrize(("interrupt", "error"), [(press_ctrl_c, KeyboardInterrupt), (time_out, TimeoutError)])
+def test_what_interrupts_the_data_that_are_read_leaves_the_model_as_it_was(folder_of, interrupt, error):
     folder = folder_of(endless)
 
     def interrupted(x, y):
         yield from itertools.islice(endless(x, y), 4)
-        signal.raise_signal(signal.SIGINT)
+        interrupt()
         yield from endless(x, y)
 
     model = make_run(folder, interrupted)
-    assert isinstance(model.error, KeyboardInterrupt)
+    assert type(model.error) is error  # and not one that blames the backup and says to remove it
     assert state_of(model) == model.spy.before
 
 

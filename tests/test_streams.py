@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnlite.batches import Epochs, Stream
-from cnnlite.callbacks import BackupAndRestore, EarlyStopping, LambdaCallback
+from cnnlite.callbacks import BackupAndRestore, Callback, EarlyStopping, LambdaCallback
 from cnnlite.random import RandomStream
 from tests.models import make_data, make_model, weights_of
 from tests.runs import Crash, CrashAt, dropout_model, everything
@@ -216,7 +216,7 @@ def test_data_hear_of_the_end_of_each_epoch_before_its_validation():
     note = LambdaCallback(on_test_begin=lambda *_: validation.calls.append(data.calls[-1]))
     model.fit(data, epochs=2, shuffle=False, verbose=0, validation_data=validation, callbacks=[note])
     assert data.calls == [0, 1, 2, 3, 4, "end", 0, 1, 2, 3, 4, "end"]
-    assert validation.calls == [0, "end", 1, "end", "end", 0, 1, "end"]
+    assert validation.calls == [0, "end", 0, 1, "end", "end", 0, 1, "end"]  # the first is the look at it
     for call in (model.evaluate, model.predict):
         data = Data((2,))
         call(data, verbose=0)
@@ -227,6 +227,36 @@ def test_data_hear_of_the_beginning_too():
     data = Watched((2,))
     make_model().fit(data, epochs=2, shuffle=False, verbose=0)
     assert data.calls == [0, "begin", 0, 1, "end", "begin", 0, 1, "end"]  # the first is the look at it
+
+
+def test_data_that_validate_what_they_train_are_those_of_that_time():
+    data, validated = Data(), []
+    model = make_model()
+    note = LambdaCallback(on_test_begin=lambda *_: validated.append(data.calls.count("end")))
+    history = model.fit(data, shuffle=False, verbose=0, validation_data=data, callbacks=[note])
+    assert validated == [1]
+    data = Data()
+    data.ended = 1
+    assert history.history["val_loss"] == [model.evaluate(data, verbose=0)[0]]
+
+
+class DataAndCallback(Data, Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.calls.append(epoch)
+
+
+class TakesEpoch(Data):
+    def on_epoch_begin(self, epoch):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("kind", [DataAndCallback, TakesEpoch])
+def test_a_hook_that_takes_an_epoch_is_none_of_the_data(kind):
+    data = kind()
+    callbacks = [data] if isinstance(data, Callback) else []
+    make_model().fit(data, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
+    ends = [0, 1] if callbacks else ["end", "end"]
+    assert data.calls == [0, 1, 2, 3, 4, ends[0], 0, 1, 2, 3, 4, ends[1]]
 
 
 def test_data_hear_of_the_end_of_what_steps_make_an_epoch():
@@ -291,3 +321,14 @@ def test_the_epochs_of_a_backup_are_repeated_as_far_as_there_are_any():
 def test_a_loader_with_a_length_says_how_many_steps_there_are():
     history = make_model().fit(LengthAlone(BATCHES), verbose=0)
     assert history.params["steps"] == 5
+
+
+@pytest.mark.parametrize("error", [TypeError, NotImplementedError])
+def test_a_loader_without_a_length_is_read_to_its_end(error):
+    class Unknown(LengthAlone):
+        def __len__(self):
+            raise error("a stream has no length")
+
+    history = make_model().fit(Unknown(BATCHES), epochs=2, verbose=0)
+    assert history.epoch == [0, 1]
+    assert history.params["steps"] is None

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -51,8 +52,35 @@ class Seen(Metric):
         self.batches = 0
 
 
+class Sums:
+    def __init__(self):
+        self.total, self.batches = 0.0, []
+
+
+class WithHelpers(Metric):
+    """Counts with objects that are neither arrays nor containers."""
+
+    def __init__(self):
+        super().__init__(name="with helpers")
+        self.sums, self.space, self.bytes = Sums(), SimpleNamespace(count=0), bytearray()
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        self.sums.total += float(y_pred.sum())
+        self.sums.batches.append(len(y_pred))
+        self.space.count += 1
+        self.bytes.append(1)
+
+    def result(self):
+        return self.sums.total + sum(self.sums.batches) + self.space.count + len(self.bytes)
+
+    def reset_state(self):
+        self.sums.__init__()
+        self.space.count = 0
+        self.bytes.clear()
+
+
 def counting_model():
-    return make_model(metrics=["accuracy", Seen()], batchnorm=True, optimizer="adam")
+    return make_model(metrics=["accuracy", Seen(), WithHelpers()], batchnorm=True, optimizer="adam")
 
 
 ASK = {

@@ -129,6 +129,8 @@ class BackupAndRestore(SavingCallback):
             try:
                 self._run.restore(self.path, "BackupAndRestore")
                 return True
+            except TimeoutError:  # an OSError, but of an alarm, and no fault of the backup
+                raise
             except (ValueError, OSError) as error:
                 if not os.path.exists(self.previous_path):
                     begin_anew = f"{error} To begin anew, remove the folder {self.backup_dir}."

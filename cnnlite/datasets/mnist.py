@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnlite.datasets.idx import most_bytes, read_idx
+from cnnlite.interrupts import held_back_interrupts
 from cnnlite.types import Array
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -67,7 +68,8 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Array, 
 
 def _read_npz(path):
     # Opened here, so that a file that may not be read isn't called a damaged one.
-    with open(path, "rb") as file:
+    # What a signal's handler raises must not be taken for damage.
+    with held_back_interrupts(second_passes=True), open(path, "rb") as file:
         try:
             archive = zipfile.ZipFile(file)
             names = archive.namelist()

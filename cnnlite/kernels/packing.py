@@ -5,6 +5,7 @@ in each step. So the packed forms are kept for each array of weights, beside a c
 found. That is exact, whoever changed the weights and however, and costs one pass over them.
 """
 
+import functools
 import weakref
 
 from cnnlite.kernels._jit import kernel as compiled
@@ -43,8 +44,8 @@ class _Entry:
     """The packed forms of an array, and a copy of the array if it is known to be that which they were made of."""
 
     def __init__(self, weights):
-        key = id(weights)
-        self.weights = weakref.ref(weights, lambda _: _kept.pop(key, None))
+        # Not a function in Python, within which a signal's handler may be called: what that raises would be lost.
+        self.weights = weakref.ref(weights, functools.partial(_kept.pop, id(weights)))
         self.copy, self.results, self.fresh = None, {}, set()
 
     def look(self, weights, anew):

@@ -57,7 +57,7 @@ class Setting(Generic[T]):
         values[name] = value
         try:
             layer.check_settings()
-        except Exception:
+        except BaseException:
             values[name] = before
             raise
 

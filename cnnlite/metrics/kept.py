@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import deque
 from collections.abc import Iterable, Iterator
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,12 @@ def counts_kept(metrics: Iterable[Any]) -> Iterator[None]:
     """Put the metrics among these things back to what they were, whatever is counted within.
 
     They stay the same objects, and so do the arrays and containers in them, since a metric of a user's may hold one of
-    them twice. What is in none of these (an object of another library, say) is left as it is.
+    them twice; and what else of the same package they count with. An object of another library is left as it is.
     """
     kept: dict[int, tuple[Any, Any]] = {}
     for metric in metrics:
         if isinstance(metric, Metric):
-            _keep(metric, kept)
+            _keep(metric, kept, type(metric))
     try:
         yield
     finally:
@@ -30,7 +31,7 @@ def counts_kept(metrics: Iterable[Any]) -> Iterator[None]:
             _put_back(thing, contents)
 
 
-def _keep(thing: Any, kept: dict[int, tuple[Any, Any]]) -> None:
+def _keep(thing: Any, kept: dict[int, tuple[Any, Any]], owner: type) -> None:
     if id(thing) in kept:
         return
     if isinstance(thing, np.ndarray):
@@ -38,26 +39,39 @@ def _keep(thing: Any, kept: dict[int, tuple[Any, Any]]) -> None:
             kept[id(thing)] = thing, thing.copy()
         return
     inner: Any = ()
-    if isinstance(thing, Metric):
+    if isinstance(thing, Metric) or _is_helper(thing, owner):
         kept[id(thing)] = thing, vars(thing).copy()
         inner = vars(thing).values()
     elif isinstance(thing, dict):
         kept[id(thing)] = thing, dict(thing)
         inner = thing.values()
-    elif isinstance(thing, (list, set, deque)):
+    elif isinstance(thing, (list, set, deque, bytearray)):
         kept[id(thing)] = thing, list(thing)
-        inner = thing
+        inner = () if isinstance(thing, bytearray) else thing
     elif isinstance(thing, tuple):
         inner = thing
     for item in inner:
-        _keep(item, kept)
+        _keep(item, kept, owner)
+
+
+def _is_helper(thing: Any, owner: type) -> bool:
+    """Return whether an object that a metric of class `owner` refers to is there to count with, and for nothing else.
+
+    A logger, a model or a set of data is not for a metric to change, and may be a world of its own.
+    """
+    if isinstance(thing, (type, FunctionType)) or not hasattr(thing, "__dict__"):
+        return False
+    if isinstance(thing, SimpleNamespace):
+        return True
+    packages = {base.__module__.partition(".")[0] for base in type(thing).__mro__}
+    return "cnnlite" not in packages and owner.__module__.partition(".")[0] in packages
 
 
 def _put_back(thing: Any, contents: Any) -> None:
     if isinstance(thing, np.ndarray):
         thing[...] = contents
         return
-    container = vars(thing) if isinstance(thing, Metric) else thing
+    container = thing if isinstance(thing, (dict, list, set, deque, bytearray)) else vars(thing)
     container.clear()
     extend = container.update if isinstance(container, (dict, set)) else container.extend
     extend(contents)

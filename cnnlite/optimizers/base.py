@@ -13,6 +13,7 @@ import numpy as np
 from cnnlite import schedules
 from cnnlite.arguments import integer, number
 from cnnlite.floating import arithmetic
+from cnnlite.interrupts import held_back_interrupts
 from cnnlite.optimizers.clipping import clip_gradient
 from cnnlite.optimizers.settings import CHECKS, LIMITS, Check, check_only_limit, refuse_unknown
 from cnnlite.types import Array, Config, Shape
@@ -225,11 +226,12 @@ class Optimizer:
                 self._clipped = np.empty_like(vector)
             clip_gradient(parameters, self._clipped, **limits)
             gradient = self._clipped
-        with arithmetic():
+        # The weights and the number of their steps belong together, in loops of a user's own as well.
+        with held_back_interrupts(), arithmetic():
             for start, stop in parameters.trainable_segments():
                 slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
                 self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)
-        vars(self)["iterations"] += 1  # not through __setattr__, which would check it
+            vars(self)["iterations"] += 1  # not through __setattr__, which would check it
         epsilon = vars(self).get("epsilon")
         if isinstance(epsilon, (int, float)) and epsilon < VANISHING:
             self._look_for_nan(vector, parameters.gradient)
