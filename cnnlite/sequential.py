@@ -281,7 +281,7 @@ class Sequential(Trainer):
         top: Any = self.inner_layers[-1]
         if isinstance(top, Sequential):
             return top.fusable_activation
-        if isinstance(top, (Dense, Convolution)) and keeps(top, "forward", "backward"):
+        if isinstance(top, (Dense, Convolution)) and keeps(top, "forward", "backward", "backward_weights"):
             top = top.activation
         if type(top) is Activation and is_untouched(top):
             top = top.activation
