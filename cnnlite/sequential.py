@@ -129,6 +129,8 @@ class Sequential(Trainer):
         self.given_input_shape = given
         # From now on the name stands in files and paths, and must not change in another stack.
         layer.name, layer.name_is_given = name, True
+        if not self.trainable:
+            layer.trainable = False
         self.inner_layers = [*self.inner_layers, layer]
         stack.added(layer, self.inner_layers, below)
 
