@@ -28,6 +28,7 @@ from cnnlite.layers.activation import (
     Softplus,
     Tanh,
 )
+from cnnlite.layers.overrides import is_untouched
 from cnnlite.types import Array, ArrayLike, DTypeLike
 
 
@@ -138,10 +139,11 @@ def get(identifier: Any, dtype: DTypeLike | None = None) -> ActivationLayer:
     """
     if identifier is None:
         identifier = "linear"
-    if isinstance(identifier, ActivationLayer):
+    if isinstance(identifier, ActivationLayer) and is_untouched(identifier):
         identifier = getattr(identifier, "activation", identifier)  # what an Activation("relu") holds
-    if identifier in _FUNCTIONS:
+    if any(identifier is function for function in _FUNCTIONS):  # and not ==, as it may be an array
         identifier = identifier.__name__
+    layer: Any
     if isinstance(identifier, str) and identifier.lower() == "leaky_relu":
         layer = LeakyReLU(negative_slope=0.2)  # Keras: 0.2 by name, 0.3 as a layer
     else:
@@ -152,12 +154,22 @@ def get(identifier: Any, dtype: DTypeLike | None = None) -> ActivationLayer:
             f"{', '.join(sorted(ACTIVATIONS))}. For one of your own write a cnnlite.layers.ActivationLayer."
         )
     if layer is identifier:
-        layer = copy.copy(layer)
-        layer._memory, layer._buffers = None, {}
-        layer.built, layer.input_shape = False, None
+        layer = _another(layer)
     if dtype is not None:
         layer.dtype = np.dtype(dtype)
     layer.name = layer.activation_name or layer.name
+    return layer
+
+
+def _another(activation: ActivationLayer) -> ActivationLayer:
+    """Return a copy with a memory and weights of its own, and built only if there are weights to keep."""
+    layer = copy.copy(activation)
+    layer._memory, layer._buffers, layer.regularizers = None, {}, dict(activation.regularizers)
+    layer._params, layer._grads, layer._state = map(
+        copy.deepcopy, (activation._params, activation._grads, activation._state)
+    )
+    if not (layer._params or layer._state):
+        layer.built, layer.input_shape = False, None
     return layer
 
 

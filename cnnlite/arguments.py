@@ -113,14 +113,14 @@ def padding_mode(value: Any, name: str, owner: str) -> str:
     return one_of(value.lower() if isinstance(value, str) else value, ("valid", "same"), name, owner)
 
 
-def shape_tuple(value: Any, name: str, owner: str) -> Shape:
-    """Return a shape without its batch axis as a tuple of positive ints and None."""
+def shape_tuple(value: Any, name: str, owner: str, minimum: int = 1) -> Shape:
+    """Return a shape without its batch axis as a tuple of None and of ints of at least `minimum`."""
     items = (value,) if isinstance(value, numbers.Integral) else value
     try:
         items = tuple(items)
     except TypeError:
         raise TypeError(f"{owner}: {name} must be a tuple of integers. Received: {name}={value!r}.") from None
-    return tuple(None if item is None else integer(item, name, owner) for item in items)
+    return tuple(None if item is None else integer(item, name, owner, minimum) for item in items)
 
 
 def float_array(x: ArrayLike, dtype: DTypeLike | None, name: str, owner: str) -> Array:

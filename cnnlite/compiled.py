@@ -222,8 +222,13 @@ _LOSS_METHODS = (
     "forward", "gradient", "backward", "value_and_gradient", "__call__", "prepare", "prepare_predictions", "_reduce",
     "_scale",
 )
-_methods_of = operator.attrgetter(*_LOSS_METHODS)
+_own_methods_of = operator.attrgetter(*_LOSS_METHODS)
 remember(losses.LOSSES.values())
+
+
+def _methods_of(cls: type) -> list[Any]:
+    """Return the methods of a loss's class, and those of its bases, which may be called with super()."""
+    return [method for base in cls.__mro__ if Loss in base.__mro__ for method in _own_methods_of(base)]
 
 
 def _are_equal(some: Any, others: Any) -> bool:

@@ -28,8 +28,9 @@ def from_identifier(identifier, table, base, kind):
         return identifier()
     if callable(identifier) and not isinstance(identifier, type):
         return identifier
+    article = "an" if base.__name__[0] in "AEIOU" else "a"
     raise TypeError(
-        f"{kind} must be a name, a {base.__name__} or a function. Received: {identifier!r}. "
+        f"{kind} must be a name, {article} {base.__name__} or a function. Received: {identifier!r}. "
         f"Known names: {', '.join(sorted(table))}."
     )
 

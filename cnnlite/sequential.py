@@ -129,6 +129,8 @@ class Sequential(Trainer):
         self.given_input_shape = given
         # From now on the name stands in files and paths, and must not change in another stack.
         layer.name, layer.name_is_given = name, True
+        if not self.trainable:
+            layer.trainable = False
         self.inner_layers = [*self.inner_layers, layer]
         stack.added(layer, self.inner_layers, below)
 
@@ -281,7 +283,7 @@ class Sequential(Trainer):
         top: Any = self.inner_layers[-1]
         if isinstance(top, Sequential):
             return top.fusable_activation
-        if isinstance(top, (Dense, Convolution)) and keeps(top, "forward", "backward"):
+        if isinstance(top, (Dense, Convolution)) and keeps(top, "forward", "backward", "backward_weights"):
             top = top.activation
         if type(top) is Activation and is_untouched(top):
             top = top.activation

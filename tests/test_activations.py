@@ -81,7 +81,8 @@ def test_serialize_keeps_arguments_that_the_name_does_not_imply():
 @pytest.mark.parametrize(("identifier", "error", "words"), [
     ("rleu", ValueError, ["'rleu'", "log_softmax", "Did you mean 'relu'"]),
     (lambda x: x, ValueError, ["derivative", "ActivationLayer", "relu"]),
-    (3, TypeError, ["3", "relu"]),
+    (3, TypeError, ["an ActivationLayer", "3", "relu"]),
+    (np.ones(2), TypeError, ["array([1., 1.])", "relu"]),
 ])
 def test_what_is_not_an_activation_is_refused_with_the_known_ones(identifier, error, words):
     with pytest.raises(error) as caught:

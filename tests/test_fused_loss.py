@@ -217,6 +217,33 @@ def test_a_loss_whose_parts_are_overridden_is_not_fused(monkeypatch):
     assert not model._fused_loss()[1]
 
 
+def test_a_patch_of_the_class_that_a_loss_is_derived_from_holds(monkeypatch):
+    model = compiled(FUSED["softmax inside"])
+    before = model.evaluate(X, Y, verbose=0)[0]
+    for name in ("forward", "gradient"):
+        method = getattr(losses.CategoricalCrossentropy, name)
+        doubled = lambda *arguments, method=method: 2 * method(*arguments)  # noqa: E731
+        monkeypatch.setattr(losses.CategoricalCrossentropy, name, doubled)
+    np.testing.assert_allclose(model.evaluate(X, Y, verbose=0)[0], 2 * before, rtol=1e-5)
+    assert_loss_is_that_of_the_outputs(model)
+
+
+@pytest.mark.parametrize("place", ["class", "object"])
+def test_the_lowest_layer_is_trained_by_its_own_backward_weights_if_it_is_the_top_one_too(place):
+    class Fixed(layers.Dense):
+        def backward_weights(self, dy):
+            super().backward_weights(dy)
+            self.grads["kernel"] = np.zeros_like(self.kernel)
+
+    layer = Fixed(3, "softmax") if place == "class" else layers.Dense(3, "softmax")
+    model = compiled(lambda: cnnlite.Sequential([cnnlite.Input((4,)), layer]))
+    if place == "object":
+        layer.backward_weights = lambda dy: layer.weight_gradients(0 * dy)
+    kernel = layer.kernel.copy()
+    model.train_on_batch(X, Y)
+    np.testing.assert_array_equal(layer.kernel, kernel)
+
+
 def test_what_is_changed_about_a_loss_after_compile_holds():
     model = compiled(FUSED["softmax inside"])
     before = model.evaluate(X, Y, verbose=0)[0]

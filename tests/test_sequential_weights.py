@@ -64,7 +64,10 @@ def test_trainable_goes_down_to_every_layer_inside():
     inner.trainable = True
     assert inner.layers[0].trainable
     assert not model.layers[0].trainable
-    assert not cnnlite.Sequential([layers.Dense(3)], trainable=False).layers[0].trainable
+    frozen = cnnlite.Sequential([layers.Dense(3)], trainable=False)
+    assert not frozen.layers[0].trainable
+    frozen.add(layers.Dense(2))
+    assert not frozen.layers[1].trainable
 
 
 def test_penalties_and_their_gradients_are_those_of_trainable_layers():

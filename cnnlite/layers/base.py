@@ -234,15 +234,18 @@ class Layer(metaclass=LayerType):
 
         Read it from there in every pass, and keep no reference to it: a model that trains moves it into its vector.
         """
+        shape = shape_tuple(shape, f"the shape of {name}", self.name, minimum=0)
+        if None in shape:
+            raise ValueError(f"{self.name}: all of the shape of {name} must be known. Received: shape={shape}.")
         array = zeros_to_be_loaded(shape, self.dtype)
         if array is None:
             array = initializers.get(initializer)(shape, self.dtype)
             with conversion():
                 # Not np.ascontiguousarray, which makes an axis for a single number.
                 array = np.array(array, self.dtype, order="C")
-        if array.shape != tuple(shape):
+        if array.shape != shape:
             raise ValueError(
-                f"{self.name}: the initializer of {name} must return an array of shape {tuple(shape)}. "
+                f"{self.name}: the initializer of {name} must return an array of shape {shape}. "
                 f"Received: shape={array.shape}."
             )
         if trainable:

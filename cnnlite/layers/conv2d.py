@@ -95,6 +95,7 @@ class Conv2D(Convolution):
                         self.kernel_initializer, regularizer=self.kernel_regularizer)
         if self.use_bias:
             self.add_weight("bias", (self.filters,), self.bias_initializer, regularizer=self.bias_regularizer)
+        self.activation.build_once(self.compute_output_shape(input_shape))
 
     def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
         """z = x * kernel + bias, the convolution itself."""

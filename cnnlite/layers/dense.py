@@ -86,6 +86,7 @@ class Dense(Layer):
                         regularizer=self.kernel_regularizer)
         if self.use_bias:
             self.add_weight("bias", (self.units,), self.bias_initializer, regularizer=self.bias_regularizer)
+        self.activation.build_once(self.compute_output_shape(input_shape))
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         return self.activation.forward(self.preactivation(x, training), training)

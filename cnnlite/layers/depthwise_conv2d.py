@@ -75,6 +75,7 @@ class DepthwiseConv2D(Convolution):
         if self.use_bias:
             self.add_weight("bias", (self.output_channels(channels),), self.bias_initializer,
                             regularizer=self.bias_regularizer)
+        self.activation.build_once(self.compute_output_shape(input_shape))
 
     def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
         """z = x * kernel + bias, channel by channel."""

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 class InnerActivation(Setting[Any]):
     """The activation layer that `activations.get` makes of a name, a function, a layer or None.
 
-    It is one of the `inner_layers`.
+    It is one of the `inner_layers`, frozen if the layer is, and built as soon as the layer is, as it may have weights
+    of its own, which an optimizer must know before the first step.
     """
 
     def __init__(self) -> None:
@@ -23,6 +24,10 @@ class InnerActivation(Setting[Any]):
     def __set__(self, layer: Layer, value: Any) -> None:
         before = vars(layer).get(self.name)
         activation = activations.get(value, dtype=layer.dtype)
+        if not layer.trainable:
+            activation.trainable = False
+        if layer.built and layer.input_shape is not None:
+            activation.build_once(layer.compute_output_shape(layer.input_shape))
         vars(layer)[self.name] = activation
         if before is None:
             layer.inner_layers = (*layer.inner_layers, activation)

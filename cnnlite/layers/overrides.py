@@ -38,14 +38,10 @@ def keeps(thing: Any, *names: str) -> bool:
 
 
 def class_keeps(cls: type, *names: str) -> bool:
-    """Return whether these methods of a class are ones that the library wrote."""
+    """Return whether these methods of a class, and those that they may call with super(), are the library's."""
     for name in names:
-        for base in cls.__mro__:
-            if name in base.__dict__:
-                if base not in _written or _written[base].get(name) is not base.__dict__[name]:
-                    return False
-                break
-        else:
+        found = [base for base in cls.__mro__[:-1] if name in base.__dict__]
+        if not found or any(_written.get(base, {}).get(name) is not base.__dict__[name] for base in found):
             return False
     return True
 

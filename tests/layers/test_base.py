@@ -172,3 +172,23 @@ def test_a_layer_with_weights_keeps_to_the_number_of_axes_that_they_were_made_fo
     layer(np.ones((5, 4)))
     with pytest.raises(ValueError, match=r"must have 2 axes.*built for \(None, 4\). Received: shape=\(5, 3, 4\)"):
         layer(np.ones((5, 3, 4)))
+
+
+@pytest.mark.parametrize(("shape", "error", "message"), [
+    ((-1,), ValueError, r"the shape of w must be at least 0. Received: the shape of w=-1"),
+    ((2.0,), TypeError, r"the shape of w must be an integer"),
+    ((None, 2), ValueError, r"all of the shape of w must be known. Received: shape=\(None, 2\)"),
+    (None, TypeError, r"the shape of w must be a tuple of integers. Received: the shape of w=None"),
+])
+def test_the_shape_of_a_weight_is_checked(shape, error, message):
+    layer = layers.Layer()
+    with pytest.raises(error, match=message):
+        layer.add_weight("w", shape)
+    assert not layer.params
+
+
+@pytest.mark.parametrize("shape", [3, [3], np.array([3]), (np.int64(3),)])
+def test_the_shape_of_a_weight_may_be_given_as_a_number_a_list_or_an_array(shape):
+    layer = layers.Layer()
+    layer.add_weight("w", shape, "ones")
+    np.testing.assert_array_equal(layer.params["w"], [1, 1, 1])

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnlite import Sequential, layers
 from tests.stress.differential.nets import Net, make
-from tests.stress.differential.twists import Patches
+from tests.stress.differential.twists import Patches, has
 
 SAMPLES = 18
 Observations = list[tuple[str, dict[str, Any]]]  # for each step what was done, and the arrays that came of it
@@ -163,9 +163,7 @@ class Life:
         self.observations.append((f"{name} = {value!r}, {outcome}", {}))
 
     def _patch(self, which: int, what: str, where: str) -> None:
-        choices = list(self._all_layers())
-        if what == "function":
-            choices = [layer for layer in choices if isinstance(layer, layers.ActivationLayer)]
+        choices = [layer for layer in self._all_layers() if has(type(layer), what)]
         if not choices:
             return
         layer = choices[which % len(choices)]

@@ -1,10 +1,11 @@
 """How users make a layer compute otherwise: a subclass, a method put on an object, one put on a class.
 
-Three changes, each easy to say in PyTorch too:
+Four changes, each easy to say in PyTorch too:
 
-    forward     the output is doubled, and so is the gradient that goes back
-    function    an activation f(x) is f(3 x), with its gradient
-    prepare     the input is doubled, of which backward knows nothing
+    forward             the output is doubled, and so is the gradient that goes back
+    function            an activation f(x) is f(3 x), with its gradient
+    prepare             the input is doubled, of which backward knows nothing
+    weight_gradients    the gradients of the layer's own weights are doubled
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ INNER = 3  # an activation f(x) becomes f(INNER x)
 
 def twisted(kind: type, twist: str) -> type:
     """Return a subclass of a layer that computes otherwise; the class itself where it has no such method."""
-    if twist == "function" and not issubclass(kind, ActivationLayer):
+    if not has(kind, twist):
         return kind
 
     def of_the_class_below(name: str) -> Any:
@@ -32,6 +33,11 @@ def twisted(kind: type, twist: str) -> type:
         setattr(Twisted, name, method)
     Twisted.twist = twist  # type: ignore[attr-defined]
     return Twisted
+
+
+def has(kind: type, what: str) -> bool:
+    """Return whether a class of layers has what one of the changes is about."""
+    return issubclass(kind, ActivationLayer) if what == "function" else hasattr(kind, what)
 
 
 def _times(array: Any, factor: int) -> Any:
@@ -86,7 +92,7 @@ class Patches:
 
     def doublings(self, layer: Any, what: str) -> int:
         """Return how many of the patches and subclasses that do `what` a layer goes through."""
-        if what == "function" and not isinstance(layer, ActivationLayer):
+        if not has(type(layer), what):
             return 0
         count = int((id(layer), what) in self.objects)
         for kind in type(layer).__mro__:
@@ -127,6 +133,16 @@ def _methods(what: str, present: Callable[[str], Any]) -> dict[str, Any]:
             return _times(gradient(self, dy, _times(x, INNER), y, out), INNER)
 
         return {"function": inner, "gradient": inner_gradient}
+    if what == "weight_gradients":
+        weight_gradients = present("weight_gradients")
+
+        def doubled_gradients(self: Any, dz: Any) -> Any:
+            dz = weight_gradients(self, dz)
+            for gradient in self.grads.values() if self.trainable else ():
+                gradient *= 2
+            return dz
+
+        return {"weight_gradients": doubled_gradients}
     prepare = present("prepare")
 
     def doubled_input(self: Any, x: Any) -> Any:
