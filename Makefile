@@ -22,6 +22,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 CONSTRAINT =
+# setuptools warns of every editable installation that it is one.
+INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 
 .PHONY: mnist test test-bounds test-guards test-plain test-oldest test-newest test-install stress lint parity bench clean
 
@@ -76,10 +78,10 @@ lint: $(VENV)/installed-lint
 	$(BIN)/python -m mypy
 
 parity: $(VENV)/installed-test $(VENV)/installed-torch
-	$(BIN)/python -m pip install --quiet --editable ".[parity]"
+	$(INSTALL) --editable ".[parity]"
 
 bench: $(VENV)/installed-torch
-	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	$(INSTALL) --editable ".[bench]"
 	$(BIN)/python -m benchmarks $(ARGS)
 
 clean:
@@ -87,16 +89,16 @@ clean:
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(INSTALL) --upgrade pip
 
 # PyTorch's plain name may bring gigabytes of CUDA; this version has a build for the CPU.
 $(VENV)/installed-torch: | $(VENV)/bin/python
 	@echo "Installing PyTorch into $(VENV) ..."
-	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(INSTALL) torch==2.13.0
 	@touch $@
 
 # A file for each extra, so that an installation happens once, and again when setup.cfg changes.
 $(VENV)/installed-%: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing cnnlite into $(VENV), with what .[$*] names ..."
-	$(BIN)/python -m pip install --quiet $(CONSTRAINT) --editable ".[$*]"
+	$(INSTALL) $(CONSTRAINT) --editable ".[$*]"
 	@touch $@
