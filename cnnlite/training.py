@@ -229,8 +229,7 @@ class Trainer(Evaluator):
     ) -> Scores:
         """Make one step on one batch, and return its loss and metrics as `evaluate` does.
 
-        The values are those of the batch alone and of the weights before the step. (Keras's run on from call
-        to call.)
+        The values are those of the batch alone and of the weights before the step.
         """
         self._require_loss("train_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, class_weight, "train_on_batch")
