@@ -350,7 +350,7 @@ class Softmax(ActivationLayer):
         self.axis = axis
 
     @property
-    def activation_name(self) -> str:  # type: ignore[override]
+    def activation_name(self) -> str:  # type: ignore[override]  # of the base it is a plain text
         """The name of the activation, which runs along the last axis; "" along any other."""
         return "softmax" if self.axis == (-1,) else ""
 
@@ -409,7 +409,7 @@ class LogSoftmax(Softmax):
     """
 
     @property
-    def activation_name(self) -> str:  # type: ignore[override]
+    def activation_name(self) -> str:  # type: ignore[override]  # of the base it is a plain text
         """See `Softmax`."""
         return "log_softmax" if self.axis == (-1,) else ""
 

@@ -36,7 +36,7 @@ class Activation(ActivationLayer):
         self.activation = activation
 
     @property
-    def activation_name(self) -> str:  # type: ignore[override]
+    def activation_name(self) -> str:  # type: ignore[override]  # of the base it is a plain text
         """That of the activation inside."""
         return self.activation.activation_name
 

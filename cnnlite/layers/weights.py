@@ -42,7 +42,7 @@ class ArrayDict(dict[str, Array]):
         for name, value in values.items():
             self[name][...] = value
 
-    def __ior__(self, others: Any) -> Self:  # type: ignore[misc,override]
+    def __ior__(self, others: Any) -> Self:  # type: ignore[misc,override]  # dict takes fewer kinds
         self.update(others)
         return self
 
