@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnnlite import fusion, saving
+from cnnlite import saving
 from cnnlite.architecture import describe, rebuild
 from cnnlite.arguments import boolean, float_array, shape_tuple
 from cnnlite.layers.activation import ActivationLayer, Sigmoid, Softmax
@@ -19,7 +19,6 @@ from cnnlite.layers.convolution import Convolution
 from cnnlite.layers.dense import Dense
 from cnnlite.layers.input import InputLayer
 from cnnlite.layers.overrides import class_keeps, is_untouched, keeps, remember
-from cnnlite.recorded import Recordings
 from cnnlite.summary import print_summary
 from cnnlite.training import Trainer
 from cnnlite.types import Array, ArrayLike, Config, Shape
@@ -71,8 +70,6 @@ class Sequential(Trainer):
         name: str | None = None,
     ) -> None:
         super().__init__(name=name)
-        self._kept_steps: dict[Any, Any] = {}
-        self._recordings = Recordings()
         if isinstance(layers, Layer):
             raise TypeError(f"{self.name}: layers must be a list. Received: {layers!r}. Write [layer].")
         self._add_all(layers or [])
@@ -83,7 +80,7 @@ class Sequential(Trainer):
         """Return what copies and pickles of the model take over: all but what it has only worked out."""
         worked_out = ("_walked", "_held_at", "_kept_activation", "_kept_loss", "_kept_fits", "training_run")
         state = {name: value for name, value in super().__getstate__().items() if name not in worked_out}
-        return {**state, "_kept_steps": {}, "_recordings": Recordings()}
+        return state
 
     # The stack.
 
@@ -200,7 +197,7 @@ class Sequential(Trainer):
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for a batch x; with `training=True` the layers remember what backward needs."""
         x, steps = self.prepare(x), self._steps(self.inner_layers, training)
-        return self._run(steps, x, training) if training else self._recordings.forward(steps, x)
+        return self._run(steps, x, training)
 
     def backward(self, dy: Array) -> Array:
         """Take d loss / d output, fill the gradients of all layers and return d loss / d input."""
@@ -233,15 +230,7 @@ class Sequential(Trainer):
 
     def _steps(self, layers: Sequence[Layer], training: bool) -> list[Any]:
         """Return what `fusion.steps` does, which is worked out only if any layer has changed since the last time."""
-        key = training, len(layers), fusion.is_on()
-        change = last_change()
-        kept = self._kept_steps.get(key)
-        if kept is None or kept[0] is not change:
-            kept = self._kept_steps[key] = (change, fusion.steps(layers, training))
-        if not training:
-            return kept[1]
-        # A block remembers a training pass, which must end with that pass and not with the model.
-        return [step.for_one_pass() if isinstance(step, fusion.ConvBlock) else step for step in kept[1]]
+        return list(layers)
 
     def _run(self, steps: list[Any], x: Array, training: bool) -> Array:
         if training:

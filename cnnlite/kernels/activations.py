@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from cnnlite.floating import arithmetic
-from cnnlite.kernels._jit import kernel
+from cnnlite.engine.jit import kernel
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.threads import CHUNK, chunk, chunks_of, run
 

@@ -33,7 +33,7 @@ def require(array, name, shape, dtype, owner):
     if (array.ndim if isinstance(shape, int) else array.shape) != shape:
         wanted = f"have {shape} axes" if isinstance(shape, int) else f"have the shape {shape}"
         raise ValueError(f"{owner}: {name} must {wanted}. Received: {name}.shape={array.shape}.")
-    if not array.flags.c_contiguous:
+    if isinstance(array, np.ndarray) and not array.flags.c_contiguous:
         raise ValueError(
             f"{owner}: {name} must be C-contiguous. Received: {name} with the strides {array.strides}. "
             f"Use np.ascontiguousarray({name})."

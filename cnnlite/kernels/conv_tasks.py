@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numba import types
 
-from cnnlite.kernels._jit import kernel
+from cnnlite.engine.jit import kernel
 from cnnlite.kernels.batchnorm import (
     LONG_LINE,
     affine_rows,

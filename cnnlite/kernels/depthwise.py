@@ -12,7 +12,7 @@ Shapes: x (N, H, W, C), kernel (KH, KW, C, M), y (N, OH, OW, C * M).
 import numpy as np
 
 from cnnlite.floating import arithmetic
-from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.engine.jit import kernel as compiled
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.im2col import NO_PADS, output_shape
 from cnnlite.kernels.matmul import move_sums

@@ -42,8 +42,8 @@ All functions here are serial and take some images x (n, H, W, C), y or dy (n, O
 
 import numpy as np
 
-from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels._target import VECTOR_BYTES
+from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.matmul import pack_panels, product_block
 from cnnlite.kernels.microkernel import LONG_SUM, call_block
 from cnnlite.kernels.table import BY_PIXELS, BY_WIDE_PIXELS, COPY_WINDOW, UNROLL_TAPS, call

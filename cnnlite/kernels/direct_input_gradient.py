@@ -24,8 +24,8 @@ dx is the sum of these windows where they overlap. There are two ways to get it:
 
 import numpy as np
 
-from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels._target import VECTOR_BYTES
+from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.direct import is_product
 from cnnlite.kernels.matmul import pack_panels, product_block
 from cnnlite.kernels.microkernel import PIECE, call_block

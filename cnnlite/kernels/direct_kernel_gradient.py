@@ -14,8 +14,8 @@ of which dkernel[ky, kx, c, f] is the sum over q of wide[ky, kx + q*s, c, (q, f)
 
 import numpy as np
 
-from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels._target import VECTOR_BYTES
+from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.direct import is_product, pixels_together, sticks_out
 from cnnlite.kernels.microkernel import call_block
 from cnnlite.kernels.table import ADD_IMAGES, ADD_TURNED, COPY_WINDOW, call

@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from cnnlite.floating import arithmetic
-from cnnlite.kernels._jit import kernel
+from cnnlite.engine.jit import kernel
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.threads import run
 

@@ -14,7 +14,7 @@ Every output pixel becomes a row, and holds the window of pixels that the kernel
 
 import numpy as np
 
-from cnnlite.kernels._jit import kernel
+from cnnlite.engine.jit import kernel
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.geometry import padded_output_size
 from cnnlite.kernels.threads import run

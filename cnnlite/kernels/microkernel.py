@@ -55,8 +55,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from cnnlite.kernels._jit import c_callback
-from cnnlite.kernels._target import ROWS, VECTOR_BYTES
+from cnnlite.engine.jit import c_callback
+from cnnlite.engine.target import ROWS, VECTOR_BYTES
 
 LONG_SUM = 1152  # products that may be added one by one in float32: those of 3x3 taps of 128 channels
 PIECE = 256  # so many that it takes at a time, if there are more

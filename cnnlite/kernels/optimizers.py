@@ -10,7 +10,7 @@ infinities pass, and keeps the loop from being vectorised (Adam on 200,000 param
 
 import numpy as np
 
-from cnnlite.kernels._jit import kernel
+from cnnlite.engine.jit import kernel
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.threads import CHUNK, chunk, chunks_of, run
 

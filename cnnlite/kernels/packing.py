@@ -8,7 +8,7 @@ found. That is exact, whoever changed the weights and however, and costs one pas
 import functools
 import weakref
 
-from cnnlite.kernels._jit import kernel as compiled
+from cnnlite.engine.jit import kernel as compiled
 from cnnlite.locks import in_forked_children, new_lock
 
 FORMS = 8  # of an array, of which the oldest goes: what depends on the size of an image has no end

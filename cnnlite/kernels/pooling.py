@@ -11,7 +11,7 @@ at a time. Max pooling whose windows lie wholly in the image has its loops writt
 
 import numpy as np
 
-from cnnlite.kernels._jit import kernel
+from cnnlite.engine.jit import kernel
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.geometry import padded_output_size, window_of
 from cnnlite.kernels.threads import run

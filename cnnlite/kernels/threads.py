@@ -26,7 +26,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cnnlite import thread_pool
-from cnnlite.kernels._jit import kernel
+from cnnlite.engine.jit import kernel
 
 _int64 = ir.IntType(64)
 

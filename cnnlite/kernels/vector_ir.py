@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cnnlite.kernels._target import VECTOR_BYTES
+from cnnlite.engine.target import VECTOR_BYTES
 
 _int64 = ir.IntType(64)
 _int32 = ir.IntType(32)

@@ -72,8 +72,8 @@ import functools
 
 import numpy as np
 
-from cnnlite.kernels._jit import kernel as compiled
-from cnnlite.kernels._target import ROWS, VECTOR_BYTES
+from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.target import ROWS, VECTOR_BYTES
 from cnnlite.kernels.im2col import output_shape
 from cnnlite.kernels.matmul import padded_columns, panel_width
 from cnnlite.kernels.microkernel import block_address, call_block

@@ -45,8 +45,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from cnnlite.kernels._jit import c_callback
-from cnnlite.kernels._target import VECTOR_BYTES
+from cnnlite.engine.jit import c_callback
+from cnnlite.engine.target import VECTOR_BYTES
 
 TILE = 6  # pixels on a side
 TAPS = (2, 3, 4, 5)  # sizes of kernels, each with TILE + 1 - K outputs on a side

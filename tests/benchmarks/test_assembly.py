@@ -3,7 +3,7 @@
 import pytest
 
 from benchmarks.assembly import loops, sums
-from cnnlite.kernels._target import ROWS, VECTOR_BYTES
+from cnnlite.engine.target import ROWS, VECTOR_BYTES
 from cnnlite.kernels.microkernel import assembly
 
 

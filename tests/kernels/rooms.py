@@ -7,18 +7,18 @@ import sys
 from pathlib import Path
 
 import cnnlite
-from cnnlite.kernels import _jit
+from cnnlite.engine import jit as _jit
 
 ROOT = Path(cnnlite.__file__).parent.parent
 HELPER = """
-from rooms._jit import kernel
+from rooms.jit import kernel
 
 @kernel
 def helper(x):
     return x + {number}
 """
 USER = """
-from rooms._jit import kernel
+from rooms.jit import kernel
 from rooms.helper import helper
 
 @kernel

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cnnlite.kernels import _cache, _jit
-from cnnlite.kernels._cache import Store
+from cnnlite.engine import cache as _cache, jit as _jit
+from cnnlite.engine.cache import Store
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.rooms import CALL, make, run, run_both, start, write_helper
 
@@ -45,7 +45,7 @@ def test_what_compiled_code_calls_python_may_call_as_well(folder):
 
 def test_the_fingerprint_is_the_same_in_every_process_and_another_for_other_sources(folder):
     # The texts of a set come in another order with another seed of the hashes.
-    program = "from rooms._jit import _store; print(_store.fingerprint)"
+    program = "from rooms.jit import _store; print(_store.fingerprint)"
     fingerprints = {run(program, folder, PYTHONHASHSEED=seed)[0] for seed in ("3", "4")}
     assert len(fingerprints) == 1
     write_helper(folder, 2)

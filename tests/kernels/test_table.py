@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numba import types
 
-from cnnlite.kernels._jit import kernel
+from cnnlite.engine.jit import kernel
 from cnnlite.kernels.table import Table, call
 from tests.kernels.drawn import compiled_kernels_needed
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from cnnlite import kernels
-from cnnlite.kernels import _cache, _target
-from cnnlite.kernels._cache import KernelCache, Store
+from cnnlite.engine import cache as _cache, target as _target
+from cnnlite.engine.cache import KernelCache, Store
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.rooms import CALL, make, run, run_both
 
@@ -43,7 +43,7 @@ features = llvmlite.binding.get_host_cpu_features()
 features.update({{name: False for name in features if name.startswith({without!r})}})
 llvmlite.binding.get_host_cpu_features = lambda: features
 from cnnlite import kernels
-from cnnlite.kernels._target import VECTOR_BYTES, ROWS
+from cnnlite.engine.target import VECTOR_BYTES, ROWS
 rng = np.random.default_rng(0)
 a, b = rng.normal(size=(7, 30)).astype("f4"), rng.normal(size=(30, 21)).astype("f4")
 print(VECTOR_BYTES, ROWS, np.abs(kernels.matmul(a, b) - a @ b).max() < 1e-5)
@@ -85,15 +85,15 @@ def test_code_that_was_compiled_with_other_settings_is_not_taken(tmp_path):
 def test_no_other_kernel_module_asks_for_the_processor_or_the_environment():
     # It would be frozen into compiled code, and missing in its name.
     asking = {}
-    for path in Path(kernels.__file__).parent.glob("*.py"):
+    for path in (*Path(kernels.__file__).parent.glob("*.py"), *Path(_target.__file__).parent.glob("*.py")):
         found = {".".join(name) for name in _names(ast.parse(path.read_text(encoding="utf-8")))}
         asking[path.name] = {
             name for name in found
             if name.startswith(("platform", "os.environ", "os.getenv", "llvmlite.binding", "numba.config"))
             or name == "sys.platform" or "get_host_cpu" in name
         }  # fmt: skip
-    assert "llvmlite.binding" in asking.pop("_target.py")
-    assert asking.pop("_cache.py") == {"numba.config", "numba.config.CACHE_DIR"}  # where the files lie
+    assert "llvmlite.binding" in asking.pop("target.py")
+    assert asking.pop("cache.py") == {"numba.config", "numba.config.CACHE_DIR"}  # where the files lie
     assert set().union(*asking.values()) == {"numba.config", "numba.config.DISABLE_JIT"}  # then nothing is compiled
 
 

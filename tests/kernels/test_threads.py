@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnlite import kernels, layers
-from cnnlite.kernels._jit import kernel
+from cnnlite.engine.jit import kernel
 from cnnlite.kernels.threads import run
 from tests.kernels.drawn import compiled_kernels_needed, two_threads_needed
 

@@ -8,7 +8,7 @@ from numba.core import sigutils
 from numba.core.ccallback import CFunc
 
 from cnnlite.interrupts import held_back_interrupts
-from cnnlite.kernels._cache import KernelCache, Store
+from cnnlite.engine.cache import KernelCache, Store
 
 # "contract" lets a*b + c become one fused instruction and "nsz" ignores the sign of zero. The rest of
 # fastmath is left out on purpose: it assumes that there is no NaN and no infinity.
@@ -17,7 +17,8 @@ FASTMATH = {"contract", "nsz"}
 # error_model="numpy" below divides as NumPy does. Python's would test every divisor for 0, and a loop with such a
 # test in it does not become vector instructions: 0.46 ms a step of Adam on 200,000 weights instead of 0.06.
 
-_store = Store(Path(__file__).parent)
+_here = Path(__file__).parent
+_store = Store(_here, _here.parent / "kernels")
 
 
 def kernel(function=None, *, parallel=False):

@@ -25,7 +25,7 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
-from cnnlite.kernels import _target
+from cnnlite.engine import target
 from cnnlite.printing import print_text
 
 VERSIONS_KEPT = 8  # of a kernel for one Python: by other sources, or compiled by other versions of numba
@@ -33,12 +33,12 @@ _DAY = 24 * 60 * 60
 
 
 class Store:
-    """The folders in which lies what is compiled from a folder of sources."""
+    """The folders in which lies what is compiled from folders of sources; the first gets what is kept beside them."""
 
-    def __init__(self, sources):
+    def __init__(self, sources, *more):
         self.sources = Path(sources)
         # numba would look at the file of the function alone, and keep a kernel whose helper in another has changed.
-        self.fingerprint = _fingerprint(self.sources)
+        self.fingerprint = _fingerprint(self.sources, *map(Path, more))
         self._has_announced = self._has_warned = False
 
     @functools.cached_property
@@ -101,13 +101,13 @@ class Store:
         return f"{', '.join(failures)}. {remedy}"
 
 
-def _fingerprint(sources):
+def _fingerprint(*folders):
     """Return a hash of all sources, and of what compiles them and for what Python."""
-    digest = hashlib.sha256(repr(_target.toolchain()).encode())
-    files = sorted(sources.glob("*.py")) or sorted(sources.glob("*.pyc"))
+    digest = hashlib.sha256(repr(target.toolchain()).encode())
+    files = [file for folder in folders for file in sorted(folder.glob("*.py")) or sorted(folder.glob("*.pyc"))]
     if not files:
         # They are in an archive, or in the frozen program.
-        files = [next(filter(Path.is_file, sources.parents), Path(sys.executable))]
+        files = [next(filter(Path.is_file, folders[0].parents), Path(sys.executable))]
     for path in files:
         digest.update(path.read_bytes())
     return digest.hexdigest()
@@ -181,10 +181,10 @@ class KernelCache(NullCache):
 
     def _name(self, sig):
         code = self._function.__code__
-        decides = (self._kind, sig, code.co_firstlineno, code.co_code, _target.description())
+        decides = (self._kind, sig, code.co_firstlineno, code.co_code, target.description())
         kernel = re.sub(r"[^\w.]", "", f"{self._function.__module__}.{self._function.__qualname__}")
         key = hashlib.sha256(repr(decides).encode()).hexdigest()
-        return f"{kernel}.{_target.PYTHON}-{self._store.fingerprint[:16]}-{key[:32]}.nbc"
+        return f"{kernel}.{target.PYTHON}-{self._store.fingerprint[:16]}-{key[:32]}.nbc"
 
 
 def _say(sentence):

@@ -1,0 +1,238 @@
+"""The executor: runs the groups of a schedule, by one thread or by several.
+
+Every thread does the same (`execute`): of each group it takes units, until there are none left, and waits until those
+that others have taken are done. Units are taken from a counter, so that a thread which a neighbour keeps from its core
+does fewer. A thread that never gets a core is not waited for, since it has taken none.
+
+From Python to here is one call. What it takes lies in memory: a `JOB` of addresses, and the records that a schedule is
+made of. Nothing here knows what a stage computes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+from cnnlite.engine.jit import c_callback, kernel
+from cnnlite.engine.stages import (
+    BAND,
+    BANDS,
+    BEGIN,
+    CHUNKS,
+    END,
+    GRAIN,
+    SCRATCH,
+    UNIT,
+    array_at,
+)
+
+# What a schedule is made of, in memory. All are integers; an address is one too.
+
+
+def _record(names: str) -> np.dtype[Any]:
+    return np.dtype([(name, np.int64) for name in names.split()])
+
+
+JOB = _record("groups group_count tracks steps locals table words own own_bytes control samples chunks yield_")
+GROUP = _record("first_track last_track units")
+TRACK = _record("first_step last_step first_local last_local units by_samples adds together bands grain")
+STEP = _record("function record")
+LOCAL = _record("place offset sample_bytes")
+
+SPINS = 1 << 12  # looks at a counter before the core is offered to others
+
+_int64 = ir.IntType(64)
+
+
+@intrinsic
+def _call_stage(typingctx, function, record, run, first, last):
+    """Call the stage at an address; return 0, or a number if it failed."""
+
+    def codegen(context, builder, signature, args):
+        function, record, run, first, last = args
+        kinds = (types.voidptr, types.voidptr, types.int64, types.int64)
+        pointer = ir.IntType(8).as_pointer()
+        kind = context.call_conv.get_function_type(types.none, kinds).as_pointer()
+        status, _ = context.call_conv.call_function(
+            builder, builder.inttoptr(function, kind), types.none, kinds,
+            [builder.inttoptr(record, pointer), builder.inttoptr(run, pointer), first, last])
+        return builder.zext(status.is_error, _int64)
+
+    return types.int64(*[types.int64] * 5), codegen
+
+
+@intrinsic
+def _add_to(typingctx, address, amount):
+    """Add to an integer that other threads see; return what it was."""
+
+    def codegen(context, builder, signature, args):
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], _int64.as_pointer()), args[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def _look_at(typingctx, address):
+    """Return an integer that other threads change."""
+
+    def codegen(context, builder, signature, args):
+        return builder.load_atomic(builder.inttoptr(args[0], _int64.as_pointer()), "acquire", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def _call(typingctx, function):
+    """Call a function of C without arguments at an address."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.IntType(32), []).as_pointer()
+        builder.call(builder.inttoptr(args[0], kind), [])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
+def _call_lane(typingctx, function, job, lane):
+    """Call `execute` at an address."""
+
+    def codegen(context, builder, signature, args):
+        kind = ir.FunctionType(ir.VoidType(), [_int64, _int64]).as_pointer()
+        builder.call(builder.inttoptr(args[0], kind), args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), codegen
+
+
+def execute(job_address, lane):
+    """Run all groups, together with the other threads; `lane` is the number of this one."""
+    job = array_at(job_address, (1,), JOB)[0]
+    groups = array_at(job.groups, (job.group_count,), GROUP)
+    own_address = job.own + lane * job.own_bytes
+    run, shared = array_at(own_address, (job.words,), np.int64), array_at(job.table, (job.words,), np.int64)
+    for i in range(job.words):
+        run[i] = shared[i]
+    run[SCRATCH] = own_address + job.words * 8
+    for g in range(job.group_count):
+        group, taken, done = groups[g], job.control + 16 * g + 8, job.control + 16 * g + 16
+        while True:
+            unit = _add_to(taken, 1)
+            if unit >= group.units:
+                break
+            if _run_unit(job, group, run, own_address, unit):
+                _add_to(job.control, 1)
+            _add_to(done, 1)
+        spins = 0
+        while _look_at(done) < group.units:
+            spins += 1
+            if spins > SPINS and job.yield_:
+                _call(job.yield_)
+
+
+@kernel
+def _run_unit(job, group, run, run_address, unit):
+    """Run the stages of one unit of a group; return whether one failed."""
+    tracks = array_at(job.tracks, (group.last_track,), TRACK)
+    t = group.first_track
+    while unit >= tracks[t].units:
+        unit -= tracks[t].units
+        t += 1
+    track = tracks[t]
+    run[UNIT], run[BAND], run[BANDS], run[GRAIN], run[CHUNKS] = unit, 0, 1, 1, job.chunks
+    if not track.by_samples:
+        return _run_steps(job, track, run_address, unit, unit + 1)
+    if track.adds:
+        begin, end = unit * job.samples // track.units, (unit + 1) * job.samples // track.units
+    else:
+        run[BAND], run[BANDS], run[GRAIN] = unit % track.bands, track.bands, track.grain
+        begin = unit // track.bands * track.together
+        end = min(job.samples, begin + track.together)
+    run[BEGIN], run[END] = begin, end
+    local = array_at(job.locals, (track.last_local,), LOCAL)
+    failed = 0
+    while True:  # once where a chunk is empty, as its sums must be zeros
+        last = min(end, begin + track.together)
+        # The addresses of local buffers are such that the sample `begin` lies at their beginning.
+        for i in range(track.first_local, track.last_local):
+            run[local[i].place] = run_address + local[i].offset - begin * local[i].sample_bytes
+        failed |= _run_steps(job, track, run_address, begin, last)
+        begin = last
+        if begin >= end:
+            return failed
+
+
+@kernel
+def _run_steps(job, track, run, first, last):
+    steps = array_at(job.steps, (track.last_step,), STEP)
+    failed = 0
+    for i in range(track.first_step, track.last_step):
+        failed |= _call_stage(steps[i].function, steps[i].record, run, first, last)
+    return failed
+
+
+@kernel(parallel=True)
+def _share(lane, job, lanes):
+    for number in numba.prange(lanes):
+        _call_lane(lane, job, number)
+
+
+@kernel
+def _start(lane, share, job_address, lanes):
+    """Run a job by so many threads; return how many units failed."""
+    job = array_at(job_address, (1,), JOB)[0]
+    control = array_at(job.control, (1 + 2 * job.group_count,), np.int64)
+    for i in range(control.size):
+        control[i] = 0
+    if lanes == 1:
+        _call_lane(lane, job_address, 0)
+    else:
+        _call_share(share, lane, job_address, lanes)
+    return control[0]
+
+
+@intrinsic
+def _call_share(typingctx, share, lane, job, lanes):
+    def codegen(context, builder, signature, args):
+        kinds = (types.int64,) * 3
+        kind = context.call_conv.get_function_type(types.none, kinds).as_pointer()
+        context.call_conv.call_function(builder, builder.inttoptr(args[0], kind), types.none, kinds, args[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), codegen
+
+
+@functools.cache
+def _lane_address() -> int:
+    return c_callback(execute, types.void(types.int64, types.int64)).address
+
+
+@functools.cache
+def _share_address() -> int:
+    kinds = (types.int64,) * 3
+    inner = _share.inner()
+    inner.compile(kinds)
+    compiled = inner.overloads[kinds]
+    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+
+@functools.cache
+def yield_address() -> int:
+    """Return the address of the function that offers the core to others, or 0 where there is none."""
+    try:
+        function = ctypes.CDLL(None).sched_yield
+    except (AttributeError, OSError, TypeError):  # of Windows
+        return 0
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def start(job: int, lanes: int) -> int:
+    """Run the job at an address by so many threads; return how many units failed."""
+    return _start(_lane_address(), _share_address() if lanes > 1 else 0, job, lanes)

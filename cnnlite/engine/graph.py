@@ -1,0 +1,174 @@
+"""The graph of a pass: stages in the order in which they were added, and the buffers between them.
+
+    graph = Graph(np.float32)
+    x = graph.given((N, 28, 28, 1))
+    y = kernels.relu(x)                     # adds a stage
+    plan = Plan(graph, [y])                 # see plan.py
+
+A layer's `forward` adds stages to a graph where it is called with the graph's buffers, as the kernels do that it calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cnnlite.engine.buffers import CONSTANT, GIVEN, WEIGHT, WORK, Buffer, is_buffer
+from cnnlite.engine.stages import BATCH, FIXED_WORDS, NONE, Stage
+from cnnlite.types import Array
+
+
+@dataclass
+class Storage:
+    """What a graph knows of the memory of a buffer.
+
+    Attributes:
+        kind: GIVEN, WEIGHT, CONSTANT or WORK.
+        buffer: the buffer in the shape in which it was made.
+        owner, key: of a WEIGHT, the dict that holds its array and the name there; or of a CONSTANT the array, and None.
+        made_by: the steps that write it, in their order.
+        used_by: the steps that read it.
+    """
+
+    kind: str
+    buffer: Buffer
+    owner: Any = None
+    key: Any = None
+    made_by: list[Step] = field(default_factory=list)
+    used_by: list[Step] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Step:
+    """A stage in a graph, with its arguments.
+
+    Attributes:
+        stage: the stage.
+        arguments: by name, buffers, integers, floats, or None for a buffer that is not there.
+        units: of a BATCH stage, how many units it is cut into; an integer, or a function of the number of samples.
+        together: how many samples it would best compute at a time.
+        scratch: how many bytes of memory of its own it needs.
+        work: additions and multiplications for a sample, or in all of a BATCH stage.
+        grain: so many rows of its result, or a multiple, it can compute by themselves.
+        layer: the name of the layer that it belongs to, for the table of a plan.
+        number: its place among all of the plan.
+    """
+
+    stage: Stage
+    arguments: dict[str, Any]
+    units: Any
+    together: int
+    scratch: int
+    work: float
+    grain: int
+    layer: str
+    number: int
+
+    def buffers(self, names: Sequence[str]) -> list[Buffer]:
+        return [buffer for name in names if (buffer := self.arguments.get(name)) is not None]
+
+    @property
+    def inputs(self) -> list[Buffer]:
+        return self.buffers(self.stage.reads)
+
+    @property
+    def outputs(self) -> list[Buffer]:
+        return self.buffers([*self.stage.writes, *self.stage.adds])
+
+
+class Graph:
+    """Stages, and the buffers between them.
+
+    Args:
+        dtype: float32 or float64, of all numbers that are computed.
+        weights: [(a dict of arrays, ...), ...] by whose keys weights are known and found again.
+
+    Attributes:
+        buffers: a `Storage` for each buffer, by its number.
+        steps: the stages in the order in which they were added.
+    """
+
+    def __init__(self, dtype: Any, weights: Sequence[dict[str, Array]] = ()) -> None:
+        self.dtype = np.dtype(dtype)
+        self.buffers: list[Storage] = []
+        self.steps: list[Step] = []
+        self.layer = ""  # whose stages are being added
+        self._arrays: dict[int, Buffer] = {}
+        for arrays in weights:
+            for key, array in arrays.items():
+                self._arrays[id(array)] = self._buffer(WEIGHT, array.shape, array.dtype, arrays, key)
+
+    # Buffers.
+
+    def _buffer(self, kind: str, shape: Any, dtype: Any, owner: Any = None, key: Any = None) -> Buffer:
+        buffer = Buffer(self, len(self.buffers), shape, dtype)
+        self.buffers.append(Storage(kind, buffer, owner, key))
+        return buffer
+
+    def given(self, shape: Any, dtype: Any = None) -> Buffer:
+        """Return a buffer whose array each run is given."""
+        return self._buffer(GIVEN, shape, self.dtype if dtype is None else dtype)
+
+    def work(self, shape: Any, dtype: Any = None) -> Buffer:
+        """Return a buffer in the workspace."""
+        return self._buffer(WORK, shape, self.dtype if dtype is None else dtype)
+
+    def of_array(self, array: Array) -> Buffer:
+        """Return the buffer of a weight, or of an array that stays what it is."""
+        known = self._arrays.get(id(array))
+        if known is None:
+            # The storage keeps the array alive, so that no other one gets its id.
+            known = self._arrays[id(array)] = self._buffer(CONSTANT, array.shape, array.dtype, array)
+        return known
+
+    # Stages.
+
+    def add(self, stage: Stage, *, units: Any = 1, together: int = 1, scratch: int = 0, work: float = 0.0,
+            grain: int = 1, **arguments: Any) -> None:
+        """Add a stage.
+
+        Args:
+            stage: the stage.
+            units, together, scratch, work, grain: see `Step`.
+            **arguments: all that its record holds; None for a buffer that is not there.
+        """
+        missing = {*stage.buffers, *stage.sizes, *stage.floats} ^ set(arguments)
+        if missing:
+            raise TypeError(f"The stage {stage.name} takes other arguments. Wrong or missing: {sorted(missing)}.")
+        arguments = {name: value if value is None or is_buffer(value) or name not in stage.buffers
+                     else self.of_array(value) for name, value in arguments.items()}
+        step = Step(stage, arguments, units, together, scratch, work, grain, self.layer, len(self.steps))
+        self.steps.append(step)
+        for buffer in step.inputs:
+            self.buffers[buffer.number].used_by.append(step)
+        for buffer in step.outputs:
+            self.buffers[buffer.number].made_by.append(step)
+
+    def is_fixed(self, buffer: Buffer) -> bool:
+        """Return whether the numbers of a buffer follow from weights alone."""
+        storage = self.buffers[buffer.number]
+        if storage.kind in (WEIGHT, CONSTANT):
+            return not storage.made_by
+        if storage.kind == GIVEN or buffer.of_samples or buffer.of_chunks:
+            return False
+        return bool(storage.made_by) and all(self.is_fixed_step(step) for step in storage.made_by)
+
+    def is_fixed_step(self, step: Step) -> bool:
+        """Return whether a step belongs to the prologue."""
+        return step.stage.footprint == BATCH and all(map(self.is_fixed, step.inputs))
+
+    def records(self, steps: Sequence[Step]) -> list[np.ndarray]:
+        """Return the records of steps."""
+        result = []
+        for step in steps:
+            record = np.zeros((), step.stage.record)
+            for name, value in step.arguments.items():
+                if name in step.stage.buffers:
+                    record[name] = NONE if value is None else FIXED_WORDS + value.number
+                else:
+                    record[name] = value
+            result.append(record)
+        return result

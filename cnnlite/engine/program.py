@@ -1,0 +1,164 @@
+"""A schedule in the form that the executor runs, and the memory of a run."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from cnnlite import thread_pool
+from cnnlite.engine import executor
+from cnnlite.engine.buffers import WORK, chunk_count
+from cnnlite.engine.executor import GROUP, JOB, LOCAL, STEP, TRACK
+from cnnlite.engine.schedule import ALIGNMENT, Schedule, lay_out, size_of
+from cnnlite.engine.stages import FIXED_WORDS, IMAGE, SAMPLES
+from cnnlite.types import Array
+
+KEPT_LAYOUTS = 8  # for different numbers of samples
+SMALL_WORK = 2e6  # additions and multiplications that are done before other threads would have begun
+BANDS = 16
+
+
+class Program:
+    """The records of a schedule, which hold for any number of samples, and `Layout`s, which hold for one."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule, self.graph = schedule, schedule.graph
+        self.tracks = [track for group in schedule.groups for track in group]
+        steps = [step for track in self.tracks for step in track.steps]
+        self._records = self.graph.records(steps)
+        self.steps = np.zeros(len(steps), STEP)
+        for row, step, record in zip(self.steps, steps, self._records):
+            row["function"], row["record"] = step.stage.address(self.graph.dtype), record.ctypes.data
+        words = FIXED_WORDS + len(self.graph.buffers)
+        self.words = -(-words // 8) * 8
+        self.scratch = -(-max((step.scratch for step in steps), default=0) // ALIGNMENT) * ALIGNMENT
+        self.lives = schedule.lives()
+        self.layout = functools.lru_cache(KEPT_LAYOUTS)(self._layout)
+
+    def _layout(self, samples: int) -> Layout:
+        return Layout(self, samples)
+
+
+class Layout:
+    """The groups and tracks of a program for so many samples, and where its buffers lie.
+
+    Attributes:
+        places: by the number of a buffer of the workspace, its offset.
+        size: the bytes of all.
+        own_bytes: the bytes that each thread needs: its table of the run, scratch memory, and local buffers.
+    """
+
+    def __init__(self, program: Program, samples: int) -> None:
+        self.program, self.samples = program, samples
+        groups = program.schedule.groups
+        self.groups, self.tracks = np.zeros(len(groups), GROUP), np.zeros(len(program.tracks), TRACK)
+        local_count = sum(len(track.local) for track in program.tracks)
+        self.locals = np.zeros(local_count, LOCAL)
+        base = program.words * 8 + program.scratch
+        self.own_bytes = base
+        step = place = number = 0
+        for group, row in zip(groups, self.groups):
+            row["first_track"] = number
+            for track in group:
+                self._set_track(number, track, step, place, base)
+                step, place, number = step + len(track.steps), place + len(track.local), number + 1
+            row["last_track"] = number
+            row["units"] = sum(self.tracks[row["first_track"]:number]["units"])
+        buffers = program.graph.buffers
+        sizes = {number: size_of(buffers[number].buffer, samples) for number in program.lives}
+        self.places, self.size = lay_out(sizes, program.lives)
+        self.work = sum(step.work * (1 if step.stage.footprint == "batch" else samples)
+                        for track in program.tracks for step in track.steps)
+
+    def _set_track(self, number: int, track: Any, first_step: int, first_local: int, base: int) -> None:
+        schedule, samples = self.program.schedule, self.samples
+        row = self.tracks[number]
+        row["first_step"], row["last_step"] = first_step, first_step + len(track.steps)
+        row["first_local"], row["last_local"] = first_local, first_local + len(track.local)
+        row["by_samples"], row["adds"] = track.by_samples, track.adds
+        row["together"] = track.samples_together(samples)
+        row["bands"] = BANDS if schedule.banded and track.steps[0].stage.footprint != IMAGE else 1
+        row["grain"] = max(step.grain for step in track.steps)
+        row["units"] = track.units(samples, int(row["bands"]))
+        offset = base
+        for i, buffer in enumerate(track.local, first_local):
+            sample_bytes = buffer.sample_size * buffer.itemsize
+            self.locals[i] = FIXED_WORDS + buffer.number, offset, sample_bytes
+            offset += -(-sample_bytes * int(row["together"]) // ALIGNMENT) * ALIGNMENT
+        self.own_bytes = max(self.own_bytes, offset)
+
+
+class Workspace:
+    """The memory of a run of a program: what lies between its stages, a table of addresses, and what threads need."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.table = np.zeros(program.words, np.int64)
+        self.job = np.zeros(1, JOB)
+        self.job_address = self.job.ctypes.data
+        self.job["words"], self.job["table"] = program.words, self.table.ctypes.data
+        self.job["steps"], self.job["yield_"] = program.steps.ctypes.data, executor.yield_address()
+        self.control = np.zeros(1 + 2 * len(program.schedule.groups), np.int64)
+        self.job["control"] = self.control.ctypes.data
+        self.memory = self.own = _memory(0)
+        self.layout: Layout | None = None
+        self.snapshot: Any = None  # of the weights whose addresses are in the table
+        self.lanes = 0
+
+    def prepare(self, samples: int, lanes: int) -> None:
+        """Have memory for so many samples, and for so many threads."""
+        layout = self.layout
+        if layout is None or layout.samples != samples:
+            layout = self.layout = self.program.layout(samples)
+            if layout.size > self.memory.size:
+                self.memory = _memory(layout.size)
+            self.lanes = 0
+            job = self.job
+            job["groups"], job["group_count"] = layout.groups.ctypes.data, len(layout.groups)
+            job["tracks"], job["locals"] = layout.tracks.ctypes.data, layout.locals.ctypes.data
+            job["samples"], job["chunks"] = samples, chunk_count(samples)
+            job["own_bytes"] = layout.own_bytes
+            self.table[SAMPLES] = samples
+            base = self.memory.ctypes.data
+            for number, place in layout.places.items():
+                self.table[FIXED_WORDS + number] = base + place
+        if lanes > self.lanes:
+            if lanes * layout.own_bytes > self.own.size:
+                self.own = _memory(lanes * layout.own_bytes)
+            self.job["own"], self.lanes = self.own.ctypes.data, lanes
+
+    def run(self) -> None:
+        """Run the program, by as many threads as there are, or by one where there is little to do."""
+        layout: Any = self.layout
+        lanes = 1 if layout.work < SMALL_WORK else thread_pool.take()
+        try:
+            self.prepare(layout.samples, lanes)
+            failed = executor.start(self.job_address, lanes)
+        finally:
+            if lanes > 1:
+                thread_pool.give_back()
+        if failed:
+            raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
+
+    def array(self, buffer: Any) -> Array:
+        """Return the array of a buffer that lies in the workspace, which is valid until the next run."""
+        layout: Any = self.layout
+        count = layout.samples if buffer.of_samples else chunk_count(layout.samples) if buffer.of_chunks else 1
+        place, size = layout.places[buffer.number], count * buffer.sample_size
+        numbers = self.memory[place:place + size * buffer.itemsize].view(buffer.dtype)
+        return numbers.reshape(shape_of(buffer, layout.samples))
+
+
+def shape_of(buffer: Any, samples: int) -> tuple[int, ...]:
+    """Return the shape of a buffer's array for so many samples."""
+    if buffer.of_samples:
+        return (buffer.shape[0].factor * samples, *buffer.shape[1:])
+    return (chunk_count(samples), *buffer.shape[1:]) if buffer.of_chunks else buffer.shape
+
+
+def _memory(size: int) -> Array:
+    """Return so many bytes, which begin at a cache line."""
+    raw = np.empty(size + ALIGNMENT, np.uint8)
+    return raw[-raw.ctypes.data % ALIGNMENT:][:size]

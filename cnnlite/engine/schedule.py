@@ -1,0 +1,194 @@
+"""The schedule: which stages run together, and where their buffers lie.
+
+Stages are put into *groups*, between which all threads wait for one another. In a group there is at most one *track* of
+stages that are cut by samples: a thread takes a few samples and runs all stages of the track on them, one after the
+other, while the data is in its cache. Beside it there are tracks of one BATCH stage each, cut into units of their own.
+
+    group 0     pack the weights of conv2d  |  pack the weights of dense
+    group 1     conv2d, relu, max_pool for samples 0 to 3  |  for samples 4 to 7  |  ...
+    group 2     the product of dense, by blocks
+
+One rule decides: a stage comes into the earliest group in which all is there that it reads. What was computed for the
+same samples in the track is there for a PIXEL, HALO or IMAGE stage; all else must be of an earlier group. (Where a few
+samples are cut into bands of rows for the threads, it is so for PIXEL stages alone.) A track ends, too, where the weights
+of its stages would drive one another out of the cache.
+
+A buffer that only the stages of one track use is *local*: every thread has memory of its own for the samples that it is
+at. All others lie in the workspace, in which buffers share memory that are never needed at the same time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cnnlite.engine.buffers import WORK, Buffer, chunk_count
+from cnnlite.engine.graph import Graph, Step
+from cnnlite.engine.stages import BATCH, PIXEL
+
+LOCAL_BYTES = 1 << 18  # what local buffers may take for the samples that a thread is at
+RESIDENT_BYTES = 3 << 18  # and the weights and sums that all samples of a track share
+ALIGNMENT = 64
+TASKS = 16  # into as many tasks at least a batch is cut, if it has as many samples
+
+
+@dataclass(eq=False)
+class Track:
+    """Stages that run one after the other for each unit.
+
+    Attributes:
+        steps: the stages.
+        resident: bytes of the weights and sums that they share for all samples.
+        local: the buffers that lie in memory of the thread.
+    """
+
+    steps: list[Step]
+    resident: int = 0
+    local: list[Buffer] = field(default_factory=list)
+
+    @property
+    def by_samples(self) -> bool:
+        return self.steps[0].stage.footprint != BATCH
+
+    @property
+    def adds(self) -> bool:
+        """Whether it adds up over samples, so that its units are the chunks of the batch."""
+        return any(step.stage.adds for step in self.steps)
+
+    def samples_together(self, samples: int) -> int:
+        """Return how many samples to compute at a time, of so many."""
+        wanted = max(step.together for step in self.steps)
+        local = sum(buffer.sample_size * buffer.itemsize for buffer in self.local)
+        return max(1, min(wanted, LOCAL_BYTES // max(local, 1), samples // TASKS))
+
+    def units(self, samples: int, bands: int = 1) -> int:
+        """Return into how many units it is cut."""
+        if not self.by_samples:
+            units = self.steps[0].units
+            return units(samples) if callable(units) else units
+        if self.adds:
+            return chunk_count(samples)
+        return -(-samples // self.samples_together(samples)) * bands
+
+
+class Schedule:
+    """The groups of some steps of a graph.
+
+    Args:
+        graph: the graph.
+        steps: those of its steps that are to be run, in their order.
+        kept: the buffers whose numbers somebody wants afterwards.
+        joined: False gives each stage a group of its own.
+        banded: whether samples are to be cut into bands of rows.
+    """
+
+    def __init__(self, graph: Graph, steps: Sequence[Step], kept: Sequence[Buffer] = (), joined: bool = True,
+                 banded: bool = False) -> None:
+        self.graph, self.joined, self.banded = graph, joined, banded
+        self.groups: list[list[Track]] = []
+        self._place: dict[Step, tuple[int, Track]] = {}
+        ours = set(steps)
+        for step in steps:
+            self._put(step, ours)
+        if joined and not banded:
+            self._find_local({buffer.number for buffer in kept})
+
+    def _put(self, step: Step, ours: set[Step]) -> None:
+        by_samples = step.stage.footprint != BATCH
+        first = 0
+        for buffer, others in self._before(step):
+            for other in others:
+                if other.number >= step.number or other not in ours:
+                    continue
+                group, track = self._place[other]
+                together = (
+                    self.joined and by_samples and track.by_samples and buffer.of_samples
+                    and not (self.banded and step.stage.footprint != PIXEL)
+                )
+                first = max(first, group if together else group + 1)
+        if not self.joined:
+            first = len(self.groups)
+        resident = _resident(step)
+        while len(self.groups) <= first or (by_samples and self._is_full(first, resident)):
+            if len(self.groups) <= first:
+                self.groups.append([])
+            else:
+                first += 1
+        track = self._track_of_samples(first) if by_samples else None
+        if track is None:
+            track = Track([])
+            self.groups[first].append(track)
+        track.steps.append(step)
+        track.resident += resident
+        self._place[step] = first, track
+
+    def _before(self, step: Step) -> Any:
+        """Yield (buffer, steps that must come before because of it)."""
+        for buffer in step.inputs:
+            yield buffer, self.graph.buffers[buffer.number].made_by
+        for buffer in step.outputs:
+            storage = self.graph.buffers[buffer.number]
+            yield buffer, storage.made_by + storage.used_by
+
+    def _track_of_samples(self, group: int) -> Track | None:
+        return next((track for track in self.groups[group] if track.by_samples), None)
+
+    def _is_full(self, group: int, resident: int) -> bool:
+        track = self._track_of_samples(group) if group < len(self.groups) else None
+        return track is not None and (not self.joined or track.resident + resident > RESIDENT_BYTES)
+
+    def _find_local(self, kept: set[int]) -> None:
+        for storage in self.graph.buffers:
+            buffer = storage.buffer
+            if storage.kind != WORK or not buffer.of_samples or buffer.number in kept or not storage.made_by:
+                continue
+            tracks = {id(self._place[step][1]) if step in self._place else None
+                      for step in (*storage.made_by, *storage.used_by)}
+            if len(tracks) == 1 and None not in tracks:
+                self._place[storage.made_by[0]][1].local.append(buffer)
+
+    def lives(self) -> dict[int, tuple[int, int]]:
+        """Return by the number of each buffer in the workspace the first and the last group that needs it."""
+        local = {buffer.number for group in self.groups for track in group for buffer in track.local}
+        lives: dict[int, tuple[int, int]] = {}
+        for step, (group, _) in self._place.items():
+            for buffer in (*step.inputs, *step.outputs):
+                if self.graph.buffers[buffer.number].kind == WORK and buffer.number not in local:
+                    first, last = lives.get(buffer.number, (group, group))
+                    lives[buffer.number] = min(first, group), max(last, group)
+        return lives
+
+
+def _resident(step: Step) -> int:
+    """Return how many bytes a step reads, or adds to, that are not of its samples."""
+    return sum(buffer.sample_size * buffer.itemsize for buffer in (*step.inputs, *step.outputs)
+               if not buffer.of_samples)
+
+
+def size_of(buffer: Buffer, samples: int) -> int:
+    """Return the bytes of a buffer for so many samples."""
+    count = samples if buffer.of_samples else chunk_count(samples) if buffer.of_chunks else 1
+    return count * buffer.sample_size * buffer.itemsize
+
+
+def lay_out(sizes: dict[int, int], lives: dict[int, tuple[int, int]]) -> tuple[dict[int, int], int]:
+    """Return where each buffer begins, and the bytes of all: no two that are needed in the same group overlap.
+
+    The largest first, each into the lowest gap that it fits into.
+    """
+    places: dict[int, int] = {}
+    end = 0
+    for number in sorted(sizes, key=lambda number: (-sizes[number], number)):
+        first, last = lives[number]
+        taken = sorted((places[other], places[other] + sizes[other]) for other in places
+                       if lives[other][0] <= last and first <= lives[other][1])
+        place = 0
+        size = -(-sizes[number] // ALIGNMENT) * ALIGNMENT
+        for begin, stop in taken:
+            if begin - place >= size:
+                break
+            place = max(place, -(-stop // ALIGNMENT) * ALIGNMENT)
+        places[number] = place
+        end = max(end, place + size)
+    return places, end

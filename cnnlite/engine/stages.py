@@ -1,0 +1,199 @@
+"""A stage: a compiled function of one signature, what it reads and writes, and how much of it a unit of it needs.
+
+    @stage(reads="x", writes="y", sizes="rows numbers", footprint=PIXEL)
+    def relu(r, run, first, last):
+        ...
+
+    r               a record of the stage's arguments: for each buffer its place in the table of the run, and numbers
+    run             the table of a run: a few words about it (SAMPLES, UNIT, ...), and the address of each buffer
+    first, last     which part to compute: the samples from the first to before the last; or units, for BATCH
+
+So no stage has more arguments than four, whatever it computes; a record has names; and since it holds places instead of
+addresses, one record serves all runs, at the same time too. `array(run, r.x, shape)` is the array of a buffer.
+
+The footprint says what a stage needs to compute a part of its result, and the schedule follows from it (`schedule.py`):
+
+    PIXEL   the same rows of the same samples: an activation
+    HALO    neighbouring rows of the same samples as well: a convolution, a pooling
+    IMAGE   all of the same samples: a softmax over all pixels
+    BATCH   anything: it is cut into units of its own, and all that it reads must be there
+
+What `adds` up over samples does so for each chunk of a batch, in a buffer with a place for each chunk.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
+
+from cnnlite.engine.jit import kernel
+
+PIXEL, HALO, IMAGE, BATCH = "pixel", "halo", "image", "batch"
+
+# The first words of the table of a run. The address of a buffer follows at FIXED_WORDS + its number.
+SAMPLES = 0  # how many there are
+UNIT = 1  # the number of the unit, or chunk, that is being computed
+BEGIN, END = 2, 3  # its samples
+BAND, BANDS = 4, 5  # which band of rows, of how many
+GRAIN = 6  # of so many rows, or a multiple, each band is but the last
+CHUNKS = 7  # into how many chunks the batch is cut
+SCRATCH = 8  # the address of memory for the stage alone
+NONE = 9  # the place of a buffer that is not there: its address is 0
+FIXED_WORDS = 10
+
+_int64 = ir.IntType(64)
+
+
+class Stage:
+    """A stage's function, and what `stage` was told about it.
+
+    Attributes:
+        name: the name of the function.
+        function: the kernel, as `jit.kernel` makes it.
+        reads, writes, adds: the names of its buffers.
+        record: the dtype of its records.
+        footprint: see above.
+    """
+
+    def __init__(self, function: Any, reads: str, writes: str, adds: str, sizes: str, floats: str,
+                 footprint: str) -> None:
+        self.name = function.__name__.strip("_")
+        self.plain = function
+        self.function = kernel(function)
+        self.reads, self.writes, self.adds = reads.split(), writes.split(), adds.split()
+        self.buffers = tuple(dict.fromkeys([*self.reads, *self.writes, *self.adds]))
+        self.sizes, self.floats = sizes.split(), floats.split()
+        names = [*self.buffers, *self.sizes]
+        self.record = np.dtype([(name, np.int64) for name in names] + [(name, np.float64) for name in self.floats])
+        self.footprint = footprint
+
+    @functools.cache  # noqa: B019  # there are as many as the library has stages
+    def address(self, dtype: np.dtype[Any]) -> int:
+        """Return the address of the function, compiled for arrays of a dtype on the first call."""
+        kinds = numba.from_dtype(self.record), types.CPointer(numba.from_dtype(dtype)), types.int64, types.int64
+        inner = self.function.inner()
+        inner.compile(kinds)
+        compiled = inner.overloads[kinds]
+        return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+
+    def __repr__(self) -> str:
+        return f"<Stage {self.name}>"
+
+
+def stage(*, reads: str = "", writes: str = "", adds: str = "", sizes: str = "", floats: str = "",
+          footprint: str = IMAGE) -> Any:
+    """Make a `Stage` of a function (r, run, first, last).
+
+    Args:
+        reads, writes, adds: the names of the buffers that it reads; those that it writes; and those to which it adds
+            up what samples give, with a place for each chunk.
+        sizes, floats: the names of the integers and floats in its record.
+        footprint: PIXEL, HALO, IMAGE or BATCH.
+    """
+    return lambda function: Stage(function, reads, writes, adds, sizes, floats, footprint)
+
+
+# What the functions of stages call.
+
+
+@intrinsic
+def word(typingctx, run, index):
+    """Return a word of the table of a run."""
+
+    def codegen(context, builder, signature, args):
+        table = builder.bitcast(args[0], _int64.as_pointer())
+        return builder.load(builder.gep(table, [args[1]]))
+
+    return types.int64(run, types.int64), codegen
+
+
+def _array(context, builder, kind, address, shape):
+    array = make_array(kind)(context, builder)
+    itemsize = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+    strides, step = [], ir.Constant(_int64, itemsize)
+    for size in reversed(shape):
+        strides.insert(0, step)
+        step = builder.mul(step, size)
+    data = builder.inttoptr(address, context.get_data_type(kind.dtype).as_pointer())
+    populate_array(array, data=data, shape=shape, strides=strides, itemsize=itemsize, meminfo=None)
+    return array._getvalue()
+
+
+def _item_of(kind):
+    return kind.instance_type if isinstance(kind, types.NumberClass) else kind.dtype
+
+
+@intrinsic
+def array_at(typingctx, address, shape, dtype):
+    """Return a C-contiguous array of that shape and dtype at an address."""
+    kind = types.Array(_item_of(dtype), len(shape), "C")
+
+    def codegen(context, builder, signature, args):
+        return _array(context, builder, kind, args[0], cgutils.unpack_tuple(builder, args[1], len(shape)))
+
+    return kind(types.int64, types.UniTuple(types.int64, len(shape)), dtype), codegen
+
+
+@intrinsic
+def array(typingctx, run, place, shape):
+    """Return the array of a buffer, of the dtype of the run: float32 or float64."""
+    kind = types.Array(run.dtype, len(shape), "C")
+
+    def codegen(context, builder, signature, args):
+        table = builder.bitcast(args[0], _int64.as_pointer())
+        address = builder.load(builder.gep(table, [args[1]]))
+        return _array(context, builder, kind, address, cgutils.unpack_tuple(builder, args[2], len(shape)))
+
+    return kind(run, types.int64, types.UniTuple(types.int64, len(shape))), codegen
+
+
+@intrinsic
+def array_as(typingctx, run, place, shape, dtype):
+    """Return the array of a buffer whose dtype is not that of the run."""
+    kind = types.Array(_item_of(dtype), len(shape), "C")
+
+    def codegen(context, builder, signature, args):
+        table = builder.bitcast(args[0], _int64.as_pointer())
+        address = builder.load(builder.gep(table, [args[1]]))
+        return _array(context, builder, kind, address, cgutils.unpack_tuple(builder, args[2], len(shape)))
+
+    return kind(run, types.int64, types.UniTuple(types.int64, len(shape)), dtype), codegen
+
+
+@intrinsic
+def scratch(typingctx, run, offset, shape):
+    """Return an array of the dtype of the run, so many bytes behind the beginning of the stage's own memory."""
+    kind = types.Array(run.dtype, len(shape), "C")
+
+    def codegen(context, builder, signature, args):
+        table = builder.bitcast(args[0], _int64.as_pointer())
+        address = builder.load(builder.gep(table, [ir.Constant(_int64, SCRATCH)]))
+        address = builder.add(address, args[1])
+        return _array(context, builder, kind, address, cgutils.unpack_tuple(builder, args[2], len(shape)))
+
+    return kind(run, types.int64, types.UniTuple(types.int64, len(shape))), codegen
+
+
+@kernel
+def band_rows(run, rows):
+    """Return (first, last) of the rows of an image that the band of this unit has."""
+    band, bands, grain = word(run, BAND), word(run, BANDS), word(run, GRAIN)
+    pieces = (rows + grain - 1) // grain
+    return band * pieces // bands * grain, min(rows, (band + 1) * pieces // bands * grain)
+
+
+@kernel
+def span(run, first, last, rows, numbers):
+    """Return (start, stop) of the numbers of some samples, each with so many numbers in so many rows."""
+    if word(run, BANDS) == 1:
+        return first * numbers, last * numbers
+    top, bottom = band_rows(run, rows)
+    return first * numbers + top * (numbers // rows), first * numbers + bottom * (numbers // rows)

@@ -1,0 +1,66 @@
+"""Weights as they were when something was made of them: whether they still are is asked in each run.
+
+An array that nobody but the library has ever had can't have changed without the library's saying so: whoever writes to
+one raises the `version` of the dict that it lies in. One that was handed out is compared with a copy, bit by bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cnnlite.engine.jit import kernel
+from cnnlite.engine.stages import array_at
+
+_PAIR = np.dtype([("here", np.int64), ("copy", np.int64), ("size", np.int64)])
+
+
+class Snapshot:
+    """The weights of a plan.
+
+    Args:
+        storages: what the graph knows of them: each has an `owner`, a dict with `version` and `handed_out`, and a key.
+        copies: whether to copy those that were handed out, so that `holds` can compare them.
+
+    Attributes:
+        addresses: by the numbers of buffers, where their numbers lie.
+        workspace: what holds the memory of all that was made of the weights.
+    """
+
+    def __init__(self, storages: Sequence[Any], copies: bool) -> None:
+        owners = {id(storage.owner): storage.owner for storage in storages}
+        self._owners = [(owner, owner.version) for owner in owners.values()]
+        self._arrays = [(storage.owner, storage.key, storage.owner[storage.key]) for storage in storages]
+        self.addresses = {storage.buffer.number: array.ctypes.data
+                          for storage, (_, _, array) in zip(storages, self._arrays)}
+        self.workspace: Any = None
+        compared = [array for owner, _, array in self._arrays if copies and owner.handed_out]
+        self._copies = [array.copy() for array in compared]
+        self._pairs = np.array([(array.ctypes.data, copy.ctypes.data, array.nbytes)
+                                for array, copy in zip(compared, self._copies)], _PAIR)
+
+    def holds(self, compare: bool) -> bool:
+        """Return whether all weights are the arrays that they were, and if asked to, whether their numbers are."""
+        for owner, version in self._owners:
+            if owner.version != version and compare:
+                return False
+        for owner, key, array in self._arrays:
+            if owner[key] is not array:
+                return False
+        return not compare or not len(self._pairs) or not _differ(self._pairs)
+
+
+@kernel
+def _differ(pairs):
+    """Return whether any two stretches of memory differ."""
+    for i in range(len(pairs)):
+        size = pairs[i].size
+        here, copy = array_at(pairs[i].here, (size // 4,), np.int32), array_at(pairs[i].copy, (size // 4,), np.int32)
+        different = 0
+        for j in range(size // 4):
+            different |= here[j] ^ copy[j]
+        if different:
+            return True
+    return False

@@ -1,0 +1,150 @@
+"""Kernels as functions: of buffers they add stages to a graph, of arrays they run a plan of these stages alone.
+
+    @operation(samples="x out")
+    def relu(x, out=None):
+        out = result(out, x, x.shape)
+        graph_of(x).add(_relu, x=x, y=out, ...)
+        return out
+
+So what a kernel checks, and which stages it is made of, is written once. In eager mode (`cnnlite/eager.py`) the function
+of the same name in `reference.py` is called instead.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from cnnlite import reference
+from cnnlite.eager import is_eager
+from cnnlite.engine.buffers import Buffer, Samples, is_buffer
+from cnnlite.engine.graph import Graph
+from cnnlite.engine.plan import Plan
+
+PLANS_KEPT = 256  # of single kernels, for different shapes
+
+_plans: OrderedDict[Any, Any] = OrderedDict()
+
+
+def operation(samples: str) -> Any:
+    """Make a kernel of a function that adds stages to a graph.
+
+    Args:
+        samples: the names of the arguments whose first axis is that of the samples.
+    """
+    of_samples = frozenset(samples.split())
+
+    def decorate(function: Any) -> Any:
+        names = tuple(inspect.signature(function).parameters)
+
+        @functools.wraps(function)
+        def kernel(*args: Any, **kwargs: Any) -> Any:
+            if is_eager():
+                # Compiled code computes with infinities and NaN without a word from NumPy; so does the definition.
+                with np.errstate(all="ignore"):
+                    return getattr(reference, function.__name__)(*args, **kwargs)
+            for value in args:
+                if type(value) is Buffer:
+                    return function(*args, **kwargs)
+            if any(map(is_buffer, kwargs.values())):
+                return function(*args, **kwargs)
+            return _run_alone(function, dict(zip(names, args), **kwargs), of_samples)
+
+        return kernel
+
+    return decorate
+
+
+def _run_alone(function: Any, values: dict[str, Any], of_samples: frozenset[str]) -> Any:
+    """Run a plan of a kernel's stages on arrays."""
+    arrays, rest, forms = {}, {}, []
+    samples = None
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            arrays[name] = value
+            if name in of_samples and value.ndim:
+                if samples is None:
+                    samples = len(value)
+                forms.append((name, len(value) == samples, value.shape[1:], value.dtype))
+            else:
+                forms.append((name, None, value.shape, value.dtype))
+        elif isinstance(value, tuple) and any(isinstance(item, np.ndarray) for item in value):
+            for i, item in enumerate(value):
+                arrays[name, i] = item
+                forms.append((name, i, len(item) == samples, item.shape[1:], item.dtype))
+        else:
+            rest[name] = value
+    key = function, tuple(forms), tuple(rest.items())
+    made = _plans.get(key)
+    if made is None:
+        made = _make(function, values, of_samples, samples)
+        _plans[key] = made
+        if len(_plans) > PLANS_KEPT:
+            _plans.popitem(last=False)
+    plan, places, shape_results = made
+    given = {}
+    for name, number in places:
+        array = arrays[name]
+        if not array.flags.carray:
+            array = _usable(array, name, function.__name__)
+        given[number] = array
+    results = plan.run(samples or 0, given)
+    return shape_results(results, arrays)
+
+
+def _make(function: Any, values: dict[str, Any], of_samples: frozenset[str], samples: int | None) -> Any:
+    """Return the plan, [(the name of an argument, the number of its buffer), ...], and what makes the result."""
+    first = next(value for value in values.values() if isinstance(value, np.ndarray))
+    graph = Graph(first.dtype)
+    arguments, places = {}, []
+
+    def buffer(name: Any, array: Any, of_samples: bool) -> Any:
+        shape = array.shape
+        if of_samples and array.ndim and len(array) == samples:
+            shape = (Samples(1, samples), *shape[1:])
+        made = graph.given(shape, array.dtype)
+        places.append((name, made.number))
+        return made
+
+    for name, value in values.items():
+        if isinstance(value, np.ndarray):
+            value = buffer(name, value, name in of_samples)
+        elif isinstance(value, tuple) and any(isinstance(item, np.ndarray) for item in value):
+            value = tuple(buffer((name, i), item, name in of_samples) for i, item in enumerate(value))
+        arguments[name] = value
+    result = function(**arguments)
+    by_number = {number: name for name, number in places}
+    buffers = [] if result is None else [result] if is_buffer(result) else list(result)
+    plan = Plan(graph, [buffer for buffer in buffers if buffer.number not in by_number])
+
+    def shape_results(results: list[Any], arrays: dict[Any, Any]) -> Any:
+        rest = iter(results)
+        found = [arrays[by_number[buffer.number]] if buffer.number in by_number else next(rest) for buffer in buffers]
+        return None if result is None else found[0] if is_buffer(result) else tuple(found)
+
+    return plan, places, shape_results
+
+
+def _usable(array: Any, name: Any, owner: str) -> Any:
+    """Return an array that compiled code can read: contiguous, and aligned."""
+    name = name if isinstance(name, str) else name[0]
+    if not array.flags.c_contiguous:
+        raise ValueError(
+            f"{owner}: {name} must be C-contiguous. Received: {name} with the strides {array.strides}. "
+            f"Use np.ascontiguousarray({name})."
+        )
+    return array if array.flags.aligned else array.copy()
+
+
+def graph_of(*buffers: Any) -> Graph:
+    """Return the graph that the first of these which is a buffer belongs to."""
+    return next(buffer.graph for buffer in buffers if is_buffer(buffer))
+
+
+def result(out: Any, like: Any, shape: Any, dtype: Any = None) -> Any:
+    """Return `out`, or a new buffer of that shape in the graph of another."""
+    return like.graph.work(shape, like.dtype if dtype is None else dtype) if out is None else out
