@@ -134,11 +134,16 @@ class Workspace:
         layout: Any = self.layout
         lanes = 1 if layout.work < SMALL_WORK else thread_pool.take()
         try:
-            self.prepare(layout.samples, lanes)
-            failed = executor.start(self.job_address, lanes)
+            self.start(lanes)
         finally:
             if lanes > 1:
                 thread_pool.give_back()
+
+    def start(self, lanes: int) -> None:
+        """Run the program by so many threads."""
+        layout: Any = self.layout
+        self.prepare(layout.samples, lanes)
+        failed = executor.start(self.job_address, lanes)
         if failed:
             raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
 

@@ -135,4 +135,5 @@ def _or_its_definition(kernel, definition):
     return call
 
 
-globals().update({name: _or_its_definition(globals()[name], getattr(reference, name)) for name in __all__})
+globals().update({name: _or_its_definition(globals()[name], getattr(reference, name)) for name in __all__
+                  if not hasattr(globals()[name], "is_operation")})

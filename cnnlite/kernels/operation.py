@@ -54,6 +54,7 @@ def operation(samples: str) -> Any:
                 return function(*args, **kwargs)
             return _run_alone(function, dict(zip(names, args), **kwargs), of_samples)
 
+        kernel.is_operation = True
         return kernel
 
     return decorate

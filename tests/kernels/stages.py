@@ -1,0 +1,61 @@
+"""Whether a kernel gives the same bits however its stages are scheduled."""
+
+import numpy as np
+
+from cnnlite.engine.buffers import N, is_buffer
+from cnnlite.engine.graph import Graph
+from cnnlite.engine.plan import Plan
+from cnnlite.engine.program import Program, Workspace, shape_of
+from cnnlite.engine.schedule import Schedule
+from cnnlite.engine.stages import FIXED_WORDS
+
+
+def results(function, arrays, samples="", lanes=1, **how):
+    """Return the arrays that a kernel makes of arrays, in the order of its results.
+
+    Args:
+        function: called with buffers in the place of the arrays; returns a buffer or several.
+        arrays: by the names of its arguments.
+        samples: the names of those whose first axis is that of the samples.
+        lanes: how many threads run it; not more than there are.
+        how: `joined` and `banded`, as of `Schedule`.
+    """
+    names = samples.split()
+    graph = Graph(next(iter(arrays.values())).dtype)
+    count = len(arrays[names[0]]) if names else 0
+    given = {name: graph.given((N, *array.shape[1:]) if name in names else array.shape, array.dtype)
+             for name, array in arrays.items()}
+    made = function(**given)
+    made = [made] if is_buffer(made) else list(made)
+    plan = Plan(graph, made, updates=True)
+    workspace = Workspace(Program(Schedule(graph, graph.steps, (), **how)))
+    workspace.prepare(count, lanes)
+    outputs = [np.full(shape_of(buffer, count), 77, buffer.dtype) for buffer in made]
+    for buffer, array in (*zip(given.values(), arrays.values()), *zip(made, outputs)):
+        workspace.table[FIXED_WORDS + buffer.number] = array.ctypes.data
+    for storage in graph.buffers:
+        if storage.kind == "constant":
+            workspace.table[FIXED_WORDS + storage.buffer.number] = storage.owner.ctypes.data
+    workspace.start(lanes)
+    assert plan is not None
+    return outputs
+
+
+def assert_same_bits(function, arrays, samples):
+    """Joined or not, in bands or not, by one thread or two, and for each sample alone: the same bits."""
+    expected = results(function, arrays, samples)
+    ways = [{"joined": False}, {"banded": True}, {"lanes": 2}, {"banded": True, "lanes": 2}]
+    for way in ways:
+        for one, other in zip(expected, results(function, arrays, samples, **way)):
+            np.testing.assert_array_equal(one.view(np.uint8), other.view(np.uint8), err_msg=str(way))
+    return expected
+
+
+def assert_same_bits_alone(function, arrays, samples):
+    """A sample has the same bits alone and among others: of what a kernel makes for each sample."""
+    expected = results(function, arrays, samples)
+    names = samples.split()
+    for i in range(len(arrays[names[0]])):
+        alone = {name: array[i : i + 1].copy() if name in names else array for name, array in arrays.items()}
+        for one, other in zip(expected, results(function, alone, samples)):
+            np.testing.assert_array_equal(one[i : i + 1].view(np.uint8), other.view(np.uint8))
