@@ -41,6 +41,7 @@ from cnnlite.kernels.batchnorm import (
     batchnorm_normalize,
     batchnorm_statistics,
 )
+from cnnlite.kernels.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from cnnlite.kernels.conv2d import (
     conv2d,
     conv2d_backward,
@@ -54,11 +55,25 @@ from cnnlite.kernels.depthwise import (
 )
 from cnnlite.kernels.dropout import dropout_mask
 from cnnlite.kernels.im2col import col2im, im2col
+from cnnlite.kernels.losses import (
+    absolute_error,
+    add_values,
+    binary_crossentropy,
+    crossentropy,
+    huber,
+    mean_loss,
+    scale_gradient,
+    squared_error,
+)
 from cnnlite.kernels.matmul import column_sums, matmul
 from cnnlite.kernels.optimizers import (
+    adagrad,
     adagrad_step,
+    adam,
     adam_step,
+    rmsprop,
     rmsprop_step,
+    sgd,
     sgd_step,
 )
 from cnnlite.kernels.pooling import (
@@ -67,16 +82,26 @@ from cnnlite.kernels.pooling import (
     max_pool,
     max_pool_backward,
 )
+from cnnlite.kernels.regularizers import add_l1_l2_gradient, l1_l2_penalty
 
 __all__ = [
+    "absolute_error",
+    "adagrad",
     "adagrad_step",
+    "adam",
     "adam_step",
+    "add_l1_l2_gradient",
+    "add_values",
     "average_pool",
     "average_pool_backward",
     "batchnorm_backward",
     "batchnorm_inference_backward",
     "batchnorm_normalize",
     "batchnorm_statistics",
+    "binary_crossentropy",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
     "clipped_relu",
     "clipped_relu_backward",
     "col2im",
@@ -85,6 +110,7 @@ __all__ = [
     "conv2d_backward",
     "conv2d_input_gradient",
     "conv2d_kernel_gradient",
+    "crossentropy",
     "depthwise_conv2d",
     "depthwise_conv2d_input_gradient",
     "depthwise_conv2d_kernel_gradient",
@@ -93,7 +119,9 @@ __all__ = [
     "elu_backward",
     "gelu",
     "gelu_backward",
+    "huber",
     "im2col",
+    "l1_l2_penalty",
     "leaky_relu",
     "leaky_relu_backward",
     "log_softmax",
@@ -102,9 +130,13 @@ __all__ = [
     "matmul",
     "max_pool",
     "max_pool_backward",
+    "mean_loss",
     "relu",
     "relu_backward",
+    "rmsprop",
     "rmsprop_step",
+    "scale_gradient",
+    "sgd",
     "sgd_step",
     "sigmoid",
     "sigmoid_backward",
@@ -114,6 +146,7 @@ __all__ = [
     "softmax_backward",
     "softplus",
     "softplus_backward",
+    "squared_error",
     "tanh",
     "tanh_backward",
 ]
