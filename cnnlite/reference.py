@@ -465,9 +465,9 @@ def add_values(a, b):
 
 
 def l1_l2_penalty(w, l1, l2):
-    """l1 sum(|w|) + l2 sum(w²), in float64, in an array (1,); a factor of 0 leaves its sum out"""
-    w = w.astype(np.float64)
-    return np.array([(l1 * np.abs(w).sum() if l1 else 0.0) + (l2 * np.square(w).sum() if l2 else 0.0)])
+    """l1 sum(|w|) + l2 sum(w²), in an array (1,) of float64; a factor of 0 leaves its sum out"""
+    sizes, squares = (float(exact_sum(values, None)) for values in (np.abs(w), np.square(w)))
+    return np.array([(l1 * sizes if l1 else 0.0) + (l2 * squares if l2 else 0.0)])
 
 
 def add_l1_l2_gradient(w, g, l1, l2):

@@ -1,7 +1,7 @@
 """Clipping of a gradient: the numbers, or the norms, of segments of a flat vector.
 
-`segments` are pairs (start, stop). What of `out` lies in none of them is not written to. A segment is cut into pieces, and
-the squares of a piece are added up in float64, the pieces' in their order.
+`segments` are pairs (start, stop). What of `out` lies in none of them is not written to. A segment is cut into pieces;
+the squares of a piece are added up in float64, and then those of the pieces, in their order.
 """
 
 import numpy as np

@@ -3,8 +3,8 @@
     losses (N, ...)     one number for each row of K predictions
     dy (N, ..., K)      the derivative of each of these by the predictions that it is made of
 
-What a batch is trained with is their mean, weighted or not, and its gradient: `mean_loss` and `scale_gradient`. Rows are
-added up in float64, so that no number of classes is too many, and means over the batch as in `sums.py`.
+What a batch is trained with is their mean, weighted or not, and its gradient: `mean_loss` and `scale_gradient`. Rows
+are added up in float64, so that no number of classes is too many, and means over the batch as in `sums.py`.
 """
 
 import math

@@ -3,9 +3,9 @@
 p are the parameters and g their gradient. p and the slots (the vectors that an optimizer keeps from step to step) are
 changed in place. `decay` is the learning rate times the weight decay: that share of p is taken off before the step.
 
-Each step comes twice. `adam_step(p, g, ..., alpha, beta_1, ...)` takes numbers, and a slot that is not in use as an array
-of length 0. `adam(p, g, ..., values)` takes the same numbers as an array of float64, in the same order: a plan that makes
-a step reads them anew in each run. It takes a slot that is not in use as None, too, and
+Each step comes twice. `adam_step(p, g, ..., alpha, beta_1, ...)` takes numbers, and a slot that is not in use as an
+array of length 0. `adam(p, g, ..., values)` takes the same numbers as an array of float64, in the same order, which a
+plan reads anew in each run. It takes a slot that is not in use as None, too, and
 
     start, stop     which part of the vectors to change; by default all
     refused         int64 (1,), or None: where it is not 0, nothing changes
@@ -89,7 +89,8 @@ def sgd(p, g, momentum, values, start=0, stop=None, refused=None):
 def _sgd(r, run, first, last):
     if _is_refused(r, run):
         return
-    p, g, momentum = _part(r, run, r.p, first, last), _part(r, run, r.g, first, last), _part(r, run, r.momentum, first, last)
+    p, g = _part(r, run, r.p, first, last), _part(r, run, r.g, first, last)
+    momentum = _part(r, run, r.momentum, first, last)
     values, number = array_as(run, r.values, (4,), np.float64), p.dtype.type
     learning_rate, beta, nesterov, decay = number(values[0]), number(values[1]), values[2] != 0, number(values[3])
     has_momentum = r.momentum != NONE

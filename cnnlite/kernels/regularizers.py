@@ -12,13 +12,16 @@ from cnnlite.kernels.sums import NUMBERS_A_UNIT, sums_of_sizes_and_squares
 
 @operation(samples="")
 def l1_l2_penalty(w, l1, l2):
-    """Return l1 sum(|w|) + l2 sum(w²) as one float64, in an array (1,); a factor of 0 leaves its sum out."""
+    """Return l1 sum(|w|) + l2 sum(w²) as one float64, in an array (1,); a factor of 0 leaves its sum out.
+
+    The sums are added up in float64 and rounded to the dtype of w.
+    """
     require(w, "w", w.shape, None, "l1_l2_penalty")
     graph, size = w.graph, math.prod(w.shape)
     pieces = -(-size // NUMBERS_A_UNIT)
     sums, value = graph.work((pieces, 2), np.float64), graph.work((1,), np.float64)
     graph.add(_sum_pieces, units=pieces, w=w, sums=sums, size=size, work=4 * size)
-    graph.add(_penalty, sums=sums, value=value, pieces=pieces, l1=l1, l2=l2, work=2 * pieces)
+    graph.add(_penalty, w=w, sums=sums, value=value, pieces=pieces, l1=l1, l2=l2, work=2 * pieces)
     return value
 
 
@@ -30,16 +33,17 @@ def _sum_pieces(r, run, first, last):
             w[piece * NUMBERS_A_UNIT : (piece + 1) * NUMBERS_A_UNIT])
 
 
-@stage(reads="sums", writes="value", sizes="pieces", floats="l1 l2", footprint=BATCH)
+@stage(reads="w sums", writes="value", sizes="pieces", floats="l1 l2", footprint=BATCH)
 def _penalty(r, run, first, last):
+    number = array(run, r.w, (0,)).dtype.type  # the sums are rounded to it, and infinite where it can't hold them
     sums = array_as(run, r.sums, (r.pieces, 2), np.float64)
     sizes, squares = 0.0, 0.0
     for piece in range(r.pieces):
         sizes += sums[piece, 0]
         squares += sums[piece, 1]
     # A factor of 0 leaves its sum out, which would be NaN if that is infinite.
-    value = r.l1 * sizes if r.l1 != 0 else 0.0
-    array_as(run, r.value, (1,), np.float64)[0] = value + (r.l2 * squares if r.l2 != 0 else 0.0)
+    value = r.l1 * number(sizes) if r.l1 != 0 else 0.0
+    array_as(run, r.value, (1,), np.float64)[0] = value + (r.l2 * number(squares) if r.l2 != 0 else 0.0)
 
 
 @operation(samples="")

@@ -189,7 +189,7 @@ class KernelLoss(Loss):
         return t.astype(dtype, copy=False)
 
     def prepare_weights(self, sample_weight: ArrayLike, output_shape: Shape, dtype: DTypeLike) -> Array:
-        """Check weights against predictions of a shape (N, ..., K), and return them as (N, ...): as kernels take them."""
+        """Check weights against predictions of a shape (N, ..., K), and return them as kernels take them, (N, ...)."""
         shape = at_least_2d(output_shape)[:-1]
         weights = labels.leading_weights(shape, sample_weight, self.name).astype(dtype, copy=False)
         return weights if weights.ndim else np.full(shape[:1], weights)
@@ -245,7 +245,7 @@ class KernelLoss(Loss):
 # What a plan's stages stand for. A subclass, a patched class or an object may have another of them.
 is_as_written = AsWritten(
     "forward", "gradient", "backward", "value_and_gradient", "__call__", "prepare", "prepare_predictions",
-    "prepare_targets", "prepare_weights", "terms", "_prepared", "_reduce", "_scale", "_takes_mean",
+    "prepare_targets", "prepare_weights", "terms", "_prepared", "_reduce", "_scale", "_takes_mean", "_weights",
 )
 
 
