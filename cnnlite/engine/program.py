@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnlite import thread_pool
 from cnnlite.engine import executor
-from cnnlite.engine.buffers import WORK, chunk_count
+from cnnlite.engine.buffers import VALUE, chunk_count
 from cnnlite.engine.executor import GROUP, JOB, LOCAL, STEP, TRACK
 from cnnlite.engine.schedule import ALIGNMENT, Schedule, lay_out, size_of
 from cnnlite.engine.stages import FIXED_WORDS, IMAGE, SAMPLES
@@ -18,12 +18,18 @@ from cnnlite.types import Array
 KEPT_LAYOUTS = 8  # for different numbers of samples
 SMALL_WORK = 2e6  # additions and multiplications that are done before other threads would have begun
 BANDS = 16
+ALL = 3  # purposes
 
 
 class Program:
-    """The records of a schedule, which hold for any number of samples, and `Layout`s, which hold for one."""
+    """The records of a schedule, which hold for any number of samples, and `Layout`s, which hold for one.
 
-    def __init__(self, schedule: Schedule) -> None:
+    Args:
+        schedule: the schedule.
+        purposes: by the numbers of steps, what each is needed for, as bits; a run may be for some of them only.
+    """
+
+    def __init__(self, schedule: Schedule, purposes: dict[int, int] | None = None) -> None:
         self.schedule, self.graph = schedule, schedule.graph
         self.tracks = [track for group in schedule.groups for track in group]
         steps = [step for track in self.tracks for step in track.steps]
@@ -31,6 +37,7 @@ class Program:
         self.steps = np.zeros(len(steps), STEP)
         for row, step, record in zip(self.steps, steps, self._records):
             row["function"], row["record"] = step.stage.address(self.graph.dtype), record.ctypes.data
+            row["purposes"] = ALL if purposes is None else purposes[step.number]
         words = FIXED_WORDS + len(self.graph.buffers)
         self.words = -(-words // 8) * 8
         self.scratch = -(-max((step.scratch for step in steps), default=0) // ALIGNMENT) * ALIGNMENT
@@ -103,6 +110,12 @@ class Workspace:
         self.control = np.zeros(1 + 2 * len(program.schedule.groups), np.int64)
         self.job["control"] = self.control.ctypes.data
         self.memory = self.own = _memory(0)
+        self._values = []
+        for storage in program.graph.buffers:
+            if storage.kind == VALUE:
+                values = np.zeros(storage.buffer.shape, storage.buffer.dtype)
+                self._values.append((values, storage.owner))
+                self.table[FIXED_WORDS + storage.buffer.number] = values.ctypes.data
         self.layout: Layout | None = None
         self.snapshot: Any = None  # of the weights whose addresses are in the table
         self.lanes = 0
@@ -116,7 +129,6 @@ class Workspace:
                 self.memory = _memory(layout.size)
             self.lanes = 0
             job = self.job
-            job["groups"], job["group_count"] = layout.groups.ctypes.data, len(layout.groups)
             job["tracks"], job["locals"] = layout.tracks.ctypes.data, layout.locals.ctypes.data
             job["samples"], job["chunks"] = samples, chunk_count(samples)
             job["own_bytes"] = layout.own_bytes
@@ -129,21 +141,33 @@ class Workspace:
                 self.own = _memory(lanes * layout.own_bytes)
             self.job["own"], self.lanes = self.own.ctypes.data, lanes
 
-    def run(self) -> None:
-        """Run the program, by as many threads as there are, or by one where there is little to do."""
-        layout: Any = self.layout
-        lanes = 1 if layout.work < SMALL_WORK else thread_pool.take()
-        try:
-            self.start(lanes)
-        finally:
-            if lanes > 1:
-                thread_pool.give_back()
+    def run(self, section: int | None = None, purposes: int = ALL, lanes: int = 0) -> None:
+        """Run the program or a section of it, for all purposes or for some.
 
-    def start(self, lanes: int) -> None:
-        """Run the program by so many threads."""
+        The numbers that Python says are asked for at the beginning, or with the first section.
+
+        Args:
+            lanes: by how many threads; by default as many as there are, or one where there is little to do.
+        """
         layout: Any = self.layout
-        self.prepare(layout.samples, lanes)
-        failed = executor.start(self.job_address, lanes)
+        if not section:
+            for values, function in self._values:
+                values[...] = function()
+        groups, first, last = layout.groups, 0, len(layout.groups)
+        if section is not None:
+            bounds = [*self.program.schedule.sections, last]
+            first, last = bounds[section], bounds[section + 1]
+        self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
+        self.job["purposes"] = purposes
+        borrowed = 0
+        if not lanes:
+            lanes = borrowed = 1 if layout.work < SMALL_WORK else thread_pool.take()
+        try:
+            self.prepare(layout.samples, lanes)
+            failed = executor.start(self.job_address, lanes)
+        finally:
+            if borrowed > 1:
+                thread_pool.give_back()
         if failed:
             raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
 

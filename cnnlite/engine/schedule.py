@@ -86,17 +86,21 @@ class Schedule:
     def __init__(self, graph: Graph, steps: Sequence[Step], kept: Sequence[Buffer] = (), joined: bool = True,
                  banded: bool = False) -> None:
         self.graph, self.joined, self.banded = graph, joined, banded
+        self.kept = {buffer.number for buffer in kept}
         self.groups: list[list[Track]] = []
+        self.sections: list[int] = []  # the first group of each
         self._place: dict[Step, tuple[int, Track]] = {}
         ours = set(steps)
         for step in steps:
             self._put(step, ours)
         if joined and not banded:
-            self._find_local({buffer.number for buffer in kept})
+            self._find_local()
 
     def _put(self, step: Step, ours: set[Step]) -> None:
         by_samples = step.stage.footprint != BATCH
-        first = 0
+        while len(self.sections) <= step.section:
+            self.sections.append(len(self.groups))
+        first = self.sections[step.section]
         for buffer, others in self._before(step):
             for other in others:
                 if other.number >= step.number or other not in ours:
@@ -104,6 +108,7 @@ class Schedule:
                 group, track = self._place[other]
                 together = (
                     self.joined and by_samples and track.by_samples and buffer.of_samples
+                    and other.section == step.section
                     and not (self.banded and step.stage.footprint != PIXEL)
                 )
                 first = max(first, group if together else group + 1)
@@ -138,10 +143,10 @@ class Schedule:
         track = self._track_of_samples(group) if group < len(self.groups) else None
         return track is not None and (not self.joined or track.resident + resident > RESIDENT_BYTES)
 
-    def _find_local(self, kept: set[int]) -> None:
+    def _find_local(self) -> None:
         for storage in self.graph.buffers:
             buffer = storage.buffer
-            if storage.kind != WORK or not buffer.of_samples or buffer.number in kept or not storage.made_by:
+            if storage.kind != WORK or not buffer.of_samples or buffer.number in self.kept or not storage.made_by:
                 continue
             tracks = {id(self._place[step][1]) if step in self._place else None
                       for step in (*storage.made_by, *storage.used_by)}
@@ -157,6 +162,12 @@ class Schedule:
                 if self.graph.buffers[buffer.number].kind == WORK and buffer.number not in local:
                     first, last = lives.get(buffer.number, (group, group))
                     lives[buffer.number] = min(first, group), max(last, group)
+        # What goes from one section to another is there however often the other one is run.
+        end = len(self.groups)
+        later = self.sections[1:]
+        for number, (first, last) in lives.items():
+            if number in self.kept or any(first < section <= last for section in later):
+                lives[number] = first, end
         return lives
 
 

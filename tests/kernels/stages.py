@@ -36,7 +36,7 @@ def results(function, arrays, samples="", lanes=1, **how):
     for storage in graph.buffers:
         if storage.kind == "constant":
             workspace.table[FIXED_WORDS + storage.buffer.number] = storage.owner.ctypes.data
-    workspace.start(lanes)
+    workspace.run(lanes=lanes)
     assert plan is not None
     return outputs
 
