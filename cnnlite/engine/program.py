@@ -171,6 +171,12 @@ class Workspace:
         if failed:
             raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
 
+    def addresses(self) -> dict[int, int]:
+        """Return the addresses of all buffers that lie in the workspace."""
+        layout: Any = self.layout
+        base = self.memory.ctypes.data
+        return {number: base + place for number, place in layout.places.items()}
+
     def array(self, buffer: Any) -> Array:
         """Return the array of a buffer that lies in the workspace, which is valid until the next run."""
         layout: Any = self.layout
