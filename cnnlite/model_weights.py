@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite.layers.base import Layer
-from cnnlite.layers.changes import last_change
+from cnnlite.layers.changes import Memo
 from cnnlite.layers.settings import float_dtype
 from cnnlite.layers.weights import ArrayDict
 from cnnlite.parameters import FlatParameters
@@ -19,8 +19,15 @@ class ModelWeights(Layer):
     """The part of a model that knows where the weights of its layers are."""
 
     _flat: FlatParameters | None = None
-    _held_at: object = None  # the last change after which `_flat` was found to hold the weights
-    _walked: tuple[object, tuple[Layer, ...]] | None = None
+    _memo: Memo | None = None
+
+    @property
+    def memo(self) -> Memo:
+        """What the model has worked out from its layers as they are."""
+        memo = self._memo
+        if memo is None:
+            memo = self._memo = Memo(lambda: Layer.walk(self))
+        return memo
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -85,25 +92,29 @@ class ModelWeights(Layer):
 
     def parameters(self) -> FlatParameters:
         """Return the `FlatParameters` that all the model's trainable weights and their gradients live in."""
-        flat, change = self._flat, last_change()
-        if flat is None or self._held_at is not change:
-            if flat is None or not flat.holds(self.walk()):
-                flat = self._flat = FlatParameters(self.named_layers())
-                change = last_change()
-            self._held_at = change
+        for layer in self.walk():
+            layer._params.handed_over()
+        return self._parameters()
+
+    def _parameters(self) -> FlatParameters:
+        """Return the same to the library."""
+        flat = self._flat
+        # A layer may have been added, or taken into another model's vector.
+        if flat is None or not flat.holds() or flat.owners_and_keys() != self._owners_and_keys():
+            flat = self._flat = FlatParameters(self.named_layers())
         return flat
+
+    def _owners_and_keys(self) -> list[tuple[int, str]]:
+        return self.memo.get("owners", lambda: [(id(layer), key) for layer in self.walk() for key in layer._params])
 
     def walk(self) -> Iterator[Layer]:
         """Yield this model and every layer inside it."""
-        walked, change = self._walked, last_change()
-        if walked is None or walked[0] is not change:
-            walked = self._walked = change, tuple(super().walk())
-        return iter(walked[1])
+        return iter(self.memo.get("walk", lambda: tuple(super(ModelWeights, self).walk())))
 
     def regularization_loss(self) -> float:
         """Return the sum of the penalties of all trainable layers' regularizers."""
         return float(sum(
-            penalty(layer.params[key])
+            penalty(layer._params[key])
             for layer in self.walk() if layer.regularizers and layer.trainable
             for key, penalty in layer.regularizers.items()
         ))
@@ -113,4 +124,4 @@ class ModelWeights(Layer):
         for layer in self.walk():
             if layer.regularizers and layer.trainable:
                 for key, penalty in layer.regularizers.items():
-                    layer.grads[key] += penalty.gradient(layer.params[key])
+                    layer._grads[key] += penalty.gradient(layer._params[key])

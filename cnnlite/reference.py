@@ -407,3 +407,27 @@ def adagrad_step(p, g, accumulator, learning_rate, epsilon, decay):
     p -= p.dtype.type(decay) * p
     accumulator += g**2
     p -= p.dtype.type(learning_rate) * g / np.sqrt(accumulator + p.dtype.type(epsilon))
+
+
+# ---------------------------------------------------------------- layout, and sums and products number by number
+
+
+def moveaxis(x, source, destination, out=None):
+    return write(np.moveaxis(x, source, destination), out)
+
+
+def pad(x, pads, out=None):
+    return write(np.pad(x, ((0, 0), *pads, (0, 0))), out)
+
+
+def crop(x, pads, out=None):
+    (top, bottom), (left, right) = pads
+    return write(x[:, top : x.shape[1] - bottom, left : x.shape[2] - right], out)
+
+
+def multiply(x, other, out=None):
+    return write(x * other, out)
+
+
+def add(x, other, out=None):
+    return write(x + other, out)

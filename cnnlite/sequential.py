@@ -8,17 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnnlite import saving
+from cnnlite import passes, saving
 from cnnlite.architecture import describe, rebuild
 from cnnlite.arguments import boolean, float_array, shape_tuple
+from cnnlite.eager import is_eager
+from cnnlite.engine.buffers import is_buffer
+from cnnlite.engine.graph import current_graph
 from cnnlite.layers.activation import ActivationLayer, Sigmoid, Softmax
 from cnnlite.layers.activation_by_name import Activation
 from cnnlite.layers.base import Layer
-from cnnlite.layers.changes import last_change
 from cnnlite.layers.convolution import Convolution
 from cnnlite.layers.dense import Dense
 from cnnlite.layers.input import InputLayer
-from cnnlite.layers.overrides import class_keeps, is_untouched, keeps, remember
+from cnnlite.layers.overrides import is_untouched, keeps, remember
 from cnnlite.summary import print_summary
 from cnnlite.training import Trainer
 from cnnlite.types import Array, ArrayLike, Config, Shape
@@ -60,8 +62,6 @@ class Sequential(Trainer):
     """
 
     _stack: _Stack | None = None  # while many layers are added
-    _kept_activation: tuple[object, str | None] | None = None
-    _kept_fits: tuple[object, set[Shape]] | None = None  # other shapes than that of the first input, which fit too
 
     def __init__(
         self,
@@ -78,9 +78,8 @@ class Sequential(Trainer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles of the model take over: all but what it has only worked out."""
-        worked_out = ("_walked", "_held_at", "_kept_activation", "_kept_loss", "_kept_fits", "training_run")
-        state = {name: value for name, value in super().__getstate__().items() if name not in worked_out}
-        return state
+        worked_out = ("_memo", "_memory", "_flat", "_kept_loss", "training_run")
+        return {name: value for name, value in super().__getstate__().items() if name not in worked_out}
 
     # The stack.
 
@@ -196,14 +195,11 @@ class Sequential(Trainer):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for a batch x; with `training=True` the layers remember what backward needs."""
-        x, steps = self.prepare(x), self._steps(self.inner_layers, training)
-        return self._run(steps, x, training)
+        return self.run_up(x, training)
 
     def backward(self, dy: Array) -> Array:
         """Take d loss / d output, fill the gradients of all layers and return d loss / d input."""
-        for step in reversed(self._steps_that_ran()):
-            dy = step.backward(dy)
-        return dy
+        return self.run_down(dy)
 
     def backward_weights(self, dy: Array, from_logits: bool = False) -> None:
         """Fill the gradients of all trainable weights, and compute nothing that only the input would need.
@@ -214,34 +210,44 @@ class Sequential(Trainer):
         if not from_logits and not keeps(self, "backward"):
             self.backward(dy)
             return
-        steps = self._steps_that_ran()
-        lowest = next((i for i, step in enumerate(steps) if has_trainable_weights(step)), None)
+        (units,) = self.recall()
+        lowest = next((i for i, unit in enumerate(units) if unit.has_trainable_weights), None)
         if lowest is None:
             return
-        top = len(steps) - 1
-        for i in range(top, lowest - 1, -1):
-            step = steps[i]
-            if from_logits and i == top:
-                dy = step.backward_preactivation(dy)
-            elif i > lowest:
-                dy = step.backward(dy)
-            else:
-                backward_of_weights(step)(dy)
+        for unit in reversed(units[lowest + 1:]):
+            dy = unit.backward(dy)
+        units[lowest].backward_weights(dy)
 
-    def _steps(self, layers: Sequence[Layer], training: bool) -> list[Any]:
-        """Return what `fusion.steps` does, which is worked out only if any layer has changed since the last time."""
-        return list(layers)
-
-    def _run(self, steps: list[Any], x: Array, training: bool) -> Array:
+    def run_up(self, x: ArrayLike, training: bool = False, to_logits: bool = False) -> Array:
+        """Run the layers one after the other, or the plans that stand for several of them; see `passes.py`."""
+        x = self.prepare(x)
+        units = self._units(to_logits)
         if training:
-            self.remember(steps)
-        for step in steps:
-            x = step.forward(x, training=training)
+            self.remember(units)
+        for unit in units:
+            x = unit.forward(x, training)
         return x
 
-    def _steps_that_ran(self) -> list[Any]:
-        """Return the layers, with a block for those that ran as one in the last training forward."""
-        return list(self.inner_layers) if self._memory is None else self._memory[0]
+    def run_down(self, dy: Array) -> Array:
+        """Take the gradient by what `run_up` returned down again."""
+        (units,) = self.recall()
+        for unit in reversed(units):
+            dy = unit.backward(dy)
+        return dy
+
+    def _units(self, to_logits: bool) -> list[Any]:
+        if is_eager() or current_graph() is not None:
+            parts = [passes.whole(layer) for layer in self.inner_layers]
+            if to_logits:
+                parts[-1:] = passes.parts_of(self._top)[:-1]
+            return [passes.Alone(part) for part in parts]
+        return self.memo.get(("units", to_logits), lambda: self._find_units(to_logits))
+
+    def _find_units(self, to_logits: bool) -> list[Any]:
+        parts = [part for layer in self.inner_layers for part in passes.parts_of(layer)]
+        if to_logits:
+            parts[-len(passes.parts_of(self._top)):] = passes.parts_of(self._top)[:-1]
+        return passes.stretches_of(parts, self.memo)
 
     @property
     def activation(self) -> ActivationLayer | None:
@@ -261,10 +267,7 @@ class Sequential(Trainer):
         So it is "softmax" or "sigmoid" where the output is that, and nothing else, of what `forward_logits` returns:
         not for a subclass of these, nor where anybody has put something else in the place of a pass.
         """
-        change, kept = last_change(), self._kept_activation
-        if kept is None or kept[0] is not change:
-            kept = self._kept_activation = change, self._find_fusable_activation()
-        return kept[1]
+        return self.memo.get("fusable activation", self._find_fusable_activation)
 
     def _find_fusable_activation(self) -> str | None:
         if not self.inner_layers or not keeps(self, *_PASSES):
@@ -294,26 +297,12 @@ class Sequential(Trainer):
 
         From the logits a cross-entropy is exact where the probabilities have already been rounded to 0 or 1.
         """
-        x = self._run(self._steps(self.inner_layers[:-1], training), self.prepare(x), training)
-        if training:
-            self._steps_that_ran().append(self._top)
-        return self._top.preactivation(x, training=training)
+        return self.run_up(x, training, to_logits=True)
 
     def activate_logits(self, logits: Array) -> Array:
         """Return the output of the model for what `forward_logits` returned."""
         activation = self.activation
         return logits if activation is None else activation.forward(logits)
-
-    # What the two are called where this model is the top layer of another one.
-    preactivation = forward_logits
-
-    def backward_preactivation(self, dz: Array) -> Array:
-        """Take d loss / d logits, fill the gradients of all layers and return d loss / d input."""
-        *below, top = self._steps_that_ran()
-        dy = top.backward_preactivation(dz)
-        for step in reversed(below):
-            dy = step.backward(dy)
-        return dy
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = tuple(input_shape)
@@ -347,15 +336,11 @@ class Sequential(Trainer):
 
     def prepare(self, x: ArrayLike) -> Array:
         """Return x as an array of the model's dtype, checked against the shape of a sample."""
-        x = float_array(x, self.dtype, "x", self.name)
+        if not is_buffer(x):
+            x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
         if not _fits(x.shape[1:], built_for[1:]) or x.ndim == 0:
-            change, kept = last_change(), self._kept_fits
-            if kept is None or kept[0] is not change or len(kept[1]) > MOST_SHAPES:
-                kept = self._kept_fits = change, set()
-            if x.shape not in kept[1]:
-                self.check_fits(x.shape)
-                kept[1].add(x.shape)
+            self.memo.get(("fits", x.shape), lambda: self.check_fits(x.shape), MOST_SHAPES)
         return x
 
     # Description and files.
@@ -484,22 +469,10 @@ def _built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
 
 
 _PASSES = (
-    "forward", "backward", "backward_weights", "forward_logits", "activate_logits", "preactivation",
-    "backward_preactivation", "activation", "fusable_activation",
+    "forward", "backward", "backward_weights", "forward_logits", "activate_logits", "run_up", "run_down", "activation",
+    "fusable_activation",
 )
 remember([Sequential])
-
-
-def backward_of_weights(step: Any) -> Callable[[Array], Any]:
-    """Return `step.backward_weights`, or `step.backward` where that alone is the user's own."""
-    inherited = isinstance(step, Layer) and class_keeps(type(step), "backward_weights")
-    if inherited and not keeps(step, "backward", "backward_preactivation"):
-        return step.backward
-    return step.backward_weights
-
-
-def has_trainable_weights(layer: Layer) -> bool:
-    return any(inner.trainable and inner._params for inner in layer.walk())
 
 
 def _fits(shape: Shape, wanted: Shape) -> bool:

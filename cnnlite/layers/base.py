@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ import numpy as np
 
 from cnnlite import initializers, regularizers
 from cnnlite.arguments import boolean, float_array, shape_tuple
+from cnnlite.engine.buffers import is_buffer
+from cnnlite.engine.graph import current_graph
 from cnnlite.floating import conversion, converted_or_raise
 from cnnlite.interrupts import held_back_interrupts
-from cnnlite.layers.changes import note_change
+from cnnlite.layers.changes import Memo, note_change
 from cnnlite.layers.overrides import LayerType
 from cnnlite.layers.settings import DTypeSetting
 from cnnlite.layers.weights import ArrayDict, zeros_to_be_loaded
@@ -25,9 +28,8 @@ if TYPE_CHECKING:
 
 
 # What a pass may set on a layer; all else that is set says how the layer computes.
-_SET_BY_PASSES = frozenset((
-    "reuse_buffers", "_buffers", "_memory", "_walked", "_held_at", "_kept_activation", "_kept_loss", "_kept_fits",
-))
+_SET_BY_PASSES = frozenset(("_memory", "_memos", "_memo", "_flat", "_kept_loss", "training_run", "history",
+                            "stop_training", "shuffle_random"))
 
 _construction = new_lock()
 _under_construction: list[Layer] = []
@@ -108,26 +110,29 @@ class Layer(metaclass=LayerType):
         self._params, self._grads, self._state = ArrayDict(), ArrayDict(), ArrayDict()
         self.regularizers: dict[str, regularizers.Regularizer] = {}
         self.inner_layers: Sequence[Layer] = ()
-        self.reuse_buffers = False
-        self._buffers: dict[str, Array] = {}
         self._memory: tuple[Any, ...] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles take over: all but buffers, and what of a training step lies in them."""
-        state = {**vars(self), "_buffers": {}, "reuse_buffers": False}
-        if any(layer._buffers for layer in self.walk()):
-            state["_memory"] = None
-        return state
+        """Return what copies and pickles take over: all but what models have worked out from the layer."""
+        return {name: value for name, value in vars(self).items() if name != "_memos"}
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Not a list, to which a layer could be added without anyone noticing.
         super().__setattr__(name, tuple(value) if name == "inner_layers" else value)
         if name not in _SET_BY_PASSES:
-            note_change()
+            note_change(self)
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
-        note_change()
+        note_change(self)
+
+    @property
+    def memos(self) -> weakref.WeakSet[Memo]:
+        """The `Memo`s that are emptied when the layer changes."""
+        memos = vars(self).get("_memos")
+        if memos is None:
+            memos = vars(self).setdefault("_memos", weakref.WeakSet())
+        return memos
 
     # What a layer defines. (x is Any, so that a layer of yours may say that it takes np.ndarray alone.)
 
@@ -259,8 +264,12 @@ class Layer(metaclass=LayerType):
         self.built = True
 
     def prepare(self, x: ArrayLike) -> Array:
-        """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for."""
-        x = float_array(x, self.dtype, "x", self.name)
+        """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for.
+
+        x may be the buffer of a graph, which is contiguous and of that dtype.
+        """
+        if not is_buffer(x):
+            x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
         axis = self.channel_axis
         if x.ndim != len(built_for) or (axis is not None and x.shape[axis] != built_for[axis]):
@@ -286,7 +295,8 @@ class Layer(metaclass=LayerType):
 
     def prepare_gradient(self, dy: Array, shape: Shape) -> Array:
         """Return dy as a C-contiguous array of the layer's dtype, checked to have the shape of the output."""
-        dy = float_array(dy, self.dtype, "dy", self.name)
+        if not is_buffer(dy):
+            dy = float_array(dy, self.dtype, "dy", self.name)
         if dy.shape != tuple(shape):
             raise ValueError(
                 f"{self.name}: dy must have the shape of the output, {tuple(shape)}. Received: shape={dy.shape}."
@@ -308,20 +318,10 @@ class Layer(metaclass=LayerType):
         return self._memory
 
     def allocate(self, key: str, shape: Shape, training: bool = True, dtype: DTypeLike | None = None) -> Array:
-        """Return an uninitialised array of `shape`.
-
-        It is a fresh one that the caller may hand out, unless a training loop has set `reuse_buffers`: then a
-        training step gets the memory of the step before, because the first touch of fresh pages costs more
-        than many a kernel (11 MB cost about 1 ms).
-        """
+        """Return an uninitialised array of `shape`; or a buffer, where a graph is being made."""
         dtype = self.dtype if dtype is None else np.dtype(dtype)
-        if not (training and self.reuse_buffers):
-            return np.empty(shape, dtype)
-        size = math.prod(shape)
-        buffer = self._buffers.get(key)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            buffer = self._buffers[key] = np.empty(size, dtype)
-        return buffer[:size].reshape(shape)
+        graph = current_graph()
+        return np.empty(shape, dtype) if graph is None else graph.work(shape, dtype)
 
     # What users ask a layer.
 
@@ -353,7 +353,7 @@ class Layer(metaclass=LayerType):
     @property
     def params(self) -> ArrayDict:
         """The trainable arrays by name; assigning to a name copies into its array."""
-        return self._params
+        return self._params.handed_over()
 
     @params.setter
     def params(self, arrays: ArrayDict) -> None:
@@ -371,7 +371,7 @@ class Layer(metaclass=LayerType):
     @property
     def state(self) -> ArrayDict:
         """The arrays that training changes without a gradient."""
-        return self._state
+        return self._state.handed_over()
 
     @state.setter
     def state(self, arrays: ArrayDict) -> None:
