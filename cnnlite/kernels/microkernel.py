@@ -23,11 +23,10 @@ loads 2 vectors of b and 8 numbers of a, and does 16 multiply-adds with them:
 the image. With a loop over the runs (k1) round a loop along the run (k0), the tile reads the rows straight
 from the image, and the im2col matrix never has to exist.
 
-**Why LLVM by hand.** numba compiles plain loops well, but it doesn't keep an array of 16 sums in registers.
-So this file writes the vector instructions itself, in LLVM's own language, which is the same for
-all processors; where the vectors are longer than the machine's, LLVM splits them. What comes out, for 8 rows
-and 2 vectors of AVX-512, is a loop of 36 instructions: 16 multiply-adds, the 10 loads, 8 that move addresses on, and
-the 2 of the loop. `python -m benchmarks.assembly` prints it; `benchmarks/README.md` explains it. Put in order:
+**Why LLVM by hand.** numba compiles plain loops well, but it doesn't keep an array of 16 sums in registers. So the
+tile is vector code, written as `vectors.py` explains. What comes out, for 8 rows and 2 vectors of AVX-512, is a loop of
+36 instructions: 16 multiply-adds, the 10 loads, 8 that move addresses on, and the 2 of the loop.
+`python -m benchmarks.assembly` prints it; `benchmarks/README.md` explains it. Put in order:
 
     vmovups (b), zmm17               ; 2 vectors of b
     vmovups 64(b), zmm18
@@ -84,8 +83,9 @@ def _emit_tile(emit, rows, vectors, operands):
         for i in range(rows):
             factor = emit.broadcast(builder.add(a, a_row[i]))
             for v in range(vectors):
-                # "contract" makes the two one fused multiply-add wherever the machine has it. `emit.multiply_add` says
-                # the same, but is a call, which LLVM takes for short: it unrolls small tiles for nothing but 0.1 s.
+                # "contract" makes the two one fused multiply-add wherever the machine has it, as `emit.multiply_add`
+                # does. But that is a call, of which LLVM thinks so little that it would unroll small tiles' loops,
+                # for more code, 0.1 s more to compile it, and no speed.
                 product = builder.fmul(factor, b_vectors[v], flags=("contract",))
                 result.append(builder.fadd(product, sums[i * vectors + v], flags=("contract",)))
         return [builder.add(a, a_k0), builder.add(b, b_k0), *result]
@@ -96,7 +96,8 @@ def _emit_tile(emit, rows, vectors, operands):
         return [builder.add(a, a_k1), builder.add(b, b_k1), *sums]
 
     _, _, *sums = emit.loop(n1, [a, b, *sums], along_the_run)
-    for place, total in zip([place for i in range(rows) for place in vectors_at(row(i, c, c_i))], sums):
+    places = [place for i in range(rows) for place in vectors_at(row(i, c, c_i))]
+    for place, total in zip(places, sums):
         emit.store(total, place)
 
 
@@ -130,7 +131,7 @@ def _tile(emit, first, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0
     builder.position_at_end(end)
 
 
-# The pieces of a long reduction. In LLVM's language too, because numba took two seconds more to compile them.
+# The pieces of a long reduction. Vector code too, because numba took two seconds more to compile them.
 
 
 @intrinsic

@@ -2,10 +2,11 @@
 
 `rows` pixels of `channels` numbers lie one after the other: an image, or a part of one. Each function takes a group of
 vectors of channels through all rows, so that coefficients are loaded once and sums stay in registers, and goes on with
-the next group. A sum is added up row by row in their order. `vectors.py` says how such code is written.
+the next group. A sum is added up row by row in their order, but in the statistics even and odd rows have sums of their
+own. `vectors.py` says how such code is written.
 
-All addresses are integers, all distances are in elements, and `of`, the first argument of each, is any number of the
-arrays' type. Nothing is checked here. A result may be written where x or dy was read.
+Compiled code calls them with one more argument, the first, that says of which numbers: see `vector_function`. Arrays
+lie without gaps and may be addresses, and distances are in elements. Nothing is checked here. y and dx may be x or dy.
 """
 
 from llvmlite import ir

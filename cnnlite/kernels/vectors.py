@@ -30,17 +30,19 @@ one. This multiplies each channel of the rows x (rows, channels) by a number of 
             emit.loop(rows, [], row)
         emit.channel_groups(channels, write)
 
-A compiled function calls it as `scale_rows(x[0, 0], x.ctypes.data, ...)`. For one vector a group the inner loop becomes
+A compiled function calls it as `scale_rows(scale, x, rows, channels, scale, y)`, with arrays or addresses. The inner
+loop becomes, for one vector (LLVM writes eight such turns in a row):
 
-    loop: vmulps    (%rdx), %zmm0, %zmm2 {%k1} {z}            ; only the lanes of the mask k1 are read ...
-          vmovups   %zmm2, (%rcx) {%k1}                       ; ... and written
-          add       %r8, %rdx
-          add       %r8, %rcx
-          dec       %rdi
-          jne       loop
+    loop: vmovups  (%r12), %zmm3 {%k1} {z}     ; only the lanes in the mask k1 are read, the others are 0
+          vmulps   %zmm3, %zmm2, %zmm3
+          vmovups  %zmm3, (%r13) {%k1}         ; and only they are written
+          addq     %r10, %r13                  ; on to the next row
+          addq     %r10, %r12
+          decq     %rbp
+          jne      loop
 
-Code in this language does exactly what it says: nothing is reordered, and a multiplication and an addition become one
-instruction, with one rounding, where it says `multiply_add`. Nothing is checked.
+Nothing is reordered. The flags of `_jit.py` hold for this code of a kernel too, so LLVM may fuse a product with the
+addition that it goes into; `multiply_add` says that it must, wherever the machine can. Nothing is checked.
 """
 
 import inspect
@@ -242,16 +244,16 @@ def _bytes(kind):
 
 
 def item_of(kind):
-    """Return LLVM's type for numba's type of a number, or of a pointer to some."""
+    """Return LLVM's type for numba's type of a number, or of an array, a pointer or a dtype of such."""
     return ir.FloatType() if getattr(kind, "dtype", kind) == types.float32 else ir.DoubleType()
 
 
 def vector_function(write):
     """Make a function that compiled code can call, f(of, *arguments), of `write(emit, *arguments)`, which emits it.
 
-    `of` is a number of the type that the arrays have, or a pointer to some: only its type counts. The arguments are
-    integers (addresses, counts, distances in elements), which may come in tuples, booleans, and pointers, of which
-    `write` gets the addresses. The function returns nothing.
+    `of` says of which numbers: one of them, or an array, a pointer or a dtype. The arguments are integers (addresses,
+    counts, distances in elements), which may come in tuples, booleans, and arrays and pointers, of which `write` gets
+    the addresses. The function returns nothing.
     """
     _, *parameters = inspect.signature(write).parameters.values()
     own = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("typingctx", "of")]
@@ -263,7 +265,7 @@ def vector_function(write):
 
         def codegen(context, builder, signature, args):
             emit = Emitter(builder, item_of(signature.args[0]))
-            write(emit, *(_unpacked(builder, kind, value) for kind, value in zip(kinds, args[1:])))
+            write(emit, *(_unpacked(context, builder, kind, value) for kind, value in zip(kinds, args[1:])))
             return context.get_dummy_value()
 
         return types.void(of, *kinds), codegen
@@ -277,10 +279,12 @@ def vector_function(write):
 def _passed_as(kind):
     if isinstance(kind, types.BaseTuple):
         return types.UniTuple(types.int64, len(kind))
-    return kind if isinstance(kind, (types.Boolean, types.CPointer)) else types.int64
+    return kind if isinstance(kind, (types.Boolean, types.CPointer, types.Array)) else types.int64
 
 
-def _unpacked(builder, kind, value):
+def _unpacked(context, builder, kind, value):
     if isinstance(kind, types.BaseTuple):
         return cgutils.unpack_tuple(builder, value)
-    return builder.ptrtoint(value, int64) if isinstance(kind, types.CPointer) else value
+    if isinstance(kind, types.Array):
+        value = context.make_array(kind)(context, builder, value).data
+    return builder.ptrtoint(value, int64) if isinstance(kind, (types.CPointer, types.Array)) else value

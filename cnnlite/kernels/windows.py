@@ -10,8 +10,8 @@ The vectors of channels are the outer loop and the windows of the row the inner 
 For windows of 2x2 the four pixels are written one after the other, without the innermost loops, which takes two thirds
 of the time. `vectors.py` says how such code is written.
 
-All addresses are integers, all distances are in elements, and `of`, the first argument of each function, is any number
-of the arrays' type. A window is (height, width). Nothing is checked here.
+Compiled code calls them with one more argument, the first, that says of which numbers: see `vector_function`. Arrays
+may be addresses, distances are in elements, and a window is (height, width). Nothing is checked here.
 """
 
 from llvmlite import ir

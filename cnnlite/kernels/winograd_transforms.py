@@ -32,8 +32,8 @@ is rounded. And each comes with its negative, which saves half the multiplicatio
 
 **The code.** A tile is 6 x 6 pixels of many channels, and the channels lie side by side. So each number of a tile is a
 vector of channels, and a transform is a few dozen multiply-adds of vectors, first down the columns of the tile, then
-along its rows. As in `microkernel.py` they are written in LLVM's language: numba doesn't make vectors of a loop that
-reads 36 places and writes 36 others, as it cannot know that these do not overlap.
+along its rows. They are written as `vectors.py` explains: numba doesn't make vectors of a loop that reads 36 places and
+writes 36 others, as it cannot know that these do not overlap.
 """
 
 import functools

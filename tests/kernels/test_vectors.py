@@ -67,12 +67,13 @@ def test_groups_hold_each_channel_once_and_are_as_large_as_they_can_be(dtype):
         np.testing.assert_array_equal(counts, expected)
 
 
-def test_loops_carry_values_and_arguments_may_be_pairs_booleans_and_named():
+def test_loops_carry_values_and_arguments_may_be_pairs_booleans_arrays_and_named():
     @numba.njit
     def call(run, negative, y):
-        add_range(y[0], (run, 0), y=y.ctypes.data, negative=negative)
+        add_range(y, (run, 0), y=y[1:], negative=negative)
+        add_range(y.dtype, (1, run), negative, y.ctypes.data)
 
-    for run, negative, expected in ((5, False, 20.0), (5, True, -6.0), (0, False, 10.0), (-3, False, 10.0)):
-        y = np.full(1, 7, "f4")
+    for run, negative, expected in ((5, False, 13), (5, True, -13), (0, False, 3), (-3, False, 3)):
+        y = np.zeros(3, "f4")
         call(run, negative, y)
-        assert y[0] == expected
+        np.testing.assert_array_equal(y, [-3 if negative else 3, expected, 0])
