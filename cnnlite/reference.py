@@ -261,6 +261,10 @@ def dropout_mask(key, rate, out):
 # ---------------------------------------------------------------- activations
 
 
+def add(a, b, out=None):
+    return write(a + b, out)
+
+
 def relu(x, out=None):
     return write(np.where(x <= 0, 0, x).astype(x.dtype), out)
 

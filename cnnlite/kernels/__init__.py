@@ -35,6 +35,7 @@ from cnnlite.kernels.activations import (
     tanh,
     tanh_backward,
 )
+from cnnlite.kernels.add import add
 from cnnlite.kernels.batchnorm import (
     batchnorm_backward,
     batchnorm_inference_backward,
@@ -71,6 +72,7 @@ from cnnlite.kernels.pooling import (
 __all__ = [
     "adagrad_step",
     "adam_step",
+    "add",
     "average_pool",
     "average_pool_backward",
     "batchnorm_backward",
