@@ -489,7 +489,8 @@ remember([Sequential])
 def backward_of_weights(step: Any) -> Callable[[Array], Any]:
     """Return `step.backward_weights`, or `step.backward` where that alone is the user's own."""
     inherited = isinstance(step, Layer) and class_keeps(type(step), "backward_weights")
-    if inherited and not keeps(step, "backward", "backward_preactivation"):
+    passes = [name for name in ("backward", "backward_preactivation") if hasattr(step, name)]
+    if inherited and not keeps(step, *passes):
         return step.backward
     return step.backward_weights
 
