@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from cnnlite.layers.changes import Memo
 from cnnlite.layers.settings import float_dtype
 from cnnlite.layers.weights import ArrayDict
 from cnnlite.parameters import FlatParameters
-from cnnlite.types import Array, DTypeLike
+from cnnlite.types import Array, DTypeLike, Shape
 
 
 class ModelWeights(Layer):
@@ -28,6 +29,10 @@ class ModelWeights(Layer):
         if memo is None:
             memo = self._memo = Memo(lambda: Layer.walk(self))
         return memo
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles take over: all but what has only been worked out."""
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_memo", "_memory", "_flat")}
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -125,3 +130,25 @@ class ModelWeights(Layer):
             if layer.regularizers and layer.trainable:
                 for key, penalty in layer.regularizers.items():
                     layer._grads[key] += penalty.gradient(layer._params[key])
+
+
+@contextlib.contextmanager
+def built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
+    """Leave the layers as unbuilt as they were if building them fails half-way."""
+    unbuilt = [inner for layer in layers for inner in layer.walk() if not inner.built]
+    try:
+        yield
+    except BaseException:
+        for layer in unbuilt:
+            for arrays in (layer._params, layer._grads, layer._state):
+                arrays.unbind_all()
+            layer.regularizers.clear()
+            layer.built, layer.input_shape = False, None
+        raise
+
+
+def fits(shape: Shape, wanted: Shape) -> bool:
+    """Return whether a shape has the sizes of `wanted`, where None on either side stands for any size."""
+    return len(shape) == len(wanted) and all(
+        a == b or a is None or b is None for a, b in zip(shape, wanted)
+    )

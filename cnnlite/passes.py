@@ -77,7 +77,8 @@ def is_ours(layer: Any) -> bool:
 def _backward_of_weights(layer: Any) -> Callable[[Array], Any]:
     """Return `layer.backward_weights`, or `layer.backward` where that alone is the user's own."""
     inherited = isinstance(layer, Layer) and class_keeps(type(layer), "backward_weights")
-    if inherited and not keeps(layer, "backward", "backward_preactivation"):
+    passes = [name for name in ("backward", "backward_preactivation") if hasattr(layer, name)]
+    if inherited and not keeps(layer, *passes):
         return layer.backward
     return layer.backward_weights
 

@@ -72,8 +72,8 @@ from cnnlite.kernels.pooling import (
 
 __all__ = [
     "adagrad_step",
-    "add",
     "adam_step",
+    "add",
     "average_pool",
     "average_pool_backward",
     "batchnorm_backward",

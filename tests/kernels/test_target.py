@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cnnlite import kernels
-from cnnlite.engine import cache as _cache, target as _target
+from cnnlite.engine import cache as _cache
+from cnnlite.engine import target as _target
 from cnnlite.engine.cache import KernelCache, Store
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.rooms import CALL, make, run, run_both
