@@ -1,10 +1,10 @@
 """Passes over a stack of layers, up and down: by plans where the layers are the library's, else layer by layer.
 
-A stack is taken apart into *parts*: the layers in it, those of models in it, and of a Dense or a convolution its core and
-its activation. Parts that do what the library wrote, one after the other, are a *stretch*. A stretch is run by a plan:
-it is made by calling the parts with the buffers of a graph instead of arrays, once for each shape of a sample, and run
-by one call of compiled code (`cnnlite/engine/plan.py`). All else is Python: a layer of the user's, or one of which a
-method has been replaced, runs by itself, on arrays that are valid until the next pass.
+A stack is taken apart into *parts*: the layers in it, those of models in it, and of a Dense or a convolution its core
+and its activation. Parts that do what the library wrote, one after the other, are a *stretch*. A stretch is run by a
+plan: it is made by calling the parts with the buffers of a graph instead of arrays, once for each shape of a sample,
+and run by one call of compiled code (`cnnlite/engine/plan.py`). All else is Python: a layer of the user's, or one of
+which a method has been replaced, runs by itself, on arrays that are valid until the next pass.
 
 In eager mode every layer runs by itself, in Python, on `reference.py`.
 """

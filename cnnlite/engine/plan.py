@@ -4,8 +4,8 @@
     (array,) = plan.run(samples, {x.number: x_array})
 
 What depends on weights alone (a kernel packed into panels, the scale of a batch normalisation in inference) is the
-*prologue*: it runs again only if weights have changed. Any number of threads may run a plan at once: records hold places
-and no addresses, and each run takes a workspace of its own from a small pool.
+*prologue*: it runs again only if weights have changed. Any number of threads may run a plan at once: records hold
+places and no addresses, and each run takes a workspace of its own from a small pool.
 """
 
 from __future__ import annotations

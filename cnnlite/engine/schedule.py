@@ -10,12 +10,13 @@ other, while the data is in its cache. Beside it there are tracks of one BATCH s
 
 One rule decides: a stage comes into the earliest group in which all is there that it reads. What was computed for the
 same samples in the track is there for a PIXEL, HALO or IMAGE stage; all else must be of an earlier group. (Where a few
-samples are cut into bands of rows for the threads, it is so for PIXEL stages alone.) A track ends, too, where the weights
-of its stages would drive one another out of the cache.
+samples are cut into bands of rows for the threads, it is so for PIXEL stages alone.) A track ends, too, where the
+weights of its stages would drive one another out of the cache.
 
-A buffer that only the stages of one track use is *local*: every thread has memory of its own for the samples that it is
-at. So is one that is spread from much smaller ones, as by the way back through a pooling: each track that needs it makes
-it again, which takes less time than to fetch it from memory. All others lie in the workspace, in which buffers share memory that are never needed at the same time.
+A buffer that only the stages of one track use is *local*: every thread has memory of its own for the samples that it
+is at. So is one that is spread from much smaller ones, as by the way back through a pooling: each track that needs it
+makes it again, which takes less time than to fetch it from memory. All others lie in the workspace, in which buffers
+share memory that are never needed at the same time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Products and sums of two arrays, number by number, where the second may have axes of size 1 that stand for any.
 
-Axes next to each other of which both or neither are stretched count as one. What is left are at most AXES axes, with the
-distance in the second array from one number along each to the next: 0 where it is stretched.
+Axes next to each other of which both or neither are stretched count as one. What is left are at most AXES axes, with
+the distance in the second array from one number along each to the next: 0 where it is stretched.
 """
 
 import math
