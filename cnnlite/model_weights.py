@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite.engine.buffers import is_buffer
+from cnnlite.engine.graph import current_graph
+from cnnlite.kernels.finite import add_numbers
 from cnnlite.layers.base import Layer
 from cnnlite.layers.changes import Memo
 from cnnlite.layers.settings import float_dtype
@@ -32,7 +35,8 @@ class ModelWeights(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles take over: all but what has only been worked out."""
-        return {name: value for name, value in super().__getstate__().items() if name not in ("_memo", "_memory", "_flat")}
+        worked_out = ("_memo", "_memory", "_flat")
+        return {name: value for name, value in super().__getstate__().items() if name not in worked_out}
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -124,12 +128,25 @@ class ModelWeights(Layer):
             for key, penalty in layer.regularizers.items()
         ))
 
+    def add_penalties(self, loss: Any) -> Any:
+        """Return a loss with `regularization_loss`; of the buffer of a graph, the buffer of the sum."""
+        if not is_buffer(loss):
+            return loss + self.regularization_loss()
+        for layer in self.walk():
+            for key, penalty in layer.regularizers.items() if layer.trainable else ():
+                loss = add_numbers(loss, penalty(loss.graph.of_array(layer._params[key])))
+        return loss
+
     def add_regularization_gradients(self) -> None:
         """Add the derivative of `regularization_loss` to the gradients."""
+        graph = current_graph()
         for layer in self.walk():
             if layer.regularizers and layer.trainable:
                 for key, penalty in layer.regularizers.items():
-                    layer._grads[key] += penalty.gradient(layer._params[key])
+                    weights, gradient = layer._params[key], layer._grads[key]
+                    if graph is not None:
+                        weights, gradient = graph.of_array(weights), graph.of_array(gradient)
+                    penalty.add_gradient(weights, gradient)
 
 
 @contextlib.contextmanager

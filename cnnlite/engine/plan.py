@@ -135,15 +135,16 @@ class TrainingPlan:
         kept: buffers that can be looked at after a run, until the next one.
         for_input: buffers that a run for WEIGHTS alone need not compute.
         joined: False runs each stage for all samples before the next one begins.
+        in_sections: whether the sections of the graph will be run one by one.
     """
 
-    def __init__(self, graph: Graph, kept: Sequence[Buffer], for_input: Sequence[Buffer] = (),
-                 joined: bool = True) -> None:
+    def __init__(self, graph: Graph, kept: Sequence[Buffer], for_input: Sequence[Buffer] = (), joined: bool = True,
+                 in_sections: bool = True) -> None:
         self.graph = graph
         without = set(_needed(graph, kept))
         steps = _needed(graph, [*kept, *for_input])
         purposes = {step.number: WEIGHTS | INPUT if step in without else INPUT for step in steps}
-        self.schedule = Schedule(graph, steps, [*kept, *for_input], joined)
+        self.schedule = Schedule(graph, steps, [*kept, *for_input], joined, in_sections=in_sections)
         self._program = Program(self.schedule, purposes)
         self.workspace = Workspace(self._program)
         self._weights = _storages(graph, WEIGHT)

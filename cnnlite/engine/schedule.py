@@ -83,11 +83,13 @@ class Schedule:
         kept: the buffers whose numbers somebody wants afterwards.
         joined: False gives each stage a group of its own.
         banded: whether samples are to be cut into bands of rows.
+        in_sections: whether the sections of the graph are run one by one.
     """
 
     def __init__(self, graph: Graph, steps: Sequence[Step], kept: Sequence[Buffer] = (), joined: bool = True,
-                 banded: bool = False) -> None:
+                 banded: bool = False, in_sections: bool = True) -> None:
         self.graph, self.joined, self.banded = graph, joined, banded
+        self._in_sections = in_sections
         self.kept = {buffer.number for buffer in kept}
         self.groups: list[list[Track]] = []
         self.sections: list[int] = []  # the first group of each
@@ -186,7 +188,7 @@ class Schedule:
                             lives[buffer.number] = min(first, number), max(last, number)
         # What goes from one section to another is there however often the other one is run.
         end = len(self.groups)
-        later = self.sections[1:]
+        later = self.sections[1:] if self._in_sections else []
         for number, (first, last) in lives.items():
             if number in self.kept or any(first < section <= last for section in later):
                 lives[number] = first, end
