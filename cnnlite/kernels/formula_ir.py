@@ -4,7 +4,7 @@
     def square_plus_one(x):
         return fma(x, x, 1.0)
 
-makes a function that kernels may call. While numba compiles such a kernel, the body runs once, on a `Number` that stands
+makes a function that kernels may call. While numba compiles such a kernel, the body runs once on a `Number`, standing
 for x, and each operation writes an instruction into the kernel. Had numba compiled the body, it would differ in this:
 
 - Everything has the dtype of x. A Python number becomes a constant of that dtype, where numba would go on in float64,
@@ -168,8 +168,8 @@ def formula(function):
     """
 
     def intrinsic_of(typingctx, x):
-        if not isinstance(x, types.Float):
-            return None
+        if x not in (types.float32, types.float64):
+            return None  # numba says that there is no such function
 
         def codegen(context, builder, signature, args):
             set.add(builder.function.attributes, _FULL_WIDTH)
