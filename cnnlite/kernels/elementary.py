@@ -22,8 +22,8 @@ Each function reduces its argument to a short interval, where a polynomial is en
 
 The polynomials interpolate p at the Chebyshev points of the interval, which was computed to 60 digits: the error is
 nearly the least that a polynomial of this degree can have. They add less than a fifth of a unit in the last place
-(ulp). In all, float32 is right to 2 ulp and float64 to 2.5 ulp, subnormal results included: exp and the logarithms to 1.1,
-expm1 to 1.8 and 2.3, tanh to 1.5, and sigmoid to 1.5, or to 2.2 without an instruction for fma. erfc is right to 4.5.
+(ulp). In all, float32 is right to 2 ulp and float64 to 2.5 ulp, subnormal results included: exp and the logarithms to
+1.1, expm1 to 1.8 and 2.3, tanh to 1.5, and sigmoid to 1.5, or 2.2 without an instruction for fma; but erfc to 5.
 """
 
 import math
@@ -173,7 +173,8 @@ def log(x):
     is_subnormal = x < 2.0 ** (1 - f.bias)
     shift = f.fraction + 1.0
     k, fraction = _split(where(is_subnormal, x * 2.0**shift, x))
-    y = _log_of(where(is_subnormal, k - shift, k), fraction, 0.0)
+    k = where(is_subnormal, k - shift, k)
+    y = _log_of(k, fraction, k * f.ln2[1])
     return _log_at_the_ends(x, y)
 
 
@@ -184,7 +185,8 @@ def log1p(x):
     u = 1.0 + x
     from_x = u - 1.0
     lost = (x - from_x) + (1.0 - (u - from_x))  # 1 + x - u without error, whichever is larger (Knuth's sum)
-    y = _log_at_the_ends(u, _log_of(*_split(u), lost / u))
+    k, fraction = _split(u)
+    y = _log_at_the_ends(u, _log_of(k, fraction, fma(k, f.ln2[1], lost / u)))
     return where(_magnitude(x) < 2.0 ** -(f.fraction + 2), x, y)
 
 
@@ -200,15 +202,15 @@ def _split(x):
     return k, fraction
 
 
-def _log_of(k, fraction, correction):
-    """Return k ln 2 + log(1 + fraction) + correction."""
+def _log_of(k, fraction, low):
+    """Return k ln 2 + log(1 + fraction), with k times the second part of ln 2, and whatever else is small, in `low`."""
     f = _format(k)
     s = fraction / (2.0 + fraction)
     square = s * s
     # 2 s = fraction - s fraction, and s fraction = h - s h with h = fraction² / 2. So the largest terms are exact or
     # nearly so, and s, which was rounded, stands in small ones only.
     h = 0.5 * fraction * fraction
-    small = fma(s, fma(square, horner(square, f.log), h), fma(k, f.ln2[1], correction))
+    small = fma(s, fma(square, horner(square, f.log), h), low)
     return fma(k, f.ln2[0], fraction - (h - small))
 
 
@@ -235,5 +237,6 @@ def erfc(x):
     lost = (high * high - square) + 2.0 * high * low + low * low
     power = exp.formula(-square)
     power = fma(-lost, power, power)
-    y = power * (horner((t - 3.5) / (t + 3.5), f.erfc) / (1.0 + 2.0 * t))
+    place = 2.0 * (t / (t + 3.5)) - 1.0  # (t - 3.5) / (t + 3.5), right to the last bit near t = 0
+    y = power * (horner(place, f.erfc) / (1.0 + 2.0 * t))
     return where(x < 0.0, 2.0 - y, _magnitude(y))  # the sign of a 0 is not certain

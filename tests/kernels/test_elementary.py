@@ -73,7 +73,7 @@ def ulps(y, expected):
 def allowed(name, dtype):
     """Return the units of the last place by which a function may be wrong."""
     if name == "erfc":
-        return 5
+        return 5 if dtype == "float32" else 6  # one is that of `math.erfc`
     return 2.5 if dtype == "float64" else 2 if _target.FUSED else 2.25
 
 
@@ -178,22 +178,17 @@ def test_code_for_numbers_one_by_one_gives_the_same_bits():
         np.testing.assert_array_equal(bits(found)[kept], bits(values[name])[kept])
 
 
-@numba.njit(fastmath=FASTMATH, error_model="numpy")
-def exp_plus_one(x, y):
-    for i in range(x.size):
-        y[i] = exp(x[i]) + x.dtype.type(1)
-
-
-def test_a_callers_sum_is_not_fused_with_the_last_product():
-    x = np.linspace(-5, 5, 1001, dtype=np.float32)
-    y = np.empty_like(x)
-    exp_plus_one(x, y)
-    np.testing.assert_array_equal(y, computed(x)["exp"] + np.float32(1))
+def test_nothing_may_be_contracted(drawn):
+    """Or LLVM could fuse a product with a sum in one loop and not in another."""
+    found = [line for text in compute.inspect_llvm().values() for line in text.splitlines()
+             if re.search(r"= f(add|sub|mul|div) ", line)]
+    assert found
+    assert not [line for line in found if "contract" in line]
 
 
 def test_other_numbers_are_refused_when_a_kernel_is_compiled():
     with pytest.raises(numba.core.errors.TypingError):
-        exp_plus_one(np.arange(3), np.empty(3))
+        compute(np.arange(3), np.empty((len(NAMES), 3)))
 
 
 finite = st.floats(-800, 800) | st.floats(-2, 2) | st.floats(allow_nan=False, allow_infinity=False)
