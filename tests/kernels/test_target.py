@@ -40,6 +40,7 @@ def test_the_width_of_a_vector_follows_from_the_processor_and_its_features(name,
     ("generic", "", False),
     ("sandybridge", "", False),  # has AVX, of which it is no part
     ("haswell", "", True),
+    ("haswell", "-fma", False),
     ("generic", "+fma", True),
     ("skylake-avx512", "", True),
 ])  # fmt: skip
