@@ -149,17 +149,25 @@ class Stretch:
 
     def forward(self, x: Array, training: bool) -> Array:
         x = as_given(x, self.dtype)
-        key = "training" if training else "inference", self._number, len(self.parts), x.shape[1:], fusion.is_on()
+        made = self._made(x.shape[1:], training)
         if not training:
-            plan: _Inference = self._memo.get(key, lambda: _Inference(self.parts, x.shape[1:]), PLANS_KEPT)
-            return plan.run(x)
-        pair: _Training = self._memo.get(key, lambda: _Training(self.parts, x.shape[1:]), PLANS_KEPT)
-        samples = len(x)
+            return made.run(x)
+        pair, samples = made, len(x)
         self._last = pair, samples
         y = pair.forward(x)
         if pair.commits:
             self.parts[0].layer.commit(lambda refused: pair.commit(samples))
         return y
+
+    def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:
+        """Return the plan for samples of a shape, and the shape of what it makes of one."""
+        made = self._made(shape, training)
+        return made.plan, made.output_shape
+
+    def _made(self, shape: Shape, training: bool) -> Any:
+        key = "training" if training else "inference", self._number, len(self.parts), shape, fusion.is_on()
+        kind = _Training if training else _Inference
+        return self._memo.get(key, lambda: kind(self.parts, shape), PLANS_KEPT)
 
     def backward(self, dy: Array) -> Array:
         return self._backward(dy, INPUT | WEIGHTS)
@@ -198,7 +206,7 @@ class _Inference:
             self._x = y = graph.given((N, *shape))
             for part in parts:
                 y = Alone(part).forward(y, training=False)
-        self._y = y
+        self._y, self.output_shape = y, y.shape[1:]
         self.plan = Plan(graph, [y], fusion.is_on())
 
     def run(self, x: Array) -> Array:
@@ -223,7 +231,7 @@ class _Training:
             graph.section = COMMIT
             for commit in commits:
                 commit(None)
-        self._y, self._dx, self.commits = y, dx, bool(commits)
+        self._y, self._dx, self.commits, self.output_shape = y, dx, bool(commits), y.shape[1:]
         kept, for_input = ([buffer] if graph.buffers[buffer.number].kind == "work" else [] for buffer in (y, dx))
         self.plan = TrainingPlan(graph, kept, for_input, fusion.is_on())
 

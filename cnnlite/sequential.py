@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnlite import passes, saving
 from cnnlite.architecture import describe, rebuild
-from cnnlite.arguments import boolean, float_array, shape_tuple
+from cnnlite.arguments import boolean, float_array, integer, shape_tuple
 from cnnlite.eager import is_eager
 from cnnlite.engine.graph import current_graph
 from cnnlite.layers.activation import ActivationLayer, Sigmoid, Softmax
@@ -20,6 +20,7 @@ from cnnlite.layers.dense import Dense
 from cnnlite.layers.input import InputLayer
 from cnnlite.layers.overrides import is_untouched, keeps, remember
 from cnnlite.model_weights import built_or_left, fits
+from cnnlite.plan_table import PlanTable, plan_table
 from cnnlite.summary import print_summary
 from cnnlite.training import Trainer
 from cnnlite.types import Array, ArrayLike, Config, Shape
@@ -352,6 +353,28 @@ class Sequential(Trainer):
                 again with a table in ASCII, as stdout gets where it can't encode the lines of the other one.
         """
         print_summary(self, line_length, print_fn)
+
+    def plan(self, batch_size: int = 32, training: bool = False, input_shape: Shape | None = None) -> PlanTable:
+        """Return what runs for a batch: `print` of it is a table.
+
+        The stages stand in the order in which they run, one for each kernel that a layer calls. Those between two
+        lines run one after the other for a few samples at a time, while these are in the processor's cache; at a line
+        all threads wait for one another. What the library can't see into (a layer or a loss of yours) stands between.
+
+        Args:
+            batch_size: how many samples the batch has; the stages are the same for any number.
+            training: whether it is a step of `fit`, of a model that is compiled, or else a pass in inference.
+            input_shape: the shape of a sample; by default that which the model was built for.
+
+        Example:
+
+        >>> import cnnlite
+        >>> model = cnnlite.Sequential([cnnlite.Input((4,)), cnnlite.layers.Dense(3, activation="relu")])
+        >>> "relu" in str(model.plan())
+        True
+        """
+        return plan_table(self, integer(batch_size, "batch_size", "plan"), boolean(training, "training", "plan"),
+                          None if input_shape is None else shape_tuple(input_shape, "input_shape", "plan"))
 
     def get_config(self) -> Config:
         taken = next((name for name, n in Counter(layer.name for layer in self.inner_layers).items() if n > 1), None)

@@ -1,8 +1,8 @@
-"""A training step as one plan: forward, loss, backward and the optimizer's step by one call of compiled code.
+"""A training step as one plan: all of it, the optimizer's step included, by one call of compiled code.
 
-It is made by calling `Trainer.train_step` with the buffers of a graph in the place of arrays. That can be where all that
-it calls is the library's: the layers, the loss, the regularizers and the optimizer. Otherwise `train_step` runs as it
-stands, and the passes over the layers have plans of their own (`passes.py`).
+It is made by calling `Trainer.train_step` with the buffers of a graph in the place of arrays. That can be where all
+that it calls is the library's: the layers, the loss, the regularizers and the optimizer. Otherwise `train_step` runs as
+it stands, and the passes over the layers have plans of their own (`passes.py`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cnnlite.floating import arithmetic
 from cnnlite.kernels.finite import nonfinite
 from cnnlite.layers.base import held_commits
 from cnnlite.layers.overrides import keeps
-from cnnlite.types import Array
+from cnnlite.types import Array, Shape
 
 if TYPE_CHECKING:
     from cnnlite.parameters import FlatParameters
@@ -141,3 +141,19 @@ class _Parameters:
         self.slices, self.trainable_segments = parameters.slices, parameters.trainable_segments
 
 
+
+
+def example_plan(model: Any, sample: Shape) -> TrainingPlan | None:
+    """Return the plan of a training step on samples of a shape, without weights; None where there can't be one."""
+    model._get_ready((1, *sample))
+    loss, _ = model._fused_loss()
+    shape = (1, *model.compute_output_shape((None, *sample))[1:])
+    if not losses.is_traceable(loss, model.dtype):
+        return None
+    for y in np.zeros(shape, model.dtype), np.zeros(shape[:-1], np.int64):  # one of the forms of labels
+        try:
+            made = step_plan(model, np.zeros((1, *sample), model.dtype), y, None)
+        except ValueError:
+            continue
+        return None if made is None else made.plan
+    return None

@@ -102,6 +102,13 @@ class Plan:
                 table[FIXED_WORDS + buffer.number] = array.ctypes.data
         return arrays
 
+    def programs(self) -> list[tuple[str, Program]]:
+        """Return what there is to run, with titles."""
+        ours = [("for each batch", self._program)]
+        if self._prologue_program is None:
+            return ours
+        return [("when weights have changed", self._prologue_program), *ours]
+
     def _current(self) -> Snapshot:
         """Return what the prologue has made of the weights as they are now."""
         snapshot = self._snapshot
@@ -167,6 +174,10 @@ class TrainingPlan:
         with threads_for(self._program.work(samples)) as lanes:
             workspace.prepare(samples, lanes)
             workspace.run(lanes, section, purposes)
+
+    def programs(self) -> list[tuple[str, Program]]:
+        """Return what there is to run, with titles."""
+        return [("for each batch", self._program)]
 
     def array(self, buffer: Buffer) -> Array:
         """Return the array of a kept buffer as the last run left it."""

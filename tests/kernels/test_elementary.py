@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from cnnlite.kernels import _target
+from cnnlite.engine import target as _target
 from cnnlite.engine.jit import FASTMATH
 from cnnlite.kernels.elementary import erfc, exp, expm1, log, log1p, sigmoid, tanh
 from tests.kernels.drawn import compiled_kernels_needed
@@ -230,7 +230,7 @@ def digest():
 
 
 OTHER_PROCESSOR = """
-from cnnlite.kernels import _target
+from cnnlite.engine import target as _target
 from tests.kernels import test_elementary as test
 x = test.numbers("float32", 2000)
 values = test.computed(x).items()
