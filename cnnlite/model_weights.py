@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from cnnlite.engine.buffers import is_buffer
+from cnnlite.engine.graph import current_graph
+from cnnlite.kernels.finite import add_numbers
 from cnnlite.layers.base import Layer
-from cnnlite.layers.changes import last_change
+from cnnlite.layers.changes import Memo
 from cnnlite.layers.settings import float_dtype
 from cnnlite.layers.weights import ArrayDict
 from cnnlite.parameters import FlatParameters
-from cnnlite.types import Array, DTypeLike
+from cnnlite.types import Array, DTypeLike, Shape
 
 
 class ModelWeights(Layer):
     """The part of a model that knows where the weights of its layers are."""
 
     _flat: FlatParameters | None = None
-    _held_at: object = None  # the last change after which `_flat` was found to hold the weights
-    _walked: tuple[object, tuple[Layer, ...]] | None = None
+    _memo: Memo | None = None
+
+    @property
+    def memo(self) -> Memo:
+        """What the model has worked out from its layers as they are."""
+        memo = self._memo
+        if memo is None:
+            memo = self._memo = Memo(lambda: Layer.walk(self))
+        return memo
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles take over: all but what has only been worked out."""
+        worked_out = ("_memo", "_memory", "_flat")
+        return {name: value for name, value in super().__getstate__().items() if name not in worked_out}
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -85,32 +101,71 @@ class ModelWeights(Layer):
 
     def parameters(self) -> FlatParameters:
         """Return the `FlatParameters` that all the model's trainable weights and their gradients live in."""
-        flat, change = self._flat, last_change()
-        if flat is None or self._held_at is not change:
-            if flat is None or not flat.holds(self.walk()):
-                flat = self._flat = FlatParameters(self.named_layers())
-                change = last_change()
-            self._held_at = change
+        for layer in self.walk():
+            layer._params.handed_over()
+        return self._parameters()
+
+    def _parameters(self) -> FlatParameters:
+        """Return the same to the library."""
+        flat = self._flat
+        # A layer may have been added, or taken into another model's vector.
+        if flat is None or not flat.holds() or flat.owners_and_keys() != self._owners_and_keys():
+            flat = self._flat = FlatParameters(self.named_layers())
         return flat
+
+    def _owners_and_keys(self) -> list[tuple[int, str]]:
+        return self.memo.get("owners", lambda: [(id(layer), key) for layer in self.walk() for key in layer._params])
 
     def walk(self) -> Iterator[Layer]:
         """Yield this model and every layer inside it."""
-        walked, change = self._walked, last_change()
-        if walked is None or walked[0] is not change:
-            walked = self._walked = change, tuple(super().walk())
-        return iter(walked[1])
+        return iter(self.memo.get("walk", lambda: tuple(super(ModelWeights, self).walk())))
 
     def regularization_loss(self) -> float:
         """Return the sum of the penalties of all trainable layers' regularizers."""
         return float(sum(
-            penalty(layer.params[key])
+            penalty(layer._params[key])
             for layer in self.walk() if layer.regularizers and layer.trainable
             for key, penalty in layer.regularizers.items()
         ))
 
+    def add_penalties(self, loss: Any) -> Any:
+        """Return a loss with `regularization_loss`; of the buffer of a graph, the buffer of the sum."""
+        if not is_buffer(loss):
+            return loss + self.regularization_loss()
+        for layer in self.walk():
+            for key, penalty in layer.regularizers.items() if layer.trainable else ():
+                loss = add_numbers(loss, penalty(loss.graph.of_array(layer._params[key])))
+        return loss
+
     def add_regularization_gradients(self) -> None:
         """Add the derivative of `regularization_loss` to the gradients."""
+        graph = current_graph()
         for layer in self.walk():
             if layer.regularizers and layer.trainable:
                 for key, penalty in layer.regularizers.items():
-                    layer.grads[key] += penalty.gradient(layer.params[key])
+                    weights, gradient = layer._params[key], layer._grads[key]
+                    if graph is not None:
+                        weights, gradient = graph.of_array(weights), graph.of_array(gradient)
+                    penalty.add_gradient(weights, gradient)
+
+
+@contextlib.contextmanager
+def built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
+    """Leave the layers as unbuilt as they were if building them fails half-way."""
+    unbuilt = [inner for layer in layers for inner in layer.walk() if not inner.built]
+    try:
+        yield
+    except BaseException:
+        for layer in unbuilt:
+            for arrays in (layer._params, layer._grads, layer._state):
+                arrays.unbind_all()
+            layer.regularizers.clear()
+            layer.built, layer.input_shape = False, None
+        raise
+
+
+def fits(shape: Shape, wanted: Shape) -> bool:
+    """Return whether a shape has the sizes of `wanted`, where None on either side stands for any size."""
+    return len(shape) == len(wanted) and all(
+        a == b or a is None or b is None for a, b in zip(shape, wanted)
+    )

@@ -9,15 +9,15 @@ average of weights or an exchange between processes is one pass over one array, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cnnlite.layers.changes import last_change
-
 if TYPE_CHECKING:
     from cnnlite.layers.base import Layer
+    from cnnlite.layers.weights import ArrayDict
+    from cnnlite.types import Array
 
 
 class FlatParameters:
@@ -33,17 +33,17 @@ class FlatParameters:
     """
 
     def __init__(self, named_layers: Sequence[tuple[str, Layer]]) -> None:
-        self._places = []
-        self._segments: tuple[object, list[tuple[int, int]]] | None = None  # with the last change before
+        self._places: list[tuple[Layer, str]] = []
+        self._views: list[tuple[ArrayDict, str, Array]] = []  # and where each must be found
         self.names, self.slices = [], []
         stop = 0
         for path, layer in named_layers:
-            for key, array in layer.params.items():
+            for key, array in layer._params.items():
                 self._places.append((layer, key))
                 self.names.append(f"{path}/{key}")
                 self.slices.append(slice(stop, stop + array.size))
                 stop += array.size
-        dtypes = {layer.params[key].dtype for layer, key in self._places}
+        dtypes = {layer._params[key].dtype for layer, key in self._places}
         if len(dtypes) > 1:
             raise TypeError(
                 "The layers of a model that is trained must all have one dtype. "
@@ -52,37 +52,39 @@ class FlatParameters:
         dtype = dtypes.pop() if dtypes else np.float32
         self.vector = np.empty(stop, dtype)
         self.gradient = np.zeros(stop, dtype)
+        self.arrays = {"vector": self.vector, "gradient": self.gradient}  # as a plan takes them
         for (layer, key), place in zip(self._places, self.slices):
-            shape = layer.params[key].shape
-            for arrays, flat in ((layer.params, self.vector), (layer.grads, self.gradient)):
+            shape = layer._params[key].shape
+            for arrays, flat in ((layer._params, self.vector), (layer._grads, self.gradient)):
                 view = flat[place].reshape(shape)
                 view[...] = arrays[key]
                 arrays.bind(key, view)
+                self._views.append((arrays, key, view))
+        self._dicts = list({id(layer): layer._params for layer, _ in self._places}.values())
 
     @property
     def owners(self) -> list[Layer]:
         """The layer that each of `names` belongs to."""
         return [layer for layer, _ in self._places]
 
-    def holds(self, layers: Iterable[Layer]) -> bool:
-        """Return whether this vector still is where the weights of these layers live.
+    def owners_and_keys(self) -> list[tuple[int, str]]:
+        """Return [(the id of a layer, the name of a weight), ...] in the order of the vector."""
+        return [(id(layer), key) for layer, key in self._places]
+
+    def holds(self) -> bool:
+        """Return whether this vector still is where the weights of its layers live.
 
         A layer that is shared moves into the vector of the model that was trained last.
         """
-        places = [(layer, key) for layer in layers for key in layer._params]
-        return places == self._places and all(
-            layer._params[key].base is self.vector and layer._grads[key].base is self.gradient
-            for layer, key in places
-        )
+        return all(arrays.get(key) is view for arrays, key, view in self._views)
+
+    def note_step(self) -> None:
+        """Say that the library has changed the weights."""
+        for arrays in self._dicts:
+            arrays.version += 1
 
     def trainable_segments(self) -> list[tuple[int, int]]:
         """Return [(start, stop), ...], the fewest runs of the vector that cover what is trainable now."""
-        change = last_change()
-        if self._segments is None or self._segments[0] is not change:
-            self._segments = change, self._find_trainable_segments()
-        return self._segments[1]
-
-    def _find_trainable_segments(self) -> list[tuple[int, int]]:
         segments: list[tuple[int, int]] = []
         for (layer, _), place in zip(self._places, self.slices):
             if not layer.trainable or place.start == place.stop:

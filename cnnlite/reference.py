@@ -457,10 +457,6 @@ def _spread(weights, ndim):
     return weights.reshape(weights.shape + (1,) * (ndim - weights.ndim))
 
 
-def add_values(a, b):
-    return a + b
-
-
 # ---------------------------------------------------------------- penalties on weights
 
 
@@ -575,3 +571,27 @@ def _step(step, p, g, slots, values, start, stop, refused):
     if refused is None or refused[0] == 0:
         slots = [p[:0] if slot is None else slot[start:stop] for slot in slots]
         step(p[start:stop], g[start:stop], *slots, *values.tolist())
+
+
+# ---------------------------------------------------------------- layout, and sums and products number by number
+
+
+def moveaxis(x, source, destination, out=None):
+    return write(np.moveaxis(x, source, destination), out)
+
+
+def pad(x, pads, out=None):
+    return write(np.pad(x, ((0, 0), *pads, (0, 0))), out)
+
+
+def crop(x, pads, out=None):
+    (top, bottom), (left, right) = pads
+    return write(x[:, top : x.shape[1] - bottom, left : x.shape[2] - right], out)
+
+
+def multiply(a, b, out=None):
+    return write(a * b, out)
+
+
+def add(a, b, out=None):
+    return write(a + b, out)

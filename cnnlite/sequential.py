@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnnlite import saving
+from cnnlite import passes, saving
 from cnnlite.architecture import describe, rebuild
-from cnnlite.arguments import boolean, float_array, shape_tuple
+from cnnlite.arguments import boolean, float_array, integer, shape_tuple
+from cnnlite.eager import is_eager
+from cnnlite.engine.graph import current_graph
 from cnnlite.layers.activation import ActivationLayer, Sigmoid, Softmax
 from cnnlite.layers.activation_by_name import Activation
 from cnnlite.layers.base import Layer
-from cnnlite.layers.changes import last_change
 from cnnlite.layers.convolution import Convolution
 from cnnlite.layers.dense import Dense
 from cnnlite.layers.input import InputLayer
-from cnnlite.layers.overrides import class_keeps, is_untouched, keeps, remember
+from cnnlite.layers.overrides import is_untouched, keeps, remember
+from cnnlite.model_weights import built_or_left, fits
+from cnnlite.plan_table import PlanTable, plan_table
 from cnnlite.summary import print_summary
 from cnnlite.training import Trainer
 from cnnlite.types import Array, ArrayLike, Config, Shape
@@ -60,8 +62,6 @@ class Sequential(Trainer):
     """
 
     _stack: _Stack | None = None  # while many layers are added
-    _kept_activation: tuple[object, str | None] | None = None
-    _kept_fits: tuple[object, set[Shape]] | None = None  # other shapes than that of the first input, which fit too
 
     def __init__(
         self,
@@ -78,9 +78,8 @@ class Sequential(Trainer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles of the model take over: all but what it has only worked out."""
-        worked_out = ("_walked", "_held_at", "_kept_activation", "_kept_loss", "_kept_fits", "training_run")
-        state = {name: value for name, value in super().__getstate__().items() if name not in worked_out}
-        return state
+        worked_out = ("_kept_loss", "training_run")
+        return {name: value for name, value in super().__getstate__().items() if name not in worked_out}
 
     # The stack.
 
@@ -180,12 +179,12 @@ class Sequential(Trainer):
                 "build((None, height, width, channels))."
             )
         input_shape = shape = (None, *sample)
-        if given is not None and not _fits(shape[1:], given):
+        if given is not None and not fits(shape[1:], given):
             raise ValueError(
                 f"{self.name}: the model takes samples of shape {given}. Received: an input of shape {input_shape}."
             )
         self.compute_output_shape(input_shape)  # so that a shape which does not fit leaves all layers as they were
-        with _built_or_left(self.inner_layers):
+        with built_or_left(self.inner_layers):
             for layer in self.inner_layers:
                 layer.build_once(shape)
                 shape = layer.compute_output_shape(shape)
@@ -196,14 +195,11 @@ class Sequential(Trainer):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for a batch x; with `training=True` the layers remember what backward needs."""
-        x, steps = self.prepare(x), self._steps(self.inner_layers, training)
-        return self._run(steps, x, training)
+        return self.run_up(x, training)
 
     def backward(self, dy: Array) -> Array:
         """Take d loss / d output, fill the gradients of all layers and return d loss / d input."""
-        for step in reversed(self._steps_that_ran()):
-            dy = step.backward(dy)
-        return dy
+        return self.run_down(dy)
 
     def backward_weights(self, dy: Array, from_logits: bool = False) -> None:
         """Fill the gradients of all trainable weights, and compute nothing that only the input would need.
@@ -214,34 +210,44 @@ class Sequential(Trainer):
         if not from_logits and not keeps(self, "backward"):
             self.backward(dy)
             return
-        steps = self._steps_that_ran()
-        lowest = next((i for i, step in enumerate(steps) if has_trainable_weights(step)), None)
+        (units,) = self.recall()
+        lowest = next((i for i, unit in enumerate(units) if unit.has_trainable_weights), None)
         if lowest is None:
             return
-        top = len(steps) - 1
-        for i in range(top, lowest - 1, -1):
-            step = steps[i]
-            if from_logits and i == top:
-                dy = step.backward_preactivation(dy)
-            elif i > lowest:
-                dy = step.backward(dy)
-            else:
-                backward_of_weights(step)(dy)
+        for unit in reversed(units[lowest + 1:]):
+            dy = unit.backward(dy)
+        units[lowest].backward_weights(dy)
 
-    def _steps(self, layers: Sequence[Layer], training: bool) -> list[Any]:
-        """Return what `fusion.steps` does, which is worked out only if any layer has changed since the last time."""
-        return list(layers)
-
-    def _run(self, steps: list[Any], x: Array, training: bool) -> Array:
+    def run_up(self, x: ArrayLike, training: bool = False, to_logits: bool = False) -> Array:
+        """Run the layers one after the other, or the plans that stand for several of them; see `passes.py`."""
+        x = self.prepare(x)
+        units = self._units(to_logits)
         if training:
-            self.remember(steps)
-        for step in steps:
-            x = step.forward(x, training=training)
+            self.remember(units)
+        for unit in units:
+            x = unit.forward(x, training)
         return x
 
-    def _steps_that_ran(self) -> list[Any]:
-        """Return the layers, with a block for those that ran as one in the last training forward."""
-        return list(self.inner_layers) if self._memory is None else self._memory[0]
+    def run_down(self, dy: Array) -> Array:
+        """Take the gradient by what `run_up` returned down again."""
+        (units,) = self.recall()
+        for unit in reversed(units):
+            dy = unit.backward(dy)
+        return dy
+
+    def _units(self, to_logits: bool) -> list[Any]:
+        if is_eager() or current_graph() is not None:
+            parts = [passes.whole(layer) for layer in self.inner_layers]
+            if to_logits:
+                parts[-1:] = passes.parts_of(self._top)[:-1]
+            return [passes.Alone(part) for part in parts]
+        return self.memo.get(("units", to_logits), lambda: self._find_units(to_logits))
+
+    def _find_units(self, to_logits: bool) -> list[Any]:
+        parts = [part for layer in self.inner_layers for part in passes.parts_of(layer)]
+        if to_logits:
+            parts[-len(passes.parts_of(self._top)):] = passes.parts_of(self._top)[:-1]
+        return passes.stretches_of(parts, self.memo)
 
     @property
     def activation(self) -> ActivationLayer | None:
@@ -261,10 +267,7 @@ class Sequential(Trainer):
         So it is "softmax" or "sigmoid" where the output is that, and nothing else, of what `forward_logits` returns:
         not for a subclass of these, nor where anybody has put something else in the place of a pass.
         """
-        change, kept = last_change(), self._kept_activation
-        if kept is None or kept[0] is not change:
-            kept = self._kept_activation = change, self._find_fusable_activation()
-        return kept[1]
+        return self.memo.get("fusable activation", self._find_fusable_activation)
 
     def _find_fusable_activation(self) -> str | None:
         if not self.inner_layers or not keeps(self, *_PASSES):
@@ -294,26 +297,12 @@ class Sequential(Trainer):
 
         From the logits a cross-entropy is exact where the probabilities have already been rounded to 0 or 1.
         """
-        x = self._run(self._steps(self.inner_layers[:-1], training), self.prepare(x), training)
-        if training:
-            self._steps_that_ran().append(self._top)
-        return self._top.preactivation(x, training=training)
+        return self.run_up(x, training, to_logits=True)
 
     def activate_logits(self, logits: Array) -> Array:
         """Return the output of the model for what `forward_logits` returned."""
         activation = self.activation
         return logits if activation is None else activation.forward(logits)
-
-    # What the two are called where this model is the top layer of another one.
-    preactivation = forward_logits
-
-    def backward_preactivation(self, dz: Array) -> Array:
-        """Take d loss / d logits, fill the gradients of all layers and return d loss / d input."""
-        *below, top = self._steps_that_ran()
-        dy = top.backward_preactivation(dz)
-        for step in reversed(below):
-            dy = step.backward(dy)
-        return dy
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         shape = tuple(input_shape)
@@ -328,7 +317,7 @@ class Sequential(Trainer):
         If it was given the shape of its input, that is the one. Otherwise it is any that the layers can compute.
         """
         built_for, shape = self.input_shape, tuple(input_shape)
-        if not self.built or built_for is None or (shape and _fits(shape[1:], built_for[1:])):
+        if not self.built or built_for is None or (shape and fits(shape[1:], built_for[1:])):
             return
         rule = reason = ""
         if self.given_input_shape is None and shape:
@@ -337,9 +326,9 @@ class Sequential(Trainer):
                 return
             except ValueError as error:
                 rule, reason = ", or another that the layers can take", f" {error}"
-        if _fits((*shape[1:], 1), built_for[1:]):
+        if fits((*shape[1:], 1), built_for[1:]):
             reason = " Add the axis of channels: x[..., np.newaxis]."
-        elif _fits(shape, built_for[1:]):
+        elif fits(shape, built_for[1:]):
             reason = " Add the axis of samples: x[np.newaxis]."
         raise ValueError(
             f"{self.name}: the input must have the shape {built_for}{rule}. Received: shape={shape}.{reason}"
@@ -349,13 +338,8 @@ class Sequential(Trainer):
         """Return x as an array of the model's dtype, checked against the shape of a sample."""
         x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
-        if not _fits(x.shape[1:], built_for[1:]) or x.ndim == 0:
-            change, kept = last_change(), self._kept_fits
-            if kept is None or kept[0] is not change or len(kept[1]) > MOST_SHAPES:
-                kept = self._kept_fits = change, set()
-            if x.shape not in kept[1]:
-                self.check_fits(x.shape)
-                kept[1].add(x.shape)
+        if not fits(x.shape[1:], built_for[1:]) or x.ndim == 0:
+            self.memo.get(("fits", x.shape), lambda: self.checkfits(x.shape), MOST_SHAPES)
         return x
 
     # Description and files.
@@ -369,6 +353,28 @@ class Sequential(Trainer):
                 again with a table in ASCII, as stdout gets where it can't encode the lines of the other one.
         """
         print_summary(self, line_length, print_fn)
+
+    def plan(self, batch_size: int = 32, training: bool = False, input_shape: Shape | None = None) -> PlanTable:
+        """Return what runs for a batch: `print` of it is a table.
+
+        The stages stand in the order in which they run, one for each kernel that a layer calls. Those between two
+        lines run one after the other for a few samples at a time, while these are in the processor's cache; at a line
+        all threads wait for one another. What the library can't see into (a layer or a loss of yours) stands between.
+
+        Args:
+            batch_size: how many samples the batch has; the stages are the same for any number.
+            training: whether it is a step of `fit`, of a model that is compiled, or else a pass in inference.
+            input_shape: the shape of a sample; by default that which the model was built for.
+
+        Example:
+
+        >>> import cnnlite
+        >>> model = cnnlite.Sequential([cnnlite.Input((4,)), cnnlite.layers.Dense(3, activation="relu")])
+        >>> "relu" in str(model.plan())
+        True
+        """
+        return plan_table(self, integer(batch_size, "batch_size", "plan"), boolean(training, "training", "plan"),
+                          None if input_shape is None else shape_tuple(input_shape, "input_shape", "plan"))
 
     def get_config(self) -> Config:
         taken = next((name for name, n in Counter(layer.name for layer in self.inner_layers).items() if n > 1), None)
@@ -462,48 +468,16 @@ def _build(layer: Layer, shape: Shape) -> Shape:
     Returns:
         the shape of its output.
     """
-    with _built_or_left([layer]):
+    with built_or_left([layer]):
         layer.build_once(shape)
         layer.check_fits(shape)
         return layer.compute_output_shape(shape)
 
 
-@contextlib.contextmanager
-def _built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
-    """Leave the layers as unbuilt as they were if building them fails half-way."""
-    unbuilt = [inner for layer in layers for inner in layer.walk() if not inner.built]
-    try:
-        yield
-    except BaseException:
-        for layer in unbuilt:
-            for arrays in (layer._params, layer._grads, layer._state):
-                arrays.unbind_all()
-            layer.regularizers.clear()
-            layer.built, layer.input_shape = False, None
-        raise
-
-
 _PASSES = (
-    "forward", "backward", "backward_weights", "forward_logits", "activate_logits", "preactivation",
-    "backward_preactivation", "activation", "fusable_activation",
+    "forward", "backward", "backward_weights", "forward_logits", "activate_logits", "run_up", "run_down", "activation",
+    "fusable_activation",
 )
 remember([Sequential])
 
 
-def backward_of_weights(step: Any) -> Callable[[Array], Any]:
-    """Return `step.backward_weights`, or `step.backward` where that alone is the user's own."""
-    inherited = isinstance(step, Layer) and class_keeps(type(step), "backward_weights")
-    if inherited and not keeps(step, "backward", "backward_preactivation"):
-        return step.backward
-    return step.backward_weights
-
-
-def has_trainable_weights(layer: Layer) -> bool:
-    return any(inner.trainable and inner._params for inner in layer.walk())
-
-
-def _fits(shape: Shape, wanted: Shape) -> bool:
-    """Return whether a shape has the sizes of `wanted`, where None on either side stands for any size."""
-    return len(shape) == len(wanted) and all(
-        a == b or a is None or b is None for a, b in zip(shape, wanted)
-    )

@@ -20,12 +20,14 @@ from cnnlite.compiled import RunningLoss
 from cnnlite.evaluation import Evaluator
 from cnnlite.floating import arithmetic, conversion
 from cnnlite.interrupts import held_back_interrupts
+from cnnlite.layers.base import held_commits
 from cnnlite.locks import used_by_one_thread
 from cnnlite.metrics.kept import counts_kept
 from cnnlite.progress import Progress, verbosity
 from cnnlite.random import RandomStream
 from cnnlite.runs import Run
 from cnnlite.samples import checked_samples, optional_integer
+from cnnlite.training_step import step_plan
 from cnnlite.types import Array, ArrayLike, Data, Logs, Scores, Shape
 
 
@@ -43,6 +45,7 @@ class Trainer(Evaluator):
     stop_training = False
     shuffle_random: RandomStream | None = None
     training_run: Run | None = None
+    step_in_making: Any = None  # the `StepPlan` that is being made of `train_step`
 
     def train_step(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
         """Make one step of gradient descent on one batch; return its loss and what the loss was computed from.
@@ -53,13 +56,20 @@ class Trainer(Evaluator):
         loss, fused = self._fused_loss()
         z = self.forward_logits(x, training=True) if fused else self.forward(x, training=True)
         value, dz = loss.value_and_gradient(y, z, sample_weight)
-        value += self.regularization_loss()
+        value = self.add_penalties(value)
         self.backward_weights(dz, from_logits=fused)
         self.add_regularization_gradients()
-        parameters, run = self.parameters(), self.training_run
-        if run is None or not run.refuses(value, parameters):
-            self.optimizer.step(parameters)
+        self.take_step(value)
         return value, z
+
+    def take_step(self, loss: Any) -> None:
+        """Let the optimizer make a step of the gradient, unless a callback wants none of such a loss and gradient."""
+        if self.step_in_making is not None:
+            self.step_in_making.add_update(loss)
+            return
+        parameters, run = self._parameters(), self.training_run
+        if run is None or not run.refuses(loss, parameters):
+            self.optimizer.step(parameters)
 
     def fit(
         self,
@@ -206,7 +216,7 @@ class Trainer(Evaluator):
         for step, (x, y, sample_weight) in enumerate(data.epoch(run.step), run.step):
             run.batch = x, y, sample_weight
             callbacks.on_train_batch_begin(step)
-            loss, z = self._train_step_in_buffers(x, y, sample_weight)
+            loss, z = self._make_step(x, y, sample_weight)
             running.add(loss, len(x))
             self._update_metrics(y, z, sample_weight)
             run.step = step + 1
@@ -245,13 +255,13 @@ class Trainer(Evaluator):
             try:
                 with conversion():
                     x = np.array(x, dtype=self.dtype, order="C")
-                loss, z = self._train_step_in_buffers(x, y, sample_weight)
+                loss, z = self._make_step(x, y, sample_weight)
                 running.add(loss, len(x))
                 self._update_metrics(y, z, sample_weight)
             finally:
                 if run is not None:
                     run.refused = refused
-                self._release_memory(buffers=False)
+                self._release_memory()
         return self._values(running.logs(), return_dict)
 
     def _what_trains(self) -> list[Any]:
@@ -263,33 +273,32 @@ class Trainer(Evaluator):
         with held_back_interrupts():
             if not self.built:
                 self.build((None, *shape[1:]))
-            self.optimizer.build(self.parameters())
+            self.optimizer.build(self._parameters())
 
-    def _train_step_in_buffers(self, x: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
-        """Make a step in the memory of the step before; whatever happens, later passes get arrays of their own.
+    def _make_step(self, x: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
+        """Make a step, and commit what the layers have learned without a gradient, unless the step was refused.
 
         Signals wait for the end of the step, in which BatchNorm and Dropout go on too; a second Ctrl-C does not.
         """
-        # Not layer.reuse_buffers = True, which would go through `Layer.__setattr__`, twice for each layer.
-        attributes = [vars(layer) for layer in self.walk()]
-        with held_back_interrupts(second_passes=True):
-            try:
-                for layer in attributes:
-                    layer["reuse_buffers"] = True
-                # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
-                with arithmetic(), self._mode():
-                    return self.train_step(x, y, sample_weight)
-            finally:
-                for layer in attributes:
-                    layer["reuse_buffers"] = False
+        run = self.training_run
+        # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
+        with held_back_interrupts(second_passes=True), arithmetic(), self._mode(), held_commits() as commits:
+            if run is not None:
+                run.refused = False
+            plan = step_plan(self, x, y, sample_weight)
+            if plan is not None:
+                return plan.run(x, y, sample_weight)
+            result = self.train_step(x, y, sample_weight)
+            if run is None or not run.refused:
+                for commit in commits:
+                    commit(None)
+        return result
 
-    def _release_memory(self, buffers: bool = True) -> None:
-        """Let go of what the layers remember for backward, which holds on to a batch, and of their buffers."""
+    def _release_memory(self) -> None:
+        """Let go of what the layers remember for backward, which holds on to a batch."""
         for layer in self.walk():
             if layer._memory is not None:
                 layer._memory = None
-            if buffers:
-                layer._buffers.clear()
 
 
 class _LossWatch:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from cnnlite import kernels, losses, optimizers, regularizers
+from cnnlite import losses, optimizers, regularizers
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph
-from cnnlite.engine.plan import Plan
-from cnnlite.losses.base import is_traceable
+from cnnlite.engine.plan import TrainingPlan
+from cnnlite.kernels.finite import add_numbers
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.stages import assert_same_bits
 from tests.optimizing import ALL as OPTIMIZERS
@@ -65,18 +65,18 @@ def test_prepared_targets_are_checked_and_take_any_form_that_the_loss_takes(loss
 
 @every_loss
 def test_only_a_loss_as_it_was_written_is_traceable(loss, monkeypatch):
-    assert is_traceable(loss, np.float32)
-    assert is_traceable(loss, np.float64)
-    assert not is_traceable(type(loss)(dtype="float64"), np.float32)
-    assert not is_traceable(type("Mine", (type(loss),), {})(), np.float32)
+    assert losses.is_traceable(loss, np.float32)
+    assert losses.is_traceable(loss, np.float64)
+    assert not losses.is_traceable(type(loss)(dtype="float64"), np.float32)
+    assert not losses.is_traceable(type("Mine", (type(loss),), {})(), np.float32)
     changed = type(loss)()
     changed.gradient = lambda y_true, y_pred: 0 * y_pred
-    assert not is_traceable(changed, np.float32)
+    assert not losses.is_traceable(changed, np.float32)
     for method in ("forward", "terms", "prepare_targets"):
         with monkeypatch.context() as patch:
             patch.setattr(type(loss), method, lambda self, *args: None)
-            assert not is_traceable(loss, np.float32)
-    assert is_traceable(loss, np.float32)
+            assert not losses.is_traceable(loss, np.float32)
+    assert losses.is_traceable(loss, np.float32)
 
 
 class Traced:
@@ -94,7 +94,7 @@ def plan_of_steps(optimizer, parameters):
     graph = Graph(parameters.vector.dtype)
     traced = Traced(parameters, graph, len(optimizer.next_values()))
     optimizer.step(traced)
-    plan = Plan(graph, [], updates=True)
+    plan = TrainingPlan(graph, [])
 
     def step(refused=False):
         given = {traced.values.number: np.array(optimizer.next_values()), traced.refused.number: np.array([refused])}
@@ -165,17 +165,16 @@ def test_the_key_of_a_step_changes_with_what_its_stages_depend_on_and_with_nothi
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=IDS)
 def test_only_an_optimizer_as_it_was_written_is_traceable(optimizer, monkeypatch):
-    is_traceable = optimizers.kernel.is_traceable
-    assert is_traceable(again(optimizer, learning_rate=optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)))
+    assert optimizers.is_traceable(again(optimizer, learning_rate=optimizers.schedules.ExponentialDecay(0.1, 1, 0.5)))
     changed, cls = again(optimizer), type(optimizer)
     changed.update = lambda *args: None
-    assert not is_traceable(changed)
-    assert not is_traceable(type("Mine", (cls,), {})())
+    assert not optimizers.is_traceable(changed)
+    assert not optimizers.is_traceable(type("Mine", (cls,), {})())
     for method in ("step", "update", "step_with"):
         with monkeypatch.context() as patch:
             patch.setattr(cls, method, lambda self, *args: None)
-            assert not is_traceable(again(optimizer))
-    assert is_traceable(again(optimizer))
+            assert not optimizers.is_traceable(again(optimizer))
+    assert optimizers.is_traceable(again(optimizer))
 
 
 def test_a_subclass_changes_the_step_by_its_update():
@@ -226,14 +225,14 @@ def test_one_plan_holds_the_loss_the_penalty_and_the_step():
     graph = Graph(np.float32)
     y, t, traced = graph.given((N, 4)), graph.given((N, 4)), Traced(parameters, graph, 5)
     total, dy = loss.value_and_gradient(t, y)
-    total = kernels.add_values(total, penalty(traced.vector))
+    total = add_numbers(total, penalty(traced.vector))
     penalty.add_gradient(traced.vector, traced.gradient)
     optimizer.step(traced)
-    plan = Plan(graph, [total, dy], updates=True)
+    plan = TrainingPlan(graph, [total, dy])
     given = {y: y_pred, t: loss.prepare_targets(y_true, y_pred.shape, y_pred.dtype),
              traced.values: np.array(optimizer.next_values()), traced.refused: np.array([0])}
-    mine, dy = plan.run(37, {buffer.number: array for buffer, array in given.items()})
-    assert mine == value
-    np.testing.assert_array_equal(dy, gradient)
+    plan.run(37, {buffer.number: array for buffer, array in given.items()})
+    assert plan.array(total) == value
+    np.testing.assert_array_equal(plan.array(dy), gradient)
     np.testing.assert_array_equal(parameters.gradient, expected.gradient)
     np.testing.assert_array_equal(parameters.vector, expected.vector)

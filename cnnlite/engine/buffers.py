@@ -1,7 +1,7 @@
 """Buffers: the arrays that a plan is made of before there are any numbers.
 
-A layer's `forward` gets a `Buffer` where in eager mode it gets an array. It has a shape and a dtype, and can be reshaped
-and passed to kernels. How many samples there are is known when the plan runs, so the first axis is a `Samples`.
+A layer's `forward` gets a `Buffer` where in eager mode it gets an array. It has a shape and a dtype, and can be
+reshaped and passed to kernels. How many samples there are is known when the plan runs: the first axis is a `Samples`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ GIVEN = "given"  # in an array that each run is given: x, dy, labels, what a run
 WEIGHT = "weight"  # in an array that a layer owns
 CONSTANT = "constant"  # in an array that the plan owns
 WORK = "work"  # in the workspace of a run
+VALUE = "value"  # in the workspace too: a few numbers that Python says before each run, such as a learning rate
 
 
 class Samples:

@@ -40,10 +40,10 @@ def _record(names: str) -> np.dtype[Any]:
     return np.dtype([(name, np.int64) for name in names.split()])
 
 
-JOB = _record("groups group_count tracks steps locals table words own own_bytes control samples chunks yield_")
+JOB = _record("groups group_count tracks steps locals table words own own_bytes control samples chunks yield_ purposes")
 GROUP = _record("first_track last_track units")
 TRACK = _record("first_step last_step first_local last_local units by_samples adds together bands grain")
-STEP = _record("function record")
+STEP = _record("function record purposes")
 LOCAL = _record("place offset sample_bytes")
 
 SPINS = 1 << 12  # looks at a counter before the core is offered to others
@@ -174,7 +174,8 @@ def _run_steps(job, track, run, first, last):
     steps = array_at(job.steps, (track.last_step,), STEP)
     failed = 0
     for i in range(track.first_step, track.last_step):
-        failed |= _call_stage(steps[i].function, steps[i].record, run, first, last)
+        if steps[i].purposes & job.purposes:
+            failed |= _call_stage(steps[i].function, steps[i].record, run, first, last)
     return failed
 
 

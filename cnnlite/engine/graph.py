@@ -10,13 +10,15 @@ A layer's `forward` adds stages to a graph where it is called with the graph's b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from cnnlite.engine.buffers import CONSTANT, GIVEN, WEIGHT, WORK, Buffer, is_buffer
+from cnnlite.engine.buffers import CONSTANT, GIVEN, VALUE, WEIGHT, WORK, Buffer, is_buffer
 from cnnlite.engine.stages import BATCH, FIXED_WORDS, NONE, Stage
 from cnnlite.types import Array
 
@@ -26,9 +28,10 @@ class Storage:
     """What a graph knows of the memory of a buffer.
 
     Attributes:
-        kind: GIVEN, WEIGHT, CONSTANT or WORK.
+        kind: GIVEN, WEIGHT, CONSTANT, WORK or VALUE.
         buffer: the buffer in the shape in which it was made.
-        owner, key: of a WEIGHT, the dict that holds its array and the name there; or of a CONSTANT the array, and None.
+        owner, key: of a WEIGHT, the dict that holds its array and the name there; of a CONSTANT the array, and of a
+            VALUE the function that returns it.
         made_by: the steps that write it, in their order.
         used_by: the steps that read it.
     """
@@ -54,7 +57,8 @@ class Step:
         work: additions and multiplications for a sample, or in all of a BATCH stage.
         grain: so many rows of its result, or a multiple, it can compute by themselves.
         layer: the name of the layer that it belongs to, for the table of a plan.
-        number: its place among all of the plan.
+        number: its place among all of the graph.
+        section: in which section of the graph it is.
     """
 
     stage: Stage
@@ -66,6 +70,7 @@ class Step:
     grain: int
     layer: str
     number: int
+    section: int
 
     def buffers(self, names: Sequence[str]) -> list[Buffer]:
         return [buffer for name in names if (buffer := self.arguments.get(name)) is not None]
@@ -77,6 +82,18 @@ class Step:
     @property
     def outputs(self) -> list[Buffer]:
         return self.buffers([*self.stage.writes, *self.stage.adds])
+
+
+class _Tracing(threading.local):
+    graph: Graph | None = None
+
+
+_tracing = _Tracing()
+
+
+def current_graph() -> Graph | None:
+    """Return the graph that is being made in this thread, or None."""
+    return _tracing.graph
 
 
 class Graph:
@@ -96,10 +113,21 @@ class Graph:
         self.buffers: list[Storage] = []
         self.steps: list[Step] = []
         self.layer = ""  # whose stages are being added
+        self.section = 0  # to which they are added: a run may end after each section, and go on later
+        self.at_the_end: list[Callable[[], None]] = []  # what is added when all else has been
         self._arrays: dict[int, Buffer] = {}
         for arrays in weights:
             for key, array in arrays.items():
                 self._arrays[id(array)] = self._buffer(WEIGHT, array.shape, array.dtype, arrays, key)
+
+    @contextlib.contextmanager
+    def being_made(self) -> Iterator[None]:
+        """Within it, `current_graph` returns this graph."""
+        outer, _tracing.graph = _tracing.graph, self
+        try:
+            yield
+        finally:
+            _tracing.graph = outer
 
     # Buffers.
 
@@ -111,6 +139,10 @@ class Graph:
     def given(self, shape: Any, dtype: Any = None) -> Buffer:
         """Return a buffer whose array each run is given."""
         return self._buffer(GIVEN, shape, self.dtype if dtype is None else dtype)
+
+    def value(self, function: Callable[[], Any], shape: Any, dtype: Any) -> Buffer:
+        """Return a buffer of a few numbers that `function()` returns, which is called before each run."""
+        return self._buffer(VALUE, shape, dtype, function)
 
     def work(self, shape: Any, dtype: Any = None) -> Buffer:
         """Return a buffer in the workspace."""
@@ -140,7 +172,8 @@ class Graph:
             raise TypeError(f"The stage {stage.name} takes other arguments. Wrong or missing: {sorted(missing)}.")
         arguments = {name: value if value is None or is_buffer(value) or name not in stage.buffers
                      else self.of_array(value) for name, value in arguments.items()}
-        step = Step(stage, arguments, units, together, scratch, work, grain, self.layer, len(self.steps))
+        step = Step(stage, arguments, units, together, scratch, work, grain, self.layer, len(self.steps),
+                    self.section)
         self.steps.append(step)
         for buffer in step.inputs:
             self.buffers[buffer.number].used_by.append(step)
@@ -152,7 +185,7 @@ class Graph:
         storage = self.buffers[buffer.number]
         if storage.kind in (WEIGHT, CONSTANT):
             return not storage.made_by
-        if storage.kind == GIVEN or buffer.of_samples or buffer.of_chunks:
+        if storage.kind in (GIVEN, VALUE) or buffer.of_samples or buffer.of_chunks:
             return False
         return bool(storage.made_by) and all(self.is_fixed_step(step) for step in storage.made_by)
 

@@ -1,24 +1,23 @@
 """A plan: a graph that was made once, in the form in which it is run again and again.
 
     plan = Plan(graph, [y])
-    (y_array,) = plan.run(samples, {x: array})
+    (array,) = plan.run(samples, {x.number: x_array})
 
 What depends on weights alone (a kernel packed into panels, the scale of a batch normalisation in inference) is the
-*prologue*: it runs again only if weights have changed. Any number of threads may run a plan at once: records hold places
-and no addresses, and each run takes a workspace of its own from a small pool.
+*prologue*: it runs again only if weights have changed. Any number of threads may run a plan at once: records hold
+places and no addresses, and each run takes a workspace of its own from a small pool.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from cnnlite.engine.buffers import CONSTANT, GIVEN, WEIGHT, WORK, Buffer
-from cnnlite.engine.graph import Graph, Step
-from cnnlite.engine.program import Program, Workspace, shape_of
+from cnnlite.engine.graph import Graph, Step, Storage
+from cnnlite.engine.program import Program, Workspace, shape_of, threads_for
 from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
 from cnnlite.engine.weights import Snapshot
@@ -34,29 +33,24 @@ class Plan:
     Args:
         graph: the graph, to which nothing is added any more.
         results: the buffers that a run returns as arrays of their own.
-        kept: buffers that can be looked at after a run (`array`), until the next one.
         joined: False runs each stage for all samples before the next one begins.
-        updates: whether the plan changes weights. Then all is computed anew in each run, and there is one workspace.
     """
 
-    def __init__(self, graph: Graph, results: Sequence[Buffer], *, kept: Sequence[Buffer] = (), joined: bool = True,
-                 updates: bool = False) -> None:
-        self.graph, self.results, self.kept, self.updates = graph, list(results), list(kept), updates
+    def __init__(self, graph: Graph, results: Sequence[Buffer], joined: bool = True) -> None:
+        self.graph, self.results, self._joined = graph, list(results), joined
         for buffer in results:
-            storage = graph.buffers[buffer.number]
-            if storage.kind == WORK:
-                storage.kind = GIVEN
-        steps = _needed(graph, [*results, *kept])
-        fixed = [] if updates else [step for step in steps if graph.is_fixed_step(step)]
-        ours = [step for step in steps if step not in set(fixed)]
+            if graph.buffers[buffer.number].kind == WORK:
+                graph.buffers[buffer.number].kind = GIVEN
+        steps = _needed(graph, results)
+        fixed = [step for step in steps if graph.is_fixed_step(step)]
+        ours = self.steps = [step for step in steps if step not in set(fixed)]
         self.prologue = Schedule(graph, fixed, _read_by(ours), joined)
-        self.schedule = Schedule(graph, ours, kept, joined)
-        self._banded = Schedule(graph, ours, kept, joined, banded=True)
+        self.schedule = Schedule(graph, ours, (), joined)
+        self._program = Program(self.schedule)
+        self._banded: Program | None = None  # made when a few samples come for many threads
         self._prologue_program = Program(self.prologue) if fixed else None
-        self._programs: dict[bool, Program] = {}
-        self._pools: dict[bool, deque[Workspace]] = {False: deque(), True: deque()}
-        self._weights = [storage for storage in graph.buffers if storage.kind == WEIGHT]
-        self._constants = [storage for storage in graph.buffers if storage.kind == CONSTANT]
+        self._pools: dict[Program, deque[Workspace]] = {self._program: deque()}
+        self._weights = _storages(graph, WEIGHT)
         self._snapshot: Snapshot | None = None
         self._lock = new_lock()
 
@@ -71,75 +65,136 @@ class Plan:
             the arrays of the results, in their order.
         """
         snapshot = self._current()
-        banded = self._cuts_into_bands(samples)
-        workspace = self._take(banded)
-        try:
-            workspace.prepare(samples, 0)
+        with threads_for(self._program.work(samples)) as lanes:
+            # Each thread takes samples. Where there are fewer of these, it takes bands of their rows.
+            program = self._program if samples >= lanes else self._for_bands()
+            pool = self._pools[program]
+            try:
+                workspace = pool.pop()
+            except IndexError:
+                workspace = Workspace(program)
+            workspace.prepare(samples, lanes)
             if workspace.snapshot is not snapshot:
-                self._bind(workspace, snapshot)
-            table, arrays = workspace.table, dict(given)
-            for number, array in given.items():
-                table[FIXED_WORDS + number] = array.ctypes.data
-            results = []
-            for buffer in self.results:
-                array = arrays.get(buffer.number)
-                if array is None:
-                    array = arrays[buffer.number] = np.empty(shape_of(buffer, samples), buffer.dtype)
-                    table[FIXED_WORDS + buffer.number] = array.ctypes.data
-                results.append(array.reshape(shape_of(buffer, samples)))
-            workspace.run()
-        finally:
-            pool = self._pools[banded]
-            if len(pool) < (1 if self.updates else WORKSPACES_KEPT):
+                snapshot.bind(workspace)
+            arrays = self._arrays(workspace, samples, given)
+            workspace.run(lanes)
+            if len(pool) < WORKSPACES_KEPT:
                 pool.append(workspace)
-        return results
+        return [arrays[buffer.number].reshape(shape_of(buffer, samples)) for buffer in self.results]
 
-    def array(self, buffer: Buffer) -> Array:
-        """Return the array of a kept buffer as the last run left it; of a plan that `updates`."""
-        return self._pools[False][0].array(buffer)
+    def _for_bands(self) -> Program:
+        if self._banded is None:
+            with self._lock:
+                if self._banded is None:
+                    banded = Program(Schedule(self.graph, self.steps, (), self._joined, banded=True))
+                    self._pools[banded] = deque()
+                    self._banded = banded
+        return self._banded
 
-    def _take(self, banded: bool) -> Workspace:
-        try:
-            return self._pools[banded].pop()
-        except IndexError:
-            if banded not in self._programs:
-                with self._lock:
-                    self._programs[banded] = Program(self._banded if banded else self.schedule)
-            return Workspace(self._programs[banded])
+    def _arrays(self, workspace: Workspace, samples: int, given: Mapping[int, Array]) -> dict[int, Array]:
+        """Write the addresses of what is given, and of new arrays for the results; return both."""
+        table, arrays = workspace.table, dict(given)
+        for number, array in given.items():
+            table[FIXED_WORDS + number] = array.ctypes.data
+        for buffer in self.results:
+            if buffer.number not in arrays:
+                array = arrays[buffer.number] = np.empty(shape_of(buffer, samples), buffer.dtype)
+                table[FIXED_WORDS + buffer.number] = array.ctypes.data
+        return arrays
 
-    def _cuts_into_bands(self, samples: int) -> bool:
-        return False
+    def programs(self) -> list[tuple[str, Program]]:
+        """Return what there is to run, with titles."""
+        ours = [("for each batch", self._program)]
+        if self._prologue_program is None:
+            return ours
+        return [("when weights have changed", self._prologue_program), *ours]
 
     def _current(self) -> Snapshot:
         """Return what the prologue has made of the weights as they are now."""
         snapshot = self._snapshot
-        if snapshot is None or not snapshot.holds(compare=not self.updates):
+        if snapshot is None or not snapshot.holds():
             with self._lock:
                 snapshot = self._snapshot
-                if snapshot is None or not snapshot.holds(compare=not self.updates):
+                if snapshot is None or not snapshot.holds():
                     snapshot = self._snapshot = self._prepare()
         return snapshot
 
     def _prepare(self) -> Snapshot:
-        snapshot = Snapshot(self._weights, copies=not self.updates)
-        addresses = dict(snapshot.addresses)
-        addresses.update({storage.buffer.number: storage.owner.ctypes.data for storage in self._constants})
-        snapshot.addresses = addresses
+        snapshot = Snapshot(self._weights, copies=True)
+        snapshot.addresses.update(_constants(self.graph))
         if self._prologue_program is not None:
             workspace = snapshot.workspace = Workspace(self._prologue_program)
             workspace.prepare(1, 1)
-            self._bind(workspace, snapshot)
-            workspace.run()
-            base = workspace.memory.ctypes.data
-            snapshot.addresses.update(
-                {number: base + place for number, place in workspace.layout.places.items()})  # type: ignore[union-attr]
+            snapshot.bind(workspace)
+            workspace.run(1)
+            snapshot.addresses.update(workspace.addresses())
         return snapshot
 
-    @staticmethod
-    def _bind(workspace: Workspace, snapshot: Snapshot) -> None:
-        for number, address in snapshot.addresses.items():
-            workspace.table[FIXED_WORDS + number] = address
-        workspace.snapshot = snapshot
+
+WEIGHTS, INPUT = 1, 2  # what a run of a `TrainingPlan` is for
+
+
+class TrainingPlan:
+    """A graph that changes weights or is run in sections, in a workspace of its own; by one thread at a time.
+
+    Args:
+        graph: the graph, to which nothing is added any more.
+        kept: buffers that can be looked at after a run, until the next one.
+        for_input: buffers that a run for WEIGHTS alone need not compute.
+        joined: False runs each stage for all samples before the next one begins.
+        in_sections: whether the sections of the graph will be run one by one.
+    """
+
+    def __init__(self, graph: Graph, kept: Sequence[Buffer], for_input: Sequence[Buffer] = (), joined: bool = True,
+                 in_sections: bool = True) -> None:
+        self.graph = graph
+        without = set(_needed(graph, kept))
+        steps = _needed(graph, [*kept, *for_input])
+        purposes = {step.number: WEIGHTS | INPUT if step in without else INPUT for step in steps}
+        self.schedule = Schedule(graph, steps, [*kept, *for_input], joined, in_sections=in_sections)
+        self._program = Program(self.schedule, purposes)
+        self.workspace = Workspace(self._program)
+        self._weights = _storages(graph, WEIGHT)
+        self._snapshot: Snapshot | None = None
+        self._given: dict[int, Array] = {}
+
+    def run(self, samples: int, given: Mapping[int, Array], section: int | None = None,
+            purposes: int = WEIGHTS | INPUT) -> None:
+        """Run the plan or a section of it; arrays that an earlier section was given stay."""
+        workspace = self.workspace
+        snapshot = self._snapshot
+        if snapshot is None or not snapshot.has_same_arrays():
+            snapshot = self._snapshot = Snapshot(self._weights, copies=False)
+            snapshot.addresses.update(_constants(self.graph))
+        if workspace.snapshot is not snapshot:
+            snapshot.bind(workspace)
+        for number, array in given.items():
+            self._given[number] = array  # which keeps it alive
+            workspace.table[FIXED_WORDS + number] = array.ctypes.data
+        with threads_for(self._program.work(samples)) as lanes:
+            workspace.prepare(samples, lanes)
+            workspace.run(lanes, section, purposes)
+
+    def programs(self) -> list[tuple[str, Program]]:
+        """Return what there is to run, with titles."""
+        return [("for each batch", self._program)]
+
+    def array(self, buffer: Buffer) -> Array:
+        """Return the array of a kept buffer as the last run left it."""
+        return self.workspace.array(buffer)
+
+    def forget(self) -> None:
+        """Let go of the arrays that runs were given."""
+        self._given.clear()
+
+
+def _storages(graph: Graph, kind: str) -> list[Storage]:
+    return [storage for storage in graph.buffers if storage.kind == kind]
+
+
+def _constants(graph: Graph) -> dict[int, int]:
+    """Return the addresses of the arrays that stay what they are, by the numbers of their buffers."""
+    return {storage.buffer.number: storage.owner.ctypes.data for storage in _storages(graph, CONSTANT)}
 
 
 def _needed(graph: Graph, results: Sequence[Buffer]) -> list[Step]:

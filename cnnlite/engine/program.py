@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from cnnlite import thread_pool
 from cnnlite.engine import executor
-from cnnlite.engine.buffers import WORK, chunk_count
+from cnnlite.engine.buffers import VALUE, chunk_count
 from cnnlite.engine.executor import GROUP, JOB, LOCAL, STEP, TRACK
 from cnnlite.engine.schedule import ALIGNMENT, Schedule, lay_out, size_of
-from cnnlite.engine.stages import FIXED_WORDS, IMAGE, SAMPLES
+from cnnlite.engine.stages import BATCH, FIXED_WORDS, IMAGE, SAMPLES
 from cnnlite.types import Array
 
 KEPT_LAYOUTS = 8  # for different numbers of samples
 SMALL_WORK = 2e6  # additions and multiplications that are done before other threads would have begun
-BANDS = 16
+BANDS_A_THREAD, MOST_BANDS = 4, 64  # of rows, into which a sample is cut
+ALL = 3  # purposes
 
 
 class Program:
-    """The records of a schedule, which hold for any number of samples, and `Layout`s, which hold for one."""
+    """The records of a schedule, which hold for any number of samples, and `Layout`s, which hold for one.
 
-    def __init__(self, schedule: Schedule) -> None:
+    Args:
+        schedule: the schedule.
+        purposes: by the numbers of steps, what each is needed for, as bits; a run may be for some of them only.
+    """
+
+    def __init__(self, schedule: Schedule, purposes: dict[int, int] | None = None) -> None:
         self.schedule, self.graph = schedule, schedule.graph
         self.tracks = [track for group in schedule.groups for track in group]
         steps = [step for track in self.tracks for step in track.steps]
@@ -31,14 +39,21 @@ class Program:
         self.steps = np.zeros(len(steps), STEP)
         for row, step, record in zip(self.steps, steps, self._records):
             row["function"], row["record"] = step.stage.address(self.graph.dtype), record.ctypes.data
+            row["purposes"] = ALL if purposes is None else purposes[step.number]
         words = FIXED_WORDS + len(self.graph.buffers)
         self.words = -(-words // 8) * 8
         self.scratch = -(-max((step.scratch for step in steps), default=0) // ALIGNMENT) * ALIGNMENT
         self.lives = schedule.lives()
+        self._work = [sum(step.work for step in steps if (step.stage.footprint == BATCH) == is_batch)
+                      for is_batch in (True, False)]
         self.layout = functools.lru_cache(KEPT_LAYOUTS)(self._layout)
 
-    def _layout(self, samples: int) -> Layout:
-        return Layout(self, samples)
+    def work(self, samples: int) -> float:
+        """Return how many additions and multiplications it takes for so many samples."""
+        return self._work[0] + self._work[1] * samples
+
+    def _layout(self, samples: int, bands: int) -> Layout:
+        return Layout(self, samples, bands)
 
 
 class Layout:
@@ -50,8 +65,8 @@ class Layout:
         own_bytes: the bytes that each thread needs: its table of the run, scratch memory, and local buffers.
     """
 
-    def __init__(self, program: Program, samples: int) -> None:
-        self.program, self.samples = program, samples
+    def __init__(self, program: Program, samples: int, bands: int) -> None:
+        self.program, self.samples, self.bands = program, samples, bands
         groups = program.schedule.groups
         self.groups, self.tracks = np.zeros(len(groups), GROUP), np.zeros(len(program.tracks), TRACK)
         local_count = sum(len(track.local) for track in program.tracks)
@@ -69,8 +84,6 @@ class Layout:
         buffers = program.graph.buffers
         sizes = {number: size_of(buffers[number].buffer, samples) for number in program.lives}
         self.places, self.size = lay_out(sizes, program.lives)
-        self.work = sum(step.work * (1 if step.stage.footprint == "batch" else samples)
-                        for track in program.tracks for step in track.steps)
 
     def _set_track(self, number: int, track: Any, first_step: int, first_local: int, base: int) -> None:
         schedule, samples = self.program.schedule, self.samples
@@ -79,7 +92,7 @@ class Layout:
         row["first_local"], row["last_local"] = first_local, first_local + len(track.local)
         row["by_samples"], row["adds"] = track.by_samples, track.adds
         row["together"] = track.samples_together(samples)
-        row["bands"] = BANDS if schedule.banded and track.steps[0].stage.footprint != IMAGE else 1
+        row["bands"] = self.bands if schedule.banded and track.steps[0].stage.footprint != IMAGE else 1
         row["grain"] = max(step.grain for step in track.steps)
         row["units"] = track.units(samples, int(row["bands"]))
         offset = base
@@ -103,6 +116,12 @@ class Workspace:
         self.control = np.zeros(1 + 2 * len(program.schedule.groups), np.int64)
         self.job["control"] = self.control.ctypes.data
         self.memory = self.own = _memory(0)
+        self._values = []
+        for storage in program.graph.buffers:
+            if storage.kind == VALUE:
+                values = np.zeros(storage.buffer.shape, storage.buffer.dtype)
+                self._values.append((values, storage.owner))
+                self.table[FIXED_WORDS + storage.buffer.number] = values.ctypes.data
         self.layout: Layout | None = None
         self.snapshot: Any = None  # of the weights whose addresses are in the table
         self.lanes = 0
@@ -110,13 +129,13 @@ class Workspace:
     def prepare(self, samples: int, lanes: int) -> None:
         """Have memory for so many samples, and for so many threads."""
         layout = self.layout
-        if layout is None or layout.samples != samples:
-            layout = self.layout = self.program.layout(samples)
+        bands = min(MOST_BANDS, BANDS_A_THREAD * lanes)
+        if layout is None or layout.samples != samples or (layout.bands != bands and self.program.schedule.banded):
+            layout = self.layout = self.program.layout(samples, bands)
             if layout.size > self.memory.size:
                 self.memory = _memory(layout.size)
             self.lanes = 0
             job = self.job
-            job["groups"], job["group_count"] = layout.groups.ctypes.data, len(layout.groups)
             job["tracks"], job["locals"] = layout.tracks.ctypes.data, layout.locals.ctypes.data
             job["samples"], job["chunks"] = samples, chunk_count(samples)
             job["own_bytes"] = layout.own_bytes
@@ -129,23 +148,33 @@ class Workspace:
                 self.own = _memory(lanes * layout.own_bytes)
             self.job["own"], self.lanes = self.own.ctypes.data, lanes
 
-    def run(self) -> None:
-        """Run the program, by as many threads as there are, or by one where there is little to do."""
-        layout: Any = self.layout
-        lanes = 1 if layout.work < SMALL_WORK else thread_pool.take()
-        try:
-            self.start(lanes)
-        finally:
-            if lanes > 1:
-                thread_pool.give_back()
+    def run(self, lanes: int, section: int | None = None, purposes: int = ALL) -> None:
+        """Run the program or a section of it, for all purposes or for some.
 
-    def start(self, lanes: int) -> None:
-        """Run the program by so many threads."""
+        The numbers that Python says are asked for at the beginning, or with the first section.
+
+        Args:
+            lanes: by how many threads, as `prepare` was told.
+        """
         layout: Any = self.layout
-        self.prepare(layout.samples, lanes)
+        if not section:
+            for values, function in self._values:
+                values[...] = function()
+        groups, first, last = layout.groups, 0, len(layout.groups)
+        if section is not None:
+            bounds = [*self.program.schedule.sections, last]
+            first, last = bounds[section], bounds[section + 1]
+        self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
+        self.job["purposes"] = purposes
         failed = executor.start(self.job_address, lanes)
         if failed:
             raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
+
+    def addresses(self) -> dict[int, int]:
+        """Return the addresses of all buffers that lie in the workspace."""
+        layout: Any = self.layout
+        base = self.memory.ctypes.data
+        return {number: base + place for number, place in layout.places.items()}
 
     def array(self, buffer: Any) -> Array:
         """Return the array of a buffer that lies in the workspace, which is valid until the next run."""
@@ -154,6 +183,17 @@ class Workspace:
         place, size = layout.places[buffer.number], count * buffer.sample_size
         numbers = self.memory[place:place + size * buffer.itemsize].view(buffer.dtype)
         return numbers.reshape(shape_of(buffer, layout.samples))
+
+
+@contextlib.contextmanager
+def threads_for(work: float) -> Iterator[int]:
+    """Yield by how many threads to do so much work: one where there is little, as others take time to begin."""
+    lanes = 1 if work < SMALL_WORK else thread_pool.take()
+    try:
+        yield lanes
+    finally:
+        if lanes > 1:
+            thread_pool.give_back()
 
 
 def shape_of(buffer: Any, samples: int) -> tuple[int, ...]:

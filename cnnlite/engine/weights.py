@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite.engine.jit import kernel
-from cnnlite.engine.stages import array_at
+from cnnlite.engine.stages import FIXED_WORDS, array_at
 
 _PAIR = np.dtype([("here", np.int64), ("copy", np.int64), ("size", np.int64)])
 
@@ -41,15 +41,25 @@ class Snapshot:
         self._pairs = np.array([(array.ctypes.data, copy.ctypes.data, array.nbytes)
                                 for array, copy in zip(compared, self._copies)], _PAIR)
 
-    def holds(self, compare: bool) -> bool:
-        """Return whether all weights are the arrays that they were, and if asked to, whether their numbers are."""
+    def holds(self) -> bool:
+        """Return whether all weights are the arrays that they were, with the numbers that they had."""
         for owner, version in self._owners:
-            if owner.version != version and compare:
+            if owner.version != version:
                 return False
+        return self.has_same_arrays() and not (len(self._pairs) and _differ(self._pairs))
+
+    def has_same_arrays(self) -> bool:
+        """Return whether all weights are the arrays that they were."""
         for owner, key, array in self._arrays:
             if owner[key] is not array:
                 return False
-        return not compare or not len(self._pairs) or not _differ(self._pairs)
+        return True
+
+    def bind(self, workspace: Any) -> None:
+        """Write the addresses into the table of a workspace."""
+        for number, address in self.addresses.items():
+            workspace.table[FIXED_WORDS + number] = address
+        workspace.snapshot = self
 
 
 @kernel

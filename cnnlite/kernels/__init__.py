@@ -41,6 +41,7 @@ from cnnlite.kernels.batchnorm import (
     batchnorm_normalize,
     batchnorm_statistics,
 )
+from cnnlite.kernels.broadcast import add, multiply
 from cnnlite.kernels.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from cnnlite.kernels.conv2d import (
     conv2d,
@@ -55,9 +56,9 @@ from cnnlite.kernels.depthwise import (
 )
 from cnnlite.kernels.dropout import dropout_mask
 from cnnlite.kernels.im2col import col2im, im2col
+from cnnlite.kernels.layout import crop, moveaxis, pad
 from cnnlite.kernels.losses import (
     absolute_error,
-    add_values,
     binary_crossentropy,
     crossentropy,
     huber,
@@ -90,8 +91,8 @@ __all__ = [
     "adagrad_step",
     "adam",
     "adam_step",
+    "add",
     "add_l1_l2_gradient",
-    "add_values",
     "average_pool",
     "average_pool_backward",
     "batchnorm_backward",
@@ -110,6 +111,7 @@ __all__ = [
     "conv2d_backward",
     "conv2d_input_gradient",
     "conv2d_kernel_gradient",
+    "crop",
     "crossentropy",
     "depthwise_conv2d",
     "depthwise_conv2d_input_gradient",
@@ -131,6 +133,9 @@ __all__ = [
     "max_pool",
     "max_pool_backward",
     "mean_loss",
+    "moveaxis",
+    "multiply",
+    "pad",
     "relu",
     "relu_backward",
     "rmsprop",

@@ -8,7 +8,6 @@ are added up in float64, so that no number of classes is too many, and means ove
 """
 
 import math
-from math import exp, log, log1p
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from cnnlite.engine.stages import (
     word,
 )
 from cnnlite.kernels.checks import require
+from cnnlite.kernels.elementary import exp, log, log1p
 from cnnlite.kernels.operation import graph_of, operation, result
 from cnnlite.kernels.sums import add_tree, chunk_sums
 
@@ -388,20 +388,3 @@ def _scale_gradient(r, run, first, last):
         scale = dy.dtype.type(share * weights[i * count // rows] if r.weights != NONE else share)
         for j in range(k):
             out[i, j] = dy[i, j] * scale
-
-
-@operation(samples="")
-def add_values(a, b):
-    """Return a + b, float64 (1,) each: a loss and a penalty."""
-    for value, name in ((a, "a"), (b, "b")):
-        require(value, name, (1,), np.dtype(np.float64), "add_values")
-    graph = graph_of(a, b)
-    out = graph.work((1,), np.float64)
-    graph.add(_add_values, a=a, b=b, out=out)
-    return out
-
-
-@stage(reads="a b", writes="out", footprint=BATCH)
-def _add_values(r, run, first, last):
-    a, b = array_as(run, r.a, (1,), np.float64), array_as(run, r.b, (1,), np.float64)
-    array_as(run, r.out, (1,), np.float64)[0] = a[0] + b[0]

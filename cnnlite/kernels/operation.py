@@ -6,8 +6,8 @@
         graph_of(x).add(_relu, x=x, y=out, ...)
         return out
 
-So what a kernel checks, and which stages it is made of, is written once. In eager mode (`cnnlite/eager.py`) the function
-of the same name in `reference.py` is called instead.
+So what a kernel checks, and which stages it is made of, is written once. In eager mode (`cnnlite/eager.py`) the
+function of the same name in `reference.py` is called instead.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ PLANS_KEPT = 256  # of single kernels, for different shapes
 _plans: OrderedDict[Any, Any] = OrderedDict()
 
 
-def operation(samples: str) -> Any:
+def operation(samples: Any) -> Any:
     """Make a kernel of a function that adds stages to a graph.
 
     Args:
-        samples: the names of the arguments whose first axis is that of the samples.
+        samples: the names of the arguments whose first axis is that of the samples; or a function that returns them,
+            of a dict of all arguments.
     """
-    of_samples = frozenset(samples.split())
+    names_of = (lambda values: samples) if isinstance(samples, str) else samples
 
     def decorate(function: Any) -> Any:
         names = tuple(inspect.signature(function).parameters)
@@ -52,7 +53,8 @@ def operation(samples: str) -> Any:
                     return function(*args, **kwargs)
             if any(map(is_buffer, kwargs.values())):
                 return function(*args, **kwargs)
-            return _run_alone(function, dict(zip(names, args), **kwargs), of_samples)
+            values = dict(zip(names, args), **kwargs)
+            return _run_alone(function, values, names_of(values).split())
 
         kernel.is_operation = True
         return kernel
@@ -60,7 +62,7 @@ def operation(samples: str) -> Any:
     return decorate
 
 
-def _run_alone(function: Any, values: dict[str, Any], of_samples: frozenset[str]) -> Any:
+def _run_alone(function: Any, values: dict[str, Any], of_samples: list[str]) -> Any:
     """Run a plan of a kernel's stages on arrays."""
     arrays, rest, forms = {}, {}, []
     samples = None
@@ -97,7 +99,7 @@ def _run_alone(function: Any, values: dict[str, Any], of_samples: frozenset[str]
     return shape_results(results, arrays)
 
 
-def _make(function: Any, values: dict[str, Any], of_samples: frozenset[str], samples: int | None) -> Any:
+def _make(function: Any, values: dict[str, Any], of_samples: list[str], samples: int | None) -> Any:
     """Return the plan, [(the name of an argument, the number of its buffer), ...], and what makes the result."""
     first = next(value for value in values.values() if isinstance(value, np.ndarray))
     graph = Graph(first.dtype)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import re
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnlite import initializers, regularizers
 from cnnlite.arguments import boolean, float_array, shape_tuple
+from cnnlite.engine.graph import current_graph
 from cnnlite.floating import conversion, converted_or_raise
 from cnnlite.interrupts import held_back_interrupts
-from cnnlite.layers.changes import note_change
+from cnnlite.layers.changes import Memo, note_change
 from cnnlite.layers.overrides import LayerType
 from cnnlite.layers.settings import DTypeSetting
 from cnnlite.layers.weights import ArrayDict, zeros_to_be_loaded
@@ -25,9 +28,8 @@ if TYPE_CHECKING:
 
 
 # What a pass may set on a layer; all else that is set says how the layer computes.
-_SET_BY_PASSES = frozenset((
-    "reuse_buffers", "_buffers", "_memory", "_walked", "_held_at", "_kept_activation", "_kept_loss", "_kept_fits",
-))
+_SET_BY_PASSES = frozenset(("_memory", "_memos", "_memo", "_flat", "_kept_loss", "training_run", "history",
+                            "stop_training", "shuffle_random"))
 
 _construction = new_lock()
 _under_construction: list[Layer] = []
@@ -38,6 +40,20 @@ _NOT_OFFERED = (
     "activity_regularizer", "kernel_constraint", "bias_constraint", "depthwise_constraint", "beta_constraint",
     "gamma_constraint",
 )
+
+
+_commits: ContextVar[list[Callable[[Any], None]] | None] = ContextVar("commits", default=None)
+
+
+@contextlib.contextmanager
+def held_commits() -> Iterator[list[Callable[[Any], None]]]:
+    """Yield the list of what layers `commit` within the block."""
+    commits: list[Callable[[Any], None]] = []
+    token = _commits.set(commits)
+    try:
+        yield commits
+    finally:
+        _commits.reset(token)
 
 
 class Layer(metaclass=LayerType):
@@ -108,26 +124,29 @@ class Layer(metaclass=LayerType):
         self._params, self._grads, self._state = ArrayDict(), ArrayDict(), ArrayDict()
         self.regularizers: dict[str, regularizers.Regularizer] = {}
         self.inner_layers: Sequence[Layer] = ()
-        self.reuse_buffers = False
-        self._buffers: dict[str, Array] = {}
         self._memory: tuple[Any, ...] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles take over: all but buffers, and what of a training step lies in them."""
-        state = {**vars(self), "_buffers": {}, "reuse_buffers": False}
-        if any(layer._buffers for layer in self.walk()):
-            state["_memory"] = None
-        return state
+        """Return what copies and pickles take over: all but what models have worked out from the layer."""
+        return {name: value for name, value in vars(self).items() if name != "_memos"}
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Not a list, to which a layer could be added without anyone noticing.
         super().__setattr__(name, tuple(value) if name == "inner_layers" else value)
         if name not in _SET_BY_PASSES:
-            note_change()
+            note_change(self)
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
-        note_change()
+        note_change(self)
+
+    @property
+    def memos(self) -> weakref.WeakSet[Memo]:
+        """The `Memo`s that are emptied when the layer changes."""
+        memos = vars(self).get("_memos")
+        if memos is None:
+            memos = vars(self).setdefault("_memos", weakref.WeakSet())
+        return memos
 
     # What a layer defines. (x is Any, so that a layer of yours may say that it takes np.ndarray alone.)
 
@@ -308,20 +327,31 @@ class Layer(metaclass=LayerType):
         return self._memory
 
     def allocate(self, key: str, shape: Shape, training: bool = True, dtype: DTypeLike | None = None) -> Array:
-        """Return an uninitialised array of `shape`.
-
-        It is a fresh one that the caller may hand out, unless a training loop has set `reuse_buffers`: then a
-        training step gets the memory of the step before, because the first touch of fresh pages costs more
-        than many a kernel (11 MB cost about 1 ms).
-        """
+        """Return an uninitialised array of `shape`; or a buffer, where a graph is being made."""
         dtype = self.dtype if dtype is None else np.dtype(dtype)
-        if not (training and self.reuse_buffers):
-            return np.empty(shape, dtype)
-        size = math.prod(shape)
-        buffer = self._buffers.get(key)
-        if buffer is None or buffer.size < size or buffer.dtype != dtype:
-            buffer = self._buffers[key] = np.empty(size, dtype)
-        return buffer[:size].reshape(shape)
+        graph = current_graph()
+        return np.empty(shape, dtype) if graph is None else graph.work(shape, dtype)
+
+    def value(self, function: Callable[[], Any], shape: Shape, dtype: DTypeLike) -> Array:
+        """Return the few numbers that `function()` returns for this pass: the key of a mask, say."""
+        graph = current_graph()
+        return np.array(function(), dtype) if graph is None else graph.value(function, shape, dtype)
+
+    def commit(self, function: Callable[[Any], None]) -> None:
+        """Call `function(refused)`, which moves averages: at once, or within a training step together with its end.
+
+        refused is None, or a buffer of one integer: where that is not 0, nothing may change.
+        """
+        commits = _commits.get()
+        if commits is None:
+            function(None)
+        else:
+            commits.append(function)
+
+    @property
+    def is_traceable(self) -> bool:
+        """Whether a plan can stand for the layer: whether it does not depend on how many samples there are."""
+        return True
 
     # What users ask a layer.
 
@@ -353,7 +383,7 @@ class Layer(metaclass=LayerType):
     @property
     def params(self) -> ArrayDict:
         """The trainable arrays by name; assigning to a name copies into its array."""
-        return self._params
+        return self._params.handed_over()
 
     @params.setter
     def params(self, arrays: ArrayDict) -> None:
@@ -371,7 +401,7 @@ class Layer(metaclass=LayerType):
     @property
     def state(self) -> ArrayDict:
         """The arrays that training changes without a gradient."""
-        return self._state
+        return self._state.handed_over()
 
     @state.setter
     def state(self, arrays: ArrayDict) -> None:

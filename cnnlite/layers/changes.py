@@ -1,20 +1,70 @@
-"""Whether anything about any layer has changed: what was worked out from layers holds as long as nothing has.
+"""What a model has worked out from its layers (its plans, say), and when it must be forgotten.
 
-A model finds out which of its layers run as one, where their weights lie, and so on. That takes as long as computing
-a small image, so it is kept together with the `last_change()` that it was true for.
+A layer knows the `Memo`s of the models that hold it. When one of its attributes is set, these forget what they hold,
+and those of other models don't. When something is put on a class, or in the place of a kernel, all do.
 """
 
 from __future__ import annotations
 
-_last_change = object()
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+_memos: weakref.WeakSet[Memo] = weakref.WeakSet()
 
 
-def last_change() -> object:
-    """Return an object that is another one as soon as an attribute of a layer, or one of its arrays, is replaced."""
-    return _last_change
+class Memo:
+    """What was worked out from layers, by a key; it is empty again as soon as one of them has changed.
+
+    Args:
+        layers: returns the layers.
+    """
+
+    def __init__(self, layers: Callable[[], Iterable[Any]]) -> None:
+        self._layers = layers
+        self._found: dict[Any, Any] | None = None  # None until it knows of each change
+        _memos.add(self)
+
+    def get(self, key: Any, work_out: Callable[[], T], most: int | None = None) -> T:
+        """Return what `work_out()` returned for a key.
+
+        Args:
+            most: so many of the keys that are tuples and begin alike are kept, the last ones used.
+        """
+        found = self._found
+        if found is None:
+            # Whoever changes a layer from now on empties this very dict, or one that comes after it.
+            found = self._found = {}
+            for layer in self._layers():
+                layer.memos.add(self)
+        if key in found:
+            value = found[key]
+            if most is not None:
+                found[key] = found.pop(key, value)
+            return value
+        value = work_out()
+        if self._found is found:
+            found[key] = value
+            if most is not None:
+                alike = [other for other in list(found) if isinstance(other, tuple) and other[0] == key[0]]
+                for oldest in alike[:-most]:
+                    found.pop(oldest, None)
+        return value
+
+    def forget(self) -> None:
+        """Forget everything."""
+        self._found = None
 
 
-def note_change() -> None:
-    """Say that something has changed; to be called after it has, or another thread would keep what was before."""
-    global _last_change
-    _last_change = object()
+def note_change(layer: Any) -> None:
+    """Say that a layer has changed; to be called after it has, or another thread would keep what was before."""
+    for memo in list(vars(layer).get("_memos", ())):
+        memo.forget()
+
+
+def note_change_of_all() -> None:
+    """Say that any layer may have changed: a class has, or a kernel."""
+    for memo in list(_memos):
+        memo.forget()

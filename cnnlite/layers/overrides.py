@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cnnlite import kernels
-from cnnlite.layers.changes import note_change
+from cnnlite.layers.changes import note_change_of_all
 
 _written: dict[Any, dict[str, Any]] = {}  # what stands in each class of the library
 
@@ -67,7 +67,7 @@ class _Kernels(types.ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         _untouched[0] = all(getattr(kernels, name, None) is written for name, written in _kernels.items())
-        note_change()
+        note_change_of_all()
 
 
 _kernels = {name: getattr(kernels, name) for name in kernels.__all__}
@@ -95,4 +95,4 @@ def _methods(cls: Any) -> frozenset[str]:
 def _class_has_changed() -> None:
     _is_as_written.cache_clear()
     _methods.cache_clear()
-    note_change()
+    note_change_of_all()

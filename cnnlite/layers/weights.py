@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from cnnlite.arguments import real_array
+from cnnlite.engine.graph import current_graph
 from cnnlite.floating import conversion
-from cnnlite.layers.changes import note_change
 from cnnlite.types import Array, ArrayLike, DTypeLike, Shape
 
 if TYPE_CHECKING:
@@ -31,8 +31,19 @@ class ArrayDict(dict[str, Array]):
     TypeError: a layer computes with the weights that it was built with. `d | other` and `d.copy()` are plain dicts.
     """
 
+    version = 0  # which the library raises with each change that it makes to an array
+    handed_out = False  # whether anybody else has had an array, and may change it at any time
+
+    def handed_over(self) -> Self:
+        """Return these arrays to whoever asks, who may be the library making a graph."""
+        if not self.handed_out and current_graph() is None:
+            self.handed_out = True
+            self.version += 1
+        return self
+
     def __setitem__(self, name: str, values: ArrayLike) -> None:
         self[name][...] = self._converted(name, values)
+        self.version += 1
 
     def update(self, *others: Any, **named: ArrayLike) -> None:
         """Copy values into several arrays: `d.update({"kernel": kernel, "bias": bias})`."""
@@ -41,6 +52,7 @@ class ArrayDict(dict[str, Array]):
             values[name] = self._converted(name, value).copy()  # as it may be made of another of these arrays
         for name, value in values.items():
             self[name][...] = value
+        self.version += 1
 
     def __ior__(self, others: Any) -> Self:  # type: ignore[misc,override]  # dict takes fewer kinds
         self.update(others)
@@ -70,12 +82,12 @@ class ArrayDict(dict[str, Array]):
     def bind(self, name: str, array: Array) -> None:
         """Make `array` itself the one of that name."""
         super().__setitem__(name, array)
-        note_change()
+        self.version += 1
 
     def unbind_all(self) -> None:
         """Take all arrays out, of a layer that could not be built."""
         super().clear()
-        note_change()
+        self.version += 1
 
     def require_same(self, arrays: Any) -> None:
         """Raise a TypeError unless these are the very arrays that are here already."""

@@ -11,6 +11,7 @@ from typing import Any
 from cnnlite.floating import arithmetic
 from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.losses.base import Loss, is_as_written
+from cnnlite.losses.base import is_traceable as is_traceable
 from cnnlite.losses.crossentropy import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
 from cnnlite.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError
 from cnnlite.types import Array, ArrayLike, Config

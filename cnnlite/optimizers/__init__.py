@@ -19,6 +19,7 @@ from cnnlite.optimizers.adagrad import Adagrad
 from cnnlite.optimizers.adam import Adam, AdamW
 from cnnlite.optimizers.base import Optimizer
 from cnnlite.optimizers.kernel import is_as_written
+from cnnlite.optimizers.kernel import is_traceable as is_traceable
 from cnnlite.optimizers.rmsprop import RMSprop
 from cnnlite.optimizers.sgd import SGD
 from cnnlite.types import Config

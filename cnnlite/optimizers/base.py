@@ -231,6 +231,7 @@ class Optimizer:
                 slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
                 self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)
             self._count_step()
+            parameters.note_step()
         self._look_for_nan(parameters)
 
     def next_rates(self) -> tuple[float, float]:

@@ -27,7 +27,7 @@ def results(function, arrays, samples="", lanes=1, **how):
              for name, array in arrays.items()}
     made = function(**given)
     made = [made] if is_buffer(made) else list(made)
-    plan = Plan(graph, made, updates=True)
+    Plan(graph, made)
     workspace = Workspace(Program(Schedule(graph, graph.steps, (), **how)))
     workspace.prepare(count, lanes)
     outputs = [np.full(shape_of(buffer, count), 77, buffer.dtype) for buffer in made]
@@ -36,8 +36,7 @@ def results(function, arrays, samples="", lanes=1, **how):
     for storage in graph.buffers:
         if storage.kind == "constant":
             workspace.table[FIXED_WORDS + storage.buffer.number] = storage.owner.ctypes.data
-    workspace.start(lanes)
-    assert plan is not None
+    workspace.run(lanes)
     return outputs
 
 

@@ -106,10 +106,6 @@ def test_float32_losses_are_added_in_float64():
     assert kernels.mean_loss(losses) == [(1e8 + 1) / 2]
 
 
-def test_values_are_added():
-    np.testing.assert_array_equal(kernels.add_values(np.array([1.5]), np.array([2.0])), [3.5])
-
-
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -120,7 +116,6 @@ def test_values_are_added():
         (lambda y: kernels.mean_loss(y, y[:2]), ValueError, r"weights must have the shape \(3, 4\)"),
         (lambda y: kernels.mean_loss(y, np.ones(3)), TypeError, "weights must be of dtype float32"),
         (lambda y: kernels.scale_gradient(y, out=y[:2]), ValueError, r"out must have the shape \(3, 4\)"),
-        (lambda y: kernels.add_values(y, y), TypeError, "a must be of dtype float64"),
     ],
 )
 @compiled_kernels_needed

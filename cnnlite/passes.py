@@ -1,0 +1,267 @@
+"""Passes over a stack of layers, up and down: by plans where the layers are the library's, else layer by layer.
+
+A stack is taken apart into *parts*: the layers in it, those of models in it, and of a Dense or a convolution its core
+and its activation. Parts that do what the library wrote, one after the other, are a *stretch*. A stretch is run by a
+plan: it is made by calling the parts with the buffers of a graph instead of arrays, once for each shape of a sample,
+and run by one call of compiled code (`cnnlite/engine/plan.py`). All else is Python: a layer of the user's, or one of
+which a method has been replaced, runs by itself, on arrays that are valid until the next pass.
+
+In eager mode every layer runs by itself, in Python, on `reference.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cnnlite import fusion
+from cnnlite.engine.buffers import N
+from cnnlite.engine.graph import Graph, current_graph
+from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
+from cnnlite.layers.base import Layer, held_commits
+from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
+from cnnlite.types import Array, Shape
+
+if TYPE_CHECKING:
+    from cnnlite.layers.changes import Memo
+
+PLANS_KEPT = 16  # of a model, for samples of different shapes
+FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a plan of a training pass
+
+# Of a model in a stack: with another of these it runs by itself.
+STACK_PASSES = ("forward", "backward", "backward_weights", "run_up", "run_down")
+
+
+class Part(NamedTuple):
+    """Something that runs by itself.
+
+    Attributes:
+        layer: the layer that it is, or is a part of.
+        forward, backward, backward_weights: its passes, as of a layer.
+        is_ours: whether it does what the library wrote.
+        within: the models inside of which it is the first part, the outer one first; they check their input.
+    """
+
+    layer: Layer
+    forward: Callable[..., Array]
+    backward: Callable[[Array], Array]
+    backward_weights: Callable[[Array], Any]
+    is_ours: bool
+    within: tuple[Any, ...] = ()
+
+
+def whole(layer: Any) -> Part:
+    """Return a layer as a part."""
+    return Part(layer, layer.forward, layer.backward, _backward_of_weights(layer), is_ours(layer))
+
+
+def parts_of(layer: Any) -> list[Part]:
+    """Return the parts of a layer: of a model those of its layers, of a Dense or a convolution two, else itself."""
+    if hasattr(layer, "run_up") and keeps(layer, *STACK_PASSES) and layer.inner_layers:
+        first, *rest = [part for inner in layer.inner_layers for part in parts_of(inner)]
+        return [first._replace(within=(layer, *first.within)), *rest]
+    if not hasattr(layer, "weight_gradients") or not keeps(layer, "forward", "backward", "backward_weights"):
+        return [whole(layer)]
+    core = Part(layer, layer.preactivation, layer.backward_preactivation, layer.weight_gradients, is_ours(layer))
+    return [core, whole(layer.activation)]
+
+
+def is_ours(layer: Any) -> bool:
+    """Return whether a plan can stand for a layer: whether it, and all inside it, does what the library wrote."""
+    return all(is_untouched(inner) and inner.is_traceable and inner.dtype == layer.dtype for inner in layer.walk())
+
+
+def _backward_of_weights(layer: Any) -> Callable[[Array], Any]:
+    """Return `layer.backward_weights`, or `layer.backward` where that alone is the user's own."""
+    inherited = isinstance(layer, Layer) and class_keeps(type(layer), "backward_weights")
+    passes = [name for name in ("backward", "backward_preactivation") if hasattr(layer, name)]
+    if inherited and not keeps(layer, *passes):
+        return layer.backward
+    return layer.backward_weights
+
+
+def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
+    """Return the parts, with a `Stretch` in the place of those that a plan can run together."""
+    result: list[Any] = []
+    run: list[Part] = []
+    for part in (*parts, None):
+        if run and (part is None or not part.is_ours or part.layer.dtype != run[-1].layer.dtype):
+            result.append(Stretch(run, memo, len(result)))
+            run = []
+        if part is not None and part.is_ours:
+            run.append(part)
+        elif part is not None:
+            result.append(Alone(part))
+    return result
+
+
+class Alone:
+    """A part that runs by itself: on arrays, or with the buffers of the graph that is being made."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+
+    @property
+    def has_trainable_weights(self) -> bool:
+        return has_trainable_weights(self.part.layer)
+
+    def forward(self, x: Any, training: bool) -> Any:
+        _name_stages(self.part.layer)
+        for model in self.part.within:
+            x = model.prepare(x)
+        return self.part.forward(x, training=training)
+
+    def backward(self, dy: Any) -> Any:
+        _name_stages(self.part.layer)
+        return self.part.backward(dy)
+
+    def backward_weights(self, dy: Any) -> None:
+        _name_stages(self.part.layer)
+        self.part.backward_weights(dy)
+
+
+def _name_stages(layer: Layer) -> None:
+    graph = current_graph()
+    if graph is not None:
+        graph.layer = layer.name
+
+
+class Stretch:
+    """Parts that run by a plan.
+
+    Args:
+        parts: the parts.
+        memo: where the plans are kept.
+        number: tells the stretch from others of the model.
+    """
+
+    def __init__(self, parts: Sequence[Part], memo: Memo, number: int) -> None:
+        self.parts, self._memo, self._number = list(parts), memo, number
+        self.dtype = parts[0].layer.dtype
+        self._last: tuple[_Training, int] | None = None
+
+    @property
+    def has_trainable_weights(self) -> bool:
+        return any(has_trainable_weights(part.layer) for part in self.parts)
+
+    def forward(self, x: Array, training: bool) -> Array:
+        x = as_given(x, self.dtype)
+        made = self._made(x.shape[1:], training)
+        if not training:
+            return made.run(x)
+        pair, samples = made, len(x)
+        self._last = pair, samples
+        y = pair.forward(x)
+        if pair.commits:
+            self.parts[0].layer.commit(lambda refused: pair.commit(samples))
+        return y
+
+    def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:
+        """Return the plan for samples of a shape, and the shape of what it makes of one."""
+        made = self._made(shape, training)
+        return made.plan, made.output_shape
+
+    def _made(self, shape: Shape, training: bool) -> Any:
+        key = "training" if training else "inference", self._number, len(self.parts), shape, fusion.is_on()
+        kind = _Training if training else _Inference
+        return self._memo.get(key, lambda: kind(self.parts, shape), PLANS_KEPT)
+
+    def backward(self, dy: Array) -> Array:
+        return self._backward(dy, INPUT | WEIGHTS)
+
+    def backward_weights(self, dy: Array) -> None:
+        self._backward(dy, WEIGHTS)
+
+    def _backward(self, dy: Array, purposes: int) -> Any:
+        if self._last is None:
+            name = self.parts[0].layer.name
+            raise ValueError(f"{name}: backward needs a forward pass in training mode before it. The last failed.")
+        pair, samples = self._last
+        return pair.backward(as_given(dy, self.dtype), samples, purposes)
+
+
+def as_given(x: Any, dtype: Any) -> Array:
+    """Return an array as compiled code takes one."""
+    if type(x) is np.ndarray and x.dtype == dtype and x.flags.carray:
+        return x
+    x = np.ascontiguousarray(x, dtype)
+    return x if x.flags.aligned else x.copy()
+
+
+def weights_of(parts: Iterable[Part]) -> list[dict[str, Array]]:
+    """Return the dicts of all arrays that parts own, each once."""
+    layers = {id(layer): layer for part in parts for layer in part.layer.walk()}
+    return [arrays for layer in layers.values() for arrays in (layer._params, layer._grads, layer._state) if arrays]
+
+
+class _Inference:
+    """A plan of the forward pass of some parts in inference."""
+
+    def __init__(self, parts: Sequence[Part], shape: Shape) -> None:
+        graph = Graph(parts[0].layer.dtype, weights_of(parts))
+        with graph.being_made():
+            self._x = y = graph.given((N, *shape))
+            for part in parts:
+                y = Alone(part).forward(y, training=False)
+        self._y, self.output_shape = y, y.shape[1:]
+        self.plan = Plan(graph, [y], fusion.is_on())
+
+    def run(self, x: Array) -> Array:
+        if self._y.number == self._x.number:
+            return x.reshape((len(x), *self._y.shape[1:]))
+        return self.plan.run(len(x), {self._x.number: x})[0]
+
+
+class _Training:
+    """A plan of a training pass over some parts, forward and back."""
+
+    def __init__(self, parts: Sequence[Part], shape: Shape) -> None:
+        graph = Graph(parts[0].layer.dtype, weights_of(parts))
+        with graph.being_made(), remembering_nothing(parts), held_commits() as commits:
+            self._x = y = graph.given((N, *shape))
+            for part in parts:
+                y = Alone(part).forward(y, training=True)
+            graph.section = BACKWARD
+            self._dy = dx = graph.given(y.shape)
+            for part in reversed(parts):
+                dx = Alone(part).backward(dx)
+            graph.section = COMMIT
+            for commit in commits:
+                commit(None)
+        self._y, self._dx, self.commits, self.output_shape = y, dx, bool(commits), y.shape[1:]
+        kept, for_input = ([buffer] if graph.buffers[buffer.number].kind == "work" else [] for buffer in (y, dx))
+        self.plan = TrainingPlan(graph, kept, for_input, fusion.is_on())
+
+    def forward(self, x: Array) -> Array:
+        self.plan.run(len(x), {self._x.number: x}, FORWARD)
+        return self._array(self._y, self._x, x)
+
+    def commit(self, samples: int) -> None:
+        self.plan.run(samples, {}, COMMIT)
+
+    def backward(self, dy: Array, samples: int, purposes: int) -> Any:
+        self.plan.run(samples, {self._dy.number: dy}, BACKWARD, purposes)
+        return self._array(self._dx, self._dy, dy) if purposes & INPUT else None
+
+    def _array(self, buffer: Any, given: Any, array: Array) -> Array:
+        if buffer.number == given.number:
+            return array.reshape((len(array), *buffer.shape[1:]))
+        return self.plan.array(buffer).copy()
+
+
+@contextlib.contextmanager
+def remembering_nothing(parts: Iterable[Part]) -> Iterator[None]:
+    """Within it layers remember buffers of a graph, and after it nothing of that."""
+    try:
+        yield
+    finally:
+        for part in parts:
+            for layer in part.layer.walk():
+                layer._memory = None
+
+
+def has_trainable_weights(layer: Layer) -> bool:
+    return any(inner.trainable and inner._params for inner in layer.walk())
