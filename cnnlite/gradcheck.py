@@ -247,7 +247,6 @@ class _LayerProblem:
 
     def _prepare_parts(self):
         for part in self.parts:
-            part.reuse_buffers = False
             for kind in ("params", "grads", "state"):
                 arrays = getattr(part, f"_{kind}", None) or getattr(part, kind, {})
                 bind = getattr(arrays, "bind", arrays.__setitem__)

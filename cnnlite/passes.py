@@ -21,7 +21,7 @@ from cnnlite import fusion
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
-from cnnlite.layers.base import Layer
+from cnnlite.layers.base import Layer, held_commits
 from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
 from cnnlite.types import Array, Shape
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cnnlite.layers.changes import Memo
 
 PLANS_KEPT = 16  # of a model, for samples of different shapes
+FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a plan of a training pass
 
 # Of a model in a stack: with another of these it runs by itself.
 STACK_PASSES = ("forward", "backward", "backward_weights", "run_up", "run_down")
@@ -69,8 +70,8 @@ def parts_of(layer: Any) -> list[Part]:
 
 
 def is_ours(layer: Any) -> bool:
-    """Return whether a layer and all inside it do what the library wrote, in one dtype."""
-    return all(is_untouched(inner) and inner.dtype == layer.dtype for inner in layer.walk())
+    """Return whether a plan can stand for a layer: whether it, and all inside it, does what the library wrote."""
+    return all(is_untouched(inner) and inner.is_traceable and inner.dtype == layer.dtype for inner in layer.walk())
 
 
 def _backward_of_weights(layer: Any) -> Callable[[Array], Any]:
@@ -152,8 +153,12 @@ class Stretch:
             plan: _Inference = self._memo.get(key, lambda: _Inference(self.parts, x.shape[1:]), PLANS_KEPT)
             return plan.run(x)
         pair: _Training = self._memo.get(key, lambda: _Training(self.parts, x.shape[1:]), PLANS_KEPT)
-        self._last = pair, len(x)
-        return pair.forward(x)
+        samples = len(x)
+        self._last = pair, samples
+        y = pair.forward(x)
+        if pair.commits:
+            self.parts[0].layer.commit(lambda refused: pair.commit(samples))
+        return y
 
     def backward(self, dy: Array) -> Array:
         return self._backward(dy, INPUT | WEIGHTS)
@@ -206,26 +211,30 @@ class _Training:
 
     def __init__(self, parts: Sequence[Part], shape: Shape) -> None:
         graph = Graph(parts[0].layer.dtype, weights_of(parts))
-        with graph.being_made(), remembering_nothing(parts):
+        with graph.being_made(), remembering_nothing(parts), held_commits() as commits:
             self._x = y = graph.given((N, *shape))
             for part in parts:
                 y = Alone(part).forward(y, training=True)
-            for add in graph.at_the_end:
-                add()
-            graph.section = 1
+            graph.section = BACKWARD
             self._dy = dx = graph.given(y.shape)
             for part in reversed(parts):
                 dx = Alone(part).backward(dx)
-        self._y, self._dx = y, dx
+            graph.section = COMMIT
+            for commit in commits:
+                commit(None)
+        self._y, self._dx, self.commits = y, dx, bool(commits)
         kept, for_input = ([buffer] if graph.buffers[buffer.number].kind == "work" else [] for buffer in (y, dx))
         self.plan = TrainingPlan(graph, kept, for_input, fusion.is_on())
 
     def forward(self, x: Array) -> Array:
-        self.plan.run(len(x), {self._x.number: x}, section=0)
+        self.plan.run(len(x), {self._x.number: x}, FORWARD)
         return self._array(self._y, self._x, x)
 
+    def commit(self, samples: int) -> None:
+        self.plan.run(samples, {}, COMMIT)
+
     def backward(self, dy: Array, samples: int, purposes: int) -> Any:
-        self.plan.run(samples, {self._dy.number: dy}, 1, purposes)
+        self.plan.run(samples, {self._dy.number: dy}, BACKWARD, purposes)
         return self._array(self._dx, self._dy, dy) if purposes & INPUT else None
 
     def _array(self, buffer: Any, given: Any, array: Array) -> Array:

@@ -20,6 +20,7 @@ from cnnlite.compiled import RunningLoss
 from cnnlite.evaluation import Evaluator
 from cnnlite.floating import arithmetic, conversion
 from cnnlite.interrupts import held_back_interrupts
+from cnnlite.layers.base import held_commits
 from cnnlite.locks import used_by_one_thread
 from cnnlite.metrics.kept import counts_kept
 from cnnlite.progress import Progress, verbosity
@@ -56,7 +57,7 @@ class Trainer(Evaluator):
         value += self.regularization_loss()
         self.backward_weights(dz, from_logits=fused)
         self.add_regularization_gradients()
-        parameters, run = self.parameters(), self.training_run
+        parameters, run = self._parameters(), self.training_run
         if run is None or not run.refuses(value, parameters):
             self.optimizer.step(parameters)
         return value, z
@@ -206,7 +207,7 @@ class Trainer(Evaluator):
         for step, (x, y, sample_weight) in enumerate(data.epoch(run.step), run.step):
             run.batch = x, y, sample_weight
             callbacks.on_train_batch_begin(step)
-            loss, z = self._train_step_in_buffers(x, y, sample_weight)
+            loss, z = self._make_step(x, y, sample_weight)
             running.add(loss, len(x))
             self._update_metrics(y, z, sample_weight)
             run.step = step + 1
@@ -245,13 +246,13 @@ class Trainer(Evaluator):
             try:
                 with conversion():
                     x = np.array(x, dtype=self.dtype, order="C")
-                loss, z = self._train_step_in_buffers(x, y, sample_weight)
+                loss, z = self._make_step(x, y, sample_weight)
                 running.add(loss, len(x))
                 self._update_metrics(y, z, sample_weight)
             finally:
                 if run is not None:
                     run.refused = refused
-                self._release_memory(buffers=False)
+                self._release_memory()
         return self._values(running.logs(), return_dict)
 
     def _what_trains(self) -> list[Any]:
@@ -263,33 +264,29 @@ class Trainer(Evaluator):
         with held_back_interrupts():
             if not self.built:
                 self.build((None, *shape[1:]))
-            self.optimizer.build(self.parameters())
+            self.optimizer.build(self._parameters())
 
-    def _train_step_in_buffers(self, x: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
-        """Make a step in the memory of the step before; whatever happens, later passes get arrays of their own.
+    def _make_step(self, x: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
+        """Make a step, and commit what the layers have learned without a gradient, unless the step was refused.
 
         Signals wait for the end of the step, in which BatchNorm and Dropout go on too; a second Ctrl-C does not.
         """
-        # Not layer.reuse_buffers = True, which would go through `Layer.__setattr__`, twice for each layer.
-        attributes = [vars(layer) for layer in self.walk()]
-        with held_back_interrupts(second_passes=True):
-            try:
-                for layer in attributes:
-                    layer["reuse_buffers"] = True
-                # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
-                with arithmetic(), self._mode():
-                    return self.train_step(x, y, sample_weight)
-            finally:
-                for layer in attributes:
-                    layer["reuse_buffers"] = False
+        run = self.training_run
+        # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
+        with held_back_interrupts(second_passes=True), arithmetic(), self._mode(), held_commits() as commits:
+            if run is not None:
+                run.refused = False
+            result = self.train_step(x, y, sample_weight)
+            if run is None or not run.refused:
+                for commit in commits:
+                    commit(None)
+        return result
 
-    def _release_memory(self, buffers: bool = True) -> None:
-        """Let go of what the layers remember for backward, which holds on to a batch, and of their buffers."""
+    def _release_memory(self) -> None:
+        """Let go of what the layers remember for backward, which holds on to a batch."""
         for layer in self.walk():
             if layer._memory is not None:
                 layer._memory = None
-            if buffers:
-                layer._buffers.clear()
 
 
 class _LossWatch:

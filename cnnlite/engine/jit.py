@@ -7,8 +7,8 @@ from numba import types
 from numba.core import sigutils
 from numba.core.ccallback import CFunc
 
-from cnnlite.interrupts import held_back_interrupts
 from cnnlite.engine.cache import KernelCache, Store
+from cnnlite.interrupts import held_back_interrupts
 
 # "contract" lets a*b + c become one fused instruction and "nsz" ignores the sign of zero. The rest of
 # fastmath is left out on purpose: it assumes that there is no NaN and no infinity.

@@ -17,7 +17,7 @@ import numpy as np
 
 from cnnlite.engine.buffers import CONSTANT, GIVEN, WEIGHT, WORK, Buffer
 from cnnlite.engine.graph import Graph, Step, Storage
-from cnnlite.engine.program import Program, Workspace, shape_of
+from cnnlite.engine.program import Program, Workspace, shape_of, threads_for
 from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
 from cnnlite.engine.weights import Snapshot
@@ -37,18 +37,19 @@ class Plan:
     """
 
     def __init__(self, graph: Graph, results: Sequence[Buffer], joined: bool = True) -> None:
-        self.graph, self.results = graph, list(results)
+        self.graph, self.results, self._joined = graph, list(results), joined
         for buffer in results:
             if graph.buffers[buffer.number].kind == WORK:
                 graph.buffers[buffer.number].kind = GIVEN
         steps = _needed(graph, results)
         fixed = [step for step in steps if graph.is_fixed_step(step)]
-        ours = [step for step in steps if step not in set(fixed)]
+        ours = self.steps = [step for step in steps if step not in set(fixed)]
         self.prologue = Schedule(graph, fixed, _read_by(ours), joined)
         self.schedule = Schedule(graph, ours, (), joined)
         self._program = Program(self.schedule)
+        self._banded: Program | None = None  # made when a few samples come for many threads
         self._prologue_program = Program(self.prologue) if fixed else None
-        self._pool: deque[Workspace] = deque()
+        self._pools: dict[Program, deque[Workspace]] = {self._program: deque()}
         self._weights = _storages(graph, WEIGHT)
         self._snapshot: Snapshot | None = None
         self._lock = new_lock()
@@ -64,13 +65,34 @@ class Plan:
             the arrays of the results, in their order.
         """
         snapshot = self._current()
-        try:
-            workspace = self._pool.pop()
-        except IndexError:
-            workspace = Workspace(self._program)
-        workspace.prepare(samples, 0)
-        if workspace.snapshot is not snapshot:
-            snapshot.bind(workspace)
+        with threads_for(self._program.work(samples)) as lanes:
+            # Each thread takes samples. Where there are fewer of these, it takes bands of their rows.
+            program = self._program if samples >= lanes else self._for_bands()
+            pool = self._pools[program]
+            try:
+                workspace = pool.pop()
+            except IndexError:
+                workspace = Workspace(program)
+            workspace.prepare(samples, lanes)
+            if workspace.snapshot is not snapshot:
+                snapshot.bind(workspace)
+            arrays = self._arrays(workspace, samples, given)
+            workspace.run(lanes)
+            if len(pool) < WORKSPACES_KEPT:
+                pool.append(workspace)
+        return [arrays[buffer.number].reshape(shape_of(buffer, samples)) for buffer in self.results]
+
+    def _for_bands(self) -> Program:
+        if self._banded is None:
+            with self._lock:
+                if self._banded is None:
+                    banded = Program(Schedule(self.graph, self.steps, (), self._joined, banded=True))
+                    self._pools[banded] = deque()
+                    self._banded = banded
+        return self._banded
+
+    def _arrays(self, workspace: Workspace, samples: int, given: Mapping[int, Array]) -> dict[int, Array]:
+        """Write the addresses of what is given, and of new arrays for the results; return both."""
         table, arrays = workspace.table, dict(given)
         for number, array in given.items():
             table[FIXED_WORDS + number] = array.ctypes.data
@@ -78,10 +100,7 @@ class Plan:
             if buffer.number not in arrays:
                 array = arrays[buffer.number] = np.empty(shape_of(buffer, samples), buffer.dtype)
                 table[FIXED_WORDS + buffer.number] = array.ctypes.data
-        workspace.run()
-        if len(self._pool) < WORKSPACES_KEPT:
-            self._pool.append(workspace)
-        return [arrays[buffer.number].reshape(shape_of(buffer, samples)) for buffer in self.results]
+        return arrays
 
     def _current(self) -> Snapshot:
         """Return what the prologue has made of the weights as they are now."""
@@ -100,7 +119,7 @@ class Plan:
             workspace = snapshot.workspace = Workspace(self._prologue_program)
             workspace.prepare(1, 1)
             snapshot.bind(workspace)
-            workspace.run()
+            workspace.run(1)
             snapshot.addresses.update(workspace.addresses())
         return snapshot
 
@@ -135,7 +154,6 @@ class TrainingPlan:
             purposes: int = WEIGHTS | INPUT) -> None:
         """Run the plan or a section of it; arrays that an earlier section was given stay."""
         workspace = self.workspace
-        workspace.prepare(samples, 0)
         snapshot = self._snapshot
         if snapshot is None or not snapshot.has_same_arrays():
             snapshot = self._snapshot = Snapshot(self._weights, copies=False)
@@ -145,7 +163,9 @@ class TrainingPlan:
         for number, array in given.items():
             self._given[number] = array  # which keeps it alive
             workspace.table[FIXED_WORDS + number] = array.ctypes.data
-        workspace.run(section, purposes)
+        with threads_for(self._program.work(samples)) as lanes:
+            workspace.prepare(samples, lanes)
+            workspace.run(lanes, section, purposes)
 
     def array(self, buffer: Buffer) -> Array:
         """Return the array of a kept buffer as the last run left it."""

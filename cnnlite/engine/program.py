@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,12 +14,12 @@ from cnnlite.engine import executor
 from cnnlite.engine.buffers import VALUE, chunk_count
 from cnnlite.engine.executor import GROUP, JOB, LOCAL, STEP, TRACK
 from cnnlite.engine.schedule import ALIGNMENT, Schedule, lay_out, size_of
-from cnnlite.engine.stages import FIXED_WORDS, IMAGE, SAMPLES
+from cnnlite.engine.stages import BATCH, FIXED_WORDS, IMAGE, SAMPLES
 from cnnlite.types import Array
 
 KEPT_LAYOUTS = 8  # for different numbers of samples
 SMALL_WORK = 2e6  # additions and multiplications that are done before other threads would have begun
-BANDS = 16
+BANDS_A_THREAD, MOST_BANDS = 4, 64  # of rows, into which a sample is cut
 ALL = 3  # purposes
 
 
@@ -42,10 +44,16 @@ class Program:
         self.words = -(-words // 8) * 8
         self.scratch = -(-max((step.scratch for step in steps), default=0) // ALIGNMENT) * ALIGNMENT
         self.lives = schedule.lives()
+        self._work = [sum(step.work for step in steps if (step.stage.footprint == BATCH) == is_batch)
+                      for is_batch in (True, False)]
         self.layout = functools.lru_cache(KEPT_LAYOUTS)(self._layout)
 
-    def _layout(self, samples: int) -> Layout:
-        return Layout(self, samples)
+    def work(self, samples: int) -> float:
+        """Return how many additions and multiplications it takes for so many samples."""
+        return self._work[0] + self._work[1] * samples
+
+    def _layout(self, samples: int, bands: int) -> Layout:
+        return Layout(self, samples, bands)
 
 
 class Layout:
@@ -57,8 +65,8 @@ class Layout:
         own_bytes: the bytes that each thread needs: its table of the run, scratch memory, and local buffers.
     """
 
-    def __init__(self, program: Program, samples: int) -> None:
-        self.program, self.samples = program, samples
+    def __init__(self, program: Program, samples: int, bands: int) -> None:
+        self.program, self.samples, self.bands = program, samples, bands
         groups = program.schedule.groups
         self.groups, self.tracks = np.zeros(len(groups), GROUP), np.zeros(len(program.tracks), TRACK)
         local_count = sum(len(track.local) for track in program.tracks)
@@ -76,8 +84,6 @@ class Layout:
         buffers = program.graph.buffers
         sizes = {number: size_of(buffers[number].buffer, samples) for number in program.lives}
         self.places, self.size = lay_out(sizes, program.lives)
-        self.work = sum(step.work * (1 if step.stage.footprint == "batch" else samples)
-                        for track in program.tracks for step in track.steps)
 
     def _set_track(self, number: int, track: Any, first_step: int, first_local: int, base: int) -> None:
         schedule, samples = self.program.schedule, self.samples
@@ -86,7 +92,7 @@ class Layout:
         row["first_local"], row["last_local"] = first_local, first_local + len(track.local)
         row["by_samples"], row["adds"] = track.by_samples, track.adds
         row["together"] = track.samples_together(samples)
-        row["bands"] = BANDS if schedule.banded and track.steps[0].stage.footprint != IMAGE else 1
+        row["bands"] = self.bands if schedule.banded and track.steps[0].stage.footprint != IMAGE else 1
         row["grain"] = max(step.grain for step in track.steps)
         row["units"] = track.units(samples, int(row["bands"]))
         offset = base
@@ -123,8 +129,9 @@ class Workspace:
     def prepare(self, samples: int, lanes: int) -> None:
         """Have memory for so many samples, and for so many threads."""
         layout = self.layout
-        if layout is None or layout.samples != samples:
-            layout = self.layout = self.program.layout(samples)
+        bands = min(MOST_BANDS, BANDS_A_THREAD * lanes)
+        if layout is None or layout.samples != samples or (layout.bands != bands and self.program.schedule.banded):
+            layout = self.layout = self.program.layout(samples, bands)
             if layout.size > self.memory.size:
                 self.memory = _memory(layout.size)
             self.lanes = 0
@@ -141,13 +148,13 @@ class Workspace:
                 self.own = _memory(lanes * layout.own_bytes)
             self.job["own"], self.lanes = self.own.ctypes.data, lanes
 
-    def run(self, section: int | None = None, purposes: int = ALL, lanes: int = 0) -> None:
+    def run(self, lanes: int, section: int | None = None, purposes: int = ALL) -> None:
         """Run the program or a section of it, for all purposes or for some.
 
         The numbers that Python says are asked for at the beginning, or with the first section.
 
         Args:
-            lanes: by how many threads; by default as many as there are, or one where there is little to do.
+            lanes: by how many threads, as `prepare` was told.
         """
         layout: Any = self.layout
         if not section:
@@ -159,15 +166,7 @@ class Workspace:
             first, last = bounds[section], bounds[section + 1]
         self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
         self.job["purposes"] = purposes
-        borrowed = 0
-        if not lanes:
-            lanes = borrowed = 1 if layout.work < SMALL_WORK else thread_pool.take()
-        try:
-            self.prepare(layout.samples, lanes)
-            failed = executor.start(self.job_address, lanes)
-        finally:
-            if borrowed > 1:
-                thread_pool.give_back()
+        failed = executor.start(self.job_address, lanes)
         if failed:
             raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
 
@@ -184,6 +183,17 @@ class Workspace:
         place, size = layout.places[buffer.number], count * buffer.sample_size
         numbers = self.memory[place:place + size * buffer.itemsize].view(buffer.dtype)
         return numbers.reshape(shape_of(buffer, layout.samples))
+
+
+@contextlib.contextmanager
+def threads_for(work: float) -> Iterator[int]:
+    """Yield by how many threads to do so much work: one where there is little, as others take time to begin."""
+    lanes = 1 if work < SMALL_WORK else thread_pool.take()
+    try:
+        yield lanes
+    finally:
+        if lanes > 1:
+            thread_pool.give_back()
 
 
 def shape_of(buffer: Any, samples: int) -> tuple[int, ...]:

@@ -41,6 +41,7 @@ from cnnlite.kernels.batchnorm import (
     batchnorm_normalize,
     batchnorm_statistics,
 )
+from cnnlite.kernels.broadcast import add, multiply
 from cnnlite.kernels.conv2d import (
     conv2d,
     conv2d_backward,
@@ -54,6 +55,7 @@ from cnnlite.kernels.depthwise import (
 )
 from cnnlite.kernels.dropout import dropout_mask
 from cnnlite.kernels.im2col import col2im, im2col
+from cnnlite.kernels.layout import crop, moveaxis, pad
 from cnnlite.kernels.matmul import column_sums, matmul
 from cnnlite.kernels.optimizers import (
     adagrad_step,
@@ -70,6 +72,7 @@ from cnnlite.kernels.pooling import (
 
 __all__ = [
     "adagrad_step",
+    "add",
     "adam_step",
     "average_pool",
     "average_pool_backward",
@@ -85,6 +88,7 @@ __all__ = [
     "conv2d_backward",
     "conv2d_input_gradient",
     "conv2d_kernel_gradient",
+    "crop",
     "depthwise_conv2d",
     "depthwise_conv2d_input_gradient",
     "depthwise_conv2d_kernel_gradient",
@@ -102,6 +106,9 @@ __all__ = [
     "matmul",
     "max_pool",
     "max_pool_backward",
+    "moveaxis",
+    "multiply",
+    "pad",
     "relu",
     "relu_backward",
     "rmsprop_step",

@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-from cnnlite.floating import arithmetic
 from cnnlite.engine.jit import kernel
+from cnnlite.floating import arithmetic
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.threads import CHUNK, chunk, chunks_of, run
 

@@ -13,8 +13,8 @@ import math
 
 import numpy as np
 
-from cnnlite.floating import arithmetic
 from cnnlite.engine.jit import kernel
+from cnnlite.floating import arithmetic
 from cnnlite.kernels.batchnorm_ir import map_rows, row_statistics, sum_gradient, sum_rows, write_gradient
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.geometry import Window

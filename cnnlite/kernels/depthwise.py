@@ -11,8 +11,8 @@ Shapes: x (N, H, W, C), kernel (KH, KW, C, M), y (N, OH, OW, C * M).
 
 import numpy as np
 
-from cnnlite.floating import arithmetic
 from cnnlite.engine.jit import kernel as compiled
+from cnnlite.floating import arithmetic
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.im2col import NO_PADS, output_shape
 from cnnlite.kernels.matmul import move_sums

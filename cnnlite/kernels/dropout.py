@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cnnlite.floating import arithmetic
 from cnnlite.engine.jit import kernel
+from cnnlite.floating import arithmetic
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.threads import run
 

@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 from cnnlite.engine.buffers import is_buffer
 from cnnlite.engine.stages import HALO, IMAGE, array, band_rows, stage
 from cnnlite.kernels.checks import require

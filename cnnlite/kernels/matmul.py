@@ -5,9 +5,9 @@ No BLAS: its threads and numba's would take turns on the same cores, and each tu
 
 import numpy as np
 
-from cnnlite.floating import arithmetic
 from cnnlite.engine.jit import kernel
 from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.floating import arithmetic
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.microkernel import block_address, call_block
 from cnnlite.kernels.packing import packed

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
 import re
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,20 @@ _NOT_OFFERED = (
     "activity_regularizer", "kernel_constraint", "bias_constraint", "depthwise_constraint", "beta_constraint",
     "gamma_constraint",
 )
+
+
+_commits: ContextVar[list[Callable[[Any], None]] | None] = ContextVar("commits", default=None)
+
+
+@contextlib.contextmanager
+def held_commits() -> Iterator[list[Callable[[Any], None]]]:
+    """Yield the list of what layers `commit` within the block."""
+    commits: list[Callable[[Any], None]] = []
+    token = _commits.set(commits)
+    try:
+        yield commits
+    finally:
+        _commits.reset(token)
 
 
 class Layer(metaclass=LayerType):
@@ -322,6 +337,27 @@ class Layer(metaclass=LayerType):
         dtype = self.dtype if dtype is None else np.dtype(dtype)
         graph = current_graph()
         return np.empty(shape, dtype) if graph is None else graph.work(shape, dtype)
+
+    def value(self, function: Callable[[], Any], shape: Shape, dtype: DTypeLike) -> Array:
+        """Return the few numbers that `function()` returns for this pass: the key of a mask, say."""
+        graph = current_graph()
+        return np.array(function(), dtype) if graph is None else graph.value(function, shape, dtype)
+
+    def commit(self, function: Callable[[Any], None]) -> None:
+        """Call `function(refused)`, which moves averages: at once, or within a training step together with its end.
+
+        refused is None, or a buffer of one integer: where that is not 0, nothing may change.
+        """
+        commits = _commits.get()
+        if commits is None:
+            function(None)
+        else:
+            commits.append(function)
+
+    @property
+    def is_traceable(self) -> bool:
+        """Whether a plan can stand for the layer: whether it does not depend on how many samples there are."""
+        return True
 
     # What users ask a layer.
 

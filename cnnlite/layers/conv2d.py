@@ -100,8 +100,7 @@ class Conv2D(Convolution):
     def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
         """z = x * kernel + bias, the convolution itself."""
         x = self.prepare(x)
-        z = self.allocate("z", self.output_image_shape(*x.shape), training)
-        kernels.conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x.shape), self.groups, out=z)
+        z = kernels.conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x.shape), self.groups)
         if training:
             self.remember(x, z.shape)
         return self.finish(z)

@@ -95,8 +95,7 @@ class Dense(Layer):
         """z = x @ kernel + bias"""
         x = self.prepare(x)
         rows = x.reshape(-1, x.shape[-1])
-        z = self.allocate("z", (len(rows), self.units), training)
-        kernels.matmul(rows, self.params["kernel"], self.params.get("bias"), out=z)
+        z = kernels.matmul(rows, self.params["kernel"], self.params.get("bias"))
         if training:
             self.remember(rows, x.shape)
         return z.reshape(*x.shape[:-1], self.units)
@@ -108,9 +107,8 @@ class Dense(Layer):
     def backward_preactivation(self, dz: Array) -> Array:
         """dkernel = x.T @ dz,  dbias = sum of dz over the rows,  dx = dz @ kernel.T"""
         dz = self.weight_gradients(dz)
-        rows, x_shape = self.recall()
-        dx = self.allocate("dx", rows.shape)
-        return kernels.matmul(dz, self.params["kernel"], transpose_b=True, out=dx).reshape(x_shape)
+        _, x_shape = self.recall()
+        return kernels.matmul(dz, self.params["kernel"], transpose_b=True).reshape(x_shape)
 
     def backward_weights(self, dy: Array) -> None:
         self.weight_gradients(self.activation.backward(dy))

@@ -80,8 +80,7 @@ class DepthwiseConv2D(Convolution):
     def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
         """z = x * kernel + bias, channel by channel."""
         x = self.prepare(x)
-        z = self.allocate("z", self.output_image_shape(*x.shape), training)
-        kernels.depthwise_conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x.shape), out=z)
+        z = kernels.depthwise_conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x.shape))
         if training:
             self.remember(x, z.shape)
         return self.finish(z)
@@ -90,8 +89,7 @@ class DepthwiseConv2D(Convolution):
         """dx[n, h, w, c] = sum of dz[n, oh, ow, c*M + m] * kernel[ky, kx, c, m] over all that the pixel went into"""
         dz = self.weight_gradients(dz)
         x, _ = self.recall()
-        dx = self.allocate("dx", x.shape)
-        kernels.depthwise_conv2d_input_gradient(dz, self.params["kernel"], x.shape, *self.geometry(x.shape), out=dx)
+        dx = kernels.depthwise_conv2d_input_gradient(dz, self.params["kernel"], x.shape, *self.geometry(x.shape))
         return self.finish(dx)
 
     def weight_gradients(self, dz: Array) -> Array:

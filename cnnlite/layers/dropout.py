@@ -9,7 +9,6 @@ import numpy as np
 
 from cnnlite import kernels
 from cnnlite.arguments import integer, share
-from cnnlite.floating import arithmetic
 from cnnlite.layers.base import Layer
 from cnnlite.layers.settings import Setting, optional
 from cnnlite.random import RandomStream
@@ -88,17 +87,18 @@ class Dropout(Layer):
             return x
         mask = self.draw_mask(x)
         self.remember(x.shape, mask)
-        return self._multiply(x, mask, "y")
+        return kernels.multiply(x, mask)
 
     def backward(self, dy: Array) -> Array:
         shape, mask = self.recall()
         dy = self.prepare_gradient(dy, shape)
-        return dy if mask is None else self._multiply(dy, mask, "dx")
+        return dy if mask is None else kernels.multiply(dy, mask)
 
     def draw_mask(self, x: Array) -> Array:
         """Return a new mask, which broadcasts against x."""
         shape = self.mask_shape(x.shape)
-        return kernels.dropout_mask(self.random.key(), self.rate, self.allocate("mask", shape))
+        key = self.value(self.random.key, (2,), np.uint64)
+        return kernels.dropout_mask(key, self.rate, self.allocate("mask", shape))
 
     def mask_shape(self, shape: Shape) -> Shape:
         """Return the shape of the mask for an input of that shape."""
@@ -112,10 +112,11 @@ class Dropout(Layer):
             )
         return mask
 
+    @property
+    def is_traceable(self) -> bool:
+        """Whether the mask has no axis of so many samples."""
+        return self.noise_shape is None or self.noise_shape[:1] in ((None,), (1,), ())
+
     def get_config(self) -> Config:
         noise_shape = None if self.noise_shape is None else list(self.noise_shape)
         return {**super().get_config(), "rate": self.rate, "noise_shape": noise_shape, "seed": self.seed}
-
-    def _multiply(self, x: Array, mask: Array, key: str) -> Array:
-        with arithmetic():  # infinity times 0: NaN goes on, without a warning
-            return np.multiply(x, mask, out=self.allocate(key, x.shape))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
+from cnnlite import kernels
 from cnnlite.layers.base import Layer
 from cnnlite.layers.settings import Setting, image_layout
 from cnnlite.types import Array, ArrayLike, Config, Shape
@@ -37,7 +36,7 @@ class Flatten(Layer):
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
         if self.data_format == "channels_first" and x.ndim > 2:
-            x = np.moveaxis(x, 1, -1)
+            x = kernels.moveaxis(x, 1, -1)
         if training:
             self.remember(x.shape)
         return x.reshape(self.compute_output_shape(x.shape))
@@ -46,7 +45,7 @@ class Flatten(Layer):
         (shape,) = self.recall()
         dx = self.prepare_gradient(dy, self.compute_output_shape(shape)).reshape(shape)
         if self.data_format == "channels_first" and dx.ndim > 2:
-            dx = np.moveaxis(dx, -1, 1)
+            dx = kernels.moveaxis(dx, -1, 1)
         return dx
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
+from cnnlite import kernels
 from cnnlite.layers.base import Layer
 from cnnlite.layers.settings import Setting, image_layout
 from cnnlite.types import Array, ArrayLike, Config, Shape
@@ -31,16 +30,16 @@ class ImageLayer(Layer):
         """Return x checked, and as contiguous (N, H, W, C)."""
         x = super().prepare(x)
         self.compute_output_shape(x.shape)
-        return x if self.data_format == "channels_last" else np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        return x if self.data_format == "channels_last" else kernels.moveaxis(x, 1, -1)
 
     def prepare_image_gradient(self, dy: Array, shape: Shape) -> Array:
         """Return dy checked, and as contiguous (N, OH, OW, C), which is `shape`."""
         dy = self.prepare_gradient(dy, self.join(*shape))
-        return dy if self.data_format == "channels_last" else np.ascontiguousarray(dy.transpose(0, 2, 3, 1))
+        return dy if self.data_format == "channels_last" else kernels.moveaxis(dy, 1, -1)
 
     def finish(self, y: Array) -> Array:
-        """Return images (N, H, W, C) in the layout of the user; a view."""
-        return y if self.data_format == "channels_last" else y.transpose(0, 3, 1, 2)
+        """Return images (N, H, W, C) in the layout of the user."""
+        return y if self.data_format == "channels_last" else kernels.moveaxis(y, -1, 1)
 
     def split(self, input_shape: Shape) -> Shape:
         """Return (N, H, W, C) of a shape in the layout of the user."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite import kernels
 from cnnlite.arguments import float_array
 from cnnlite.floating import arithmetic
 from cnnlite.layers.base import Layer
@@ -67,21 +68,23 @@ class Rescaling(Layer):
         scale, offset = self.constants(x.shape)
         if training:
             self.remember(x.shape)
-        with arithmetic():
-            y = np.multiply(x, scale, out=self.allocate("y", x.shape, training))
-            y += offset
-        return y
+        return kernels.add(kernels.multiply(x, scale), offset)
 
     def backward(self, dy: Array) -> Array:
         (shape,) = self.recall()
         dy = self.prepare_gradient(dy, shape)
-        with arithmetic():
-            return np.multiply(dy, self.constants(shape)[0], out=self.allocate("dx", shape))
+        return kernels.multiply(dy, self.constants(shape)[0])
 
     def constants(self, input_shape: Shape) -> tuple[Array, Array]:
         """Return scale and offset in the dtype of the layer, as they broadcast against an input of that shape."""
         with arithmetic():
             return self._aligned(self.scale, "scale", input_shape), self._aligned(self.offset, "offset", input_shape)
+
+    @property
+    def is_traceable(self) -> bool:
+        """Whether the constants are the same for all samples."""
+        axes = 0 if self.input_shape is None else len(self.input_shape)
+        return all(value.ndim < axes or value.shape[:1] == (1,) for value in (self.scale, self.offset))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         self.constants(input_shape)

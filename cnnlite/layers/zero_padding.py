@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+from cnnlite import kernels
 from cnnlite.arguments import pair
 from cnnlite.layers.image import ImageLayer
 from cnnlite.layers.settings import Setting
@@ -59,17 +60,12 @@ class ZeroPadding2D(ImageLayer):
         x = self.prepare(x)
         if training:
             self.remember(x.shape)
-        y = self.allocate("y", self._padded(*x.shape), training)
-        y.fill(0)
-        self._inside(y, x.shape)[...] = x
-        return self.finish(y)
+        return self.finish(kernels.pad(x, self.padding))
 
     def backward(self, dy: Array) -> Array:
         (shape,) = self.recall()
         dy = self.prepare_image_gradient(dy, self._padded(*shape))
-        dx = self.allocate("dx", shape)
-        dx[...] = self._inside(dy, shape)
-        return self.finish(dx)
+        return self.finish(kernels.crop(dy, self.padding))
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return self.join(*self._padded(*self.split(input_shape)))
@@ -80,8 +76,3 @@ class ZeroPadding2D(ImageLayer):
     def _padded(self, n: int, height: int | Any, width: int | Any, channels: int | Any) -> Shape:
         rows, columns = (sum(side) for side in self.padding)
         return n, None if height is None else height + rows, None if width is None else width + columns, channels
-
-    def _inside(self, y: Array, shape: Shape) -> Array:
-        """Return the view of the padded images y where images of `shape` lie."""
-        (top, _), (left, _) = self.padding
-        return y[:, top:top + shape[1], left:left + shape[2]]

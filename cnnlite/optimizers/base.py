@@ -232,6 +232,7 @@ class Optimizer:
                 slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
                 self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)
             vars(self)["iterations"] += 1  # not through __setattr__, which would check it
+            parameters.note_step()
         epsilon = vars(self).get("epsilon")
         if isinstance(epsilon, (int, float)) and epsilon < VANISHING:
             self._look_for_nan(vector, parameters.gradient)

@@ -36,7 +36,7 @@ def results(function, arrays, samples="", lanes=1, **how):
     for storage in graph.buffers:
         if storage.kind == "constant":
             workspace.table[FIXED_WORDS + storage.buffer.number] = storage.owner.ctypes.data
-    workspace.run(lanes=lanes)
+    workspace.run(lanes)
     return outputs
 
 
