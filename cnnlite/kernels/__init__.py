@@ -35,11 +35,11 @@ from cnnlite.kernels.activations import (
     tanh,
     tanh_backward,
 )
+from cnnlite.kernels.average_pooling import average_pool, average_pool_backward
 from cnnlite.kernels.batchnorm import (
     batchnorm_backward,
     batchnorm_inference_backward,
     batchnorm_normalize,
-    batchnorm_statistics,
 )
 from cnnlite.kernels.broadcast import add, multiply
 from cnnlite.kernels.conv2d import (
@@ -63,17 +63,13 @@ from cnnlite.kernels.optimizers import (
     rmsprop_step,
     sgd_step,
 )
-from cnnlite.kernels.pooling import (
-    average_pool,
-    average_pool_backward,
-    max_pool,
-    max_pool_backward,
-)
+from cnnlite.kernels.pooling import max_pool, max_pool_backward
+from cnnlite.kernels.statistics import batchnorm_statistics, inverse_deviation, move_average
 
 __all__ = [
     "adagrad_step",
-    "add",
     "adam_step",
+    "add",
     "average_pool",
     "average_pool_backward",
     "batchnorm_backward",
@@ -98,6 +94,7 @@ __all__ = [
     "gelu",
     "gelu_backward",
     "im2col",
+    "inverse_deviation",
     "leaky_relu",
     "leaky_relu_backward",
     "log_softmax",
@@ -106,6 +103,7 @@ __all__ = [
     "matmul",
     "max_pool",
     "max_pool_backward",
+    "move_average",
     "moveaxis",
     "multiply",
     "pad",
