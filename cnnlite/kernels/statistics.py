@@ -151,7 +151,7 @@ def _combine(here, rows, other, other_rows):
 
 @operation(samples="")
 def inverse_deviation(variance, epsilon):
-    """Return 1 / √(variance + epsilon), and NaN for an infinite variance, or y would be beta and look healthy."""
+    """Return 1 / √(variance + epsilon), and NaN where the variance is infinite."""
     require(variance, "variance", 1, None, "inverse_deviation")
     (size,) = variance.shape
     out = result(None, variance, (size,))

@@ -144,9 +144,8 @@ class BatchNorm(Layer):
             self.commit(lambda refused: self.learn(mean, variance, x, refused))
         else:
             mean, variance = self._state["moving_mean"], self._state["moving_variance"]
-        inv_std = kernels.inverse_deviation(variance, self.epsilon)
-        y = kernels.batchnorm_normalize(x, mean, inv_std, self._params.get("gamma"), self._params.get("beta"))
-        y = self.outside(y)
+        inv_std = self.inverse_deviation(variance)
+        y = self.outside(kernels.batchnorm_normalize(x, mean, inv_std, *self.gamma_and_beta()))
         if training:
             self.remember(x if learning else None, mean, inv_std, y.shape)
         return y
@@ -154,11 +153,12 @@ class BatchNorm(Layer):
     def backward(self, dy: Array) -> Array:
         x, mean, inv_std, shape = self.recall()
         dy = self.channels_last(self.prepare_gradient(dy, shape))
-        gamma, dgamma, dbeta = self._params.get("gamma"), self._grads.get("gamma"), self._grads.get("beta")
+        gamma, _ = self.gamma_and_beta()
         if x is None:
             dx = kernels.batchnorm_inference_backward(dy, inv_std, gamma)
         else:
-            dx, _, _ = kernels.batchnorm_backward(dy, x, mean, inv_std, gamma, dgamma=dgamma, dbeta=dbeta)
+            dx, _, _ = kernels.batchnorm_backward(dy, x, mean, inv_std, gamma, dgamma=self._grads.get("gamma"),
+                                                  dbeta=self._grads.get("beta"))
         return self.outside(dx)
 
     def channels_last(self, x: Array) -> Array:
@@ -168,6 +168,14 @@ class BatchNorm(Layer):
     def outside(self, y: Array) -> Array:
         """Return an array (N, ..., C) with its channels on the axis of the user's."""
         return y if self.axis in (-1, y.ndim - 1) else kernels.moveaxis(y, -1, self.axis)
+
+    def gamma_and_beta(self) -> tuple[Array | None, Array | None]:
+        """Return gamma and beta, None where the layer has none."""
+        return self._params.get("gamma"), self._params.get("beta")
+
+    def inverse_deviation(self, variance: Array) -> Array:
+        """Return 1 / √(variance + epsilon), and NaN for an infinite variance, or y would be beta and look healthy."""
+        return kernels.inverse_deviation(variance, self.epsilon)
 
     def learn(self, mean: Array, variance: Array, x: Array, refused: Array | None) -> None:
         """Move the averages towards the statistics of a batch x, unless a step was refused."""
