@@ -139,15 +139,19 @@ def _max_pool(r, run, first, last):
     x, y = array(run, r.x, (last, r.h, r.w, r.c)), array(run, r.y, (last, r.oh, r.ow, r.c))
     argmax = array_as(run, r.argmax, (last, r.oh, r.ow, r.c), np.uint8)
     begin, end = band_rows(run, r.oh)
+    # The windows of a row that have no column in the padding.
+    left, right = -(-r.left // r.sw), min(r.ow, (r.w + r.left - r.kw) // r.sw + 1)
     for n in range(first, last):
-        image = x[n]
         for i in range(begin, end):
-            if _is_inside(r.h, r.w, i, window, r.ow):
-                corner = x.itemsize * r.c * ((i * window.stride_h - window.top) * r.w - window.left)
-                max_pool_windows(x, image.ctypes.data + corner, r.w * r.c, window.stride_w * r.c,
-                                 (window.height, window.width), r.ow, r.c, y[n, i], argmax[n, i])
-            else:
-                _max_pool_row(image, i, window, y[n, i], argmax[n, i])
+            row = i * r.sh - r.top
+            if row < 0 or row + r.kh > r.h or left >= right:
+                _max_pool_windows(x[n], i, (0, r.ow), window, y[n, i], argmax[n, i])
+                continue
+            corner = x.itemsize * r.c * (row * r.w + left * r.sw - r.left)
+            max_pool_windows(x, x[n].ctypes.data + corner, r.w * r.c, r.sw * r.c, (r.kh, r.kw), right - left, r.c,
+                             y[n, i, left], argmax[n, i, left])
+            _max_pool_windows(x[n], i, (0, left), window, y[n, i], argmax[n, i])
+            _max_pool_windows(x[n], i, (right, r.ow), window, y[n, i], argmax[n, i])
 
 
 @stage(reads="x", writes="y argmax", sizes=SIZES, footprint=HALO)
@@ -158,7 +162,7 @@ def _max_pool_wide(r, run, first, last):
     begin, end = band_rows(run, r.oh)
     for n in range(first, last):
         for i in range(begin, end):
-            _max_pool_row(x[n], i, window, y[n, i], argmax[n, i])
+            _max_pool_windows(x[n], i, (0, r.ow), window, y[n, i], argmax[n, i])
 
 
 @kernel
@@ -170,24 +174,24 @@ def _is_inside(height, width, i, window, columns):
 
 
 @kernel
-def _max_pool_row(x, i, window, y, argmax):
-    """Fill row i of the output, y and argmax (OW, C), from an image x (H, W, C)."""
+def _max_pool_windows(x, i, columns, window, y, argmax):
+    """Fill the columns from the first to before the last of row i of the output, y and argmax (OW, C), of an image x."""
     height, width, channels = x.shape
     top = i * window.stride_h - window.top
     first_row, last_row = max(top, 0), min(top + window.height, height)
-    for j in range(len(y)):
+    for j in range(*columns):
         left = j * window.stride_w - window.left
         first_column, last_column = max(left, 0), min(left + window.width, width)
-        for c in range(channels):
-            best, where = x.dtype.type(0), -1
-            for row in range(first_row, last_row):
-                for column in range(first_column, last_column):
-                    value = x[row, column, c]
+        best, winner = y[j], argmax[j]
+        for row in range(first_row, last_row):
+            for column in range(first_column, last_column):
+                pixel, tap = x[row, column], (row - top) * window.width + column - left
+                is_first = row == first_row and column == first_column
+                for c in range(channels):
                     # Larger, or the first NaN: both comparisons are false for a NaN.
-                    if where < 0 or (not value <= best and best == best):
-                        best, where = value, (row - top) * window.width + column - left
-            y[j, c] = best
-            argmax[j, c] = where
+                    wins = is_first or (not pixel[c] <= best[c] and best[c] == best[c])
+                    best[c] = pixel[c] if wins else best[c]
+                    winner[c] = tap if wins else winner[c]
 
 
 @stage(reads="dy argmax", writes="dx", sizes=f"{SIZES} lines", footprint=IMAGE)
