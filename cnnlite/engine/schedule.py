@@ -10,11 +10,13 @@ other, while the data is in its cache. Beside it there are tracks of one BATCH s
 
 One rule decides: a stage comes into the earliest group in which all is there that it reads. What was computed for the
 same samples in the track is there for a PIXEL, HALO or IMAGE stage; all else must be of an earlier group. (Where a few
-samples are cut into bands of rows for the threads, it is so for PIXEL stages alone.) A track ends, too, where the weights
-of its stages would drive one another out of the cache.
+samples are cut into bands of rows for the threads, it is so for PIXEL stages alone.) A track ends, too, where the
+weights of its stages would drive one another out of the cache.
 
-A buffer that only the stages of one track use is *local*: every thread has memory of its own for the samples that it is
-at. All others lie in the workspace, in which buffers share memory that are never needed at the same time.
+A buffer that only the stages of one track use is *local*: every thread has memory of its own for the samples that it
+is at. So is one that is spread from much smaller ones, as by the way back through a pooling: each track that needs it
+makes it again, which takes less time than to fetch it from memory. All others lie in the workspace, in which buffers
+share memory that are never needed at the same time.
 """
 
 from __future__ import annotations
@@ -81,11 +83,13 @@ class Schedule:
         kept: the buffers whose numbers somebody wants afterwards.
         joined: False gives each stage a group of its own.
         banded: whether samples are to be cut into bands of rows.
+        in_sections: whether the sections of the graph are run one by one.
     """
 
     def __init__(self, graph: Graph, steps: Sequence[Step], kept: Sequence[Buffer] = (), joined: bool = True,
-                 banded: bool = False) -> None:
+                 banded: bool = False, in_sections: bool = True) -> None:
         self.graph, self.joined, self.banded = graph, joined, banded
+        self._in_sections = in_sections
         self.kept = {buffer.number for buffer in kept}
         self.groups: list[list[Track]] = []
         self.sections: list[int] = []  # the first group of each
@@ -144,31 +148,63 @@ class Schedule:
         return track is not None and (not self.joined or track.resident + resident > RESIDENT_BYTES)
 
     def _find_local(self) -> None:
-        for storage in self.graph.buffers:
+        """Find the buffers that only one track uses, or that each track that uses them can make for itself."""
+        tracks: dict[int, list[Track]] = {}  # by the number of a buffer
+        for group in self.groups:
+            for track in group:
+                for step in track.steps:
+                    for buffer in (*step.inputs, *step.outputs):
+                        using = tracks.setdefault(buffer.number, [])
+                        if track not in using:
+                            using.append(track)
+        for storage in reversed(self.graph.buffers):  # what is made of others comes first
             buffer = storage.buffer
-            if storage.kind != WORK or not buffer.of_samples or buffer.number in self.kept or not storage.made_by:
+            using = tracks.get(buffer.number, [])
+            makers = [step for step in storage.made_by if step in self._place]
+            if storage.kind != WORK or not buffer.of_samples or buffer.number in self.kept or not makers:
                 continue
-            tracks = {id(self._place[step][1]) if step in self._place else None
-                      for step in (*storage.made_by, *storage.used_by)}
-            if len(tracks) == 1 and None not in tracks:
-                self._place[storage.made_by[0]][1].local.append(buffer)
+            if len(using) > 1 and not (len(makers) == 1 and _is_made_quickly(makers[0], buffer)
+                                       and all(track.by_samples for track in using)):
+                continue
+            home = self._place[makers[0]][1]
+            for track in using:
+                track.local.append(buffer)
+                if track is not home:
+                    _make_in(track, makers[0], buffer)
+                    for needed in makers[0].inputs:
+                        if track not in tracks[needed.number]:
+                            tracks[needed.number].append(track)
 
     def lives(self) -> dict[int, tuple[int, int]]:
         """Return by the number of each buffer in the workspace the first and the last group that needs it."""
-        local = {buffer.number for group in self.groups for track in group for buffer in track.local}
         lives: dict[int, tuple[int, int]] = {}
-        for step, (group, _) in self._place.items():
-            for buffer in (*step.inputs, *step.outputs):
-                if self.graph.buffers[buffer.number].kind == WORK and buffer.number not in local:
-                    first, last = lives.get(buffer.number, (group, group))
-                    lives[buffer.number] = min(first, group), max(last, group)
+        for number, group in enumerate(self.groups):
+            for track in group:
+                local = {buffer.number for buffer in track.local}
+                for step in track.steps:
+                    for buffer in (*step.inputs, *step.outputs):
+                        if self.graph.buffers[buffer.number].kind == WORK and buffer.number not in local:
+                            first, last = lives.get(buffer.number, (number, number))
+                            lives[buffer.number] = min(first, number), max(last, number)
         # What goes from one section to another is there however often the other one is run.
         end = len(self.groups)
-        later = self.sections[1:]
+        later = self.sections[1:] if self._in_sections else []
         for number, (first, last) in lives.items():
             if number in self.kept or any(first < section <= last for section in later):
                 lives[number] = first, end
         return lives
+
+
+def _is_made_quickly(step: Step, buffer: Buffer) -> bool:
+    """Return whether to make a buffer again takes less than to fetch it: it is spread from what is much smaller."""
+    read = sum(other.sample_size * other.itemsize for other in step.inputs if other.of_samples)
+    return step.stage.spreads and 2 * read <= buffer.sample_size * buffer.itemsize
+
+
+def _make_in(track: Track, step: Step, buffer: Buffer) -> None:
+    """Let a track make a buffer for itself before it is used."""
+    first = next(i for i, other in enumerate(track.steps) if any(used.number == buffer.number for used in other.inputs))
+    track.steps.insert(first, step)
 
 
 def _resident(step: Step) -> int:

@@ -60,11 +60,11 @@ class Stage:
         function: the kernel, as `jit.kernel` makes it.
         reads, writes, adds: the names of its buffers.
         record: the dtype of its records.
-        footprint: see above.
+        footprint, spreads: as `stage` was told.
     """
 
     def __init__(self, function: Any, reads: str, writes: str, adds: str, sizes: str, floats: str,
-                 footprint: str) -> None:
+                 footprint: str, spreads: bool) -> None:
         self.name = function.__name__.strip("_")
         self.plain = function
         self.function = kernel(function)
@@ -73,7 +73,7 @@ class Stage:
         self.sizes, self.floats = sizes.split(), floats.split()
         names = [*self.buffers, *self.sizes]
         self.record = np.dtype([(name, np.int64) for name in names] + [(name, np.float64) for name in self.floats])
-        self.footprint = footprint
+        self.footprint, self.spreads = footprint, spreads
 
     @functools.cache  # noqa: B019  # there are as many as the library has stages
     def address(self, dtype: np.dtype[Any]) -> int:
@@ -89,7 +89,7 @@ class Stage:
 
 
 def stage(*, reads: str = "", writes: str = "", adds: str = "", sizes: str = "", floats: str = "",
-          footprint: str = IMAGE) -> Any:
+          footprint: str = IMAGE, spreads: bool = False) -> Any:
     """Make a `Stage` of a function (r, run, first, last).
 
     Args:
@@ -97,8 +97,9 @@ def stage(*, reads: str = "", writes: str = "", adds: str = "", sizes: str = "",
             up what samples give, with a place for each chunk.
         sizes, floats: the names of the integers and floats in its record.
         footprint: PIXEL, HALO, IMAGE or BATCH.
+        spreads: whether what it writes may be made again where it is needed, instead of being kept.
     """
-    return lambda function: Stage(function, reads, writes, adds, sizes, floats, footprint)
+    return lambda function: Stage(function, reads, writes, adds, sizes, floats, footprint, spreads)
 
 
 # What the functions of stages call.

@@ -105,7 +105,7 @@ class Emitter:
         return self.builder.shuffle_vector(one, undefined, self.zeros(self.vector_of(int32)))
 
     def mask(self, count):
-        """Return a mask of the first `count` lanes."""
+        """Return a mask of the first `count` lanes; the wider the integer, the longer it takes to make."""
         return self.builder.icmp_signed("<", self.steps(count.type), self.splat(count))
 
     # Arithmetic
@@ -245,7 +245,7 @@ def _bytes(kind):
 
 def item_of(kind):
     """Return LLVM's type for numba's type of a number, or of an array, a pointer or a dtype of such."""
-    return ir.FloatType() if getattr(kind, "dtype", kind) == types.float32 else ir.DoubleType()
+    return {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}[getattr(kind, "dtype", kind)]
 
 
 def vector_function(write):
