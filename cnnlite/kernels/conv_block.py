@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from cnnlite.floating import arithmetic
-from cnnlite.kernels.batchnorm import new_statistics
 from cnnlite.kernels.checks import require
+from cnnlite.kernels.conv_images import new_statistics
 from cnnlite.kernels.conv_tasks import (
     MAX_POOL,
     NO_POOL,

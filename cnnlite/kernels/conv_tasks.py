@@ -15,22 +15,24 @@ import numpy as np
 from numba import types
 
 from cnnlite.engine.jit import kernel
-from cnnlite.kernels.batchnorm import (
+from cnnlite.kernels.batchnorm_ir import map_rows
+from cnnlite.kernels.conv_images import (
     LONG_LINE,
     affine_rows,
+    average_pool_row,
     image_gradient,
     image_gradient_sums,
     image_statistics,
     image_sum,
+    max_pool_backward_image,
+    max_pool_image,
 )
-from cnnlite.kernels.batchnorm_ir import map_rows
 from cnnlite.kernels.direct import by_pixels, by_wide_pixels, copy_window, direct_images, unroll_taps
 from cnnlite.kernels.direct_input_gradient import add_to_planes, by_planes, by_taps, direct_input_gradient, merge_planes
 from cnnlite.kernels.direct_kernel_gradient import add_images, add_turned, direct_kernel_gradient
 from cnnlite.kernels.geometry import Window
 from cnnlite.kernels.matmul import move_sums
 from cnnlite.kernels.microkernel import block_address
-from cnnlite.kernels.pooling import average_pool_row, max_pool_backward_image, max_pool_image
 from cnnlite.kernels.table import (
     ADD_IMAGES,
     ADD_TO_PLANES,

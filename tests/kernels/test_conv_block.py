@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 
 from cnnlite import reference
-from cnnlite.kernels.batchnorm import combine_gradient_sums, combine_statistics
 from cnnlite.kernels.conv_block import (
     Geometry,
     conv_block,
@@ -14,6 +13,7 @@ from cnnlite.kernels.conv_block import (
     conv_block_gradient_sums,
     follow,
 )
+from cnnlite.kernels.conv_images import combine_gradient_sums, combine_statistics
 from cnnlite.kernels.conv_tasks import AVERAGE_POOL, MAX_POOL, NO_POOL, Following
 from cnnlite.kernels.geometry import window_of
 from cnnlite.kernels.pooling import argmax_dtype, pooled_shape
