@@ -10,13 +10,55 @@ import numpy as np
 
 from cnnlite import reference
 from cnnlite.eager import is_eager
+from cnnlite.kernels.activations import (
+    clipped_relu,
+    clipped_relu_backward,
+    elu,
+    elu_backward,
+    gelu,
+    gelu_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    log_softmax,
+    log_softmax_and_softmax,
+    log_softmax_backward,
+    relu,
+    relu_backward,
+    sigmoid,
+    sigmoid_backward,
+    silu,
+    silu_backward,
+    softmax,
+    softmax_backward,
+    softplus,
+    softplus_backward,
+    tanh,
+    tanh_backward,
+)
 from cnnlite.kernels.average_pooling import average_pool, average_pool_backward
+from cnnlite.kernels.batchnorm import batchnorm_backward, batchnorm_inference_backward, batchnorm_normalize
 from cnnlite.kernels.broadcast import add, multiply
 from cnnlite.kernels.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
+from cnnlite.kernels.conv2d import conv2d, conv2d_backward, conv2d_input_gradient, conv2d_kernel_gradient
+from cnnlite.kernels.depthwise import (
+    depthwise_conv2d,
+    depthwise_conv2d_input_gradient,
+    depthwise_conv2d_kernel_gradient,
+)
 from cnnlite.kernels.dropout import dropout_mask
 from cnnlite.kernels.im2col import col2im, im2col
 from cnnlite.kernels.layout import crop, moveaxis, pad
+from cnnlite.kernels.losses import (
+    absolute_error,
+    binary_crossentropy,
+    crossentropy,
+    huber,
+    mean_loss,
+    scale_gradient,
+    squared_error,
+)
 from cnnlite.kernels.matmul import column_sums, matmul
+from cnnlite.kernels.optimizers import adagrad, adagrad_step, adam, adam_step, rmsprop, rmsprop_step, sgd, sgd_step
 from cnnlite.kernels.pooling import max_pool, max_pool_backward
 from cnnlite.kernels.regularizers import add_l1_l2_gradient, l1_l2_penalty
 from cnnlite.kernels.statistics import batchnorm_statistics, inverse_deviation, move_average
