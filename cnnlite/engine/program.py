@@ -11,8 +11,9 @@ from cnnlite import thread_pool
 from cnnlite.engine import executor
 from cnnlite.engine.buffers import WORK, chunk_count
 from cnnlite.engine.executor import GROUP, JOB, LOCAL, STEP, TRACK
+from cnnlite.engine.graph import Step
 from cnnlite.engine.schedule import ALIGNMENT, Schedule, lay_out, size_of
-from cnnlite.engine.stages import FIXED_WORDS, IMAGE, SAMPLES
+from cnnlite.engine.stages import BATCH, FIXED_WORDS, IMAGE, SAMPLES
 from cnnlite.types import Array
 
 KEPT_LAYOUTS = 8  # for different numbers of samples
@@ -69,8 +70,7 @@ class Layout:
         buffers = program.graph.buffers
         sizes = {number: size_of(buffers[number].buffer, samples) for number in program.lives}
         self.places, self.size = lay_out(sizes, program.lives)
-        self.work = sum(step.work * (1 if step.stage.footprint == "batch" else samples)
-                        for track in program.tracks for step in track.steps)
+        self.work = sum(_work(step, samples) for track in program.tracks for step in track.steps)
 
     def _set_track(self, number: int, track: Any, first_step: int, first_local: int, base: int) -> None:
         schedule, samples = self.program.schedule, self.samples
@@ -88,6 +88,13 @@ class Layout:
             self.locals[i] = FIXED_WORDS + buffer.number, offset, sample_bytes
             offset += -(-sample_bytes * int(row["together"]) // ALIGNMENT) * ALIGNMENT
         self.own_bytes = max(self.own_bytes, offset)
+
+
+def _work(step: Step, samples: int) -> float:
+    """Return how many additions and multiplications a step takes for so many samples."""
+    if callable(step.work):
+        return float(step.work(samples))
+    return step.work if step.stage.footprint == BATCH else step.work * samples
 
 
 class Workspace:
