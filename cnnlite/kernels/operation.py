@@ -30,13 +30,14 @@ PLANS_KEPT = 256  # of single kernels, for different shapes
 _plans: OrderedDict[Any, Any] = OrderedDict()
 
 
-def operation(samples: str) -> Any:
+def operation(samples: Any) -> Any:
     """Make a kernel of a function that adds stages to a graph.
 
     Args:
-        samples: the names of the arguments whose first axis is that of the samples.
+        samples: the names of the arguments whose first axis is that of the samples; or, where that depends on what the
+            others are, a function that is called with all of them and returns the names.
     """
-    of_samples = frozenset(samples.split())
+    of_samples = frozenset(samples.split()) if isinstance(samples, str) else None
 
     def decorate(function: Any) -> Any:
         names = tuple(inspect.signature(function).parameters)
@@ -52,7 +53,9 @@ def operation(samples: str) -> Any:
                     return function(*args, **kwargs)
             if any(map(is_buffer, kwargs.values())):
                 return function(*args, **kwargs)
-            return _run_alone(function, dict(zip(names, args), **kwargs), of_samples)
+            values = dict(zip(names, args), **kwargs)
+            ours = frozenset(samples(**values).split()) if of_samples is None else of_samples
+            return _run_alone(function, values, ours)
 
         kernel.is_operation = True
         return kernel
