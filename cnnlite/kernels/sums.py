@@ -1,4 +1,4 @@
-"""Sums over the samples of a batch: each chunk has its own, and the chunks' are added as a binary tree.
+r"""Sums over the samples of a batch: each chunk has its own, and the chunks' are added as a binary tree.
 
     chunks   0   1   2   3   4   5   6   7
               \ /     \ /     \ /     \ /
@@ -44,24 +44,32 @@ def add_chunks(sums, out):
 def _add_chunks(r, run, first, last):
     chunks = word(run, CHUNK_COUNT)
     sums, out = array(run, r.sums, (chunks, r.size)), array(run, r.out, (r.size,))
-    _add_tree(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
+    _write_tree(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
 
 
 @stage(reads="sums", writes="out", sizes="size", footprint=BATCH)
 def _add_exact_chunks(r, run, first, last):
     chunks = word(run, CHUNK_COUNT)
     sums, out = array_as(run, r.sums, (chunks, r.size), np.float64), array(run, r.out, (r.size,))
-    _add_tree(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
+    _write_tree(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
 
 
 @kernel
-def _add_tree(sums, out, begin, end):
+def _write_tree(sums, out, begin, end):
+    add_tree(sums, begin, end)
+    source, target = sums[0, begin:end], out[begin:end]
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+@kernel
+def add_tree(sums, begin, end):
+    """Add to sums[0] those of the other chunks, for a part of their numbers. All are changed on the way."""
     chunks, distance = len(sums), 1
     while distance < chunks:
         for chunk in range(0, chunks, 2 * distance):
-            here, other = sums[chunk], sums[chunk + distance]
-            for i in range(begin, end):
+            # Slices, in which no index can be below 0: with that to be looked at, the loop would not be vector code.
+            here, other = sums[chunk, begin:end], sums[chunk + distance, begin:end]
+            for i in range(here.size):
                 here[i] += other[i]
         distance *= 2
-    for i in range(begin, end):
-        out[i] = sums[0, i]
