@@ -54,7 +54,8 @@ class Step:
         units: of a BATCH stage, how many units it is cut into; an integer, or a function of the number of samples.
         together: how many samples it would best compute at a time.
         scratch: how many bytes of memory of its own it needs.
-        work: additions and multiplications for a sample, or in all of a BATCH stage.
+        work: additions and multiplications for a sample, or in all of a BATCH stage; or a function of the number of
+            samples, of those of all.
         grain: so many rows of its result, or a multiple, it can compute by themselves.
         layer: the name of the layer that it belongs to, for the table of a plan.
         number: its place among all of the graph.
@@ -66,7 +67,7 @@ class Step:
     units: Any
     together: int
     scratch: int
-    work: float
+    work: Any
     grain: int
     layer: str
     number: int
@@ -158,7 +159,7 @@ class Graph:
 
     # Stages.
 
-    def add(self, stage: Stage, *, units: Any = 1, together: int = 1, scratch: int = 0, work: float = 0.0,
+    def add(self, stage: Stage, *, units: Any = 1, together: int = 1, scratch: int = 0, work: Any = 0.0,
             grain: int = 1, **arguments: Any) -> None:
         """Add a stage.
 

@@ -13,6 +13,7 @@ from cnnlite import thread_pool
 from cnnlite.engine import executor
 from cnnlite.engine.buffers import VALUE, chunk_count
 from cnnlite.engine.executor import GROUP, JOB, LOCAL, STEP, TRACK
+from cnnlite.engine.graph import Step
 from cnnlite.engine.schedule import ALIGNMENT, Schedule, lay_out, size_of
 from cnnlite.engine.stages import BATCH, FIXED_WORDS, IMAGE, SAMPLES
 from cnnlite.types import Array
@@ -44,13 +45,11 @@ class Program:
         self.words = -(-words // 8) * 8
         self.scratch = -(-max((step.scratch for step in steps), default=0) // ALIGNMENT) * ALIGNMENT
         self.lives = schedule.lives()
-        self._work = [sum(step.work for step in steps if (step.stage.footprint == BATCH) == is_batch)
-                      for is_batch in (True, False)]
-        self.layout = functools.lru_cache(KEPT_LAYOUTS)(self._layout)
+        self.work = functools.lru_cache(KEPT_LAYOUTS)(self._work)
 
-    def work(self, samples: int) -> float:
+    def _work(self, samples: int) -> float:
         """Return how many additions and multiplications it takes for so many samples."""
-        return self._work[0] + self._work[1] * samples
+        return sum(work_of(step, samples) for track in self.tracks for step in track.steps)
 
     def _layout(self, samples: int, bands: int) -> Layout:
         return Layout(self, samples, bands)
@@ -101,6 +100,13 @@ class Layout:
             self.locals[i] = FIXED_WORDS + buffer.number, offset, sample_bytes
             offset += -(-sample_bytes * int(row["together"]) // ALIGNMENT) * ALIGNMENT
         self.own_bytes = max(self.own_bytes, offset)
+
+
+def work_of(step: Step, samples: int) -> float:
+    """Return how many additions and multiplications a step takes for so many samples."""
+    if callable(step.work):
+        return float(step.work(samples))
+    return step.work if step.stage.footprint == BATCH else step.work * samples
 
 
 class Workspace:

@@ -39,6 +39,7 @@ from cnnlite.kernels.average_pooling import average_pool, average_pool_backward
 from cnnlite.kernels.batchnorm import batchnorm_backward, batchnorm_inference_backward, batchnorm_normalize
 from cnnlite.kernels.broadcast import add, multiply
 from cnnlite.kernels.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
+from cnnlite.kernels.column_sums import column_sums
 from cnnlite.kernels.conv2d import conv2d, conv2d_backward, conv2d_input_gradient, conv2d_kernel_gradient
 from cnnlite.kernels.depthwise import (
     depthwise_conv2d,
@@ -57,7 +58,7 @@ from cnnlite.kernels.losses import (
     scale_gradient,
     squared_error,
 )
-from cnnlite.kernels.matmul import column_sums, matmul
+from cnnlite.kernels.matmul import matmul
 from cnnlite.kernels.optimizers import adagrad, adagrad_step, adam, adam_step, rmsprop, rmsprop_step, sgd, sgd_step
 from cnnlite.kernels.pooling import max_pool, max_pool_backward
 from cnnlite.kernels.regularizers import add_l1_l2_gradient, l1_l2_penalty

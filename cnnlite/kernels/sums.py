@@ -58,8 +58,9 @@ def _add_exact_chunks(r, run, first, last):
 def write_sum(sums, out, begin, end):
     """Write to out (numbers,) the sums over all chunks of the numbers from `begin` to `end`."""
     add_tree(sums, begin, end)
-    for i in range(begin, end):
-        out[i] = sums[0, i]
+    source, target = sums[0, begin:end], out[begin:end]
+    for i in range(target.size):
+        target[i] = source[i]
 
 
 @kernel
@@ -68,8 +69,9 @@ def add_tree(sums, begin, end):
     chunks, distance = len(sums), 1
     while distance < chunks:
         for chunk in range(0, chunks, 2 * distance):
-            here, other = sums[chunk], sums[chunk + distance]
-            for i in range(begin, end):
+            # Slices, in which no index can be below 0: with that to be looked at, the loop would not be vector code.
+            here, other = sums[chunk, begin:end], sums[chunk + distance, begin:end]
+            for i in range(here.size):
                 here[i] += other[i]
         distance *= 2
 

@@ -10,7 +10,7 @@ from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
 
 
-def results(function, arrays, samples="", lanes=1, **how):
+def results(function, arrays, samples="", lanes=1, together=None, **how):
     """Return the arrays that a kernel makes of arrays, in the order of its results.
 
     Args:
@@ -18,6 +18,7 @@ def results(function, arrays, samples="", lanes=1, **how):
         arrays: by the names of its arguments.
         samples: the names of those whose first axis is that of the samples.
         lanes: how many threads run it; not more than there are.
+        together: how many samples to compute at a time, in the place of what the stages would best compute.
         how: `joined` and `banded`, as of `Schedule`.
     """
     names = samples.split()
@@ -27,6 +28,8 @@ def results(function, arrays, samples="", lanes=1, **how):
              for name, array in arrays.items()}
     made = function(**given)
     made = [made] if is_buffer(made) else list(made)
+    for step in graph.steps:
+        step.together = together or step.together
     Plan(graph, made)
     workspace = Workspace(Program(Schedule(graph, graph.steps, (), **how)))
     workspace.prepare(count, lanes)
@@ -41,9 +44,10 @@ def results(function, arrays, samples="", lanes=1, **how):
 
 
 def assert_same_bits(function, arrays, samples):
-    """Joined or not, in bands or not, by one thread or two, and for each sample alone: the same bits."""
+    """Joined or not, in bands or not, by one thread or two, however many samples at a time: the same bits."""
     expected = results(function, arrays, samples)
-    ways = [{"joined": False}, {"banded": True}, {"lanes": 2}, {"banded": True, "lanes": 2}]
+    ways = [{"together": 1}, {"together": 7}, {"joined": False}, {"banded": True}, {"lanes": 2},
+            {"banded": True, "lanes": 2}]
     for way in ways:
         for one, other in zip(expected, results(function, arrays, samples, **way)):
             np.testing.assert_array_equal(one.view(np.uint8), other.view(np.uint8), err_msg=str(way))
