@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -80,7 +81,7 @@ class Layout:
         row["by_samples"], row["adds"] = track.by_samples, track.adds
         row["together"] = track.samples_together(samples)
         row["bands"] = BANDS if schedule.banded and track.steps[0].stage.footprint != IMAGE else 1
-        row["grain"] = max(step.grain for step in track.steps)
+        row["grain"] = math.lcm(*(step.grain for step in track.steps))
         row["units"] = track.units(samples, int(row["bands"]))
         offset = base
         for i, buffer in enumerate(track.local, first_local):
