@@ -79,8 +79,8 @@ class Layout:
         row["first_step"], row["last_step"] = first_step, first_step + len(track.steps)
         row["first_local"], row["last_local"] = first_local, first_local + len(track.local)
         row["by_samples"], row["adds"] = track.by_samples, track.adds
-        row["together"] = track.samples_together(samples)
         row["bands"] = BANDS if schedule.banded and track.steps[0].stage.footprint != IMAGE else 1
+        row["together"] = track.samples_together(samples, int(row["bands"]))
         row["grain"] = math.lcm(*(step.grain for step in track.steps))
         row["units"] = track.units(samples, int(row["bands"]))
         offset = base
