@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnlite.engine.stages import BATCH, array, stage
+from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.conv_block import conv_block_backward
 from cnnlite.kernels.direct import add_direct, is_product
@@ -117,7 +118,10 @@ def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), 
 
 @operation(samples="x out")
 def winograd_conv2d(x, kernel, bias=None, pads=NO_PADS, out=None):
-    """`conv2d` by Winograd's method, whatever `suits` says; for tests and experiments. Pads may be negative."""
+    """`conv2d` by Winograd's method, whatever `suits` says; for tests and experiments.
+
+    2 to 5 taps, and at least 16 channels and filters. Negative pads cut rows and columns off.
+    """
     return _by(add_winograd, x, kernel, bias, Geometry(pads=pads), out)
 
 
@@ -128,9 +132,14 @@ def direct_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(
 
 
 @operation(samples="x out")
-def wide_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, pixels=2, out=None):
-    """`conv2d` by so many pixels as one, which must fit into a vector; for tests and experiments."""
-    return _by(functools.partial(add_wide, pixels=pixels), x, kernel, bias, Geometry(strides, pads), out)
+def wide_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), pixels=None, out=None):
+    """`conv2d` by so many pixels as one, or by as many as fit into a vector; for tests and experiments.
+
+    A row of these pixels must be no long sum, and only rows may be dilated.
+    """
+    ow = output_shape(x.shape, kernel.shape[:2], strides, pads, dilation)[1]
+    pixels = pixels or min(ow, VECTOR_BYTES // x.itemsize // kernel.shape[3])
+    return _by(functools.partial(add_wide, pixels=pixels), x, kernel, bias, Geometry(strides, pads, dilation), out)
 
 
 def _by(add, x, kernel, bias, geometry, out):
