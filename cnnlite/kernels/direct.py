@@ -256,22 +256,17 @@ def copy_window(image, first_channel, top, left, out):
     end = max(begin, min(columns, w + left))
     for i in range(height):
         y, target = top + i, out[i].reshape(-1)
+        for k in range(target.size):
+            target[k] = 0
         if y < 0 or y >= h:
-            target[:] = 0
             continue
-        target[: begin * channels] = 0
-        target[end * channels :] = 0
         source = image[y].reshape(-1)
-        if channels == image_channels:
-            # One loop over the whole line and not one a pixel, which matters for images with 1 or 3 channels.
-            place = (begin - left) * channels
-            for k in range((end - begin) * channels):
-                target[begin * channels + k] = source[place + k]
-        else:
-            for j in range(begin, end):
-                place = (j - left) * image_channels + first_channel
-                for c in range(channels):
-                    target[j * channels + c] = source[place + c]
+        # One loop over the whole line and not one a pixel, which matters for images with 1 or 3 channels.
+        pixels, count = (end - begin, channels) if channels < image_channels else (1, (end - begin) * channels)
+        for j in range(pixels):
+            place = (begin + j - left) * image_channels + first_channel
+            for c in range(count):
+                target[(begin + j) * channels + c] = source[place + c]
 
 
 @compiled

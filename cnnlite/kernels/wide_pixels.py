@@ -81,58 +81,59 @@ def _pack_wide(r, run, first, last):
 
 @stage(**RECORD, footprint=HALO)
 def _by_wide_pixels(r, run, first, last):
-    top, bottom = band_rows(run, r.oh)
-    wide = are_moderate(array_as(run, r.flags, (r.flag_count,), np.int64))
-    for i in range(first, last):
-        if wide and top < bottom:
-            _convolve(r, run, i, top, bottom)
-        else:
-            call_stage(r.by_pixels, r, run, i * r.oh + top, i * r.oh + bottom)
-
-
-@compiled
-def _convolve(r, run, i, top, bottom):
-    """Convolve rows of a sample, p pixels of each together; the rows of a tile are the rows of the image.
+    """Compute rows of samples, p pixels of each together; the rows of a tile are the rows of the image.
 
     What a vector holds beyond the p * F numbers spills into the next pixels, in `rows`, where it is written over. The
     zeros for other pixels must not make the sum a long one, so it goes by as many rows of the kernel as are none.
     """
-    w, c, ow, filters, window = r.w, r.c, r.ow, r.filters, window_in(r)
-    x, y = array(run, r.x, (i + 1, r.h, w, c))[i], array(run, r.y, (i + 1, r.oh, ow * filters))[i]
-    itemsize, height = y.itemsize, bottom - top
-    lanes = VECTOR_BYTES // itemsize
-    begin, end = rows_read(top, bottom, r.h, window)
-    flat = x.reshape(-1)
-    is_moderate = moderate(flat[begin * w * c : end * w * c])
-    taps = window.width + (r.pixels - 1) * window.stride_w
+    window, w, c, ow, filters, pixels = window_in(r), r.w, r.c, r.ow, r.filters, r.pixels
+    top, bottom = band_rows(run, r.oh)
+    if top == bottom:
+        return
+    if not are_moderate(array_as(run, r.flags, (r.flag_count,), np.int64)):
+        for i in range(first, last):
+            call_stage(r.by_pixels, r, run, i * r.oh + top, i * r.oh + bottom)
+        return
+    height, band = bottom - top, rows_read(top, bottom, r.h, window)
+    x, y = array(run, r.x, (last, r.h, w, c)), array(run, r.y, (last, r.oh, ow * filters))
+    itemsize = y.itemsize
+    lanes, taps = VECTOR_BYTES // itemsize, window.width + (pixels - 1) * window.stride_w
     panel = array(run, r.special, (window.height * taps * c * lanes,))
     rows = scratch(run, 0, (height, ow * filters + lanes))
     bias, start = scratch(run, aligned(rows.size * itemsize), (lanes,)), array(run, r.start, (filters,))
     for j in range(lanes):
-        bias[j] = start[j % filters] if j < r.pixels * filters else 0
-    origin = top * window.stride_h - window.top
-    image_rows = (height - 1) * window.stride_h + (window.height - 1) * window.dilation_h + 1
-    source, line = x.ctypes.data + (origin * w - window.left) * c * itemsize, w * c
-    if r.copies:
-        image = scratch(run, r.copy_at, (image_rows, r.columns, c))
-        copy_window(x, 0, origin, window.left, image)
-        source, line = image.ctypes.data, r.columns * c
-    together = max(1, LONG_SUM // (taps * c))
-    for first in range(0, ow, r.pixels):
-        pixel = min(first, ow - r.pixels)  # the last ones begin earlier
-        target = rows.ctypes.data + pixel * filters * itemsize
-        for ky in range(0, window.height, together):
-            call_block(r.block, height, 1, target, ow * filters + lanes,
-                       target if ky else bias.ctypes.data, ow * filters + lanes if ky else 0,
-                       source + (ky * window.dilation_h * line + pixel * window.stride_w * c) * itemsize,
-                       window.stride_h * line, window.dilation_h * line, 1,
-                       panel.ctypes.data + ky * taps * c * lanes * itemsize, taps * c * lanes, lanes,
-                       min(together, window.height - ky), taps * c)
-    for row in range(top, bottom):
-        begin, end = rows_read(row, row + 1, r.h, window)
-        if is_moderate or moderate(flat[begin * w * c : end * w * c]):
-            written, target = rows[row - top], y[row]
-            for j in range(ow * filters):
-                target[j] = written[j]
+        bias[j] = start[j % filters] if j < pixels * filters else 0
+    origin, together = top * window.stride_h - window.top, max(1, LONG_SUM // (taps * c))
+    image_rows = (height - 1) * window.stride_h + (window.height - 1) * window.dilation_h + 1 if r.copies else 0
+    image = scratch(run, r.copy_at, (image_rows, r.columns, c))
+    for i in range(first, last):
+        if r.copies:
+            copy_window(x[i], 0, origin, window.left, image)
+            source, line = image.ctypes.data, r.columns * c
         else:
-            call_stage(r.by_pixels, r, run, i * r.oh + row, i * r.oh + row + 1)
+            source, line = x[i].ctypes.data + (origin * w - window.left) * c * itemsize, w * c
+        for column in range(0, ow, pixels):
+            pixel = min(column, ow - pixels)  # the last ones begin earlier
+            target = rows.ctypes.data + pixel * filters * itemsize
+            for ky in range(0, window.height, together):
+                call_block(r.block, height, 1, target, ow * filters + lanes,
+                           target if ky else bias.ctypes.data, ow * filters + lanes if ky else 0,
+                           source + (ky * window.dilation_h * line + pixel * window.stride_w * c) * itemsize,
+                           window.stride_h * line, window.dilation_h * line, 1,
+                           panel.ctypes.data + ky * taps * c * lanes * itemsize, taps * c * lanes, lanes,
+                           min(together, window.height - ky), taps * c)
+        is_moderate = _are_moderate(x[i], band)
+        for row in range(top, bottom):
+            if is_moderate or _are_moderate(x[i], rows_read(row, row + 1, r.h, window)):
+                written, target = rows[row - top], y[i, row]
+                for j in range(ow * filters):
+                    target[j] = written[j]
+            else:
+                call_stage(r.by_pixels, r, run, i * r.oh + row, i * r.oh + row + 1)
+
+
+@compiled
+def _are_moderate(image, rows):
+    begin, end = rows
+    line = image.shape[1] * image.shape[2]
+    return moderate(image.reshape(-1)[begin * line : end * line])

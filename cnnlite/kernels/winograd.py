@@ -223,15 +223,16 @@ def _by_tiles(r, run, first, last):
     for i in range(first, last):
         inputs &= moderate(x[i, low * line : high * line])
     start, rows = 0, (last - first) * down
-    for row in range(rows):
-        i, tile_row = first + row // down, begin + row % down
+    for row in range(rows + 1):
+        i, tile_row = first + row // max(down, 1), begin + row % max(down, 1)
         top, bottom = tile_row * outputs, min(r.oh, (tile_row + 1) * outputs)
         low, high = rows_read(top, bottom, r.h, window)
-        if not (weights and (inputs or moderate(x[i, low * line : high * line]))):
-            _convolve_tiles(r, run, first, begin, down, start, row)
+        if row < rows and weights and (inputs or moderate(x[i, low * line : high * line])):
+            continue
+        _convolve_tiles(r, run, first, begin, down, start, row)
+        if row < rows:
             call_stage(r.by_pixels, r, run, i * r.oh + top, i * r.oh + bottom)
-            start = row + 1
-    _convolve_tiles(r, run, first, begin, down, start, rows)
+        start = row + 1
 
 
 @compiled

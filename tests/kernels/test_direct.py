@@ -6,9 +6,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnlite import reference
+from cnnlite.kernels.conv2d import direct_conv2d, wide_conv2d
 from cnnlite.kernels.conv_block import Geometry
 from cnnlite.kernels.conv_tasks import kernels_for
-from cnnlite.kernels.conv2d import direct_conv2d, wide_conv2d
 from cnnlite.kernels.direct import pixels_together
 from cnnlite.kernels.direct_input_gradient import direct_input_gradient, in_planes, input_gradient_weights
 from cnnlite.kernels.direct_kernel_gradient import direct_kernel_gradient
