@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,9 +91,9 @@ class Layout:
         row["first_step"], row["last_step"] = first_step, first_step + len(track.steps)
         row["first_local"], row["last_local"] = first_local, first_local + len(track.local)
         row["by_samples"], row["adds"] = track.by_samples, track.adds
-        row["together"] = track.samples_together(samples)
         row["bands"] = self.bands if schedule.banded and track.steps[0].stage.footprint != IMAGE else 1
-        row["grain"] = max(step.grain for step in track.steps)
+        row["together"] = track.samples_together(samples, int(row["bands"]))
+        row["grain"] = math.lcm(*(step.grain for step in track.steps))
         row["units"] = track.units(samples, int(row["bands"]))
         offset = base
         for i, buffer in enumerate(track.local, first_local):

@@ -58,8 +58,10 @@ class Track:
         """Whether it adds up over samples, so that its units are the chunks of the batch."""
         return any(step.stage.adds for step in self.steps)
 
-    def samples_together(self, samples: int) -> int:
-        """Return how many samples to compute at a time, of so many."""
+    def samples_together(self, samples: int, bands: int = 1) -> int:
+        """Return how many samples to compute at a time, of so many: one where it is cut into bands."""
+        if bands > 1:
+            return 1
         wanted = max(step.together for step in self.steps)
         local = sum(buffer.sample_size * buffer.itemsize for buffer in self.local)
         return max(1, min(wanted, LOCAL_BYTES // max(local, 1), samples // TASKS))
@@ -71,7 +73,7 @@ class Track:
             return units(samples) if callable(units) else units
         if self.adds:
             return chunk_count(samples)
-        return -(-samples // self.samples_together(samples)) * bands
+        return -(-samples // self.samples_together(samples, bands)) * bands
 
 
 class Schedule:

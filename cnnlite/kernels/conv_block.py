@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.floating import arithmetic
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.conv_images import new_statistics
@@ -39,15 +40,17 @@ from cnnlite.kernels.conv_tasks import (
     kernels_for,
     moderate_task,
 )
-from cnnlite.kernels.direct import direct_panels
+from cnnlite.kernels.direct import panel_columns, pixels_together
 from cnnlite.kernels.direct_input_gradient import input_gradient_weights
 from cnnlite.kernels.geometry import Window, window_of
 from cnnlite.kernels.im2col import NO_PADS, output_shape
-from cnnlite.kernels.matmul import padded_columns, panel_width
+from cnnlite.kernels.matmul import pack_panels, padded_columns, panel_width
+from cnnlite.kernels.microkernel import LONG_SUM
+from cnnlite.kernels.moderate import moderate
 from cnnlite.kernels.packing import packed
 from cnnlite.kernels.pooling import argmax_dtype
 from cnnlite.kernels.threads import run
-from cnnlite.kernels.winograd import moderate, suits, winograd_weights
+from cnnlite.kernels.winograd import suits, winograd_weights
 from cnnlite.kernels.winograd_transforms import TILE
 
 UNIT_TILES = 32  # so many tiles of Winograd's, where there are as many, are convolved together
@@ -301,6 +304,46 @@ def _weights(kernel, geometry, plan, backward=False):
         forms.append((("spectra", backward), pack_spectra))
     weights, *spectra = packed(kernel, forms, anew=plan.work >= SMALL)
     return weights, spectra[0] if spectra else _nothing(kernel.dtype)[0]
+
+
+def direct_panels(kernel, geometry, ow):
+    """Return the panels of weights for `direct_images`, flat: of each group, and then those for pixels together.
+
+    The last panel begins earlier where it would have less than a vector of filters (see `_panel`): what it shares with
+    the one before is computed twice, and every vector that is written is whole.
+    """
+    kh, kw, channels, filters = kernel.shape
+    groups = geometry.groups
+    group_filters, k, lanes = filters // groups, kh * kw * channels, VECTOR_BYTES // kernel.itemsize
+    flat, width = kernel.reshape(-1), 2 * lanes
+    whole = group_filters // width * width
+    column, columns = panel_columns(whole // width, group_filters, width)
+    if group_filters > whole > column:
+        first = pack_panels(flat, k, whole, filters, 1, groups, group_filters)
+        last = pack_panels(flat[column:], k, columns, filters, 1, groups, group_filters)
+        panels = np.concatenate([first, last], axis=1)
+    else:
+        panels = pack_panels(flat, k, group_filters, filters, 1, groups, group_filters)
+    pixels = _together(geometry, kernel, ow)
+    if pixels == 1:
+        return panels.reshape(-1)
+    stride = geometry.strides[1]
+    wide = np.zeros((kh, kw + (pixels - 1) * stride, channels, lanes), kernel.dtype)
+    for p in range(pixels):
+        wide[:, p * stride : p * stride + kw, :, p * filters : (p + 1) * filters] = kernel
+    return np.concatenate([panels.reshape(-1), wide.reshape(-1)])
+
+
+def _together(geometry, kernel, ow):
+    # A weight that is not finite would make a NaN of a zero of padding, of which a single pixel's rows are left out.
+    if geometry.groups > 1 or geometry.dilation[1] > 1 or not moderate(kernel):
+        return 1
+    kh, kw, channels, filters = kernel.shape
+    stride = geometry.strides[1]
+    pixels = pixels_together(filters, kw, stride, ow, VECTOR_BYTES // kernel.itemsize)
+    # A long sum would be cut at other places than that of a single pixel.
+    longest = max(kh * kw, kw + (pixels - 1) * stride) * channels
+    return pixels if longest <= LONG_SUM else 1
 
 
 def check_convolution(x_shape, kernel_shape, geometry, owner):

@@ -15,24 +15,24 @@ import numpy as np
 from numba import types
 
 from cnnlite.engine.jit import kernel
-from cnnlite.kernels.batchnorm_ir import map_rows
-from cnnlite.kernels.conv_images import (
+from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.kernels.batchnorm import (
     LONG_LINE,
     affine_rows,
-    average_pool_row,
     image_gradient,
     image_gradient_sums,
     image_statistics,
     image_sum,
-    max_pool_backward_image,
-    max_pool_image,
 )
-from cnnlite.kernels.direct import by_pixels, by_wide_pixels, copy_window, direct_images, unroll_taps
+from cnnlite.kernels.batchnorm_ir import map_rows
+from cnnlite.kernels.direct import copy_window, is_product, panel_columns, pixels_together, sticks_out, unroll_taps
 from cnnlite.kernels.direct_input_gradient import add_to_planes, by_planes, by_taps, direct_input_gradient, merge_planes
 from cnnlite.kernels.direct_kernel_gradient import add_images, add_turned, direct_kernel_gradient
 from cnnlite.kernels.geometry import Window
-from cnnlite.kernels.matmul import move_sums
-from cnnlite.kernels.microkernel import block_address
+from cnnlite.kernels.matmul import move_sums, product_block
+from cnnlite.kernels.microkernel import LONG_SUM, block_address, call_block
+from cnnlite.kernels.moderate import moderate
+from cnnlite.kernels.pooling import average_pool_row, max_pool_backward_image, max_pool_image
 from cnnlite.kernels.table import (
     ADD_IMAGES,
     ADD_TO_PLANES,
@@ -64,14 +64,16 @@ from cnnlite.kernels.table import (
     call,
 )
 from cnnlite.kernels.winograd import (
+    CACHE_BYTES,
     POINTS,
-    moderate,
+    _distance,
+    _tiles_a_block,
+    _tiles_of,
     tile_count,
     winograd_backward,
-    winograd_images,
     winograd_kernel_gradient_end,
 )
-from cnnlite.kernels.winograd_transforms import transform_address
+from cnnlite.kernels.winograd_transforms import TILE, call_transform, transform_address
 
 NO_POOL, MAX_POOL, AVERAGE_POOL = 0, 1, 2
 LONG_CHAIN = 8192  # pixels, or tiles of Winograd's, of a chunk whose products may be added one by one in float32
@@ -148,6 +150,164 @@ def _table(dtype, argmax):
 
 
 # Forward.
+
+
+@kernel
+def direct_images(kernels, x, panels, start, window, groups, y):
+    """y = x * kernel + start. panels: as of `direct_panels`; start is the bias, filled up with zeros to whole panels.
+
+    The bits of a pixel are the same whether it was computed with others or alone, as products with 0 change nothing.
+    But 0 * NaN would: an image with a number that is not finite goes pixel by pixel.
+    """
+    n, h, w, c = x.shape
+    _, oh, ow, filters = y.shape
+    width = 2 * VECTOR_BYTES // y.itemsize
+    if is_product(window, h, w, oh, ow):
+        x, y = x.reshape(n, 1, h * w, c), y.reshape(n, 1, h * w, filters)
+    alone = window.height * window.width * c * ((filters // groups + width - 1) // width * width)
+    if panels.size == alone:
+        call(kernels, BY_PIXELS, (kernels, x, panels, start, window, groups, y))
+        return
+    for i in range(n):
+        if moderate(x[i : i + 1]):
+            call(kernels, BY_WIDE_PIXELS, (kernels, x[i], panels[alone:], start, window, y[i]))
+        else:
+            call(kernels, BY_PIXELS, (kernels, x[i : i + 1], panels, start, window, groups, y[i : i + 1]))
+
+
+@kernel
+def by_pixels(kernels, x, panels, start, window, groups, y):
+    """Convolve some images.
+
+    For each image, group and panel, each row of pixels is one product (OW, K) @ (K, width). Its left factor starts
+    at `place` in `source`, the image or its copy, in which `pixel` lies between the windows of neighbours and
+    `line` between two rows.
+    """
+    n, h, w, c = x.shape
+    _, oh, ow, filters = y.shape
+    kh, kw = window.height, window.width
+    channels, group_filters = c // groups, filters // groups
+    k = kh * kw * channels
+    width = 2 * VECTOR_BYTES // y.itemsize
+    panel_count = (group_filters + width - 1) // width
+    scratch = np.empty((ow, width), y.dtype)
+    flat_y, image_numbers = y.reshape(-1), oh * ow * filters
+    unrolls = window.dilation_w > 1
+    copies = unrolls or groups > 1 or sticks_out(h, w, window, oh, ow)
+    columns = ow * kw if unrolls else (ow - 1) * window.stride_w + kw
+    height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
+    image = np.empty((height, columns, channels) if copies else (0, 0, 0), y.dtype)
+    pixel = kw * channels if unrolls else window.stride_w * channels
+    for i in range(n):
+        for group in range(groups):
+            source, place, line = x.reshape(-1), i * h * w * c, w * c
+            if copies:
+                source, place, line = image.reshape(-1), 0, columns * channels
+                if unrolls:
+                    call(kernels, UNROLL_TAPS, (x[i], group * channels, window, image))
+                else:
+                    call(kernels, COPY_WINDOW, (x[i], group * channels, -window.top, window.left, image))
+            for panel in range(panel_count):
+                column, filters_here = panel_columns(panel, group_filters, width)
+                # A vector that sticks out of its pixel may spill into the next one of the image, which is written after
+                # it, if there is only one panel.
+                spill = (width // 2 if filters_here <= width // 2 else width) - filters_here
+                spills = groups == 1 and panel_count == 1
+                for row in range(oh):
+                    # Rows of the kernel that lie wholly on padding are left out.
+                    above = row * window.stride_h - window.top
+                    low = max(0, -(above // window.dilation_h))
+                    high = max(low, min(kh, (h - 1 - above) // window.dilation_h + 1))
+                    fits = spills and (row + 1) * ow * filters + spill <= image_numbers
+                    product_block(
+                        kernels[1], ow, filters_here + (spill if fits else 0),
+                        flat_y, i * image_numbers + row * ow * filters + group * group_filters + column, filters,
+                        start, group * panel_count * width + column, 0,
+                        source, place + (row * window.stride_h + low * window.dilation_h) * line, pixel,
+                        window.dilation_h * line, 1,
+                        panels, ((group * panel_count + panel) * k + low * kw * channels) * width,
+                        kw * channels * width, width, high - low, kw * channels, scratch)
+
+
+@kernel
+def by_wide_pixels(kernels, x, panel, start, window, y):
+    """Convolve an image of few filters, p pixels of a row together; the rows of a tile are the rows of the image.
+
+    What a vector holds beyond the p * F numbers spills into the next pixels, in `rows`, where it is written over. The
+    zeros for other pixels must not make the sum a long one, so it goes by as many rows of the kernel as are none.
+    """
+    _, w, c = x.shape
+    oh, ow, filters = y.shape
+    itemsize = y.itemsize
+    lanes = VECTOR_BYTES // itemsize
+    pixels = pixels_together(filters, window.width, window.stride_w, ow, lanes)
+    taps = window.width + (pixels - 1) * window.stride_w
+    pads = sticks_out(len(x), w, window, oh, ow)
+    width = (ow - 1) * window.stride_w + window.width if pads else w
+    height = (oh - 1) * window.stride_h + (window.height - 1) * window.dilation_h + 1
+    image = np.empty((height if pads else 0, width, c), y.dtype)
+    if pads:
+        call(kernels, COPY_WINDOW, (x, 0, -window.top, window.left, image))
+    line = width * c
+    rows, bias = np.empty((oh, ow * filters + lanes), y.dtype), np.zeros(lanes, y.dtype)
+    for j in range(pixels * filters):
+        bias[j] = start[j % filters]
+    together = max(1, LONG_SUM // (taps * c))
+    for first in range(0, ow, pixels):
+        pixel = min(first, ow - pixels)  # the last ones begin earlier
+        for ky in range(0, window.height, together):
+            # Asked for in the loop, since an array is freed after its last use, whoever has its address.
+            source = (image.ctypes.data if pads else x.ctypes.data) + ky * window.dilation_h * line * itemsize
+            target = rows.ctypes.data + pixel * filters * itemsize
+            call_block(kernels[1], oh, 1, target, ow * filters + lanes,
+                       target if ky else bias.ctypes.data, ow * filters + lanes if ky else 0,
+                       source + pixel * window.stride_w * c * itemsize, window.stride_h * line,
+                       window.dilation_h * line, 1, panel.ctypes.data + ky * taps * c * lanes * itemsize,
+                       taps * c * lanes, lanes, min(together, window.height - ky), taps * c)
+    for row in range(oh):
+        target, written = y[row].reshape(-1), rows[row]
+        for j in range(ow * filters):
+            target[j] = written[j]
+
+
+@kernel
+def winograd_images(block, transform, x, first, last, weights, start, taps, before, y):
+    """y[i] = the convolution of x[first + i], for i < last - first.
+
+    Args:
+        weights: as of `winograd_weights`.
+        start: the bias, or zeros, for whole panels, as of `padded_columns`.
+        before: rows of zeros above and columns of zeros to the left of an image; a negative number cuts some off.
+        y: (last - first or more, OH, OW, F); how many zeros come below and to the right follows from its size.
+    """
+    _, h, w, c = x.shape
+    _, oh, ow, f = y.shape
+    itemsize = y.itemsize
+    panels, width = weights.shape[1], weights.shape[3]
+    outputs = TILE + 1 - taps
+    tiles = _tiles_of(last - first, oh, ow, outputs)
+    block_tiles = _tiles_a_block(len(tiles), c + width, itemsize, CACHE_BYTES)
+    v_distance, m_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * width, itemsize)
+    v, m = np.empty(POINTS * v_distance, y.dtype), np.empty(POINTS * m_distance, y.dtype)
+    zeros = np.zeros(width, y.dtype)
+    for begin in range(0, len(tiles), block_tiles):
+        rows = min(block_tiles, len(tiles) - begin)
+        for t in range(rows):
+            n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
+            call_transform(transform, TILE, c, x.ctypes.data + (first + n) * h * w * c * itemsize, h, w, c,
+                           top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
+        for panel in range(panels):
+            column, columns = panel_columns(panel, f, width)
+            vectors = 1 if columns <= width // 2 else 2
+            for point in range(POINTS):
+                call_block(block, rows, vectors, m.ctypes.data + point * m_distance * itemsize, width,
+                           zeros.ctypes.data, 0, v.ctypes.data + point * v_distance * itemsize, c, 0, 1,
+                           weights.ctypes.data + (point * panels + panel) * c * width * itemsize, 0, width, 1, c)
+            for t in range(rows):
+                n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
+                call_transform(transform, -outputs, columns,
+                               y.ctypes.data + (n * oh * ow * f + column) * itemsize, oh, ow, f, top, left,
+                               m.ctypes.data + t * width * itemsize, m_distance, start.ctypes.data + column * itemsize)
 
 
 @kernel

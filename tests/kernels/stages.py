@@ -6,8 +6,9 @@ from cnnlite.engine.buffers import N, is_buffer
 from cnnlite.engine.graph import Graph
 from cnnlite.engine.plan import Plan
 from cnnlite.engine.program import Program, Workspace, shape_of
-from cnnlite.engine.schedule import Schedule
+from cnnlite.engine.schedule import ALIGNMENT, Schedule
 from cnnlite.engine.stages import FIXED_WORDS
+from tests.kernels.drawn import MARGIN, guarded
 
 
 def results(function, arrays, samples="", lanes=1, together=None, **how):
@@ -33,14 +34,34 @@ def results(function, arrays, samples="", lanes=1, together=None, **how):
     Plan(graph, made)
     workspace = Workspace(Program(Schedule(graph, graph.steps, (), **how)))
     workspace.prepare(count, lanes)
-    outputs = [np.full(shape_of(buffer, count), 77, buffer.dtype) for buffer in made]
+    behind = _guard(workspace)
+    outputs, around = [], []
+    for buffer in made:
+        output = np.full(shape_of(buffer, count), 77, buffer.dtype)
+        if output.dtype.kind == "f":
+            output, whole = guarded(output)
+            around.append((whole, whole.copy()))
+        outputs.append(output)
     for buffer, array in (*zip(given.values(), arrays.values()), *zip(made, outputs)):
         workspace.table[FIXED_WORDS + buffer.number] = array.ctypes.data
     for storage in graph.buffers:
         if storage.kind == "constant":
             workspace.table[FIXED_WORDS + storage.buffer.number] = storage.owner.ctypes.data
     workspace.run(lanes)
+    assert (behind == 171).all(), "written beyond the memory of a stage"
+    for whole, before in around:
+        for margin in (slice(MARGIN), slice(-MARGIN, None)):
+            np.testing.assert_array_equal(whole[margin], before[margin], err_msg="written beyond a result")
     return outputs
+
+
+def _guard(workspace):
+    """Give the threads of a workspace new memory; return what lies behind it, in which nothing must be written."""
+    size = workspace.own.size
+    memory = np.full(size + ALIGNMENT + (1 << 12), 171, np.uint8)
+    memory = memory[-memory.ctypes.data % ALIGNMENT :]
+    workspace.own, workspace.job["own"] = memory[:size], memory.ctypes.data
+    return memory[size:]
 
 
 def assert_same_bits(function, arrays, samples):
