@@ -44,18 +44,26 @@ def add_chunks(sums, out):
 def _add_chunks(r, run, first, last):
     chunks = word(run, CHUNK_COUNT)
     sums, out = array(run, r.sums, (chunks, r.size)), array(run, r.out, (r.size,))
-    _add_tree(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
+    _write_sum(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
 
 
 @stage(reads="sums", writes="out", sizes="size", footprint=BATCH)
 def _add_exact_chunks(r, run, first, last):
     chunks = word(run, CHUNK_COUNT)
     sums, out = array_as(run, r.sums, (chunks, r.size), np.float64), array(run, r.out, (r.size,))
-    _add_tree(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
+    _write_sum(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
 
 
 @kernel
-def _add_tree(sums, out, begin, end):
+def _write_sum(sums, out, begin, end):
+    add_tree(sums, begin, end)
+    for i in range(begin, end):
+        out[i] = sums[0, i]
+
+
+@kernel
+def add_tree(sums, begin, end):
+    """Add up the numbers from `begin` to `end` of all chunks, sums (chunks, numbers), to those of the first chunk."""
     chunks, distance = len(sums), 1
     while distance < chunks:
         for chunk in range(0, chunks, 2 * distance):
@@ -63,5 +71,3 @@ def _add_tree(sums, out, begin, end):
             for i in range(begin, end):
                 here[i] += other[i]
         distance *= 2
-    for i in range(begin, end):
-        out[i] = sums[0, i]
