@@ -41,8 +41,8 @@ from cnnlite.kernels.batchnorm import (
     batchnorm_normalize,
     batchnorm_statistics,
 )
-from cnnlite.kernels.conv2d import (
-    conv2d,
+from cnnlite.kernels.conv2d import conv2d
+from cnnlite.kernels.conv2d_gradients import (
     conv2d_backward,
     conv2d_input_gradient,
     conv2d_kernel_gradient,

@@ -22,15 +22,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnlite.floating import arithmetic
 from cnnlite.kernels.batchnorm import new_statistics
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.conv_tasks import (
     MAX_POOL,
     NO_POOL,
     Following,
-    add_chunks_task,
-    backward_task,
     band_task,
     flat,
     follow_task,
@@ -40,10 +37,9 @@ from cnnlite.kernels.conv_tasks import (
     moderate_task,
 )
 from cnnlite.kernels.direct import direct_panels
-from cnnlite.kernels.direct_input_gradient import input_gradient_weights
-from cnnlite.kernels.geometry import Window, window_of
-from cnnlite.kernels.im2col import NO_PADS, output_shape
-from cnnlite.kernels.matmul import padded_columns, panel_width
+from cnnlite.kernels.geometry import Geometry, Window, check_convolution, window_of  # noqa: F401
+from cnnlite.kernels.im2col import output_shape
+from cnnlite.kernels.matmul import padded_columns
 from cnnlite.kernels.packing import packed
 from cnnlite.kernels.pooling import argmax_dtype
 from cnnlite.kernels.threads import run
@@ -52,19 +48,8 @@ from cnnlite.kernels.winograd_transforms import TILE
 
 UNIT_TILES = 32  # so many tiles of Winograd's, where there are as many, are convolved together
 UNIT_NUMBERS = 1 << 14  # so many numbers of the output otherwise
-CHUNK_PIXELS = 256  # pixels at least that a chunk sums up
 CHUNKS = 16  # into how many chunks a batch is cut for backward; a fixed number keeps the bits fixed
 SMALL = 6e6  # additions and multiplications that are done before other threads would have begun
-SMALL_SUMS = 1 << 17  # and numbers that are added up
-
-
-class Geometry(NamedTuple):
-    """Where the kernel of a convolution goes, as the layers have it."""
-
-    strides: tuple = (1, 1)
-    pads: tuple = NO_PADS
-    dilation: tuple = (1, 1)
-    groups: int = 1
 
 
 NOTHING = Following()
@@ -153,60 +138,6 @@ def conv_block_gradient_sums(dy, out, z, mean, following):
     return sums
 
 
-def conv_block_backward(x, dy, kernel, geometry, following=NOTHING, out=None, scale=None, normalised=None,
-                        dkernel=None, dbias=None, dx=None, allocate=np.empty):
-    """Take dy, the gradient of what `conv_block` returned, back to the kernel, the bias and x.
-
-    Args:
-        x, kernel, geometry, following: as for `conv_block`.
-        dy: (N, PH, PW, F).
-        out: (y, argmax) of the forward pass; None if nothing followed.
-        scale: (F,), where an affine map with constant coefficients followed, and no ReLU before it.
-        normalised: (z, mean, terms) where z was normalised by its own statistics; see `combine_gradient_sums`.
-        dkernel, dbias, dx: where to write the gradients; those that are None are not computed.
-        allocate: called with the shape and the dtype of the sums of all chunks. They are megabytes, of which each
-            page that is touched for the first time takes 2 us, so a training hands out the same ones again and again.
-    """
-    owner = "conv_block_backward"
-    x, dy, plan = _plain(x), _plain(dy), _checked_plan(x, kernel, geometry, owner)
-    kh, kw, group_channels, filters = kernel.shape
-    z_shape = (len(x), plan.oh, plan.ow, filters)
-    if out is not None:
-        _require_followed(out, z_shape, following, x.dtype, owner)
-    require(dy, "dy", z_shape if out is None else out[0].shape, x.dtype, owner)
-    z, mean, terms = (None, None, None) if normalised is None else normalised
-    for name, array, shape in (
-        ("scale", scale, (filters,)), ("dkernel", dkernel, kernel.shape), ("dbias", dbias, (filters,)),
-        ("dx", dx, x.shape), ("z", z, z_shape), ("mean", mean, (filters,)), ("terms", terms, (3, filters)),
-    ):
-        if array is not None:
-            require(array, name, shape, x.dtype, owner)
-    groups, group_filters = geometry.groups, filters // geometry.groups
-    # Each chunk has sums of its own, which take as long to clear and to add up as a few pixels to multiply.
-    pixels = len(x) * plan.oh * plan.ow
-    chunks = max(1, min(len(x), CHUNKS, pixels // CHUNK_PIXELS))
-    padded = -(-group_filters // panel_width(x.dtype)) * panel_width(x.dtype)
-    sums = allocate((chunks if dkernel is not None else 0, kh, groups, kw * group_channels, padded), x.dtype)
-    bias_sums = np.empty((chunks if dbias is not None else 0, filters))
-    nothing, no_row = np.empty((0, 0, 0, 0), x.dtype), np.empty(0, x.dtype)
-    weights, spectra = (no_row, nothing) if dx is None else _weights(kernel, geometry, plan, backward=True)
-    y, argmax = (_of_images(array, len(x)) for array in (_nothing(x.dtype) if out is None else out))
-    z, mean, terms = (nothing, no_row, np.empty((0, 0), x.dtype)) if normalised is None else normalised
-    by_points = dkernel is not None and plan.by_points
-    table, kernels = kernels_for(x.dtype, argmax.dtype, plan.by_points)
-    arguments = (x, kernels, dy, y, argmax, flat(following), no_row if scale is None else scale,
-                 z, mean, terms, plan.oh, plan.ow, weights, spectra, tuple(plan.window), groups, by_points, sums,
-                 bias_sums, nothing if dx is None else dx, plan.images, chunks)
-    work = plan.work * ((dkernel is not None) + (dx is not None))
-    table.complete(lambda: run(backward_task, chunks, arguments, alone=work < SMALL))
-    if dkernel is not None:
-        out = dkernel.reshape(kh, kw * group_channels, groups, group_filters)
-        run(add_chunks_task, kh, (sums, out), alone=sums.size < SMALL_SUMS)
-    if dbias is not None:
-        with arithmetic():
-            dbias[...] = bias_sums.sum(axis=0)
-
-
 def _plain(array):
     """Return the array, or a copy if it is read-only or not aligned: numba has other types for these."""
     return array if array.flags.writeable and array.flags.aligned else array.copy()
@@ -253,10 +184,10 @@ class Plan(NamedTuple):
     oh: int
     ow: int
     window: Window
-    by_points: bool  # whether it goes by Winograd's method, forward and back
+    by_points: bool  # whether it goes by Winograd's method
     images: int  # how many to take at a time
     work: float  # additions and multiplications
-    forms: tuple  # the names of the weights as `direct.py` takes them, forward and back
+    form: str  # the name of the weights as `direct.py` takes them
 
 
 @functools.lru_cache(maxsize=1024)
@@ -274,50 +205,28 @@ def _plan(x_shape, kernel_shape, geometry):
         images = -(-UNIT_TILES // max(1, -(-oh // outputs) * -(-ow // outputs)))
     images = max(1, min(images, n // CHUNKS))
     window = window_of((kh, kw), strides, pads, dilation)
-    forms = tuple(f"{way} {geometry} {ow}" for way in ("direct", "direct, back"))
-    return Plan(oh, ow, window, by_points, images, 2.0 * n * oh * ow * kh * kw * channels * filters, forms)
+    return Plan(oh, ow, window, by_points, images, 2.0 * n * oh * ow * kh * kw * channels * filters,
+                f"direct {geometry} {ow}")
 
 
-def _weights(kernel, geometry, plan, backward=False):
-    """Return the weights as `direct.py` takes them, and as Winograd's method does, of no size if it is not taken.
-
-    backward: for the gradient of the input.
-    """
+def _weights(kernel, geometry, plan):
+    """Return the weights as `direct.py` takes them, and as Winograd's method does, of no size if it is not taken."""
 
     def pack_directly(kernel, out):
-        if backward:
-            return np.array(input_gradient_weights(kernel, geometry))
         return direct_panels(kernel, geometry, plan.ow)
 
     def pack_spectra(kernel, out):
         # Where weights are not moderate there are no spectra, and all is done directly.
         if not moderate(kernel):
             return np.empty((0, 0, 0, 0), kernel.dtype)
-        return winograd_weights(kernel, backward, out if out is not None and len(out) else None)
+        return winograd_weights(kernel, out if out is not None and len(out) else None)
 
     # With spectra too, the others are wanted: for images that are not moderate.
-    forms = [(plan.forms[backward], pack_directly)]
+    forms = [(plan.form, pack_directly)]
     if plan.by_points:
-        forms.append((("spectra", backward), pack_spectra))
+        forms.append(("spectra", pack_spectra))
     weights, *spectra = packed(kernel, forms, anew=plan.work >= SMALL)
     return weights, spectra[0] if spectra else _nothing(kernel.dtype)[0]
-
-
-def check_convolution(x_shape, kernel_shape, geometry, owner):
-    """Raise a ValueError unless a kernel of that shape goes over images of that shape."""
-    kh, kw, channels, filters = kernel_shape
-    groups = geometry.groups
-    if len(x_shape) != 4 or groups < 1 or channels * groups != x_shape[3] or filters % groups:
-        raise ValueError(
-            f"{owner}: x must have C channels, the kernel C / groups, and the filters must be divisible by groups. "
-            f"Received: an x of shape {tuple(x_shape)}, a kernel of shape {kernel_shape}, groups={groups}."
-        )
-    sizes = (*geometry.strides, *geometry.dilation, kh, kw)
-    if min(sizes) < 1 or min(min(pair) for pair in geometry.pads) < 0:
-        raise ValueError(
-            f"{owner}: strides, dilation and the kernel's size must be at least 1, and pads not negative. Received: "
-            f"strides={geometry.strides}, dilation={geometry.dilation}, a kernel of {(kh, kw)}, pads={geometry.pads}."
-        )
 
 
 def padded_bias(bias, filters, groups, dtype):

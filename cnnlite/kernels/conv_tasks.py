@@ -18,62 +18,35 @@ from cnnlite.engine.jit import kernel
 from cnnlite.kernels.batchnorm import (
     LONG_LINE,
     affine_rows,
-    image_gradient,
     image_gradient_sums,
     image_statistics,
-    image_sum,
 )
 from cnnlite.kernels.batchnorm_ir import map_rows
 from cnnlite.kernels.direct import by_pixels, by_wide_pixels, copy_window, direct_images, unroll_taps
-from cnnlite.kernels.direct_input_gradient import add_to_planes, by_planes, by_taps, direct_input_gradient, merge_planes
-from cnnlite.kernels.direct_kernel_gradient import add_images, add_turned, direct_kernel_gradient
 from cnnlite.kernels.geometry import Window
-from cnnlite.kernels.matmul import move_sums
 from cnnlite.kernels.microkernel import block_address
 from cnnlite.kernels.pooling import average_pool_row, max_pool_backward_image, max_pool_image
 from cnnlite.kernels.table import (
-    ADD_IMAGES,
-    ADD_TO_PLANES,
-    ADD_TURNED,
     BY_PIXELS,
-    BY_PLANES,
-    BY_TAPS,
     BY_WIDE_PIXELS,
     CONVOLVE,
     COPY_WINDOW,
     DIRECT_IMAGES,
-    DIRECT_INPUT_GRADIENT,
-    DIRECT_KERNEL_GRADIENT,
     FOLLOW,
     FOLLOW_AVERAGE_POOL,
     FOLLOW_MAX_POOL,
-    GRADIENT,
     GRADIENT_SUMS,
-    IMAGE_SUM,
     MAX_UNPOOL,
-    MERGE_PLANES,
     STATISTICS,
-    TAKE_BACK,
     UNROLL_TAPS,
-    WINOGRAD_BACKWARD,
-    WINOGRAD_END,
     WINOGRAD_IMAGES,
     Table,
     call,
 )
-from cnnlite.kernels.winograd import (
-    POINTS,
-    moderate,
-    tile_count,
-    winograd_backward,
-    winograd_images,
-    winograd_kernel_gradient_end,
-)
+from cnnlite.kernels.winograd import moderate, winograd_images
 from cnnlite.kernels.winograd_transforms import transform_address
 
 NO_POOL, MAX_POOL, AVERAGE_POOL = 0, 1, 2
-LONG_CHAIN = 8192  # pixels, or tiles of Winograd's, of a chunk whose products may be added one by one in float32
-CHAIN = 2048  # so many that are before they join a sum in float64, if there are more: it takes as long as 30 of them
 SMALL_PLACES = np.dtype(np.uint8)  # what places of maxima are in, unless a window has more than 256 pixels
 
 
@@ -111,8 +84,8 @@ def kernels_for(dtype, argmax=SMALL_PLACES, by_points=False):
 def _table(dtype, argmax):
     number, flag, window, real = types.int64, types.boolean, numba.typeof(Window(1, 1)), numba.from_dtype(dtype)
     kernels, before = types.UniTuple(number, 3), types.UniTuple(number, 2)
-    row, rows, image, images, planes = (types.Array(real, axes, "C") for axes in (1, 2, 3, 4, 5))
-    sums, total, places = types.float64[:, ::1], types.float64[::1], types.Array(numba.from_dtype(argmax), 3, "C")
+    row, rows, image, images = (types.Array(real, axes, "C") for axes in (1, 2, 3, 4))
+    sums, places = types.float64[:, ::1], types.Array(numba.from_dtype(argmax), 3, "C")
     following = image, rows, flag, window, image, places
     table = {
         CONVOLVE: (convolve, kernels, images, row, images, row, window, number, images),
@@ -122,25 +95,12 @@ def _table(dtype, argmax):
         UNROLL_TAPS: (unroll_taps, image, number, window, image),
         COPY_WINDOW: (copy_window, image, number, number, number, image),
         WINOGRAD_IMAGES: (winograd_images, number, number, images, number, number, images, row, number, before, images),
-        TAKE_BACK: (take_back, kernels, images, images, row, images, window, number, image, planes, images),
-        DIRECT_KERNEL_GRADIENT: (direct_kernel_gradient, kernels, images, images, window, number, images),
-        ADD_IMAGES: (add_images, kernels, images, images, window, number, number, images),
-        ADD_TURNED: (add_turned, kernels, images, images, window, images),
-        DIRECT_INPUT_GRADIENT: (direct_input_gradient, kernels, images, row, window, number, images),
-        BY_TAPS: (by_taps, kernels, images, row, window, number, images),
-        BY_PLANES: (by_planes, kernels, images, row, window, number, images),
-        ADD_TO_PLANES: (add_to_planes, rows, window, number, number, number, planes),
-        MERGE_PLANES: (merge_planes, planes, window, number, image),
-        WINOGRAD_BACKWARD: (winograd_backward, number, number, images, images, images, number, before, image, images),
-        WINOGRAD_END: (winograd_kernel_gradient_end, number, image, number, images),
         FOLLOW: (follow_image, *following),
         FOLLOW_MAX_POOL: (max_pool_image, *following),
         FOLLOW_AVERAGE_POOL: (average_pool_image, *following),
         MAX_UNPOOL: (max_pool_backward_image, image, image, places, flag, window, image),
         STATISTICS: (image_statistics, rows, sums, sums),
         GRADIENT_SUMS: (image_gradient_sums, image, image, places, flag, window, image, row, sums, sums),
-        GRADIENT: (image_gradient, image, image, places, flag, window, image, row, rows, flag, image, total),
-        IMAGE_SUM: (image_sum, image, total),
     }
     return Table([(table[number][0], table[number][1:]) for number in range(len(table))])
 
@@ -288,113 +248,3 @@ def gradient_sums_task(dy, kernels, y, argmax, z, mean, following, of_dy, of_pro
             relu = False
     call(kernels, GRADIENT_SUMS,
          (gradient, result, places, relu, window, image, mean, of_dy[unit], of_product[unit]))
-
-
-@kernel
-def backward_task(x, kernels, dy, y, argmax, following, scale, z, mean, terms, oh, ow, weights, spectra, window,
-                  groups, by_points, sums, bias_sums, dx, images, chunks, chunk):
-    """Take one chunk of the images back, so many at a time; sums and bias_sums have a place for each chunk."""
-    window, following = Window(*window), _following_of(following)
-    filters, channels = dy.shape[3], x.shape[3]
-    begin, end = chunk * len(x) // chunks, (chunk + 1) * len(x) // chunks
-    if len(sums):
-        sums[chunk] = 0
-    total = np.zeros(filters)
-    spectrum = np.zeros((POINTS if by_points else 0, channels, sums.shape[4]), x.dtype)
-    chain = spectrum.reshape(-1) if by_points else sums[chunk : chunk + 1].reshape(-1)
-    links, length = (tile_count(oh, ow, window.height) if by_points else oh * ow), 0
-    exact = np.zeros(chain.size if links * (end - begin) > LONG_CHAIN else 0)
-    changes = following.relu or following.pool != NO_POOL or len(scale) > 0 or len(z) > 0
-    buffer = np.empty((images if changes else 0, oh, ow, filters), x.dtype)
-    side_by_side = _side_by_side(dy, argmax, following, oh, ow)
-    if not len(terms):
-        terms = np.empty((1, filters), x.dtype)
-        for f in range(filters):
-            terms[0, f] = scale[f] if len(scale) else 1
-    for first in range(begin, end, images):
-        last = min(end, first + images)
-        dz = dy[first:last]
-        if changes:
-            dz = buffer[: last - first]
-            for n in range(first, last):
-                target = dz[n - first]
-                image = z[n] if len(z) else target[:0]
-                gradient, relu, places = dy[n], following.relu, argmax[n]
-                if not side_by_side:
-                    places = places[:0]
-                    if following.pool == MAX_POOL:
-                        call(kernels, MAX_UNPOOL, (dy[n], y[n], argmax[n], relu, following.window, target))
-                        gradient, relu = target, False
-                call(kernels, GRADIENT, (gradient, y[n], places, relu, following.window, image, mean, terms,
-                                         following.first_relu, target, total))
-        elif len(bias_sums):
-            for i in range(len(dz)):
-                call(kernels, IMAGE_SUM, (dz[i], total))
-        call(kernels, TAKE_BACK, (kernels, x[first:last], dz, weights, spectra, window, groups, spectrum,
-                                  sums[chunk : chunk + 1], dx[first:last]))
-        length += links * (last - first)
-        if length >= CHAIN and len(exact):
-            move_sums(chain, exact)
-            length = 0
-    if len(exact):
-        move_sums(chain, exact)
-        for i in range(chain.size):
-            chain[i] = exact[i]
-    if len(bias_sums):
-        # Not bias_sums[chunk] = total, with which numba compiles seconds of code for the text of an error.
-        for f in range(filters):
-            bias_sums[chunk, f] = total[f]
-    if by_points:
-        _add_spectrum(kernels, spectrum, window.height, sums[chunk])
-
-
-@kernel
-def take_back(kernels, x, dz, weights, spectra, window, groups, spectrum, sums, dx):
-    """Take dz of some images back to the kernel and to x, where `sums` and dx have a size.
-
-    To the kernel it goes by Winograd's method where there is a `spectrum` to add to, otherwise it is added to sums[0];
-    to x by that method where there are spectra of the weights.
-    """
-    directly = len(spectrum) == 0 and len(spectra) == 0
-    together = directly or (moderate(dz) and (len(spectrum) == 0 or moderate(x)))
-    images = len(dz) if together else 1
-    for i in range(0, len(dz), images):
-        image, d_image, dx_image = x[i : i + images], dz[i : i + images], dx[i : i + images]
-        to_x = len(spectra) > 0 and (together or moderate(d_image))
-        to_kernel = len(spectrum) > 0 and (together or (moderate(d_image) and moderate(image)))
-        if to_kernel or to_x:
-            call(kernels, WINOGRAD_BACKWARD,
-                 (kernels[1], kernels[2], image, d_image, spectra, window.height, (window.top, window.left),
-                  spectrum[: POINTS if to_kernel else 0], dx_image[: images if to_x else 0]))
-        if len(sums) and not to_kernel:
-            call(kernels, DIRECT_KERNEL_GRADIENT, (kernels, image, d_image, window, groups, sums[0]))
-        if len(dx) and not to_x:
-            call(kernels, DIRECT_INPUT_GRADIENT, (kernels, d_image, weights, window, groups, dx_image))
-
-
-@kernel
-def _add_spectrum(kernels, spectrum, taps, sums):
-    _, channels, _ = spectrum.shape
-    filters = sums.shape[3]
-    dkernel = np.empty((taps, taps, channels, filters), sums.dtype)
-    call(kernels, WINOGRAD_END, (kernels[2], spectrum, taps, dkernel))
-    source, target = dkernel.reshape(-1), sums.reshape(-1)
-    for i in range(source.size):
-        target[i] += source[i]
-
-
-@kernel
-def add_chunks_task(sums, out, ky):
-    """out[ky, i, group, f] = sum over the chunks, in their order."""
-    chunks, _, groups, run, _ = sums.shape
-    filters = out.shape[3]
-    for group in range(groups):
-        for i in range(run):
-            target = out[ky, i, group]
-            source = sums[0, ky, group, i]
-            for f in range(filters):
-                target[f] = source[f]
-            for chunk in range(1, chunks):
-                source = sums[chunk, ky, group, i]
-                for f in range(filters):
-                    target[f] += source[f]
