@@ -1,4 +1,4 @@
-"""Sums over the samples of a batch: each chunk has its own, and the chunks' are added as a binary tree.
+r"""Sums over the samples of a batch: each chunk has its own, and the chunks' are added as a binary tree.
 
     chunks   0   1   2   3   4   5   6   7
               \ /     \ /     \ /     \ /
