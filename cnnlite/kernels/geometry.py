@@ -114,7 +114,8 @@ class Geometry(NamedTuple):
 
 def geometry_of(strides: Any, pads: Any, dilation: Any, groups: int) -> Geometry:
     """Return the `Geometry` of what a kernel was called with."""
-    return Geometry(tuple(strides), tuple(map(tuple, pads)), tuple(dilation), groups)
+    (top, bottom), (left, right) = pads
+    return Geometry(tuple(strides), ((top, bottom), (left, right)), tuple(dilation), groups)
 
 
 def convolved_shape(images: Any, x_shape: Any, kernel: Any, geometry: Geometry, owner: str) -> Any:

@@ -7,9 +7,10 @@
     P                       -- B^T p B, added up -->                dx (N, H, W, C)
 
 S, the *spectrum*, is four times the kernel for K = 3. So each thread has one, which is transformed back and added to
-the sums of a chunk at its end, or after so many tiles that the sums would lose digits. The products of all tiles are added
-one by one in the order of the samples: however many come at a time, the bits are the same. A sample whose numbers are
-not `moderate` goes the direct way instead.
+the sums of a chunk at its end, or after so many tiles that the sums would lose digits. The last block of tiles is
+multiplied and transformed back by a few channels at a time, so that where a chunk is one block there is no spectrum in
+memory at all. The products of all tiles are added one by one in the order of the samples: however many come at a time,
+the bits are the same. A sample whose numbers are not `moderate` goes the direct way instead.
 """
 
 import functools

@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 from cnnlite import kernels
-from cnnlite.kernels.conv_block import conv_block, conv_block_gradient_sums, follow
+from cnnlite.kernels.conv_block import conv_block, follow
 from cnnlite.kernels.conv_tasks import MAX_POOL, Following
 from cnnlite.kernels.geometry import Geometry, window_of
 

@@ -193,6 +193,23 @@ def test_how_many_samples_of_a_chunk_come_at_a_time_changes_no_bit(way, is_long,
             assert_close(expected[0], dkernel, EPSILON["float32"])
 
 
+@compiled_kernels_needed
+@pytest.mark.parametrize("way", WAYS)
+def test_in_a_graph_the_weights_and_their_gradients_may_be_arrays(way):
+    arrays, where = arrays_of(way, 3, spoils=False)
+    kernel = arrays["kernel"]
+    dkernel, dbias = np.full_like(kernel, 7), np.full(kernel.shape[3], 7, np.float32)
+
+    def function(x, dy):
+        dx = x.graph.work(x.shape)
+        kernels.conv2d_backward(x, dy, kernel, dkernel=dkernel, dbias=dbias, dx=dx, **where)
+        return dx
+
+    (dx,) = results(function, {name: arrays[name] for name in ("x", "dy")}, "x dy")
+    expected = results(all_three(**where), arrays, "x dy")
+    assert [array.tobytes() for array in (dkernel, dbias, dx)] == [array.tobytes() for array in expected]
+
+
 @pytest.mark.parametrize(("name", "change"), [
     ("x", lambda x: x.astype(np.float64)), ("dy", lambda dy: dy[:, :-1].copy()), ("dy", lambda dy: dy[:-1].copy()),
     ("kernel", lambda kernel: kernel[..., :-1, :].copy()), ("dkernel", lambda dkernel: dkernel[..., :-1].copy()),

@@ -48,7 +48,7 @@ def assert_close(actual, expected):
 @settings(max_examples=60, deadline=None)
 @given(problems(), st.sampled_from([("dkernel",), ("dx",), ("dkernel", "dx")]))
 def test_they_equal_their_definitions_and_touch_nothing_else(problem, names):
-    x, dy, kernel, pads = problem
+    x, _, kernel, pads = problem
     arrays = {name: guarded(np.full_like({"dkernel": kernel, "dx": x}[name], 7)) for name in names}
     gradients(*(guarded(array)[0] for array in problem[:3]), pads, **{name: arrays[name][0] for name in names})
     wide_x, wide_dy, wide_kernel = (array.astype(np.float64) for array in problem[:3])
