@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.engine.buffers import CONSTANT, GIVEN, VALUE, WEIGHT, WORK, Buffer, is_buffer
+from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, VALUE, WEIGHT, WORK, Buffer, is_buffer
 from cnnlite.engine.stages import BATCH, FIXED_WORDS, NONE, Stage
 from cnnlite.types import Array
 
@@ -28,7 +28,7 @@ class Storage:
     """What a graph knows of the memory of a buffer.
 
     Attributes:
-        kind: GIVEN, WEIGHT, CONSTANT, WORK or VALUE.
+        kind: GIVEN, WEIGHT, CONSTANT, WORK, LANE or VALUE.
         buffer: the buffer in the shape in which it was made.
         owner, key: of a WEIGHT, the dict that holds its array and the name there; of a CONSTANT the array, and of a
             VALUE the function that returns it.
@@ -148,6 +148,13 @@ class Graph:
     def work(self, shape: Any, dtype: Any = None) -> Buffer:
         """Return a buffer in the workspace."""
         return self._buffer(WORK, shape, self.dtype if dtype is None else dtype)
+
+    def lane(self, shape: Any, dtype: Any = None) -> Buffer:
+        """Return a buffer of one stage, which is called several times for a chunk and finds there what it left.
+
+        Each thread has one. What it holds before the first call for a chunk is undefined.
+        """
+        return self._buffer(LANE, shape, self.dtype if dtype is None else dtype)
 
     def of_array(self, array: Array) -> Buffer:
         """Return the buffer of a weight, or of an array that stays what it is."""

@@ -69,7 +69,7 @@ class Layout:
         self.program, self.samples, self.bands = program, samples, bands
         groups = program.schedule.groups
         self.groups, self.tracks = np.zeros(len(groups), GROUP), np.zeros(len(program.tracks), TRACK)
-        local_count = sum(len(track.local) for track in program.tracks)
+        local_count = sum(len(track.local) + len(track.lanes) for track in program.tracks)
         self.locals = np.zeros(local_count, LOCAL)
         base = program.words * 8 + program.scratch
         self.own_bytes = base
@@ -78,7 +78,8 @@ class Layout:
             row["first_track"] = number
             for track in group:
                 self._set_track(number, track, step, place, base)
-                step, place, number = step + len(track.steps), place + len(track.local), number + 1
+                step, number = step + len(track.steps), number + 1
+                place += len(track.local) + len(track.lanes)
             row["last_track"] = number
             row["units"] = sum(self.tracks[row["first_track"]:number]["units"])
         buffers = program.graph.buffers
@@ -89,7 +90,7 @@ class Layout:
         schedule, samples = self.program.schedule, self.samples
         row = self.tracks[number]
         row["first_step"], row["last_step"] = first_step, first_step + len(track.steps)
-        row["first_local"], row["last_local"] = first_local, first_local + len(track.local)
+        row["first_local"], row["last_local"] = first_local, first_local + len(track.local) + len(track.lanes)
         row["by_samples"], row["adds"] = track.by_samples, track.adds
         row["bands"] = self.bands if schedule.banded and track.steps[0].stage.footprint != IMAGE else 1
         row["together"] = track.samples_together(samples, int(row["bands"]))
@@ -100,6 +101,9 @@ class Layout:
             sample_bytes = buffer.sample_size * buffer.itemsize
             self.locals[i] = FIXED_WORDS + buffer.number, offset, sample_bytes
             offset += -(-sample_bytes * int(row["together"]) // ALIGNMENT) * ALIGNMENT
+        for i, buffer in enumerate(track.lanes, first_local + len(track.local)):
+            self.locals[i] = FIXED_WORDS + buffer.number, offset, 0
+            offset += -(-buffer.sample_size * buffer.itemsize // ALIGNMENT) * ALIGNMENT
         self.own_bytes = max(self.own_bytes, offset)
 
 

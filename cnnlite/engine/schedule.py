@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnlite.engine.buffers import WORK, Buffer, chunk_count
+from cnnlite.engine.buffers import LANE, WORK, Buffer, chunk_count
 from cnnlite.engine.graph import Graph, Step
 from cnnlite.engine.stages import BATCH, PIXEL
 
@@ -43,11 +43,13 @@ class Track:
         steps: the stages.
         resident: bytes of the weights and sums that they share for all samples.
         local: the buffers that lie in memory of the thread.
+        lanes: those of them that stages add up in, which have no samples.
     """
 
     steps: list[Step]
     resident: int = 0
     local: list[Buffer] = field(default_factory=list)
+    lanes: list[Buffer] = field(default_factory=list)
 
     @property
     def by_samples(self) -> bool:
@@ -120,7 +122,8 @@ class Schedule:
                 first = max(first, group if together else group + 1)
         if not self.joined:
             first = len(self.groups)
-        resident = _resident(step)
+        lanes = [buffer for buffer in step.outputs if self.graph.buffers[buffer.number].kind == LANE]
+        resident = _bytes(step.inputs + step.outputs) - _bytes(lanes)
         while len(self.groups) <= first or (by_samples and self._is_full(first, resident)):
             if len(self.groups) <= first:
                 self.groups.append([])
@@ -132,6 +135,7 @@ class Schedule:
             self.groups[first].append(track)
         track.steps.append(step)
         track.resident += resident
+        track.lanes += lanes
         self._place[step] = first, track
 
     def _before(self, step: Step) -> Any:
@@ -209,10 +213,9 @@ def _make_in(track: Track, step: Step, buffer: Buffer) -> None:
     track.steps.insert(first, step)
 
 
-def _resident(step: Step) -> int:
-    """Return how many bytes a step reads, or adds to, that are not of its samples."""
-    return sum(buffer.sample_size * buffer.itemsize for buffer in (*step.inputs, *step.outputs)
-               if not buffer.of_samples)
+def _bytes(buffers: Sequence[Buffer]) -> int:
+    """Return the bytes of those buffers that are not of samples."""
+    return sum(buffer.sample_size * buffer.itemsize for buffer in buffers if not buffer.of_samples)
 
 
 def size_of(buffer: Buffer, samples: int) -> int:

@@ -40,7 +40,8 @@ from cnnlite.kernels.batchnorm import batchnorm_backward, batchnorm_inference_ba
 from cnnlite.kernels.broadcast import add, multiply
 from cnnlite.kernels.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from cnnlite.kernels.column_sums import column_sums
-from cnnlite.kernels.conv2d import conv2d, conv2d_backward, conv2d_input_gradient, conv2d_kernel_gradient
+from cnnlite.kernels.conv2d import conv2d
+from cnnlite.kernels.conv2d_gradients import conv2d_backward, conv2d_input_gradient, conv2d_kernel_gradient
 from cnnlite.kernels.depthwise import (
     depthwise_conv2d,
     depthwise_conv2d_input_gradient,

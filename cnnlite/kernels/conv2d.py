@@ -21,24 +21,14 @@ import numpy as np
 from cnnlite.engine.stages import BATCH, array, stage
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.conv_block import conv_block_backward
 from cnnlite.kernels.direct import add_direct, is_product
-from cnnlite.kernels.geometry import Window, window_of
-from cnnlite.kernels.im2col import NO_PADS, output_shape
+from cnnlite.kernels.geometry import NO_PADS, Geometry, Window, convolved_shape, geometry_of, window_of
+from cnnlite.kernels.im2col import output_shape
 from cnnlite.kernels.operation import graph_of, operation, result
 from cnnlite.kernels.panels import panel_width
 from cnnlite.kernels.pointwise import add_pointwise
 from cnnlite.kernels.wide_pixels import add_wide, wide_pixels
 from cnnlite.kernels.winograd import add_winograd, suits
-
-
-class Geometry(NamedTuple):
-    """Where the kernel of a convolution goes, as the layers have it."""
-
-    strides: tuple = (1, 1)
-    pads: tuple = NO_PADS
-    dilation: tuple = (1, 1)
-    groups: int = 1
 
 
 class Convolution(NamedTuple):
@@ -94,7 +84,7 @@ def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), 
     Rows of the kernel are left out where they lie wholly on padding, so a NaN in them does not show there.
     """
     geometry = geometry_of(strides, pads, dilation, groups)
-    shape = checked_shape(x, x.shape, kernel, geometry, "conv2d")
+    shape = convolved_shape(x, x.shape, kernel, geometry, "conv2d")
     if bias is not None:
         require(bias, "bias", shape[3:], x.dtype, "conv2d")
     out = result(out, x, shape)
@@ -149,83 +139,7 @@ def _by(add, x, kernel, bias, geometry, out):
     return out
 
 
-# What the gradients ask as well.
-
-
-def geometry_of(strides, pads, dilation, groups):
-    return Geometry(tuple(strides), tuple(map(tuple, pads)), tuple(dilation), groups)
-
-
 def is_plain(kernel, geometry):
     """Return whether it is a square kernel without strides, dilation or groups, which Winograd's method is for."""
     kh, kw, _, _ = kernel.shape
     return kh == kw and geometry.strides == (1, 1) and geometry.dilation == (1, 1) and geometry.groups == 1
-
-
-def checked_shape(images, x_shape, kernel, geometry, owner):
-    """Return (N, OH, OW, F), after a look at whether the kernel fits the images, which are x or dy."""
-    require(images, "the images", 4, None, owner)
-    require(kernel, "the kernel", 4, images.dtype, owner)
-    check_convolution(x_shape, kernel.shape, geometry, owner)
-    kh, kw, _, filters = kernel.shape
-    return (x_shape[0], *output_shape(x_shape, (kh, kw), *geometry[:3]), filters)
-
-
-def check_convolution(x_shape, kernel_shape, geometry, owner):
-    """Raise a ValueError unless a kernel of that shape goes over images of that shape."""
-    kh, kw, channels, filters = kernel_shape
-    groups = geometry.groups
-    if len(x_shape) != 4 or groups < 1 or channels * groups != x_shape[3] or filters % groups:
-        raise ValueError(
-            f"{owner}: x must have C channels, the kernel C / groups, and the filters must be divisible by groups. "
-            f"Received: an x of shape {tuple(x_shape)}, a kernel of shape {kernel_shape}, groups={groups}."
-        )
-    sizes = (*geometry.strides, *geometry.dilation, kh, kw)
-    if min(sizes) < 1 or min(min(pair) for pair in geometry.pads) < 0:
-        raise ValueError(
-            f"{owner}: strides, dilation and the kernel's size must be at least 1, and pads not negative. Received: "
-            f"strides={geometry.strides}, dilation={geometry.dilation}, a kernel of {(kh, kw)}, pads={geometry.pads}."
-        )
-
-
-# The gradients, until `conv2d_gradients.py` takes over.
-
-
-def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
-    """Return dx[n, h, w, c] = sum of dy[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into."""
-    geometry = geometry_of(strides, pads, dilation, groups)
-    shape = checked_shape(dy, x_shape, kernel, geometry, "conv2d_input_gradient")
-    require(dy, "dy", shape, kernel.dtype, "conv2d_input_gradient")
-    out = _result(out, "out", tuple(x_shape), dy.dtype, "conv2d_input_gradient")
-    conv_block_backward(out, dy, kernel, geometry, dx=out)
-    return out
-
-
-def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
-    """Return dkernel[ky, kx, c, f] = sum over n, oh, ow of x[n, oh*s + ky*d, ow*s + kx*d, c] * dy[n, oh, ow, f]."""
-    geometry = geometry_of(strides, pads, dilation, groups)
-    out = _result(out, "out", tuple(kernel_shape), x.dtype, "conv2d_kernel_gradient")
-    shape = checked_shape(x, x.shape, out, geometry, "conv2d_kernel_gradient")
-    require(dy, "dy", shape, x.dtype, "conv2d_kernel_gradient")
-    conv_block_backward(x, dy, out, geometry, dkernel=out)
-    return out
-
-
-def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, dkernel=None, dbias=None,
-                    dx=None):
-    """Write those of the three gradients that are not None, in one pass over dy; dbias (F,) is its sum by filter."""
-    geometry = geometry_of(strides, pads, dilation, groups)
-    shape = checked_shape(x, x.shape, kernel, geometry, "conv2d_backward")
-    require(dy, "dy", shape, x.dtype, "conv2d_backward")
-    results = ("dkernel", dkernel, kernel.shape), ("dbias", dbias, shape[3:]), ("dx", dx, x.shape)
-    for name, gradient, wanted in results:
-        if gradient is not None:
-            require(gradient, name, wanted, x.dtype, "conv2d_backward")
-    conv_block_backward(x, dy, kernel, geometry, dkernel=dkernel, dbias=dbias, dx=dx)
-
-
-def _result(out, name, shape, dtype, owner):
-    if out is None:
-        return np.empty(shape, dtype)
-    require(out, name, shape, dtype, owner)
-    return out

@@ -78,10 +78,9 @@ from cnnlite.engine.jit import kernel as compiled
 from cnnlite.engine.stages import BATCH, HALO, NONE, array, array_as, array_at, band_rows, call_stage, scratch, stage
 from cnnlite.engine.target import ROWS, VECTOR_BYTES
 from cnnlite.kernels.direct import RECORD, aligned, direct_arguments, direct_bytes, panel_columns, window_in
-from cnnlite.kernels.microkernel import block_address, call_block
+from cnnlite.kernels.microkernel import call_block
 from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags, rows_read
 from cnnlite.kernels.panels import panel_width
-from cnnlite.kernels.threads import run
 from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, constants, transform_address
 
 POINTS = TILE * TILE
@@ -91,9 +90,6 @@ LEAST_CHANNELS = 16  # the longest vector; and with fewer, most of the time woul
 TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
 WEIGHT_ROWS = 8  # rows of a panel of weights that a thread transforms at a time
 UNIT_TILES = 32  # so many tiles, where there are as many, are convolved together
-LONG_CHAIN = 1024  # tiles of which the products may be added one by one in float32
-CHAIN = 256  # so many, or the next whole block, that are before they join the others, if there are more
-SMALL_WEIGHTS = 1 << 15  # and numbers of weights that are transformed before other threads would have begun
 
 
 def suits(taps, height, before, output, channels, filters):
@@ -281,65 +277,9 @@ def _convolve_tiles(r, run, first, begin, down, start_row, end_row):
                                m + t * width * itemsize, m_distance, start.ctypes.data + place * itemsize)
 
 
-def winograd_weights(kernel, backward=False, out=None):
-    """Return U (36, panels, C, two vectors), the transformed kernel (K, K, C, F) in panels as of `pack_panels`.
-
-    backward: instead D U^T D for the gradient of the input, (36, panels, F, two vectors).
-    """
-    c, f = kernel.shape[2:]
-    reduced, filters = (f, c) if backward else (c, f)
-    width = panel_width(kernel.dtype)
-    if out is None:
-        out = np.empty((POINTS, -(-filters // width), reduced, width), kernel.dtype)
-    d = _diagonal(kernel.dtype) if backward else np.empty(0, kernel.dtype)
-    pieces = -(-reduced // WEIGHT_ROWS)
-    arguments = (kernel, transform_address(kernel.dtype), np.outer(d, d).ravel(), pieces, out)
-    run(_winograd_weights_task, out.shape[1] * pieces, arguments, alone=out.size < SMALL_WEIGHTS)
-    return out
-
-
 @functools.cache
 def _diagonal(dtype):
     return np.array(constants(), dtype)
-
-
-@compiled
-def _winograd_weights_task(kernel, transform, factors, pieces, out, unit):
-    """Transform some rows, c or f, of one panel."""
-    taps, _, c, f = kernel.shape
-    _, panels, reduced, width = out.shape
-    backward = len(factors) > 0
-    source = kernel.reshape(taps * taps, c, f)
-    panel, first = unit // pieces, unit % pieces * WEIGHT_ROWS
-    last = min(reduced, first + WEIGHT_ROWS)
-    part = np.zeros((taps * taps, last - first, width), kernel.dtype)
-    column, columns = panel_columns(panel, c if backward else f, width)
-    for tap in range(taps * taps):
-        rows = source[tap]
-        for r in range(first, last):
-            target = part[tap, r - first]
-            if backward:
-                for j in range(columns):
-                    target[j] = rows[column + j, r]
-            else:
-                row = rows[r, column:]
-                for j in range(columns):
-                    target[j] = row[j]
-    # The rows lie side by side, before and after: to the transform they are the channels of one pixel.
-    numbers, matrix = (last - first) * width, reduced * width
-    _transform_rows(transform, taps, part, out, panel * matrix + first * width, panels * matrix)
-    for point in range(len(factors)):
-        target = out[point, panel, first:last].reshape(-1)
-        for i in range(numbers):
-            target[i] *= factors[point]
-
-
-@compiled
-def _transform_rows(transform, taps, part, out, place, distance):
-    # A function, as an array is freed after its last use, whoever has its address; an argument outlasts the call.
-    numbers = part.shape[1] * part.shape[2]
-    call_transform(transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
-                   out.ctypes.data + place * out.itemsize, distance, 0)
 
 
 @register_jitable
@@ -347,122 +287,3 @@ def tile_count(oh, ow, taps):
     """Return into how many tiles an image is cut."""
     outputs = TILE + 1 - taps
     return ((oh + outputs - 1) // outputs) * ((ow + outputs - 1) // outputs)
-
-
-@compiled
-def _tiles_of(images, oh, ow, outputs):
-    """Return (tiles, 3): the image, and the first row and column of the outputs of each tile."""
-    down, across = (oh + outputs - 1) // outputs, (ow + outputs - 1) // outputs
-    tiles = np.empty((images * down * across, 3), np.int64)
-    t = 0
-    for n in range(images):
-        for row in range(down):
-            for column in range(across):
-                tiles[t, 0], tiles[t, 1], tiles[t, 2] = n, row * outputs, column * outputs
-                t += 1
-    return tiles
-
-
-@compiled
-def winograd_backward(block, transform, x, dy, weights, taps, before, spectrum, dx):
-    """Take dy of some images back: to the kernel where `spectrum` has a size, and to x where dx has one.
-
-    Call it with several images at a time where an image has few tiles: the spectrum is read and written once a block.
-
-    Args:
-        x: (n, H, W, C); only its shape counts if there is no spectrum.
-        weights: as of `winograd_weights` with backward=True, or of no size like dx.
-        before: as for `winograd_images`.
-        spectrum: (36, C, F up to whole panels), to which V^T W of each point is added.
-        dx: (n, H, W, C), overwritten.
-    """
-    _, h, w, c = x.shape
-    _, oh, ow, f = dy.shape
-    itemsize = dy.itemsize
-    width = 2 * VECTOR_BYTES // itemsize
-    filters = (f + width - 1) // width * width
-    outputs = TILE + 1 - taps
-    panels = weights.shape[1] if len(dx) else 0
-    tiles = _tiles_of(len(dy), oh, ow, outputs)
-    # Larger blocks than forward, because each of them reads and writes the whole spectrum.
-    block_tiles = _tiles_a_block(len(tiles), c + filters, itemsize, 4 * CACHE_BYTES)
-    v_distance, m_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * width, itemsize)
-    w_distance = _distance(block_tiles * filters, itemsize)
-    v = np.empty(POINTS * v_distance if len(spectrum) else 0, dy.dtype)
-    m = np.empty(POINTS * m_distance if len(dx) else 0, dy.dtype)
-    # Zeros, because some columns of the last panel are never written and still multiplied.
-    dy_points = np.zeros(POINTS * w_distance, dy.dtype)
-    zeros = np.zeros(width, dy.dtype)
-    is_long, length = len(tiles) > LONG_CHAIN, 0
-    chain = np.zeros_like(spectrum) if is_long else spectrum
-    dx.reshape(-1)[:] = 0
-    for begin in range(0, len(tiles), block_tiles):
-        rows = min(block_tiles, len(tiles) - begin)
-        for t in range(rows):
-            n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-            if len(spectrum):
-                call_transform(transform, TILE, c, x.ctypes.data + n * h * w * c * itemsize, h, w, c,
-                               top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
-            call_transform(transform, outputs, f, dy.ctypes.data + n * oh * ow * f * itemsize, oh, ow, f, top, left,
-                           dy_points.ctypes.data + t * filters * itemsize, w_distance, 0)
-        if len(spectrum):
-            for point in range(POINTS):
-                for column in range(0, filters, width):
-                    vectors = 1 if f - column <= width // 2 else 2
-                    s = chain.ctypes.data + (point * c * filters + column) * itemsize
-                    call_block(block, c, vectors, s, filters, s, filters,
-                               v.ctypes.data + point * v_distance * itemsize, 1, 0, c,
-                               dy_points.ctypes.data + (point * w_distance + column) * itemsize, 0, filters, 1, rows)
-            length += rows
-            if is_long and (length >= CHAIN or begin + rows == len(tiles)):
-                total, part = spectrum.reshape(-1), chain.reshape(-1)
-                for i in range(part.size):
-                    total[i] += part[i]
-                    part[i] = 0
-                length = 0
-        for panel in range(panels):
-            column, columns = panel_columns(panel, c, width)
-            vectors = 1 if columns <= width // 2 else 2
-            for point in range(POINTS):
-                call_block(block, rows, vectors, m.ctypes.data + point * m_distance * itemsize, width,
-                           zeros.ctypes.data, 0, dy_points.ctypes.data + point * w_distance * itemsize, filters, 0, 1,
-                           weights.ctypes.data + (point * panels + panel) * f * width * itemsize, 0, width, 1, f)
-            for t in range(rows):
-                n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-                call_transform(transform, -TILE, columns, dx.ctypes.data + (n * h * w * c + column) * itemsize, h, w, c,
-                               top - before[0], left - before[1], m.ctypes.data + t * width * itemsize, m_distance,
-                               panel * width - column)
-
-
-@compiled
-def winograd_kernel_gradient_end(transform, spectrum, taps, out):
-    """out (K, K, C, F) = the gradient of the kernel, from the sum of the spectra of all images."""
-    _, c, filters = spectrum.shape
-    f = out.shape[3]
-    itemsize = out.itemsize
-    zeros = np.zeros(filters, out.dtype)
-    for channel in range(c):
-        call_transform(transform, -taps, f, out.ctypes.data + channel * f * itemsize, taps, taps, c * f, 0, 0,
-                       spectrum.ctypes.data + channel * filters * itemsize, c * filters, zeros.ctypes.data)
-
-
-def winograd_conv2d_input_gradient(dy, kernel, x_shape, pads, out=None):
-    """`conv2d_input_gradient`"""
-    out = np.empty(x_shape, dy.dtype) if out is None else out
-    winograd_backward(block_address(dy.dtype), transform_address(dy.dtype), out, dy,
-                      winograd_weights(kernel, backward=True), len(kernel), (pads[0][0], pads[1][0]),
-                      np.empty((0, 0, 0), dy.dtype), out)
-    return out
-
-
-def winograd_conv2d_kernel_gradient(x, dy, kernel_shape, pads, out=None):
-    """`conv2d_kernel_gradient`"""
-    taps, _, c, f = kernel_shape
-    out = np.empty(kernel_shape, x.dtype) if out is None else out
-    width = panel_width(x.dtype)
-    spectrum, nothing = np.zeros((POINTS, c, -(-f // width) * width), x.dtype), np.empty((0, 0, 0, 0), x.dtype)
-    transform = transform_address(x.dtype)
-    winograd_backward(block_address(x.dtype), transform, x, dy, nothing, taps, (pads[0][0], pads[1][0]), spectrum,
-                      nothing)
-    winograd_kernel_gradient_end(transform, spectrum, taps, out)
-    return out
