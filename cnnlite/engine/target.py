@@ -6,6 +6,7 @@ file in the cache, by `description`.
 """
 
 import importlib.machinery
+import re
 import sys
 
 import llvmlite
@@ -46,10 +47,24 @@ def _widest_register(triple, cpu, features):
     return 64 if "zmm" in listing else 32 if "ymm" in listing else 16  # SSE or NEON: 4 lanes
 
 
+def _fuses(triple, cpu, features):
+    """Return whether the processor multiplies and adds in one instruction, with one rounding."""
+    module = ir.Module()
+    module.triple = triple
+    number = ir.DoubleType()
+    function = ir.Function(module, ir.FunctionType(number, [number] * 3), "multiply_add")
+    builder = ir.IRBuilder(function.append_basic_block())
+    builder.ret(builder.fma(*function.args))
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
+    assembly = machine.emit_assembly(llvm.parse_assembly(str(module)))
+    return not re.search(r"\b_?fma\b", assembly)  # the function of the C library
+
+
 _machine = cpu_target.target_context.codegen().magic_tuple()
 
 VECTOR_BYTES = _widest_register(*_machine)
 ROWS = 8 if VECTOR_BYTES == 64 else 6  # of a tile; see `microkernel.py`
+FUSED = _fuses(*_machine)
 
 
 def toolchain():
@@ -62,4 +77,4 @@ def description():
     """Return all that decides what comes of a source with one toolchain: the machine and the settings."""
     # A setting may be changed while the process runs, the machine not.
     settings = [(name, repr(getattr(numba.config, name, None))) for name in _SETTINGS]
-    return (_machine, VECTOR_BYTES, ROWS, settings)
+    return (_machine, VECTOR_BYTES, ROWS, FUSED, settings)

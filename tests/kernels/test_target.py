@@ -35,6 +35,15 @@ def test_the_width_of_a_vector_follows_from_the_processor_and_its_features(name,
 
 
 @x86_needed
+@pytest.mark.parametrize(("name", "features", "fused"), [
+    ("generic", "", False), ("nehalem", "", False), ("haswell", "", True), ("haswell", "-fma", False),
+    ("generic", "+fma", True),
+])  # fmt: skip
+def test_fused_operations_follow_from_the_processor_and_its_features(name, features, fused):
+    assert _target._fuses(_target._machine[0], name, features) == fused
+
+
+@x86_needed
 @compiled_kernels_needed
 def test_machines_of_different_processors_that_are_told_to_compile_for_one_may_share_a_cache(tmp_path):
     program = """
@@ -56,7 +65,7 @@ print(VECTOR_BYTES, ROWS, np.abs(kernels.matmul(a, b) - a @ b).max() < 1e-5)
     assert run_both(program.format(without="avx"), tmp_path, **shared) == ("16 6 True\n", "")
 
 
-@pytest.mark.parametrize("known", ["VECTOR_BYTES", "ROWS", "_machine"])
+@pytest.mark.parametrize("known", ["VECTOR_BYTES", "ROWS", "FUSED", "_machine"])
 def test_what_is_known_of_the_processor_is_in_the_name(tmp_path, monkeypatch, known):
     before = name_of_a_kernel(tmp_path)
     assert name_of_a_kernel(tmp_path) == before
