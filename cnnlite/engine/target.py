@@ -5,6 +5,7 @@ compiled code, which another machine may load from a folder that both share. Wha
 file in the cache, by `description`.
 """
 
+import functools
 import importlib.machinery
 import re
 import sys
@@ -28,8 +29,9 @@ _SETTINGS = (
 )  # fmt: skip
 
 
-def _widest_register(triple, cpu, features):
-    """Return the bytes of the registers in which LLVM keeps a long vector.
+@functools.cache
+def _listing(triple, cpu, features):
+    """Return the machine code of x * x + x for a long vector x.
 
     NUMBA_CPU_NAME and NUMBA_CPU_FEATURES may say less than this processor can do, and each implies what the other does
     not mention. Only LLVM knows what the two come to.
@@ -37,34 +39,33 @@ def _widest_register(triple, cpu, features):
     vector = ir.VectorType(ir.FloatType(), 16)
     module = ir.Module()
     module.triple = triple
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [vector.as_pointer()]), "double")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [vector.as_pointer()]), "square")
+    # This one is fused where that is faster, `llvm.fma` everywhere: by a call for each number if need be.
+    multiply_add = ir.Function(module, ir.FunctionType(vector, [vector] * 3), "llvm.fmuladd.v16f32")
     builder = ir.IRBuilder(function.append_basic_block())
     value = builder.load(function.args[0])
-    builder.store(builder.fadd(value, value), function.args[0])
+    builder.store(builder.call(multiply_add, [value] * 3), function.args[0])
     builder.ret_void()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
-    listing = machine.emit_assembly(llvm.parse_assembly(str(module)))
+    return machine.emit_assembly(llvm.parse_assembly(str(module)))
+
+
+def _widest_register(*machine):
+    """Return the bytes of the registers in which LLVM keeps a long vector."""
+    listing = _listing(*machine)
     return 64 if "zmm" in listing else 32 if "ymm" in listing else 16  # SSE or NEON: 4 lanes
 
 
-def _fuses(triple, cpu, features):
-    """Return whether the processor multiplies and adds in one instruction, with one rounding."""
-    module = ir.Module()
-    module.triple = triple
-    number = ir.DoubleType()
-    function = ir.Function(module, ir.FunctionType(number, [number] * 3), "multiply_add")
-    builder = ir.IRBuilder(function.append_basic_block())
-    builder.ret(builder.fma(*function.args))
-    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
-    assembly = machine.emit_assembly(llvm.parse_assembly(str(module)))
-    return not re.search(r"\b_?fma\b", assembly)  # the function of the C library
+def _has_fused_multiply_add(*machine):
+    """Return whether there is an instruction that multiplies and adds in one rounding."""
+    return bool(re.search(r"\t(vfm|fmadd|fmla)", _listing(*machine)))  # x86 and RISC-V, then ARM
 
 
 _machine = cpu_target.target_context.codegen().magic_tuple()
 
 VECTOR_BYTES = _widest_register(*_machine)
+FUSED_MULTIPLY_ADD = _has_fused_multiply_add(*_machine)
 ROWS = 8 if VECTOR_BYTES == 64 else 6  # of a tile; see `microkernel.py`
-FUSED = _fuses(*_machine)
 
 
 def toolchain():
@@ -77,4 +78,4 @@ def description():
     """Return all that decides what comes of a source with one toolchain: the machine and the settings."""
     # A setting may be changed while the process runs, the machine not.
     settings = [(name, repr(getattr(numba.config, name, None))) for name in _SETTINGS]
-    return (_machine, VECTOR_BYTES, ROWS, FUSED, settings)
+    return (_machine, VECTOR_BYTES, FUSED_MULTIPLY_ADD, ROWS, settings)

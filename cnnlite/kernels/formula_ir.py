@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cnnlite.kernels._target import FUSED, VECTOR_BYTES
+from cnnlite.engine.target import FUSED_MULTIPLY_ADD, VECTOR_BYTES
 
 # An instruction without any flag would be given those of the kernels, "contract" among them.
 _FLAGS = ("nsz",)
@@ -137,7 +137,7 @@ def fma(a, b, c):
     """
     model = next(number for number in (a, b, c) if isinstance(number, Number))
     a, b, c = map(model.like, (a, b, c))
-    if not FUSED:
+    if not FUSED_MULTIPLY_ADD:
         return a * b + c
     kind, item = model.type, "f32" if model.is_single else "f64"
     name = f"llvm.fma.{f'v{kind.count}' if isinstance(kind, ir.VectorType) else ''}{item}"

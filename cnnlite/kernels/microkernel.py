@@ -23,11 +23,10 @@ loads 2 vectors of b and 8 numbers of a, and does 16 multiply-adds with them:
 the image. With a loop over the runs (k1) round a loop along the run (k0), the tile reads the rows straight
 from the image, and the im2col matrix never has to exist.
 
-**Why LLVM by hand.** numba compiles plain loops well, but it doesn't keep an array of 16 sums in registers.
-So this file writes the vector instructions itself, in LLVM's own language, which is the same for
-all processors; where the vectors are longer than the machine's, LLVM splits them. What comes out, for 8 rows
-and 2 vectors of AVX-512, is a loop of 36 instructions: 16 multiply-adds, the 10 loads, 8 that move addresses on, and
-the 2 of the loop. `python -m benchmarks.assembly` prints it; `benchmarks/README.md` explains it. Put in order:
+**Why LLVM by hand.** numba compiles plain loops well, but it doesn't keep an array of 16 sums in registers. So the
+tile is vector code, written as `vectors.py` explains. What comes out, for 8 rows and 2 vectors of AVX-512, is a loop of
+36 instructions: 16 multiply-adds, the 10 loads, 8 that move addresses on, and the 2 of the loop.
+`python -m benchmarks.assembly` prints it; `benchmarks/README.md` explains it. Put in order:
 
     vmovups (b), zmm17               ; 2 vectors of b
     vmovups 64(b), zmm18
@@ -52,139 +51,87 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cnnlite.engine.jit import c_callback
 from cnnlite.engine.target import ROWS, VECTOR_BYTES
+from cnnlite.kernels.vectors import Emitter, int64, item_of, vector_function
 
 LONG_SUM = 1152  # products that may be added one by one in float32: those of 3x3 taps of 128 channels
 PIECE = 256  # so many that it takes at a time, if there are more
 ROWS_TOGETHER = 32  # of a long reduction, so that a piece of b stays in the cache while several tiles read it
 
-_int64 = ir.IntType(64)
 
-
-def _constant(value):
-    return ir.Constant(_int64, value)
-
-
-def _emit_tile(builder, item, rows, vectors, operands):
+def _emit_tile(emit, rows, vectors, operands):
     """Emit the tile for one fixed number of rows and vectors, so that every sum is a register."""
     c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0 = operands
-    width = VECTOR_BYTES // (4 if isinstance(item, ir.FloatType) else 8)
-    vector = ir.VectorType(item, width)
-    itemsize = VECTOR_BYTES // width
+    builder = emit.builder
 
-    def load_vector(address, v):
-        address = builder.add(address, _constant(v * VECTOR_BYTES))
-        return builder.load(builder.inttoptr(address, vector.as_pointer()), align=itemsize)
+    def vectors_at(address):
+        return [builder.add(address, emit.number(v * VECTOR_BYTES)) for v in range(vectors)]
 
-    def broadcast(address):
-        number = builder.load(builder.inttoptr(address, item.as_pointer()), align=itemsize)
-        undefined = ir.Constant(vector, ir.Undefined)
-        one_lane = builder.insert_element(undefined, number, ir.Constant(ir.IntType(32), 0))
-        first_lane = ir.Constant(ir.VectorType(ir.IntType(32), width), [0] * width)
-        return builder.shuffle_vector(one_lane, undefined, first_lane)
+    def row(i, address, distance):
+        return builder.add(address, builder.mul(distance, emit.number(i)))
 
-    a_row = [builder.mul(a_i, _constant(i)) for i in range(rows)]
-    sums = []
-    for i in range(rows):
-        address = builder.add(start, builder.mul(start_i, _constant(i)))
-        sums += [load_vector(address, v) for v in range(vectors)]
+    a_row = [builder.mul(a_i, emit.number(i)) for i in range(rows)]
+    sums = [emit.load(place) for i in range(rows) for place in vectors_at(row(i, start, start_i))]
 
-    def loop(count, steps, carried, body):
-        """Emit `for k in range(count)`: advance the addresses by `steps`, carry the sums from turn to turn."""
-        before = builder.block
-        head, inside, after = (builder.append_basic_block(name) for name in ("head", "inside", "after"))
-        builder.branch(head)
-        builder.position_at_end(head)
-        values = [_constant(0), *[address for address, _ in steps], *carried]
-        phis = []
-        for value in values:
-            phis.append(builder.phi(value.type))
-            phis[-1].add_incoming(value, before)
-        k, addresses, sums = phis[0], phis[1 : 1 + len(steps)], phis[1 + len(steps) :]
-        builder.cbranch(builder.icmp_signed("<", k, count), inside, after)
-        builder.position_at_end(inside)
-        sums_after = body(addresses, sums)
-        advanced = [builder.add(k, _constant(1))]
-        advanced += [builder.add(address, step) for address, (_, step) in zip(addresses, steps)]
-        for phi, value in zip(phis, advanced + sums_after):
-            phi.add_incoming(value, builder.block)
-        builder.branch(head)
-        builder.position_at_end(after)
-        return sums
-
-    def multiply_add(addresses, sums):
-        a_address, b_address = addresses
-        b_vectors = [load_vector(b_address, v) for v in range(vectors)]
+    def multiply_add(_, carried):
+        a, b, *sums = carried
+        b_vectors = [emit.load(place) for place in vectors_at(b)]
         result = []
         for i in range(rows):
-            factor = broadcast(builder.add(a_address, a_row[i]))
+            factor = emit.broadcast(builder.add(a, a_row[i]))
             for v in range(vectors):
-                # "contract" makes the two one fused multiply-add wherever the machine has it.
+                # "contract" makes the two one fused multiply-add wherever the machine has it, as `emit.multiply_add`
+                # does. But that is a call, of which LLVM thinks so little that it would unroll small tiles' loops,
+                # for more code, 0.1 s more to compile it, and no speed.
                 product = builder.fmul(factor, b_vectors[v], flags=("contract",))
                 result.append(builder.fadd(product, sums[i * vectors + v], flags=("contract",)))
-        return result
+        return [builder.add(a, a_k0), builder.add(b, b_k0), *result]
 
-    def along_the_run(addresses, sums):
-        return loop(n0, list(zip(addresses, (a_k0, b_k0))), sums, multiply_add)
+    def along_the_run(_, carried):
+        a, b, *_ = carried
+        _, _, *sums = emit.loop(n0, carried, multiply_add)
+        return [builder.add(a, a_k1), builder.add(b, b_k1), *sums]
 
-    sums = loop(n1, [(a, a_k1), (b, b_k1)], sums, along_the_run)
-
-    for i in range(rows):
-        row = builder.add(c, builder.mul(c_i, _constant(i)))
-        for v in range(vectors):
-            address = builder.add(row, _constant(v * VECTOR_BYTES))
-            builder.store(sums[i * vectors + v], builder.inttoptr(address, vector.as_pointer()), align=itemsize)
-
-
-@intrinsic
-def _tile(typingctx, first, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
-    """Compute `rows` rows from row `first` on, at most ROWS; the type of c says of which numbers."""
-    float32 = c.dtype == types.float32
-    item, itemsize = (ir.FloatType(), 4) if float32 else (ir.DoubleType(), 8)
-
-    def codegen(context, builder, signature, args):
-        first, rows, vectors, c, *rest = args
-        c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0 = rest
-
-        def in_bytes(distance):
-            return builder.mul(distance, _constant(itemsize))
-
-        def from_first_row(address, distance):
-            return builder.add(address, builder.mul(first, distance))
-
-        c_i, start_i, a_i = in_bytes(c_i), in_bytes(start_i), in_bytes(a_i)
-        operands = (
-            from_first_row(builder.ptrtoint(c, _int64), c_i), c_i,
-            from_first_row(start, start_i), start_i,
-            from_first_row(a, a_i), a_i, in_bytes(a_k1), in_bytes(a_k0),
-            b, in_bytes(b_k1), in_bytes(b_k0), n1, n0,
-        )
-        end = builder.append_basic_block("end")
-        switch = builder.switch(builder.add(builder.mul(vectors, _constant(ROWS + 1)), rows), end)
-        for v in (1, 2):
-            for r in range(1, ROWS + 1):
-                place = builder.append_basic_block(f"tile_{r}_rows_{v}_vectors")
-                switch.add_case(_constant(v * (ROWS + 1) + r), place)
-                builder.position_at_end(place)
-                _emit_tile(builder, item, r, v, operands)
-                builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 3, c, *[types.int64] * 12), codegen
+    _, _, *sums = emit.loop(n1, [a, b, *sums], along_the_run)
+    places = [place for i in range(rows) for place in vectors_at(row(i, c, c_i))]
+    for place, total in zip(places, sums):
+        emit.store(total, place)
 
 
-# The pieces of a long reduction. In LLVM's language too, because numba took two seconds more to compile them.
+@vector_function
+def _tile(emit, first, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
+    """Compute `rows` rows from row `first` on, at most ROWS."""
+    builder = emit.builder
+
+    def in_bytes(distance):
+        return builder.mul(distance, emit.number(emit.itemsize))
+
+    def from_first_row(address, distance):
+        return builder.add(address, builder.mul(first, distance))
+
+    c_i, start_i, a_i = in_bytes(c_i), in_bytes(start_i), in_bytes(a_i)
+    operands = (
+        from_first_row(c, c_i), c_i,
+        from_first_row(start, start_i), start_i,
+        from_first_row(a, a_i), a_i, in_bytes(a_k1), in_bytes(a_k0),
+        b, in_bytes(b_k1), in_bytes(b_k0), n1, n0,
+    )
+    end = builder.append_basic_block("end")
+    switch = builder.switch(builder.add(builder.mul(vectors, emit.number(ROWS + 1)), rows), end)
+    for v in (1, 2):
+        for r in range(1, ROWS + 1):
+            place = builder.append_basic_block(f"tile_{r}_rows_{v}_vectors")
+            switch.add_case(emit.number(v * (ROWS + 1) + r), place)
+            builder.position_at_end(place)
+            _emit_tile(emit, r, v, operands)
+            builder.branch(end)
+    builder.position_at_end(end)
 
 
-def _vectors(item):
-    """Return the type of a vector of the machine, and that of as many numbers in float64."""
-    lanes = VECTOR_BYTES // (4 if isinstance(item, ir.FloatType) else 8)
-    return ir.VectorType(item, lanes), ir.VectorType(ir.DoubleType(), lanes)
+# The pieces of a long reduction. Vector code too, because numba took two seconds more to compile them.
 
 
 @intrinsic
@@ -192,13 +139,13 @@ def _scratch(typingctx, like):
     """Return the size of a number, and where on the stack there are two zero vectors, a piece, and the sum of all."""
 
     def codegen(context, builder, signature, args):
-        vector, wide = _vectors(context.get_value_type(like.dtype))
-        kinds = (vector, 2), (vector, 2 * ROWS_TOGETHER), (wide, 2 * ROWS_TOGETHER)
+        emit = Emitter(builder, item_of(like))
+        kinds = (emit.vector, 2), (emit.vector, 2 * ROWS_TOGETHER), (emit.wide, 2 * ROWS_TOGETHER)
         with builder.goto_entry_block():  # not alloca_once, which would fill all with zeros at each call of `block`
             zeros, piece, total = (builder.alloca(ir.ArrayType(kind, size)) for kind, size in kinds)
-        builder.store(ir.Constant(zeros.type.pointee, None), zeros)
-        addresses = [builder.ptrtoint(place, _int64) for place in (zeros, piece, total)]
-        return context.make_tuple(builder, signature.return_type, [_constant(VECTOR_BYTES // vector.count), *addresses])
+        builder.store(emit.zeros(zeros.type.pointee), zeros)
+        addresses = [builder.ptrtoint(place, int64) for place in (zeros, piece, total)]
+        return context.make_tuple(builder, signature.return_type, [emit.number(emit.itemsize), *addresses])
 
     return types.UniTuple(types.int64, 4)(like), codegen
 
@@ -217,55 +164,40 @@ def _block_again(typingctx, rows, vectors, c, like, c_i, start, start_i, a, a_i,
     return types.void(*[types.int64] * 3, like, *[types.int64] * 12), codegen
 
 
-@intrinsic
-def _add_piece(typingctx, like, piece, total, begins, size):
+@vector_function
+def _add_piece(emit, piece, total, begins, vectors):
     """Add so many vectors of a piece to their sum, which begins with the first piece."""
+    builder = emit.builder
 
-    def codegen(context, builder, signature, args):
-        like, piece, total, begins, size = args
-        vector, wide = _vectors(like.type.pointee)
-        piece = builder.inttoptr(piece, vector.as_pointer())
-        total = builder.inttoptr(total, wide.as_pointer())
-        with cgutils.for_range(builder, size) as loop:
-            target = builder.gep(total, [loop.index])
-            value = builder.load(builder.gep(piece, [loop.index]))
-            value = builder.fpext(value, wide) if vector != wide else value
-            before = builder.select(begins, ir.Constant(wide, None), builder.load(target))
-            builder.store(builder.fadd(before, value), target)
-        return context.get_dummy_value()
+    def add(k, _):
+        numbers = builder.mul(k, emit.number(emit.lanes))
+        target = emit.address(total, numbers, itemsize=8)
+        value = emit.widen(emit.load(emit.address(piece, numbers)))
+        before = builder.select(begins, emit.zeros(emit.wide), emit.load(target, kind=emit.wide))
+        emit.store(builder.fadd(before, value), target)
 
-    return types.void(like, types.int64, types.int64, types.boolean, types.int64), codegen
+    emit.loop(vectors, [], add)
 
 
-@intrinsic
-def _write_sums(typingctx, c, c_i, start, start_i, total, first, rows, vectors):
+@vector_function
+def _write_sums(emit, c, c_i, start, start_i, total, first, rows, vectors):
     """Write start + the sums to so many rows of c from the first on."""
+    builder, lanes = emit.builder, emit.number(emit.lanes)
 
-    def codegen(context, builder, signature, args):
-        c, c_i, start, start_i, total, first, rows, vectors = args
-        item = c.type.pointee
-        vector, wide = _vectors(item)
-        itemsize = VECTOR_BYTES // vector.count
-        start = builder.inttoptr(start, c.type)
-        total = builder.inttoptr(total, wide.as_pointer())
-        with cgutils.for_range(builder, rows) as row:
-            i = builder.add(first, row.index)
-            with cgutils.for_range(builder, vectors) as v:
-                column = builder.mul(v.index, _constant(vector.count))
+    def write_row(row, _):
+        i = builder.add(first, row)
 
-                def place(array, distance):
-                    address = builder.gep(array, [builder.add(builder.mul(i, distance), column)])
-                    return builder.bitcast(address, vector.as_pointer())
+        def write(v, _):
+            column = builder.mul(v, lanes)
+            begin = emit.load(emit.address(start, builder.add(builder.mul(i, start_i), column)))
+            numbers = builder.mul(builder.add(builder.mul(row, vectors), v), lanes)
+            summed = emit.load(emit.address(total, numbers, itemsize=8), kind=emit.wide)
+            value = emit.narrow(builder.fadd(emit.widen(begin), summed))
+            emit.store(value, emit.address(c, builder.add(builder.mul(i, c_i), column)))
 
-                begin = builder.load(place(start, start_i), align=itemsize)
-                begin = builder.fpext(begin, wide) if vector != wide else begin
-                index = builder.add(builder.mul(row.index, vectors), v.index)
-                value = builder.fadd(begin, builder.load(builder.gep(total, [index])))
-                value = builder.fptrunc(value, vector) if vector != wide else value
-                builder.store(value, place(c, c_i), align=itemsize)
-        return context.get_dummy_value()
+        emit.loop(vectors, [], write)
 
-    return types.void(c, *[types.int64] * 7), codegen
+    emit.loop(rows, [], write_row)
 
 
 def block(rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
@@ -275,7 +207,7 @@ def block(rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_
         tiles = (rows + ROWS - 1) // ROWS
         for tile in range(tiles):
             first = tile * rows // tiles
-            _tile(first, (tile + 1) * rows // tiles - first, vectors,
+            _tile(c, first, (tile + 1) * rows // tiles - first, vectors,
                   c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0)
         return
     itemsize, zeros, piece, total = _scratch(c)
@@ -290,7 +222,7 @@ def block(rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_
                              b + (k1 * b_k1 + k0 * b_k0) * itemsize, b_k1, b_k0,
                              min(most1, n1 - k1), min(most0, n0 - k0))
                 _add_piece(c, piece, total, k1 + k0 == 0, count * vectors)
-        _write_sums(c, c_i, start, start_i, total, first, count, vectors)
+        _write_sums(c, c, c_i, start, start_i, total, first, count, vectors)
 
 
 def _signature(dtype):
@@ -316,7 +248,7 @@ def call_block(typingctx, address, rows, vectors, c, c_i, start, start_i, a, a_i
 
     def codegen(context, builder, signature, args):
         pointer = ir.IntType(8).as_pointer()
-        function_type = ir.FunctionType(ir.VoidType(), [_int64, _int64, pointer, *[_int64] * 12])
+        function_type = ir.FunctionType(ir.VoidType(), [int64, int64, pointer, *[int64] * 12])
         address, rows, vectors, c, *rest = args
         function = builder.inttoptr(address, function_type.as_pointer())
         builder.call(function, [rows, vectors, builder.inttoptr(c, pointer), *rest])

@@ -18,10 +18,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cnnlite.kernels._jit import kernel
+from cnnlite.engine.jit import kernel
 from cnnlite.kernels.elementary import exp, log
 from cnnlite.kernels.formula_ir import Number, where
-from cnnlite.kernels.vector_ir import Emitter, in_words
+from cnnlite.kernels.vectors import Emitter, item_of
 
 LANES = 16
 
@@ -89,7 +89,7 @@ def _softmax(typingctx, x, size, y, of, logarithm):
 
     def codegen(context, builder, signature, args):
         x, size, y, _, logarithm = args
-        row = _Row(builder, in_words(signature.args[3]), size)
+        row = _Row(builder, item_of(signature.args[3]), size)
 
         def find_largest(first, mask, carried):
             numbers = row.read(x, first, mask)

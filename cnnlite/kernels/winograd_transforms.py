@@ -32,8 +32,8 @@ is rounded. And each comes with its negative, which saves half the multiplicatio
 
 **The code.** A tile is 6 x 6 pixels of many channels, and the channels lie side by side. So each number of a tile is a
 vector of channels, and a transform is a few dozen multiply-adds of vectors, first down the columns of the tile, then
-along its rows. As in `microkernel.py` they are written in LLVM's language: numba doesn't make vectors of a loop that
-reads 36 places and writes 36 others, as it cannot know that these do not overlap.
+along its rows. They are written as `vectors.py` explains: numba doesn't make vectors of a loop that reads 36 places and
+writes 36 others, as it cannot know that these do not overlap.
 """
 
 import functools
@@ -42,18 +42,16 @@ from fractions import Fraction
 import numpy as np
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from cnnlite.engine.jit import c_callback
 from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.kernels.vectors import Emitter, int32, int64, vector_function
 
 TILE = 6  # pixels on a side
 TAPS = (2, 3, 4, 5)  # sizes of kernels, each with TILE + 1 - K outputs on a side
 POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))  # and infinity
 PAIRS = (1, 3)  # where in POINTS a point stands whose negative is the next
-
-_int64 = ir.IntType(64)
 
 
 def evaluation(n):
@@ -86,79 +84,49 @@ def recovery(n):
     return [[v[p][j] * d[p] for p in range(TILE)] for j in range(n)]
 
 
-class _Vectors:
-    """Emits sums of vectors that are multiplied by constants."""
+def _combine(emit, terms):
+    """Emit the sum of factor * vector, with as few instructions as the factors 0 and 1 allow."""
+    terms = sorted((term for term in terms if term[0]), key=lambda term: term[0] != 1)
+    factor, total = terms[0]
+    if factor != 1:
+        total = emit.builder.fmul(total, emit.constant(factor))
+    for factor, vector in terms[1:]:
+        if factor == 1:
+            total = emit.builder.fadd(total, vector)
+        else:
+            total = emit.multiply_add(emit.constant(factor), vector, total)
+    return total
 
-    def __init__(self, builder, item):
-        self.builder = builder
-        self.itemsize = 4 if isinstance(item, ir.FloatType) else 8
-        self.dtype = np.float32 if self.itemsize == 4 else np.float64
-        self.width = VECTOR_BYTES // self.itemsize
-        self.type = ir.VectorType(item, self.width)
-        name = f"llvm.fmuladd.v{self.width}f{8 * self.itemsize}"
-        known = builder.module.globals
-        self._fmuladd = known.get(name) or ir.Function(
-            builder.module, ir.FunctionType(self.type, [self.type] * 3), name)
 
-    def pointer(self, address):
-        return self.builder.inttoptr(address, self.type.as_pointer())
+def _to_points(emit, matrix, vectors):
+    """Emit matrix @ vectors, for B and V: 12 instructions for B.
 
-    def constant(self, value):
-        return ir.Constant(self.type, [float(self.dtype(value))] * self.width)
+    Their rows for p and -p differ only in the sign of every second number: the even and the odd half
+    of the sum are made once, and then added and subtracted.
+    """
+    result = [_combine(emit, zip(row, vectors)) for row in (matrix[0], matrix[-1])]
+    for i in PAIRS:
+        row = matrix[i]
+        even = _combine(emit, list(zip(row, vectors))[::2])
+        scale = [factor for factor in row[1::2] if factor][-1]
+        odd = _combine(emit, [(factor / scale, vector) for factor, vector in zip(row, vectors)][1::2])
+        result[-1:-1] = [emit.multiply_add(emit.constant(factor), odd, even) for factor in (scale, -scale)]
+    return result
 
-    def multiply_add(self, factor, vector, addend):
-        """factor * vector + addend, in one rounding wherever the machine has the instruction"""
-        return self.builder.call(self._fmuladd, [self.constant(factor), vector, addend])
 
-    def lanes_from(self, lane):
-        """Return which lanes are not before `lane`, for `select`."""
-        # As wide as the numbers, so that every machine compares as many at a time.
-        item = ir.IntType(8 * self.itemsize)
-        lanes = ir.Constant(ir.VectorType(item, self.width), list(range(self.width)))
-        lane = self.builder.trunc(lane, item) if self.itemsize < 8 else lane
-        undefined = ir.Constant(lanes.type, ir.Undefined)
-        first_lane = ir.Constant(ir.VectorType(ir.IntType(32), self.width), [0] * self.width)
-        one_lane = self.builder.insert_element(undefined, lane, ir.Constant(ir.IntType(32), 0))
-        return self.builder.icmp_unsigned(">=", lanes, self.builder.shuffle_vector(one_lane, undefined, first_lane))
+def _from_points(emit, matrix, vectors, start=None):
+    """Emit start + matrix @ vectors, for A and B^T.
 
-    def combine(self, terms):
-        """The sum of factor * vector, with as few instructions as the factors 0 and 1 allow."""
-        terms = sorted((term for term in terms if term[0]), key=lambda term: term[0] != 1)
-        factor, total = terms[0]
-        if factor != 1:
-            total = self.builder.fmul(total, self.constant(factor))
-        for factor, vector in terms[1:]:
-            total = self.builder.fadd(total, vector) if factor == 1 else self.multiply_add(factor, vector, total)
-        return total
-
-    def to_points(self, matrix, vectors):
-        """matrix @ vectors, for B and V: 12 instructions for B.
-
-        Their rows for p and -p differ only in the sign of every second number: the even and the odd half
-        of the sum are made once, and then added and subtracted.
-        """
-        result = [self.combine(zip(row, vectors)) for row in (matrix[0], matrix[-1])]
-        for i in PAIRS:
-            row = matrix[i]
-            even = self.combine(list(zip(row, vectors))[::2])
-            scale = [factor for factor in row[1::2] if factor][-1]
-            odd = self.combine([(factor / scale, vector) for factor, vector in zip(row, vectors)][1::2])
-            result[-1:-1] = self.multiply_add(scale, odd, even), self.multiply_add(-scale, odd, even)
-        return result
-
-    def from_points(self, matrix, vectors, start):
-        """start + matrix @ vectors, for A and B^T.
-
-        Their columns for p and -p differ only in the sign of every second number.
-        """
-        sums = {i: self.builder.fadd(vectors[i], vectors[i + 1]) for i in PAIRS}
-        differences = {i: self.builder.fsub(vectors[i], vectors[i + 1]) for i in PAIRS}
-        result = []
-        for row in matrix:
-            terms = [(row[0], vectors[0]), (row[-1], vectors[-1])]
-            terms += [(row[i], (sums if row[i] == row[i + 1] else differences)[i]) for i in PAIRS]
-            result.append(self.combine(terms if start is None else [(Fraction(1), start), *terms]))
-        return result
+    Their columns for p and -p differ only in the sign of every second number.
+    """
+    sums = {i: emit.builder.fadd(vectors[i], vectors[i + 1]) for i in PAIRS}
+    differences = {i: emit.builder.fsub(vectors[i], vectors[i + 1]) for i in PAIRS}
+    result = []
+    for row in matrix:
+        terms = [(row[0], vectors[0]), (row[-1], vectors[-1])]
+        terms += [(row[i], (sums if row[i] == row[i + 1] else differences)[i]) for i in PAIRS]
+        result.append(_combine(emit, terms if start is None else [(Fraction(1), start), *terms]))
+    return result
 
 
 def _emit_transform(module, item, kind, whole):
@@ -166,100 +134,93 @@ def _emit_transform(module, item, kind, whole):
 
     whole: the tile lies within the image.
     """
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [_int64] * 10), f"transform_{kind}_{whole}")
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [int64] * 10), f"transform_{kind}_{whole}")
     function.linkage = "internal"
     # LLVM would move what two transforms have in common to one place, and 36 vectors through memory to get there.
     function.attributes.add("noinline")
     channels, image, height, width, pixel, top, left, points, distance, start = function.args
     builder = ir.IRBuilder(function.append_basic_block())
-    vectors = _Vectors(builder, item)
-
-    def number(k):
-        return ir.Constant(_int64, k)
+    emit = Emitter(builder, item)
+    number = emit.number
 
     def inside(first, size, count):
         # Unsigned, so that one comparison finds what lies before the image and what lies behind it.
         return [builder.icmp_unsigned("<", builder.add(first, number(k)), size) for k in range(count)]
 
     side, adds = abs(kind), kind == -TILE
-    channels, pixel, distance = (builder.mul(step, number(vectors.itemsize)) for step in (channels, pixel, distance))
+    channels, pixel, distance = (builder.mul(step, number(emit.itemsize)) for step in (channels, pixel, distance))
     line = builder.mul(width, pixel)
     corner = builder.add(image, builder.add(builder.mul(top, line), builder.mul(left, pixel)))
     if not whole:
         real_rows, real_columns = inside(top, height, side), inside(left, width, side)
-        spare = builder.alloca(vectors.type)
-        builder.store(vectors.constant(0), spare)
+        spare = builder.ptrtoint(builder.alloca(emit.vector), int64)
+        emit.store(emit.zeros(), spare)
 
     def at_pixel(offset, i, j):
         row = builder.add(builder.add(corner, offset), builder.mul(line, number(i)))
         address = builder.add(row, builder.mul(pixel, number(j)))
         if not whole:
             real = builder.and_(real_rows[i], real_columns[j])
-            address = builder.select(real, address, builder.ptrtoint(spare, _int64))
-        return vectors.pointer(address)
+            address = builder.select(real, address, spare)
+        return address
 
     def at_point(offset, i, j):
         row = builder.add(builder.add(points, offset), builder.mul(distance, number(i * TILE)))
-        return vectors.pointer(builder.add(row, builder.mul(distance, number(j))))
+        return builder.add(row, builder.mul(distance, number(j)))
 
     size = number(VECTOR_BYTES)
     last = builder.sub(channels, size)
     count = builder.udiv(builder.add(channels, number(VECTOR_BYTES - 1)), size)
-    with cgutils.for_range(builder, count) as loop:
-        first = builder.mul(loop.index, size)
+
+    def transform_vector(k, _):
+        first = builder.mul(k, size)
         offset = builder.select(builder.icmp_signed("<", first, last), first, last)
         if kind > 0:
             matrix = tile_matrix() if kind == TILE else evaluation(kind)
             source, target = at_pixel, at_point
-            along_columns = along_rows = functools.partial(vectors.to_points, matrix)
+            along_columns = along_rows = functools.partial(_to_points, emit, matrix)
         else:
             matrix = list(zip(*tile_matrix())) if adds else recovery(side)
             source, target = at_point, at_pixel
-            bias = None if adds else builder.load(vectors.pointer(builder.add(start, offset)), align=vectors.itemsize)
-            along_columns = functools.partial(vectors.from_points, matrix, start=None)
-            along_rows = functools.partial(vectors.from_points, matrix, start=bias)
+            bias = None if adds else emit.load(builder.add(start, offset))
+            along_columns = functools.partial(_from_points, emit, matrix)
+            along_rows = functools.partial(_from_points, emit, matrix, start=bias)
         if adds:
             # What the last vector shares with the one before must not be added twice.
-            done = builder.mul(start, number(vectors.itemsize))
+            done = builder.mul(start, number(emit.itemsize))
             done = builder.select(builder.icmp_signed("<", first, done), done, first)
-            fresh = vectors.lanes_from(builder.udiv(builder.sub(done, offset), number(vectors.itemsize)))
+            done = builder.udiv(builder.sub(done, offset), number(emit.itemsize))
+            # As wide as the numbers, so that every machine compares as many at a time.
+            kept = emit.mask(done if emit.itemsize == 8 else builder.trunc(done, int32))
         sources = range(len(matrix[0]))
-        columns = []
-        for j in sources:
-            column = [builder.load(source(offset, i, j), align=vectors.itemsize) for i in sources]
-            columns.append(along_columns(column))
+        columns = [along_columns([emit.load(source(offset, i, j)) for i in sources]) for j in sources]
         for i in range(len(matrix)):
             for j, vector in enumerate(along_rows([column[i] for column in columns])):
                 place = target(offset, i, j)
                 if adds:
-                    before = builder.load(place, align=vectors.itemsize)
-                    vector = builder.select(fresh, builder.fadd(before, vector), before)
-                builder.store(vector, place, align=vectors.itemsize)
+                    before = emit.load(place)
+                    vector = builder.select(kept, before, builder.fadd(before, vector))
+                emit.store(vector, place)
+
+    emit.loop(count, [], transform_vector)
     builder.ret_void()
     return function
 
 
-@intrinsic
-def _transform(typingctx, kind, whole, channels, image, height, width, pixel, top, left, points, distance, start):
-    """Call the transform of that kind; the type of `points` says of which numbers."""
-    item = ir.FloatType() if points.dtype == types.float32 else ir.DoubleType()
-
-    def codegen(context, builder, signature, args):
-        kind, whole, *rest = args
-        rest[7] = builder.ptrtoint(rest[7], _int64)
-        end = builder.append_basic_block("end")
-        switch = builder.switch(builder.add(builder.add(kind, kind), whole), end)
-        for k in (kind for size in (TILE, *TAPS) for kind in (size, -size)):
-            for w in (0, 1):
-                place = builder.append_basic_block()
-                switch.add_case(ir.Constant(_int64, 2 * k + w), place)
-                builder.position_at_end(place)
-                builder.call(_emit_transform(builder.module, item, k, w), rest)
-                builder.branch(end)
-        builder.position_at_end(end)
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 9, points, *[types.int64] * 2), codegen
+@vector_function
+def _transform(emit, kind, whole, channels, image, height, width, pixel, top, left, points, distance, start):
+    """Call the transform of that kind."""
+    builder, arguments = emit.builder, (channels, image, height, width, pixel, top, left, points, distance, start)
+    end = builder.append_basic_block("end")
+    switch = builder.switch(builder.add(builder.add(kind, kind), whole), end)
+    for k in (kind for size in (TILE, *TAPS) for kind in (size, -size)):
+        for w in (0, 1):
+            place = builder.append_basic_block()
+            switch.add_case(emit.number(2 * k + w), place)
+            builder.position_at_end(place)
+            builder.call(_emit_transform(builder.module, emit.item, k, w), arguments)
+            builder.branch(end)
+    builder.position_at_end(end)
 
 
 def transform(kind, channels, image, height, width, pixel, top, left, points, distance, start):
@@ -276,7 +237,7 @@ def transform(kind, channels, image, height, width, pixel, top, left, points, di
     """
     side = abs(kind)
     whole = 1 if top >= 0 and left >= 0 and top + side <= height and left + side <= width else 0
-    _transform(kind, whole, channels, image, height, width, pixel, top, left, points, distance, start)
+    _transform(points, kind, whole, channels, image, height, width, pixel, top, left, points, distance, start)
 
 
 def _signature(dtype):
@@ -296,7 +257,7 @@ def call_transform(typingctx, address, kind, channels, image, height, width, pix
 
     def codegen(context, builder, signature, args):
         pointer = ir.IntType(8).as_pointer()
-        function_type = ir.FunctionType(ir.VoidType(), [*[_int64] * 8, pointer, *[_int64] * 2])
+        function_type = ir.FunctionType(ir.VoidType(), [*[int64] * 8, pointer, *[int64] * 2])
         address, *rest = args
         rest[8] = builder.inttoptr(rest[8], pointer)
         builder.call(builder.inttoptr(address, function_type.as_pointer()), rest)

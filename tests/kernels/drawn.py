@@ -11,6 +11,7 @@ import pytest
 from cnnlite import kernels, reference
 
 MARGIN = 67  # numbers before and after an array, odd so that it is not aligned to a vector
+CANARIES = 130  # bytes before and after an array: more than a vector
 EPSILON = {"float32": 1e-5, "float64": 1e-13}
 
 
@@ -57,6 +58,20 @@ def guarded(array):
     middle = whole[MARGIN : MARGIN + array.size].reshape(array.shape)
     middle[...] = array
     return middle, whole
+
+
+def between_canaries(shape, dtype, shift=0):
+    """Return an array, and a function that tells whether the bytes round it are what they were."""
+    dtype = np.dtype(dtype)
+    size = int(np.prod(shape)) * dtype.itemsize
+    first = -(-CANARIES // dtype.itemsize) * dtype.itemsize + shift * dtype.itemsize
+    buffer = np.random.default_rng(0).integers(0, 256, first + size + CANARIES).astype(np.uint8)
+    before = buffer.copy()
+
+    def intact():
+        return (buffer[:first] == before[:first]).all() and (buffer[first + size :] == before[first + size :]).all()
+
+    return buffer[first : first + size].view(dtype).reshape(shape), intact
 
 
 def assert_close(actual, expected, epsilon):

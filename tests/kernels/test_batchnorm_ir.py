@@ -14,8 +14,7 @@ from cnnlite.kernels.batchnorm import (
 from cnnlite.kernels.conv_block import follow
 from cnnlite.kernels.conv_tasks import Following
 from cnnlite.kernels.geometry import Window
-from tests.kernels.drawn import compiled_kernels_needed
-from tests.kernels.test_vector_ir import between_canaries
+from tests.kernels.drawn import between_canaries, compiled_kernels_needed
 
 pytestmark = compiled_kernels_needed
 

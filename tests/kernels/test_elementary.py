@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from cnnlite.kernels import _target
-from cnnlite.kernels._jit import FASTMATH
+from cnnlite.engine import target as _target
+from cnnlite.engine.jit import FASTMATH
 from cnnlite.kernels.elementary import erfc, exp, expm1, log, log1p, sigmoid, tanh
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.rooms import ROOT, run
@@ -74,7 +74,7 @@ def allowed(name, dtype):
     """Return the units of the last place by which a function may be wrong."""
     if name == "erfc":
         return 5 if dtype == "float32" else 6  # one is that of `math.erfc`
-    return 2.5 if dtype == "float64" else 2 if _target.FUSED else 2.25
+    return 2.5 if dtype == "float64" else 2 if _target.FUSED_MULTIPLY_ADD else 2.25
 
 
 def numbers(dtype, count=40_000):
@@ -230,18 +230,18 @@ def digest():
 
 
 OTHER_PROCESSOR = """
-from cnnlite.kernels import _target
+from cnnlite.engine import target as _target
 from tests.kernels import test_elementary as test
 x = test.numbers("float32", 2000)
 values = test.computed(x).items()
 accurate = all(test.ulps(y, test.exact(name, x)).max() <= test.allowed(name, "float32") for name, y in values)
-print(_target.FUSED, _target.VECTOR_BYTES, test.digest().hexdigest(), accurate)
+print(_target.FUSED_MULTIPLY_ADD, _target.VECTOR_BYTES, test.digest().hexdigest(), accurate)
 test.test_a_number_has_the_same_bits_wherever_it_lies_in_an_array((x, None))
 """
 
 
 @x86_needed
-@pytest.mark.skipif(_target.VECTOR_BYTES < 32 or not _target.FUSED, reason="this processor has no AVX2")
+@pytest.mark.skipif(_target.VECTOR_BYTES < 32 or not _target.FUSED_MULTIPLY_ADD, reason="this processor has no AVX2")
 def test_all_processors_with_fused_operations_find_the_same_bits():
     found = run(OTHER_PROCESSOR, ROOT, NUMBA_CPU_NAME="haswell", NUMBA_CPU_FEATURES="")
     assert found == ["True", "32", digest().hexdigest(), "True"]

@@ -5,9 +5,8 @@ import pytest
 
 from cnnlite import reference
 from cnnlite.kernels.softmax_rows import LANES, log_softmax_row, softmax_row
-from tests.kernels.drawn import compiled_kernels_needed
+from tests.kernels.drawn import between_canaries, compiled_kernels_needed
 from tests.kernels.test_elementary import computed
-from tests.kernels.test_vector_ir import between_canaries
 
 pytestmark = compiled_kernels_needed
 

@@ -7,31 +7,16 @@ from cnnlite import kernels, reference
 from cnnlite.kernels.conv_block import follow
 from cnnlite.kernels.conv_tasks import MAX_POOL, Following
 from cnnlite.kernels.geometry import window_of
-from tests.kernels.drawn import compiled_kernels_needed
+from tests.kernels.drawn import between_canaries, compiled_kernels_needed
 
 pytestmark = compiled_kernels_needed
 
 NO_PADS = ((0, 0), (0, 0))
-CANARIES = 130  # bytes on either side: more than a vector
 DTYPES = ["float32", "float64"]
 # window, strides: side by side, overlapping, with gaps between the windows, and of one pixel
 WINDOWS = [((2, 2), (2, 2)), ((3, 3), (1, 1)), ((3, 2), (2, 1)), ((2, 3), (3, 4)), ((4, 4), (4, 4)), ((1, 1), (1, 1)),
            ((1, 1), (2, 3)), ((1, 4), (3, 2)), ((4, 1), (4, 1))]
 LARGEST = 40
-
-
-def between_canaries(shape, dtype, shift=0):
-    """Return an array, and a function that tells whether the bytes round it are what they were."""
-    dtype = np.dtype(dtype)
-    size = int(np.prod(shape)) * dtype.itemsize
-    first = -(-CANARIES // dtype.itemsize) * dtype.itemsize + shift * dtype.itemsize
-    buffer = np.random.default_rng(0).integers(0, 256, first + size + CANARIES).astype(np.uint8)
-    before = buffer.copy()
-
-    def intact():
-        return (buffer[:first] == before[:first]).all() and (buffer[first + size :] == before[first + size :]).all()
-
-    return buffer[first : first + size].view(dtype).reshape(shape), intact
 
 
 def images(channels, dtype, seed=0, height=9, width=10):

@@ -1,0 +1,242 @@
+"""Passes over rows of channels in vector code: sums and maps for batch normalisation, panels for matrix products.
+
+`rows` pixels of `channels` numbers lie one after the other: an image, or a part of one. Each function takes a group of
+vectors of channels through all rows, so that coefficients are loaded once and sums stay in registers, and goes on with
+the next group. A sum is added up row by row in their order, but in the statistics even and odd rows have sums of their
+own. `vectors.py` says how such code is written.
+
+Compiled code calls them with one more argument, the first, that says of which numbers: see `vector_function`. Arrays
+lie without gaps and may be addresses, and distances are in elements. Nothing is checked here. y and dx may be x or dy.
+"""
+
+from llvmlite import ir
+
+from cnnlite.kernels.vectors import int32, vector_function
+
+ROWS_TOGETHER = 2  # have sums of their own in the statistics, since an addition waits for the one before
+
+
+@vector_function
+def row_statistics(emit, x, rows, channels, center, error, square):
+    """Write of the rows x a center near the mean, and Σ (x - center) and Σ (x - center)².
+
+    The center is the mean as it comes out in the arrays' precision: x[0] + Σ (x - x[0]) / rows. There must be a row.
+    """
+    builder, together = emit.builder, emit.number(ROWS_TOGETHER)
+    pairs = builder.sdiv(rows, together)
+    one = ir.Constant(emit.item, 1.0)
+    of_each = emit.splat(builder.fdiv(one, builder.sitofp(rows, emit.item)))
+
+    def statistics(group):
+        def row(k):
+            return emit.load_group(emit.address(x, builder.mul(k, channels)), group)
+
+        def sums(number, add):
+            """Return `number` sums over all rows for each vector; `add(sums, i, x)` adds vector i of a row to them."""
+            size = number * len(group)
+
+            def add_row(sums, k):
+                return [new for i, numbers in enumerate(row(k)) for new in add(sums[i * number :][:number], i, numbers)]
+
+            def add_pair(k, carried):
+                first = builder.mul(k, together)
+                return [new for r in range(ROWS_TOGETHER)
+                        for new in add_row(carried[r * size :][:size], builder.add(first, emit.number(r)))]
+
+            carried = emit.loop(pairs, [emit.zeros()] * (ROWS_TOGETHER * size), add_pair)
+            done = builder.mul(pairs, together)
+            total = emit.loop(builder.sub(rows, done), carried[:size],
+                              lambda k, sums: add_row(sums, builder.add(done, k)))
+            for r in range(1, ROWS_TOGETHER):
+                total = [builder.fadd(a, b) for a, b in zip(total, carried[r * size :])]
+            return total
+
+        start = row(emit.number(0))
+        total = sums(1, lambda sums, i, numbers: [builder.fadd(sums[0], builder.fsub(numbers, start[i]))])
+        middle = [emit.multiply_add(of_all, of_each, begin) for of_all, begin in zip(total, start)]
+
+        def add_deviations(sums, i, numbers):
+            deviation = builder.fsub(numbers, middle[i])
+            return [builder.fadd(sums[0], deviation), emit.multiply_add(deviation, deviation, sums[1])]
+
+        deviations = sums(2, add_deviations)
+        for values, array in ((middle, center), (deviations[::2], error), (deviations[1::2], square)):
+            emit.store_group(values, array, group)
+
+    emit.channel_groups(channels, statistics)
+
+
+@vector_function
+def map_rows(emit, x, rows, channels, mean, scale, beta, y):
+    """Write y = (x - mean) * scale + beta, the product and the sum in one rounding where the machine can."""
+    builder = emit.builder
+
+    def write(group):
+        means, scales, betas = (emit.load_group(array, group) for array in (mean, scale, beta))
+
+        def row(k, _):
+            place = builder.mul(k, channels)
+            numbers = emit.load_group(emit.address(x, place), group)
+            deviations = [builder.fsub(number, m) for number, m in zip(numbers, means)]
+            mapped = [emit.multiply_add(*terms) for terms in zip(deviations, scales, betas)]
+            emit.store_group(mapped, emit.address(y, place), group)
+
+        emit.loop(rows, [], row)
+
+    emit.channel_groups(channels, write)
+
+
+@vector_function
+def scale_rows(emit, x, rows, channels, scale, y):
+    """Write y = x * scale: as a gradient, dx = scale * dy where the mean and the deviation are constants."""
+    builder = emit.builder
+
+    def write(group):
+        scales = emit.load_group(scale, group)
+
+        def row(k, _):
+            place = builder.mul(k, channels)
+            numbers = emit.load_group(emit.address(x, place), group)
+            products = [builder.fmul(number, factor) for number, factor in zip(numbers, scales)]
+            emit.store_group(products, emit.address(y, place), group)
+
+        emit.loop(rows, [], row)
+
+    emit.channel_groups(channels, write)
+
+
+@vector_function
+def sum_gradient(emit, dy, x, rows, channels, mean, total, product):
+    """Write Σ dy and Σ dy (x - mean)."""
+    builder = emit.builder
+
+    def sums(group):
+        means = emit.load_group(mean, group)
+
+        def row(k, carried):
+            place = builder.mul(k, channels)
+            gradients, numbers = (emit.load_group(emit.address(array, place), group) for array in (dy, x))
+            deviations = [builder.fsub(number, m) for number, m in zip(numbers, means)]
+            totals, products = carried[: len(group)], carried[len(group) :]
+            return [*(builder.fadd(*terms) for terms in zip(totals, gradients)),
+                    *(emit.multiply_add(*terms) for terms in zip(gradients, deviations, products))]
+
+        carried = emit.loop(rows, [emit.zeros()] * (2 * len(group)), row)
+        emit.store_group(carried[: len(group)], total, group)
+        emit.store_group(carried[len(group) :], product, group)
+
+    emit.channel_groups(channels, sums)
+
+
+@vector_function
+def write_gradient(emit, dy, x, rows, channels, mean, terms, dx):
+    """Write dx = terms[0] (dy - terms[1] - (x - mean) terms[2]); terms is (3, channels)."""
+    builder = emit.builder
+
+    def write(group):
+        means = emit.load_group(mean, group)
+        scales, shifts, slopes = (
+            emit.load_group(emit.address(terms, builder.mul(channels, emit.number(i))), group) for i in range(3)
+        )
+        falls = [builder.fneg(slope) for slope in slopes]
+
+        def row(k, _):
+            place = builder.mul(k, channels)
+            gradients, numbers = (emit.load_group(emit.address(array, place), group) for array in (dy, x))
+            deviations = [builder.fsub(number, m) for number, m in zip(numbers, means)]
+            centered = [builder.fsub(gradient, shift) for gradient, shift in zip(gradients, shifts)]
+            rest = [emit.multiply_add(*some) for some in zip(deviations, falls, centered)]
+            result = [builder.fmul(value, scale) for value, scale in zip(rest, scales)]
+            emit.store_group(result, emit.address(dx, place), group)
+
+        emit.loop(rows, [], row)
+
+    emit.channel_groups(channels, write)
+
+
+@vector_function
+def sum_rows(emit, x, rows, channels, total):
+    """Write Σ x."""
+    builder = emit.builder
+
+    def sums(group):
+        def row(k, carried):
+            numbers = emit.load_group(emit.address(x, builder.mul(k, channels)), group)
+            return [builder.fadd(before, number) for before, number in zip(carried, numbers)]
+
+        emit.store_group(emit.loop(rows, [emit.zeros()] * len(group), row), total, group)
+
+    emit.channel_groups(channels, sums)
+
+
+@vector_function
+def transpose_panels(emit, x, x_row, rows, columns, y):
+    """Write x (rows, columns) turned into panels of two vectors' width: row j of a panel is column j of x.
+
+    x_row lies between the rows of x. What follows the last row in its vector is of no use, and neither are a vector's
+    number of rows behind the last panel, which are written too.
+
+    A square of as many rows as columns as a vector has lanes is turned in registers. Each of log2(lanes) steps merges
+    vector i with vector i + lanes / 2 like the two halves of a pack of cards, and after the last of them lane j of
+    vector i has become lane i of vector j.
+    """
+    builder, lanes, number = emit.builder, emit.lanes, emit.number
+    merged = [place for i in range(lanes) for place in (i, lanes + i)]
+    halves = [ir.Constant(emit.vector_of(int32), half) for half in (merged[:lanes], merged[lanes:])]
+    last = builder.sub(rows, number(1))
+
+    def square(k, _):
+        first = builder.mul(k, number(lanes))
+        panel = builder.mul(builder.lshr(k, number(1)), builder.mul(columns, number(2 * lanes)))
+        panel = builder.add(panel, builder.mul(builder.and_(k, number(1)), number(lanes)))
+
+        def turn(group):
+            [(column, _)] = group
+            vectors = []
+            for i in range(lanes):
+                row = builder.add(first, number(i))
+                row = builder.select(builder.icmp_signed("<", row, rows), row, last)
+                vectors += emit.load_group(emit.address(x, builder.mul(row, x_row)), group)
+            for _ in range(lanes.bit_length() - 1):
+                pairs = list(zip(vectors[: lanes // 2], vectors[lanes // 2 :]))
+                vectors = [builder.shuffle_vector(a, b, half) for a, b in pairs for half in halves]
+            for i, vector in enumerate(vectors):
+                place = builder.add(panel, builder.mul(builder.add(column, number(i)), number(2 * lanes)))
+                emit.store(vector, emit.address(y, place))
+
+        emit.channel_groups(columns, turn, together=1)
+
+    emit.loop(builder.sdiv(builder.add(rows, number(lanes - 1)), number(lanes)), [], square)
+
+
+@vector_function
+def add_taps(emit, x, counts, distances, places, width, y, columns):
+    """Add rows of a width to the row y (columns), each moved to its place: y[first + k0 * step + j] += x[k1, k0, j].
+
+    There are n1 * n0 rows, counts = (n1, n0), so far apart: distances = (from k1 to k1 + 1, from k0 to k0 + 1).
+    places = (first, step). What sticks out of y is left out. A vector of y stays in a register while all rows are
+    added.
+    """
+    builder = emit.builder
+    (n1, n0), (x_k1, x_k0), (first, step) = counts, distances, places
+    end = emit.splat(builder.trunc(width, int32))
+
+    def add(group):
+        [(column, _)] = group
+
+        def line(k1, total):
+            line_of_x = emit.address(x, builder.mul(k1, x_k1))
+
+            def row(k0, total):
+                begin = builder.sub(column, builder.add(first, builder.mul(k0, step)))
+                lanes = builder.add(emit.steps(int32), emit.splat(builder.trunc(begin, int32)))
+                # Unsigned, so that what lies before the row counts as far behind it.
+                inside = builder.icmp_unsigned("<", lanes, end)
+                source = emit.address(line_of_x, builder.add(builder.mul(k0, x_k0), begin))
+                return [builder.fadd(total[0], emit.load(source, inside))]
+
+            return emit.loop(n0, total, row)
+
+        emit.store_group(emit.loop(n1, emit.load_group(y, group), line), y, group)
+
+    emit.channel_groups(columns, add, together=1)
