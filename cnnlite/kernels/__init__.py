@@ -11,25 +11,14 @@ import numpy as np
 from cnnlite import reference
 from cnnlite.eager import is_eager
 from cnnlite.kernels.activations import (
-    clipped_relu,
-    clipped_relu_backward,
     elu,
     elu_backward,
     gelu,
     gelu_backward,
-    leaky_relu,
-    leaky_relu_backward,
-    log_softmax,
-    log_softmax_and_softmax,
-    log_softmax_backward,
-    relu,
-    relu_backward,
     sigmoid,
     sigmoid_backward,
     silu,
     silu_backward,
-    softmax,
-    softmax_backward,
     softplus,
     softplus_backward,
     tanh,
@@ -68,6 +57,21 @@ from cnnlite.kernels.pooling import (
     average_pool_backward,
     max_pool,
     max_pool_backward,
+)
+from cnnlite.kernels.rectifiers import (
+    clipped_relu,
+    clipped_relu_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    relu,
+    relu_backward,
+)
+from cnnlite.kernels.softmax import (
+    log_softmax,
+    log_softmax_and_softmax,
+    log_softmax_backward,
+    softmax,
+    softmax_backward,
 )
 
 __all__ = [
