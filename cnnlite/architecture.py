@@ -4,6 +4,8 @@ Classes are looked up in `cnnlite.layers` and among the custom objects that a us
 because a file names it.
 """
 
+from cnnlite.model_weights import ModelWeights
+
 
 def describe(layer):
     """Return {"class_name", "config"} of a layer or a model; "custom": True marks a class that is not cnnlite's."""
@@ -26,9 +28,10 @@ def check_extent(entry, owner=""):
     while entries:
         entry, depth = entries.pop()
         config = entry.get("config") if isinstance(entry, dict) else None
-        layers = config.get("layers") if isinstance(config, dict) else None
-        if isinstance(layers, list):
-            entries += [(layer, depth + 1) for layer in layers]
+        if isinstance(config, dict):
+            layers = config.get("layers")
+            inside = [*(layers if isinstance(layers, list) else []), config.get("body"), config.get("shortcut")]
+            entries += [(layer, depth + 1) for layer in inside if layer is not None]
         number += 1
         if depth > DEEPEST:
             raise ValueError(f"{owner}a file holds models within models {DEEPEST} deep. Received: one that goes deeper")
@@ -48,7 +51,7 @@ def rebuild(entry, custom_objects=None):
     ):
         raise ValueError(f"a layer must be described by a class_name and a config. Received: {entry!r:.200}")
     cls = _find_class(entry, custom_objects)
-    if issubclass(cls, _sequential()):
+    if issubclass(cls, ModelWeights):
         return cls.from_config(entry["config"], custom_objects)
     return cls.from_config(revive(entry["config"], custom_objects))
 
@@ -70,6 +73,11 @@ def revive(value, custom_objects):
             raise ValueError(_unknown("function", value["function"]))
         return custom_objects[value["function"]]
     return value
+
+
+def is_model(thing):
+    """Return whether it is a model, and not only a layer that may hold some."""
+    return isinstance(thing, _sequential())
 
 
 def _sequential():

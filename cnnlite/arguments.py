@@ -15,6 +15,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
+from cnnlite.engine.buffers import Buffer
 from cnnlite.floating import conversion
 from cnnlite.types import Array, ArrayLike, DTypeLike, Shape
 
@@ -127,10 +128,10 @@ def float_array(x: ArrayLike, dtype: DTypeLike | None, name: str, owner: str) ->
     """Return `x` as a C-contiguous array of `dtype`, itself where it already is one.
 
     Integers and booleans are converted, as Keras does; text, objects and complex numbers are a TypeError,
-    ragged lists a ValueError.
+    ragged lists a ValueError. The buffer of a graph is what it is.
     """
-    if is_prepared(x, dtype):
-        return x
+    if is_prepared(x, dtype) or type(x) is Buffer:
+        return x  # type: ignore[return-value]
     x = real_array(x, name, owner)
     with conversion():
         x = np.ascontiguousarray(x, dtype=dtype) if x.ndim else x.astype(dtype)

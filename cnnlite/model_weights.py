@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from cnnlite.engine.buffers import is_buffer
+from cnnlite.engine.graph import current_graph
+from cnnlite.kernels.finite import add_numbers
 from cnnlite.layers.base import Layer
 from cnnlite.layers.changes import Memo
 from cnnlite.layers.settings import float_dtype
 from cnnlite.layers.weights import ArrayDict
 from cnnlite.parameters import FlatParameters
-from cnnlite.types import Array, DTypeLike
+from cnnlite.types import Array, DTypeLike, Shape
 
 
 class ModelWeights(Layer):
@@ -28,6 +32,11 @@ class ModelWeights(Layer):
         if memo is None:
             memo = self._memo = Memo(lambda: Layer.walk(self))
         return memo
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what copies and pickles take over: all but what has only been worked out."""
+        worked_out = ("_memo", "_memory", "_flat")
+        return {name: value for name, value in super().__getstate__().items() if name not in worked_out}
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -119,9 +128,44 @@ class ModelWeights(Layer):
             for key, penalty in layer.regularizers.items()
         ))
 
+    def add_penalties(self, loss: Any) -> Any:
+        """Return a loss with `regularization_loss`; of the buffer of a graph, the buffer of the sum."""
+        if not is_buffer(loss):
+            return loss + self.regularization_loss()
+        for layer in self.walk():
+            for key, penalty in layer.regularizers.items() if layer.trainable else ():
+                loss = add_numbers(loss, penalty(loss.graph.of_array(layer._params[key])))
+        return loss
+
     def add_regularization_gradients(self) -> None:
         """Add the derivative of `regularization_loss` to the gradients."""
+        graph = current_graph()
         for layer in self.walk():
             if layer.regularizers and layer.trainable:
                 for key, penalty in layer.regularizers.items():
-                    layer._grads[key] += penalty.gradient(layer._params[key])
+                    weights, gradient = layer._params[key], layer._grads[key]
+                    if graph is not None:
+                        weights, gradient = graph.of_array(weights), graph.of_array(gradient)
+                    penalty.add_gradient(weights, gradient)
+
+
+@contextlib.contextmanager
+def built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
+    """Leave the layers as unbuilt as they were if building them fails half-way."""
+    unbuilt = [inner for layer in layers for inner in layer.walk() if not inner.built]
+    try:
+        yield
+    except BaseException:
+        for layer in unbuilt:
+            for arrays in (layer._params, layer._grads, layer._state):
+                arrays.unbind_all()
+            layer.regularizers.clear()
+            layer.built, layer.input_shape = False, None
+        raise
+
+
+def fits(shape: Shape, wanted: Shape) -> bool:
+    """Return whether a shape has the sizes of `wanted`, where None on either side stands for any size."""
+    return len(shape) == len(wanted) and all(
+        a == b or a is None or b is None for a, b in zip(shape, wanted)
+    )

@@ -9,6 +9,7 @@ from typing import Any
 from cnnlite.architecture import describe, rebuild
 from cnnlite.layers.base import Layer
 from cnnlite.layers.input import InputLayer
+from cnnlite.layers.residual import Residual
 from cnnlite.saving import load_model, save_model
 from cnnlite.sequential import Sequential
 
@@ -33,8 +34,8 @@ def clone_model(
         clone_function: called with each layer, returns the one that takes its place; by default a new layer of the
             same config.
         call_function: must be None, as in Keras for a `Sequential`, which calls no layers while it is made.
-        recursive: True clones the layers of models inside one by one, with `clone_function`; by default a model
-            inside is a layer like others.
+        recursive: True clones the layers of models inside, and of the branches of a `Residual`, one by one, with
+            `clone_function`; by default both are layers like others.
 
     Raises:
         TypeError: `model` is not a `Sequential`, `clone_function` returned what is not a layer, an optimizer of your
@@ -89,15 +90,23 @@ def _clone_layer_by_layer(
         opening = InputLayer(model.given_input_shape)
     clone = type(model)(name=model.name)
     clone._add_all([] if opening is None else [opening])
-    clone._add_all(
-        _clone_layer_by_layer(layer, None, clone_function, recursive)
-        if recursive and isinstance(layer, Sequential) else clone_function(layer)
-        for layer in model.layers
-    )
+    clone._add_all(_clone_layer(layer, clone_function, recursive) for layer in model.layers)
     if opening is None and model.input_shape is not None:
         clone.build(model.input_shape)
     clone._trainable = model.trainable  # not the property, which would set it for the layers too
     return clone
+
+
+def _clone_layer(layer: Layer, clone_function: Callable[[Any], Layer], recursive: bool) -> Layer:
+    if recursive and isinstance(layer, Sequential):
+        return _clone_layer_by_layer(layer, None, clone_function, recursive)
+    if recursive and type(layer) is Residual:  # a subclass may make its branches itself
+        branches = [_clone_layer_by_layer(branch, None, clone_function, recursive)  # type: ignore[arg-type]
+                    for branch in layer.inner_layers]
+        clone = Residual(*branches, name=layer.name, input_shape=layer.given_input_shape)
+        clone._trainable = layer.trainable  # as below
+        return clone
+    return clone_function(layer)
 
 
 def _compile_like(clone: Sequential, model: Sequential) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cnnlite import fusion
+from cnnlite.layers.overrides import class_keeps, keeps
+from cnnlite.layers.residual import Residual
 from cnnlite.printing import for_stdout
 from cnnlite.types import Array, ArrayLike
 
@@ -99,59 +101,111 @@ def find_nonfinite(
 
 
 def _pass(model: Any, x: Array, y: Any, sample_weight: Any, training: bool) -> NonFinite | None:
-    leaves = _leaves(model)
     loss: Any = None
     from_logits = False
     if training:
         loss, from_logits = model._fused_loss()
-    for i, (path, layer) in enumerate(leaves):
+    return next(_look(model, x, y, sample_weight, training, loss, from_logits), None)
+
+
+def _look(
+    model: Any, x: Array, y: Any, sample_weight: Any, training: bool, loss: Any, from_logits: bool
+) -> Iterator[NonFinite]:
+    """Make the pass, and yield what is not finite as it comes."""
+    x = yield from _up(model, "", x, training, from_logits)
+    if not training:
+        return
+    value, dy = loss.value_and_gradient(y, x, sample_weight)
+    if not np.isfinite(value):
+        yield _first(np.asarray(value), "loss")
+    for path, layer in _leaves(model):
+        for name, penalty in layer.regularizers.items() if layer.trainable else ():
+            arrays = np.asarray(penalty(layer.params[name])), penalty.gradient(layer.params[name])
+            if not all(map(is_finite, arrays)):
+                yield _first(arrays[0], "penalty", path, name)
+    if not is_finite(dy):
+        yield _first(dy, "gradient")
+    yield from _down(model, "", dy, from_logits, needs_dx=False)
+
+
+def _up(layer: Any, path: str, x: Array, training: bool, to_logits: bool) -> Generator[NonFinite, None, Array]:
+    """Go forward through a layer, looking at each one inside; return its output."""
+    parts = _parts(layer, path)
+    if parts is not None and _is_residual(layer):
+        outputs = []
+        for name, branch in parts:
+            outputs.append((yield from _up(branch, name, x, training, to_logits=False)))
+        x = outputs[0] + (outputs[1] if len(outputs) > 1 else x)
+    elif parts is not None:
+        for i, (name, inner) in enumerate(parts):
+            x = yield from _up(inner, name, x, training, to_logits and i == len(parts) - 1)
+        return x
+    else:
         # In training the moving averages of a BatchNorm take no part.
         arrays = layer._params if training and layer.trainable else {**layer._params, **layer._state}
         for name, array in arrays.items():
             if not is_finite(array):
-                return _first(array, "weight", path, name)
-        is_top = i == len(leaves) - 1
-        x = layer.preactivation(x, training) if from_logits and is_top else layer.forward(x, training)
-        if not is_finite(x):
-            return _first(x, "output", path)
-    if not training:
-        return None
-    value, dy = loss.value_and_gradient(y, x, sample_weight)
-    if not np.isfinite(value):
-        return _first(np.asarray(value), "loss")
-    for path, layer in leaves:
-        for name, penalty in layer.regularizers.items() if layer.trainable else ():
-            arrays = np.asarray(penalty(layer.params[name])), penalty.gradient(layer.params[name])
-            if not all(map(is_finite, arrays)):
-                return _first(arrays[0], "penalty", path, name)
-    if not is_finite(dy):
-        return _first(dy, "gradient")
-    learning = [i for i, (_, layer) in enumerate(leaves)
-                if any(part.trainable and part._params for part in layer.walk())]
-    lowest = min(learning, default=len(leaves))
-    for i in range(len(leaves) - 1, lowest - 1, -1):
-        path, layer = leaves[i]
-        if from_logits and i == len(leaves) - 1:
+                yield _first(array, "weight", path, name)
+        x = layer.preactivation(x, training) if to_logits else layer.forward(x, training)
+    if not is_finite(x):
+        yield _first(x, "output", path)
+    return x
+
+
+def _down(layer: Any, path: str, dy: Array, from_logits: bool, needs_dx: bool) -> Generator[NonFinite, None, Array]:
+    """Go backward through a layer as far as there are weights to learn; return its dx if that is needed."""
+    parts = _parts(layer, path)
+    if not needs_dx and not _learns(layer):
+        return dy
+    if parts is not None and _is_residual(layer):
+        gradients = []
+        for name, branch in parts:
+            gradients.append((yield from _down(branch, name, dy, False, needs_dx)))
+        if needs_dx:
+            dy = gradients[0] + (gradients[1] if len(gradients) > 1 else dy)
+    elif parts is not None:
+        for i in range(len(parts) - 1, -1, -1):
+            learns_below = any(_learns(inner) for _, inner in parts[:i])
+            name, inner = parts[i]
+            dy = yield from _down(inner, name, dy, from_logits and i == len(parts) - 1, needs_dx or learns_below)
+        return dy
+    else:
+        if from_logits:
             dy = layer.backward_preactivation(dy)
-        elif i == lowest:
-            layer.backward_weights(dy)
-        else:
+        elif needs_dx:
             dy = layer.backward(dy)
+        else:
+            layer.backward_weights(dy)
         for name, gradient in layer._grads.items() if layer.trainable else ():
             if not is_finite(gradient):
-                return _first(gradient, "gradient", path, name)
-        if i > lowest and not is_finite(dy):
-            return _first(dy, "gradient", path)
-    return None
+                yield _first(gradient, "gradient", path, name)
+    if needs_dx and not is_finite(dy):
+        yield _first(dy, "gradient", path)
+    return dy
+
+
+def _learns(layer: Any) -> bool:
+    return any(part.trainable and part._params for part in layer.walk())
 
 
 def _leaves(layer: Any, path: str = "") -> list[tuple[str, Any]]:
-    """Return [(path, layer), ...] of the layers that run one after the other, those of models inside among them."""
-    found: list[tuple[str, Any]] = []
-    for name, inner in layer.named_inner_layers():
-        runs_its_layers = hasattr(inner, "forward_logits") and type(inner).forward is type(layer).forward
-        found += _leaves(inner, f"{path}{name}/") if runs_its_layers else [(path + name, inner)]
-    return found
+    """Return [(path, layer), ...] of the layers that run one after the other, those inside others among them."""
+    parts = _parts(layer, path)
+    return [(path, layer)] if parts is None else [leaf for name, inner in parts for leaf in _leaves(inner, name)]
+
+
+def _parts(layer: Any, path: str) -> list[tuple[str, Any]] | None:
+    """Return [(path, layer), ...] of the layers that a model or a Residual runs; None for other layers."""
+    if not path:  # the model itself
+        return layer.named_inner_layers()
+    runs_its_layers = hasattr(layer, "forward_logits") and class_keeps(type(layer), "forward")
+    if not runs_its_layers and not _is_residual(layer):
+        return None
+    return [(f"{path}/{name}", inner) for name, inner in layer.named_inner_layers()]
+
+
+def _is_residual(layer: Any) -> bool:
+    return isinstance(layer, Residual) and keeps(layer, "forward", "backward")
 
 
 def is_finite(array: Array) -> bool:

@@ -52,6 +52,7 @@ class FlatParameters:
         dtype = dtypes.pop() if dtypes else np.float32
         self.vector = np.empty(stop, dtype)
         self.gradient = np.zeros(stop, dtype)
+        self.arrays = {"vector": self.vector, "gradient": self.gradient}  # as a plan takes them
         for (layer, key), place in zip(self._places, self.slices):
             shape = layer._params[key].shape
             for arrays, flat in ((layer._params, self.vector), (layer._grads, self.gradient)):

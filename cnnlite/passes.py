@@ -1,10 +1,10 @@
 """Passes over a stack of layers, up and down: by plans where the layers are the library's, else layer by layer.
 
-A stack is taken apart into *parts*: the layers in it, those of models in it, and of a Dense or a convolution its core and
-its activation. Parts that do what the library wrote, one after the other, are a *stretch*. A stretch is run by a plan:
-it is made by calling the parts with the buffers of a graph instead of arrays, once for each shape of a sample, and run
-by one call of compiled code (`cnnlite/engine/plan.py`). All else is Python: a layer of the user's, or one of which a
-method has been replaced, runs by itself, on arrays that are valid until the next pass.
+A stack is taken apart into *parts*: the layers in it, those of models in it, and of a Dense or a convolution its core
+and its activation. Parts that do what the library wrote, one after the other, are a *stretch*. A stretch is run by a
+plan: it is made by calling the parts with the buffers of a graph instead of arrays, once for each shape of a sample,
+and run by one call of compiled code (`cnnlite/engine/plan.py`). All else is Python: a layer of the user's, or one of
+which a method has been replaced, runs by itself, on arrays that are valid until the next pass.
 
 In eager mode every layer runs by itself, in Python, on `reference.py`.
 """
@@ -77,7 +77,8 @@ def is_ours(layer: Any) -> bool:
 def _backward_of_weights(layer: Any) -> Callable[[Array], Any]:
     """Return `layer.backward_weights`, or `layer.backward` where that alone is the user's own."""
     inherited = isinstance(layer, Layer) and class_keeps(type(layer), "backward_weights")
-    if inherited and not keeps(layer, "backward", "backward_preactivation"):
+    passes = [name for name in ("backward", "backward_preactivation") if hasattr(layer, name)]
+    if inherited and not keeps(layer, *passes):
         return layer.backward
     return layer.backward_weights
 
@@ -148,17 +149,25 @@ class Stretch:
 
     def forward(self, x: Array, training: bool) -> Array:
         x = as_given(x, self.dtype)
-        key = "training" if training else "inference", self._number, len(self.parts), x.shape[1:], fusion.is_on()
+        made = self._made(x.shape[1:], training)
         if not training:
-            plan: _Inference = self._memo.get(key, lambda: _Inference(self.parts, x.shape[1:]), PLANS_KEPT)
-            return plan.run(x)
-        pair: _Training = self._memo.get(key, lambda: _Training(self.parts, x.shape[1:]), PLANS_KEPT)
-        samples = len(x)
+            return made.run(x)
+        pair, samples = made, len(x)
         self._last = pair, samples
         y = pair.forward(x)
         if pair.commits:
             self.parts[0].layer.commit(lambda refused: pair.commit(samples))
         return y
+
+    def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:
+        """Return the plan for samples of a shape, and the shape of what it makes of one."""
+        made = self._made(shape, training)
+        return made.plan, made.output_shape
+
+    def _made(self, shape: Shape, training: bool) -> Any:
+        key = "training" if training else "inference", self._number, len(self.parts), shape, fusion.is_on()
+        kind = _Training if training else _Inference
+        return self._memo.get(key, lambda: kind(self.parts, shape), PLANS_KEPT)
 
     def backward(self, dy: Array) -> Array:
         return self._backward(dy, INPUT | WEIGHTS)
@@ -197,7 +206,7 @@ class _Inference:
             self._x = y = graph.given((N, *shape))
             for part in parts:
                 y = Alone(part).forward(y, training=False)
-        self._y = y
+        self._y, self.output_shape = y, y.shape[1:]
         self.plan = Plan(graph, [y], fusion.is_on())
 
     def run(self, x: Array) -> Array:
@@ -222,7 +231,7 @@ class _Training:
             graph.section = COMMIT
             for commit in commits:
                 commit(None)
-        self._y, self._dx, self.commits = y, dx, bool(commits)
+        self._y, self._dx, self.commits, self.output_shape = y, dx, bool(commits), y.shape[1:]
         kept, for_input = ([buffer] if graph.buffers[buffer.number].kind == "work" else [] for buffer in (y, dx))
         self.plan = TrainingPlan(graph, kept, for_input, fusion.is_on())
 

@@ -425,9 +425,9 @@ def crop(x, pads, out=None):
     return write(x[:, top : x.shape[1] - bottom, left : x.shape[2] - right], out)
 
 
-def multiply(x, other, out=None):
-    return write(x * other, out)
+def multiply(a, b, out=None):
+    return write(a * b, out)
 
 
-def add(x, other, out=None):
-    return write(x + other, out)
+def add(a, b, out=None):
+    return write(a + b, out)

@@ -25,12 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlite.architecture import check_extent, describe, rebuild, revive
+from cnnlite.architecture import check_extent, describe, is_model, rebuild, revive
 from cnnlite.floating import converted_or_raise
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.weights import weights_to_be_loaded
 from cnnlite.model_files import check_path_to_write, read, write
-from cnnlite.model_weights import ModelWeights
 from cnnlite.random import RandomStream
 from cnnlite.tensor_files import parse_json, shown
 
@@ -168,7 +167,7 @@ def _rebuild_model(entry, custom_objects, tensors):
     check_extent(entry)
     with weights_to_be_loaded(2 * sum(tensor.size for tensor in tensors.values()) + _MORE_WEIGHTS):
         model = rebuild(entry, custom_objects)
-    if not isinstance(model, ModelWeights):
+    if not is_model(model):
         raise ValueError(f"it is a {type(model).__name__} and not a model")
     if not model.built:
         raise ValueError("it does not say of what shape the input is")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnlite import passes, saving
 from cnnlite.architecture import describe, rebuild
-from cnnlite.arguments import boolean, float_array, shape_tuple
+from cnnlite.arguments import boolean, float_array, integer, shape_tuple
 from cnnlite.eager import is_eager
-from cnnlite.engine.buffers import is_buffer
 from cnnlite.engine.graph import current_graph
 from cnnlite.layers.activation import ActivationLayer, Sigmoid, Softmax
 from cnnlite.layers.activation_by_name import Activation
@@ -21,6 +19,8 @@ from cnnlite.layers.convolution import Convolution
 from cnnlite.layers.dense import Dense
 from cnnlite.layers.input import InputLayer
 from cnnlite.layers.overrides import is_untouched, keeps, remember
+from cnnlite.model_weights import built_or_left, fits
+from cnnlite.plan_table import PlanTable, plan_table
 from cnnlite.summary import print_summary
 from cnnlite.training import Trainer
 from cnnlite.types import Array, ArrayLike, Config, Shape
@@ -78,7 +78,7 @@ class Sequential(Trainer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles of the model take over: all but what it has only worked out."""
-        worked_out = ("_memo", "_memory", "_flat", "_kept_loss", "training_run")
+        worked_out = ("_kept_loss", "training_run")
         return {name: value for name, value in super().__getstate__().items() if name not in worked_out}
 
     # The stack.
@@ -179,12 +179,12 @@ class Sequential(Trainer):
                 "build((None, height, width, channels))."
             )
         input_shape = shape = (None, *sample)
-        if given is not None and not _fits(shape[1:], given):
+        if given is not None and not fits(shape[1:], given):
             raise ValueError(
                 f"{self.name}: the model takes samples of shape {given}. Received: an input of shape {input_shape}."
             )
         self.compute_output_shape(input_shape)  # so that a shape which does not fit leaves all layers as they were
-        with _built_or_left(self.inner_layers):
+        with built_or_left(self.inner_layers):
             for layer in self.inner_layers:
                 layer.build_once(shape)
                 shape = layer.compute_output_shape(shape)
@@ -317,7 +317,7 @@ class Sequential(Trainer):
         If it was given the shape of its input, that is the one. Otherwise it is any that the layers can compute.
         """
         built_for, shape = self.input_shape, tuple(input_shape)
-        if not self.built or built_for is None or (shape and _fits(shape[1:], built_for[1:])):
+        if not self.built or built_for is None or (shape and fits(shape[1:], built_for[1:])):
             return
         rule = reason = ""
         if self.given_input_shape is None and shape:
@@ -326,9 +326,9 @@ class Sequential(Trainer):
                 return
             except ValueError as error:
                 rule, reason = ", or another that the layers can take", f" {error}"
-        if _fits((*shape[1:], 1), built_for[1:]):
+        if fits((*shape[1:], 1), built_for[1:]):
             reason = " Add the axis of channels: x[..., np.newaxis]."
-        elif _fits(shape, built_for[1:]):
+        elif fits(shape, built_for[1:]):
             reason = " Add the axis of samples: x[np.newaxis]."
         raise ValueError(
             f"{self.name}: the input must have the shape {built_for}{rule}. Received: shape={shape}.{reason}"
@@ -336,11 +336,10 @@ class Sequential(Trainer):
 
     def prepare(self, x: ArrayLike) -> Array:
         """Return x as an array of the model's dtype, checked against the shape of a sample."""
-        if not is_buffer(x):
-            x = float_array(x, self.dtype, "x", self.name)
+        x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
-        if not _fits(x.shape[1:], built_for[1:]) or x.ndim == 0:
-            self.memo.get(("fits", x.shape), lambda: self.check_fits(x.shape), MOST_SHAPES)
+        if not fits(x.shape[1:], built_for[1:]) or x.ndim == 0:
+            self.memo.get(("fits", x.shape), lambda: self.checkfits(x.shape), MOST_SHAPES)
         return x
 
     # Description and files.
@@ -354,6 +353,28 @@ class Sequential(Trainer):
                 again with a table in ASCII, as stdout gets where it can't encode the lines of the other one.
         """
         print_summary(self, line_length, print_fn)
+
+    def plan(self, batch_size: int = 32, training: bool = False, input_shape: Shape | None = None) -> PlanTable:
+        """Return what runs for a batch: `print` of it is a table.
+
+        The stages stand in the order in which they run, one for each kernel that a layer calls. Those between two
+        lines run one after the other for a few samples at a time, while these are in the processor's cache; at a line
+        all threads wait for one another. What the library can't see into (a layer or a loss of yours) stands between.
+
+        Args:
+            batch_size: how many samples the batch has; the stages are the same for any number.
+            training: whether it is a step of `fit`, of a model that is compiled, or else a pass in inference.
+            input_shape: the shape of a sample; by default that which the model was built for.
+
+        Example:
+
+        >>> import cnnlite
+        >>> model = cnnlite.Sequential([cnnlite.Input((4,)), cnnlite.layers.Dense(3, activation="relu")])
+        >>> "relu" in str(model.plan())
+        True
+        """
+        return plan_table(self, integer(batch_size, "batch_size", "plan"), boolean(training, "training", "plan"),
+                          None if input_shape is None else shape_tuple(input_shape, "input_shape", "plan"))
 
     def get_config(self) -> Config:
         taken = next((name for name, n in Counter(layer.name for layer in self.inner_layers).items() if n > 1), None)
@@ -447,25 +468,10 @@ def _build(layer: Layer, shape: Shape) -> Shape:
     Returns:
         the shape of its output.
     """
-    with _built_or_left([layer]):
+    with built_or_left([layer]):
         layer.build_once(shape)
         layer.check_fits(shape)
         return layer.compute_output_shape(shape)
-
-
-@contextlib.contextmanager
-def _built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
-    """Leave the layers as unbuilt as they were if building them fails half-way."""
-    unbuilt = [inner for layer in layers for inner in layer.walk() if not inner.built]
-    try:
-        yield
-    except BaseException:
-        for layer in unbuilt:
-            for arrays in (layer._params, layer._grads, layer._state):
-                arrays.unbind_all()
-            layer.regularizers.clear()
-            layer.built, layer.input_shape = False, None
-        raise
 
 
 _PASSES = (
@@ -475,8 +481,3 @@ _PASSES = (
 remember([Sequential])
 
 
-def _fits(shape: Shape, wanted: Shape) -> bool:
-    """Return whether a shape has the sizes of `wanted`, where None on either side stands for any size."""
-    return len(shape) == len(wanted) and all(
-        a == b or a is None or b is None for a, b in zip(shape, wanted)
-    )

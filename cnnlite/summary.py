@@ -3,6 +3,7 @@
 import math
 import sys
 
+from cnnlite.layers.residual import Residual
 from cnnlite.printing import can_encode, encodable, encoding_of
 
 # The lines above the header, below it, between two layers and below the last; then the bars of the header and the rest.
@@ -22,17 +23,20 @@ def print_summary(model, line_length=None, print_fn=None):
 def summary_table(model, line_length=None, encoding=None):
     """Return a table of the layers with their output shapes and numbers of weights, and the totals.
 
+    A Residual is followed by the layers inside it, whose weights are counted in its row too.
+
+
     encoding: what all of it can be encoded in; None for whatever characters there are.
     """
     top, below_header, between, bottom, header_bar, bar = _BOX if can_encode("".join(_BOX), encoding) else _ASCII
-    rows = []
-    for layer in model.layers:
-        built = layer.built
-        rows.append((
-            encodable(f"{layer.name} ({type(layer).__name__})", encoding),
-            _shape(layer.output_shape) if built else "?",
-            f"{layer.count_params():,}" if built else "0 (unbuilt)",
-        ))
+    rows = [
+        (
+            encodable(f"{label} ({type(layer).__name__})", encoding),
+            _shape(layer.output_shape) if layer.built else "?",
+            f"{layer.count_params():,}" if layer.built else "0 (unbuilt)",
+        )
+        for label, layer in _rows(model, corner=bottom[0])
+    ]
     header = ("Layer (type)", "Output Shape", "Param #")
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(3)]
     widths = [max(width, least) for width, least in zip(widths, (30, 22, 13))]
@@ -47,6 +51,15 @@ def summary_table(model, line_length=None, encoding=None):
         lines.append(_cells(row, widths, bar))
     lines.append(_rule(bottom, widths))
     return "\n".join(lines + _totals(model))
+
+
+def _rows(stack, corner, lead="", branch=""):
+    """Yield (label, layer) for the layers of a stack, and below a Residual for those of its branches."""
+    for layer in stack.layers:
+        yield f"{lead}{branch}{layer.name}", layer
+        if isinstance(layer, Residual):
+            for name, inner in layer.named_inner_layers():
+                yield from _rows(inner, corner, "  " + (lead or f"{corner} "), f"{name}/")
 
 
 def _totals(model):

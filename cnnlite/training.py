@@ -27,6 +27,7 @@ from cnnlite.progress import Progress, verbosity
 from cnnlite.random import RandomStream
 from cnnlite.runs import Run
 from cnnlite.samples import checked_samples, optional_integer
+from cnnlite.training_step import step_plan
 from cnnlite.types import Array, ArrayLike, Data, Logs, Scores, Shape
 
 
@@ -44,6 +45,7 @@ class Trainer(Evaluator):
     stop_training = False
     shuffle_random: RandomStream | None = None
     training_run: Run | None = None
+    step_in_making: Any = None  # the `StepPlan` that is being made of `train_step`
 
     def train_step(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
         """Make one step of gradient descent on one batch; return its loss and what the loss was computed from.
@@ -54,13 +56,20 @@ class Trainer(Evaluator):
         loss, fused = self._fused_loss()
         z = self.forward_logits(x, training=True) if fused else self.forward(x, training=True)
         value, dz = loss.value_and_gradient(y, z, sample_weight)
-        value += self.regularization_loss()
+        value = self.add_penalties(value)
         self.backward_weights(dz, from_logits=fused)
         self.add_regularization_gradients()
-        parameters, run = self._parameters(), self.training_run
-        if run is None or not run.refuses(value, parameters):
-            self.optimizer.step(parameters)
+        self.take_step(value)
         return value, z
+
+    def take_step(self, loss: Any) -> None:
+        """Let the optimizer make a step of the gradient, unless a callback wants none of such a loss and gradient."""
+        if self.step_in_making is not None:
+            self.step_in_making.add_update(loss)
+            return
+        parameters, run = self._parameters(), self.training_run
+        if run is None or not run.refuses(loss, parameters):
+            self.optimizer.step(parameters)
 
     def fit(
         self,
@@ -276,6 +285,9 @@ class Trainer(Evaluator):
         with held_back_interrupts(second_passes=True), arithmetic(), self._mode(), held_commits() as commits:
             if run is not None:
                 run.refused = False
+            plan = step_plan(self, x, y, sample_weight)
+            if plan is not None:
+                return plan.run(x, y, sample_weight)
             result = self.train_step(x, y, sample_weight)
             if run is None or not run.refused:
                 for commit in commits:

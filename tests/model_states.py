@@ -69,6 +69,8 @@ LAYERS = {
     "classes": lambda: layers.Dense(CLASSES, activation="softmax"),
     "block": lambda: cnnlite.Sequential([layers.Conv2D(2, 2), layers.BatchNorm(), layers.ReLU()]),
     "block with a head": lambda: cnnlite.Sequential([layers.Flatten(), layers.Dense(CLASSES, activation="softmax")]),
+    "residual": lambda: layers.Residual([layers.Conv2D(3, 3, padding="same"), layers.BatchNorm(), layers.ReLU()]),
+    "projection": lambda: layers.Residual(layers.Conv2D(2, 1, 2), shortcut=layers.AveragePool(2, padding="same")),
     "empty block": lambda: cnnlite.Sequential([]),
 }
 OPTIMIZERS = {

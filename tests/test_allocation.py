@@ -42,6 +42,11 @@ NETS = {
         layers.DepthwiseConv2D(3, padding="same", activation="gelu"), layers.MaxPool(3, strides=2, padding="same"),
         layers.GlobalMaxPool(), layers.Dropout(0.1), layers.Dense(CLASSES),
     ]),
+    "Residual": (LIMIT_OF_CONVOLUTIONS, lambda: [
+        layers.Residual([layers.Conv2D(16, 3, padding="same"), layers.BatchNorm()], layers.Conv2D(16, 1)),
+        layers.ReLU(), layers.Residual([layers.Conv2D(16, 3, padding="same"), layers.ReLU()]),
+        layers.GlobalAveragePool(), layers.Dense(CLASSES, activation="softmax"),
+    ]),
     "dense layers": (LIMIT, lambda: [
         layers.Flatten(), layers.Dense(64, activation="sigmoid"), layers.Dropout(0.5), layers.Dense(64),
         layers.LeakyReLU(), layers.BatchNorm(), layers.Dense(CLASSES, activation="softmax"),

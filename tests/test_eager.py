@@ -23,6 +23,7 @@ def make(dtype="float32", **arguments):
     stack = [
         layers.Conv2D(4, 3, activation="relu"), layers.MaxPool(), layers.SpatialDropout2D(0.25),
         layers.DepthwiseConv2D(2, padding="same"), layers.BatchNorm(), layers.LeakyReLU(), layers.ZeroPadding2D(1),
+        layers.Residual([layers.Conv2D(8, 1), layers.ReLU()], shortcut=layers.Conv2D(8, 1)),
         layers.Conv2D(16, 3), layers.BatchNorm(), layers.ReLU(), layers.AveragePool(2, padding="same"),
         layers.Rescaling(2.0), layers.Activation("gelu"), layers.Flatten(), layers.Dropout(0.5),
         layers.Dense(8, activation="tanh", kernel_regularizer="l2"), layers.Dense(3, activation="softmax"),

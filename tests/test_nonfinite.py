@@ -143,6 +143,39 @@ def test_the_gradient_by_a_weight():
     assert str(found) == "the gradient by the weight low/kernel is inf at [0, 0], 1 of 1 not finite"
 
 
+def residual_net(body=(), shortcut=(), low=()):
+    """Return a model with a Residual, with layers put into its branches and below it."""
+    net = cnnlite.Sequential([
+        cnnlite.Input((3,)), *low, layers.Residual(
+            [layers.Dense(3, name="dense"), *body, layers.Dropout(0.5), layers.BatchNorm(name="norm")],
+            [layers.Linear(), *shortcut], name="block"),
+        layers.Dense(2, name="head"),
+    ])
+    net.compile("sgd", "mse")
+    return net
+
+
+def test_inside_a_residual_the_layer_is_named_and_so_is_a_sum_that_is_too_large():
+    x, y = np.random.default_rng(0).normal(size=(4, 3)), np.ones((4, 2))
+    assert find_nonfinite(residual_net(), x) is None
+    assert find_nonfinite(residual_net(), x, y) is None
+    for place in ("body", "shortcut"):
+        found = find_nonfinite(residual_net(**{place: [Spoil("forward", name="spoiler")]}), x, y)
+        assert (found.kind, found.layer) == ("output", f"block/{place}/spoiler")
+        # What lies below needs the gradient of both branches.
+        spoilt = {place: [Spoil("backward", np.inf, name="spoiler")], "low": [layers.Dense(3)]}
+        found = find_nonfinite(residual_net(**spoilt), x, y)
+        assert (found.kind, found.layer, found.name) == ("gradient", f"block/{place}/spoiler", None)
+    # Nobody needs the gradient of a branch without weights at the bottom.
+    assert find_nonfinite(residual_net(shortcut=[Spoil("backward")]), x, y) is None
+    net = residual_net()
+    net.layers[0].body.get_layer("norm").gamma = [0, np.nan, 0]
+    assert str(find_nonfinite(net, x)) == "the weight block/body/norm/gamma is nan at [1], 1 of 3 not finite"
+    net = cnnlite.Sequential([layers.Residual(layers.Linear(), name="block"), layers.Rescaling(0.0)])
+    found = find_nonfinite(net, net(np.ones((1, 1))) + 3e38)
+    assert (found.kind, found.layer) == ("output", "block")
+
+
 def test_the_model_is_left_as_it_was():
     x, y = images()
     net = model()

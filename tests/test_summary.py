@@ -4,6 +4,7 @@ import pytest
 
 import cnnlite
 from cnnlite import layers
+from cnnlite.summary import summary_table
 
 TABLE = """\
 Model: "small"
@@ -83,6 +84,35 @@ def test_a_model_inside_a_model_is_one_line_with_all_its_weights():
     assert "inner (Sequential)" in text
     assert " Total params: 39 (" in text  # 12 + 15 + 12
     assert " Non-trainable params: 6 (" in text
+
+
+RESIDUALS = """\
+│ block (Residual)               │ (None, 4, 4, 2)        │            10 │
+├────────────────────────────────┼────────────────────────┼───────────────┤
+│   └ body/conv2d (Conv2D)       │ (None, 4, 4, 2)        │             6 │
+├────────────────────────────────┼────────────────────────┼───────────────┤
+│   └ body/residual (Residual)   │ (None, 4, 4, 2)        │             0 │
+├────────────────────────────────┼────────────────────────┼───────────────┤
+│     └ body/re_lu (ReLU)        │ (None, 4, 4, 2)        │             0 │
+├────────────────────────────────┼────────────────────────┼───────────────┤
+│   └ shortcut/conv2d (Conv2D)   │ (None, 4, 4, 2)        │             4 │
+├────────────────────────────────┼────────────────────────┼───────────────┤
+│ flatten (Flatten)              │ (None, 32)             │             0 │
+└────────────────────────────────┴────────────────────────┴───────────────┘
+ Total params: 10 (40.00 B)
+"""
+
+
+def test_a_residual_is_followed_by_the_layers_of_its_branches():
+    block = layers.Residual([layers.Conv2D(2, 1), layers.Residual(layers.ReLU())],
+                            shortcut=layers.Conv2D(2, 1, use_bias=False), name="block")
+    model = cnnlite.Sequential([cnnlite.Input((4, 4, 2)), block, layers.Flatten()])
+    assert RESIDUALS in text_of(model) + "\n"
+    unbuilt = cnnlite.Sequential([layers.Residual(layers.ReLU())])
+    assert text_of(unbuilt).count("0 (unbuilt)") == 2
+    ascii_only = summary_table(model, encoding="ascii")
+    assert "|   + body/conv2d (Conv2D) " in ascii_only
+    assert ascii_only.isascii()
 
 
 def test_double_precision_takes_twice_the_memory():

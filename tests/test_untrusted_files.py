@@ -164,6 +164,31 @@ def test_a_file_of_more_layers_than_can_be_added_in_time_is_refused(path):
     refused(path, "a file holds at most 10000 layers. Received: a model of 100000")
 
 
+@pytest.mark.parametrize("branch", ["body", "shortcut"])
+def test_layers_in_the_branches_of_a_residual_count_too(branch, path):
+    def residual(inside):
+        return {"class_name": "Residual", "config": {"name": "r", branch: inside}}
+
+    layer = {"class_name": "Linear", "config": {}}
+    many = {"class_name": "Sequential", "config": {"layers": [layer] * 20_000}}
+    deep = layer
+    for _ in range(60):
+        deep = residual(deep)
+    for inside, message in ((many, "a file holds at most 10000 layers. Received: a model of 20002"),
+                            (deep, "models within models 50 deep"), ({}, "a layer must be described by a class_name"),
+                            (3, "a layer must be described by a class_name and a config. Received: 3")):
+        forge(path, model={"class_name": "Sequential", "config": {
+            "name": "s", "trainable": True, "given_input_shape": [4], "input_shape": [None, 4],
+            "layers": [residual(inside)],
+        }})
+        refused(path, message)
+
+
+def test_a_residual_alone_is_no_model(path):
+    forge(path, model={"class_name": "Residual", "config": layers.Residual(layers.Linear()).get_config()})
+    refused(path, "it is a Residual and not a model")
+
+
 def test_a_description_too_large_for_a_file_is_refused_before_anything_is_written(path):
     model = cnnlite.Sequential([layers.Rescaling(np.full(900_000, 1 / 3), input_shape=(900_000,))])
     message = r"save: what describes the model takes \d+ bytes, and a file may have 16777216"

@@ -1,7 +1,7 @@
 """Buffers: the arrays that a plan is made of before there are any numbers.
 
-A layer's `forward` gets a `Buffer` where in eager mode it gets an array. It has a shape and a dtype, and can be reshaped
-and passed to kernels. How many samples there are is known when the plan runs, so the first axis is a `Samples`.
+A layer's `forward` gets a `Buffer` where in eager mode it gets an array. It has a shape and a dtype, and can be
+reshaped and passed to kernels. How many samples there are is known when the plan runs: the first axis is a `Samples`.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
     (array,) = plan.run(samples, {x.number: x_array})
 
 What depends on weights alone (a kernel packed into panels, the scale of a batch normalisation in inference) is the
-*prologue*: it runs again only if weights have changed. Any number of threads may run a plan at once: records hold places
-and no addresses, and each run takes a workspace of its own from a small pool.
+*prologue*: it runs again only if weights have changed. Any number of threads may run a plan at once: records hold
+places and no addresses, and each run takes a workspace of its own from a small pool.
 """
 
 from __future__ import annotations
@@ -102,6 +102,13 @@ class Plan:
                 table[FIXED_WORDS + buffer.number] = array.ctypes.data
         return arrays
 
+    def programs(self) -> list[tuple[str, Program]]:
+        """Return what there is to run, with titles."""
+        ours = [("for each batch", self._program)]
+        if self._prologue_program is None:
+            return ours
+        return [("when weights have changed", self._prologue_program), *ours]
+
     def _current(self) -> Snapshot:
         """Return what the prologue has made of the weights as they are now."""
         snapshot = self._snapshot
@@ -135,15 +142,16 @@ class TrainingPlan:
         kept: buffers that can be looked at after a run, until the next one.
         for_input: buffers that a run for WEIGHTS alone need not compute.
         joined: False runs each stage for all samples before the next one begins.
+        in_sections: whether the sections of the graph will be run one by one.
     """
 
-    def __init__(self, graph: Graph, kept: Sequence[Buffer], for_input: Sequence[Buffer] = (),
-                 joined: bool = True) -> None:
+    def __init__(self, graph: Graph, kept: Sequence[Buffer], for_input: Sequence[Buffer] = (), joined: bool = True,
+                 in_sections: bool = True) -> None:
         self.graph = graph
         without = set(_needed(graph, kept))
         steps = _needed(graph, [*kept, *for_input])
         purposes = {step.number: WEIGHTS | INPUT if step in without else INPUT for step in steps}
-        self.schedule = Schedule(graph, steps, [*kept, *for_input], joined)
+        self.schedule = Schedule(graph, steps, [*kept, *for_input], joined, in_sections=in_sections)
         self._program = Program(self.schedule, purposes)
         self.workspace = Workspace(self._program)
         self._weights = _storages(graph, WEIGHT)
@@ -166,6 +174,10 @@ class TrainingPlan:
         with threads_for(self._program.work(samples)) as lanes:
             workspace.prepare(samples, lanes)
             workspace.run(lanes, section, purposes)
+
+    def programs(self) -> list[tuple[str, Program]]:
+        """Return what there is to run, with titles."""
+        return [("for each batch", self._program)]
 
     def array(self, buffer: Buffer) -> Array:
         """Return the array of a kept buffer as the last run left it."""

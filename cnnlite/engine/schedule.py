@@ -10,12 +10,13 @@ other, while the data is in its cache. Beside it there are tracks of one BATCH s
 
 One rule decides: a stage comes into the earliest group in which all is there that it reads. What was computed for the
 same samples in the track is there for a PIXEL, HALO or IMAGE stage; all else must be of an earlier group. (Where a few
-samples are cut into bands of rows for the threads, it is so for PIXEL stages alone.) A track ends, too, where the weights
-of its stages would drive one another out of the cache.
+samples are cut into bands of rows for the threads, it is so for PIXEL stages alone.) A track ends, too, where the
+weights of its stages would drive one another out of the cache.
 
-A buffer that only the stages of one track use is *local*: every thread has memory of its own for the samples that it is
-at. So is one that is spread from much smaller ones, as by the way back through a pooling: each track that needs it makes
-it again, which takes less time than to fetch it from memory. All others lie in the workspace, in which buffers share memory that are never needed at the same time.
+A buffer that only the stages of one track use is *local*: every thread has memory of its own for the samples that it
+is at. So is one that is spread from much smaller ones, as by the way back through a pooling: each track that needs it
+makes it again, which takes less time than to fetch it from memory. All others lie in the workspace, in which buffers
+share memory that are never needed at the same time.
 """
 
 from __future__ import annotations
@@ -82,11 +83,13 @@ class Schedule:
         kept: the buffers whose numbers somebody wants afterwards.
         joined: False gives each stage a group of its own.
         banded: whether samples are to be cut into bands of rows.
+        in_sections: whether the sections of the graph are run one by one.
     """
 
     def __init__(self, graph: Graph, steps: Sequence[Step], kept: Sequence[Buffer] = (), joined: bool = True,
-                 banded: bool = False) -> None:
+                 banded: bool = False, in_sections: bool = True) -> None:
         self.graph, self.joined, self.banded = graph, joined, banded
+        self._in_sections = in_sections
         self.kept = {buffer.number for buffer in kept}
         self.groups: list[list[Track]] = []
         self.sections: list[int] = []  # the first group of each
@@ -189,7 +192,7 @@ class Schedule:
                             lives[buffer.number] = min(first, number), max(last, number)
         # What goes from one section to another is there however often the other one is run.
         end = len(self.groups)
-        later = self.sections[1:]
+        later = self.sections[1:] if self._in_sections else []
         for number, (first, last) in lives.items():
             if number in self.kept or any(first < section <= last for section in later):
                 lives[number] = first, end

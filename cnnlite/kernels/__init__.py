@@ -76,8 +76,8 @@ from cnnlite.kernels.softmax import (
 
 __all__ = [
     "adagrad_step",
-    "add",
     "adam_step",
+    "add",
     "average_pool",
     "average_pool_backward",
     "batchnorm_backward",

@@ -1,7 +1,7 @@
 """Products and sums of two arrays, number by number, where the second may have axes of size 1 that stand for any.
 
-Axes next to each other of which both or neither are stretched count as one. What is left are at most AXES axes, with the
-distance in the second array from one number along each to the next: 0 where it is stretched.
+Axes next to each other of which both or neither are stretched count as one. What is left are at most AXES axes, with
+the distance in the second array from one number along each to the next: 0 where it is stretched.
 """
 
 import math
@@ -15,26 +15,25 @@ AXES = 4
 
 
 def _of_samples(values):
-    x, other = values["x"], values["other"]
-    has_samples = x.ndim == other.ndim > 0 and x.shape[0] == other.shape[0]
-    return "x other out" if has_samples else "x out"
+    a, b = values["a"], values["b"]
+    return "a b out" if a.ndim == b.ndim > 0 and a.shape[0] == b.shape[0] else "a out"
 
 
 @operation(samples=_of_samples)
-def multiply(x, other, out=None):
-    """Return x * other; `other` has the shape of x, or 1 in the place of some sizes, or fewer axes."""
-    return _combine(x, other, out, _multiply, _multiply_stretched, "multiply")
+def multiply(a, b, out=None):
+    """Return a * b; b has the shape of a, or 1 in the place of some sizes, or fewer axes."""
+    return _combine(a, b, out, _multiply, _multiply_stretched, "multiply")
 
 
 @operation(samples=_of_samples)
-def add(x, other, out=None):
-    """Return x + other; `other` has the shape of x, or 1 in the place of some sizes, or fewer axes."""
-    return _combine(x, other, out, _add, _add_stretched, "add")
+def add(a, b, out=None):
+    """Return a + b; b has the shape of a, or 1 in the place of some sizes, or fewer axes."""
+    return _combine(a, b, out, _add, _add_stretched, "add")
 
 
 def _combine(x, other, out, alike, stretched, owner):
-    require(x, "x", x.ndim, None, owner)
-    require(other, "other", other.ndim, x.dtype, owner)
+    require(x, "a", x.ndim, None, owner)
+    require(other, "b", other.ndim, x.dtype, owner)
     sizes = (1,) * (x.ndim - other.ndim) + tuple(other.shape)
     if len(sizes) != x.ndim or any(size not in (1, have) for size, have in zip(sizes, x.shape)):
         raise ValueError(

@@ -21,7 +21,7 @@ Each function reduces its argument to a short interval, where a polynomial is en
              (x - 3.5) / (x + 3.5), which runs from -1 to 1. For negative x, 2 - erfc(-x).
 
 The polynomials interpolate p at the Chebyshev points of the interval, which was computed to 60 digits: the error is
-nearly the least that a polynomial of this degree can have. They add less than a fifth of a unit in the last place
+nearly the least that a polynomial of this degree can have. They add less than a quarter of a unit in the last place
 (ulp). In all, float32 is right to 2 ulp and float64 to 2.5 ulp, subnormal results included: exp and the logarithms to
 1.1, expm1 to 1.8 and 2.3, tanh to 1.5, and sigmoid to 1.5, or 2.2 without an instruction for fma; but erfc to 5.
 """

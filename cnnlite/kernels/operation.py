@@ -6,8 +6,8 @@
         graph_of(x).add(_relu, x=x, y=out, ...)
         return out
 
-So what a kernel checks, and which stages it is made of, is written once. In eager mode (`cnnlite/eager.py`) the function
-of the same name in `reference.py` is called instead.
+So what a kernel checks, and which stages it is made of, is written once. In eager mode (`cnnlite/eager.py`) the
+function of the same name in `reference.py` is called instead.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ def pack_panels(b, k, n, k_step, n_step, groups=1, group_step=0, taps=1, tap_ste
     """Add a stage that copies matrices into panels; return their buffer (groups, ceil(N / width), taps * K, width).
 
     A tile reads a panel from front to back, in whole vectors. Column j of row (tap, i) of a group is
-    b[group * group_step + tap * tap_step + i * k_step + j * n_step], in numbers from the first; the last panel ends with
-    zeros.
+    b[group * group_step + tap * tap_step + i * k_step + j * n_step], in numbers from the first; the last panel ends
+    with zeros.
 
     Args:
         graph: the one to add to, where b is an array.

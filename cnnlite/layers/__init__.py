@@ -29,6 +29,7 @@ from cnnlite.layers.input import Input, InputLayer
 from cnnlite.layers.max_pool import MaxPool
 from cnnlite.layers.rescaling import Rescaling
 from cnnlite.layers.reshape import Reshape
+from cnnlite.layers.residual import Residual
 from cnnlite.layers.spatial_dropout import SpatialDropout2D
 from cnnlite.layers.zero_padding import ZeroPadding2D
 
@@ -76,6 +77,7 @@ __all__ = [
     "ReLU",
     "Rescaling",
     "Reshape",
+    "Residual",
     "SiLU",
     "Sigmoid",
     "Softmax",

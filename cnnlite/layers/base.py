@@ -13,7 +13,6 @@ import numpy as np
 
 from cnnlite import initializers, regularizers
 from cnnlite.arguments import boolean, float_array, shape_tuple
-from cnnlite.engine.buffers import is_buffer
 from cnnlite.engine.graph import current_graph
 from cnnlite.floating import conversion, converted_or_raise
 from cnnlite.interrupts import held_back_interrupts
@@ -279,12 +278,8 @@ class Layer(metaclass=LayerType):
         self.built = True
 
     def prepare(self, x: ArrayLike) -> Array:
-        """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for.
-
-        x may be the buffer of a graph, which is contiguous and of that dtype.
-        """
-        if not is_buffer(x):
-            x = float_array(x, self.dtype, "x", self.name)
+        """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for."""
+        x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
         axis = self.channel_axis
         if x.ndim != len(built_for) or (axis is not None and x.shape[axis] != built_for[axis]):
@@ -310,8 +305,7 @@ class Layer(metaclass=LayerType):
 
     def prepare_gradient(self, dy: Array, shape: Shape) -> Array:
         """Return dy as a C-contiguous array of the layer's dtype, checked to have the shape of the output."""
-        if not is_buffer(dy):
-            dy = float_array(dy, self.dtype, "dy", self.name)
+        dy = float_array(dy, self.dtype, "dy", self.name)
         if dy.shape != tuple(shape):
             raise ValueError(
                 f"{self.name}: dy must have the shape of the output, {tuple(shape)}. Received: shape={dy.shape}."

@@ -1,7 +1,7 @@
 """What a model has worked out from its layers (its plans, say), and when it must be forgotten.
 
-A layer knows the `Memo`s of the models that hold it. When one of its attributes is set, these forget what they hold, and
-those of other models don't. When something is put on a class, or in the place of a kernel, all do.
+A layer knows the `Memo`s of the models that hold it. When one of its attributes is set, these forget what they hold,
+and those of other models don't. When something is put on a class, or in the place of a kernel, all do.
 """
 
 from __future__ import annotations

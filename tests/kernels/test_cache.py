@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cnnlite.engine import cache as _cache, jit as _jit
+from cnnlite.engine import cache as _cache
+from cnnlite.engine import jit as _jit
 from cnnlite.engine.cache import Store
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.rooms import CALL, make, run, run_both, start, write_helper

@@ -33,6 +33,7 @@ CALLS = {
 }
 VECTOR = ones(7)
 CALLS |= {
+    "add": ({"a": ones(3, 4), "b": ones(3, 4), "out": ones(3, 4)}, {}),
     "relu": ({"x": ones(3, 4), "out": ones(3, 4)}, {}),
     "relu_backward": ({"dy": ones(3, 4), "y": ones(3, 4), "out": ones(3, 4)}, {}),
     "leaky_relu_backward": ({"dy": ones(3, 4), "y": ones(3, 4), "out": ones(3, 4)}, {}),

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cnnlite import reference
-from cnnlite.kernels import rows
 from cnnlite.engine.target import FUSED_MULTIPLY_ADD, VECTOR_BYTES
+from cnnlite.kernels import rows
 from tests.kernels.drawn import EPSILON, assert_close, compiled_kernels_needed, spoilt
 from tests.kernels.vector_calls import CHANNELS, DTYPES, Outputs, compiled
 

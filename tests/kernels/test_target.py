@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cnnlite import kernels
-from cnnlite.engine import cache as _cache, target as _target
+from cnnlite.engine import cache as _cache
+from cnnlite.engine import target as _target
 from cnnlite.engine.cache import KernelCache, Store
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.rooms import CALL, make, run, run_both
@@ -39,6 +40,7 @@ def test_the_width_of_a_vector_follows_from_the_processor_and_its_features(name,
     ("generic", "", False),
     ("sandybridge", "", False),  # has AVX, of which it is no part
     ("haswell", "", True),
+    ("haswell", "-fma", False),
     ("generic", "+fma", True),
     ("skylake-avx512", "", True),
 ])  # fmt: skip

@@ -96,7 +96,42 @@ OTHERS: dict[str, dict[str, Any]] = {
 usual = st.sampled_from(["BatchNorm", "ReLU", "MaxPool", "AveragePool", "Dense", "Flatten"]).flatmap(
     lambda kind: st.builds(Part, st.just(kind), st.fixed_dictionaries(OTHERS[kind]), TWISTS))
 plain = st.one_of(convolutions(), usual, others())
-nested = st.lists(plain, min_size=1, max_size=3).map(lambda parts: Part("Sequential", {"layers": parts}))
+
+
+@st.composite
+def residuals(draw: Any, inside: Any = plain) -> Part:
+    """Draw a Residual: of layers that keep the shape, of one of two convolutions that change it alike, or of any."""
+    keeping = [part for part in draw(st.lists(keepers | inside, max_size=2)) if _keeps_shape(part)]
+    kind = draw(st.sampled_from(["identity", "identity", "projection", "any"]))
+    body, shortcut = [draw(keepers), *keeping], None
+    if kind == "projection":
+        common = dict(filters=draw(st.sampled_from([1, 3, 8, 16])), strides=draw(st.sampled_from([1, 2, (1, 2)])))
+        first = Part("Conv2D", dict(common, kernel_size=draw(sizes), padding="same"), draw(TWISTS))
+        end = draw(st.lists(keepers, max_size=1))
+        body, shortcut = [first, *keeping], [Part("Conv2D", dict(common, kernel_size=1), draw(TWISTS)), *end]
+    elif kind == "any":
+        body = draw(st.lists(inside, min_size=1, max_size=2))
+        shortcut = draw(st.none() | st.lists(inside, min_size=1, max_size=2))
+    return Part("Residual", {"body": body, "shortcut": shortcut}, draw(TWISTS))
+
+
+def _keeps_shape(part: Part) -> bool:
+    return part.kind in (*KEEPERS, "Residual")
+
+
+KEEPERS = ("Activation", "BatchNorm", "Dropout", "ELU", "GELU", "LeakyReLU", "Linear", "ReLU", "Rescaling", "Softmax")
+keepers = st.one_of(
+    st.sampled_from(KEEPERS).flatmap(
+        lambda kind: st.builds(Part, st.just(kind), st.fixed_dictionaries(OTHERS[kind]), TWISTS)),
+    st.builds(Part, st.just("DepthwiseConv2D"), st.fixed_dictionaries(dict(
+        kernel_size=sizes, padding=st.just("same"), activation=some_activation, use_bias=st.booleans())), TWISTS),
+    st.builds(Part, st.sampled_from(["MaxPool", "AveragePool"]), st.fixed_dictionaries(dict(
+        pool_size=sizes, strides=st.just(1), padding=st.just("same"))), TWISTS),
+    st.builds(Part, st.just("Conv2D"), st.fixed_dictionaries(dict(
+        filters=st.sampled_from([1, 2, 3, 16]), kernel_size=sizes, padding=st.just("same"))), TWISTS),
+)
+blocks = residuals() | residuals(plain | residuals())
+nested = st.lists(plain | blocks, min_size=1, max_size=3).map(lambda parts: Part("Sequential", {"layers": parts}))
 HEADS = {
     "none": ([], "mse"),
     "classes": ([Part("Flatten", {}), Part("Dense", dict(units=3, activation="softmax"))], "classes"),
@@ -123,7 +158,7 @@ def nets(draw: Any) -> Net:
     shape: tuple[int, ...] = (draw(st.integers(4, 12)), draw(st.integers(4, 12)), draw(st.sampled_from([1, 2, 3, 16])))
     if draw(st.integers(0, 5)) == 0:
         shape = (draw(st.sampled_from([3, 8, 16])),)
-    parts = draw(st.lists(plain | nested, min_size=1, max_size=6))
+    parts = draw(st.lists(plain | nested | blocks, min_size=1, max_size=6))
     head, loss = HEADS[draw(st.sampled_from(sorted(HEADS)))]
     return Net(shape, [*parts, *head], loss, draw(st.sampled_from(["float32", "float32", "float64"])),
                draw(st.integers(0, 99)))
@@ -167,6 +202,10 @@ def _layer(part: Part, dtype: str) -> Any:
         for inner in part.arguments["layers"]:
             model.add(_layer(inner, dtype))
         return model
+    if part.kind == "Residual":
+        branches = (None if parts is None else [_layer(inner, dtype) for inner in parts]
+                    for parts in part.arguments.values())
+        return twisted(layers.Residual, part.twist)(*branches)
     kind = getattr(layers, part.kind)
     return (twisted(kind, part.twist) if part.twist else kind)(**part.arguments, dtype=dtype)
 

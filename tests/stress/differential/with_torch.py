@@ -124,6 +124,10 @@ class Mirror:
             x = self.apply(layer, x, training)
         return x
 
+    def _Residual(self, layer: Any, x: torch.Tensor, training: bool) -> torch.Tensor:
+        return self.apply(layer.body, x, training) + (
+            x if layer.shortcut is None else self.apply(layer.shortcut, x, training))
+
     def _activation(self, layer: Any, x: torch.Tensor, training: bool) -> torch.Tensor:
         x = x * INNER ** self.patches.doublings(layer, "function")
         if isinstance(layer, layers.Activation):  # it calls what is inside by `function` alone

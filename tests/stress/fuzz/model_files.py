@@ -65,7 +65,8 @@ def _use(model, path):
 def _largest(model):
     largest, shape = 0, model.input_shape
     for layer in model.layers:
-        largest = max(largest, _largest(layer) if isinstance(layer, cnnlite.Sequential) else 0)
+        stacks = layer.inner_layers if isinstance(layer, layers.Residual) else [layer]
+        largest = max(largest, *(_largest(stack) for stack in stacks if isinstance(stack, cnnlite.Sequential)), 0)
         pads = sum(map(sum, getattr(layer, "padding", []))) if isinstance(layer, layers.ZeroPadding2D) else 0
         kernel = math.prod(getattr(layer, "kernel_size", ())) * math.prod(getattr(layer, "strides", ()) or (1,))
         shape = layer.compute_output_shape(shape)
@@ -127,6 +128,7 @@ def good_models():
         cnnlite.Input((6, 6, 2)), layers.Rescaling([0.5, 2.0], 0.1), layers.ZeroPadding2D(((1, 0), (0, 1))),
         layers.Conv2D(4, 3, padding="same", groups=2, activation="relu", kernel_regularizer="l2"),
         layers.BatchNorm(), layers.DepthwiseConv2D(2, dilation_rate=2), layers.ReLU(max_value=6), layers.MaxPool(),
+        layers.Residual([layers.Conv2D(3, 1), layers.Tanh()], shortcut=layers.Conv2D(3, 1, use_bias=False)),
         layers.SpatialDropout2D(0.2), layers.AveragePool(1), layers.Flatten(), layers.Dense(3, activation="softmax"),
     ])
     conv.compile(optimizers.Adam(schedules.CosineDecay(0.1, 10), clipnorm=1.0), "sparse_categorical_crossentropy",
