@@ -27,7 +27,7 @@ from typing import Any
 
 from cnnlite.engine.buffers import LANE, WORK, Buffer, chunk_count
 from cnnlite.engine.graph import Graph, Step
-from cnnlite.engine.stages import BATCH, PIXEL
+from cnnlite.engine.stages import BATCH, IMAGE, PIXEL
 
 LOCAL_BYTES = 1 << 18  # what local buffers may take for the samples that a thread is at
 RESIDENT_BYTES = 3 << 18  # and the weights and sums that all samples of a track share
@@ -117,14 +117,14 @@ class Schedule:
                 together = (
                     self.joined and by_samples and track.by_samples and buffer.of_samples
                     and other.section == step.section
-                    and not (self.banded and step.stage.footprint != PIXEL)
+                    and not (self.banded and not _has_same_bands(step, other, buffer))
                 )
                 first = max(first, group if together else group + 1)
         if not self.joined:
             first = len(self.groups)
         lanes = [buffer for buffer in step.outputs if self.graph.buffers[buffer.number].kind == LANE]
         resident = _bytes(step.inputs + step.outputs) - _bytes(lanes)
-        while len(self.groups) <= first or (by_samples and self._is_full(first, resident)):
+        while len(self.groups) <= first or (by_samples and self._is_closed(first, step, resident)):
             if len(self.groups) <= first:
                 self.groups.append([])
             else:
@@ -149,9 +149,13 @@ class Schedule:
     def _track_of_samples(self, group: int) -> Track | None:
         return next((track for track in self.groups[group] if track.by_samples), None)
 
-    def _is_full(self, group: int, resident: int) -> bool:
+    def _is_closed(self, group: int, step: Step, resident: int) -> bool:
         track = self._track_of_samples(group) if group < len(self.groups) else None
-        return track is not None and (not self.joined or track.resident + resident > RESIDENT_BYTES)
+        if track is None:
+            return False
+        if self.banded and step.stage.footprint == IMAGE and track.steps[0].stage.footprint != IMAGE:
+            return True  # it would be computed for each band
+        return not self.joined or track.resident + resident > RESIDENT_BYTES
 
     def _find_local(self) -> None:
         """Find the buffers that only one track uses, or that each track that uses them can make for itself."""
@@ -199,6 +203,14 @@ class Schedule:
             if number in self.kept or any(first < section <= last for section in later):
                 lives[number] = first, end
         return lives
+
+
+def _has_same_bands(step: Step, other: Step, buffer: Buffer) -> bool:
+    """Return whether a band of a step needs no more of a buffer than the same band of another step has of it."""
+    if step.stage.footprint != PIXEL:
+        return False
+    views = [view for each in (step, other) for view in (*each.inputs, *each.outputs) if view.number == buffer.number]
+    return len({(view.shape[0], view.shape[1] if view.ndim > 2 else 1) for view in views}) == 1
 
 
 def _is_made_quickly(step: Step, buffer: Buffer) -> bool:

@@ -11,25 +11,14 @@ import numpy as np
 from cnnlite import reference
 from cnnlite.eager import is_eager
 from cnnlite.kernels.activations import (
-    clipped_relu,
-    clipped_relu_backward,
     elu,
     elu_backward,
     gelu,
     gelu_backward,
-    leaky_relu,
-    leaky_relu_backward,
-    log_softmax,
-    log_softmax_and_softmax,
-    log_softmax_backward,
-    relu,
-    relu_backward,
     sigmoid,
     sigmoid_backward,
     silu,
     silu_backward,
-    softmax,
-    softmax_backward,
     softplus,
     softplus_backward,
     tanh,
@@ -62,7 +51,22 @@ from cnnlite.kernels.losses import (
 from cnnlite.kernels.matmul import matmul
 from cnnlite.kernels.optimizers import adagrad, adagrad_step, adam, adam_step, rmsprop, rmsprop_step, sgd, sgd_step
 from cnnlite.kernels.pooling import max_pool, max_pool_backward
+from cnnlite.kernels.rectifiers import (
+    clipped_relu,
+    clipped_relu_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    relu,
+    relu_backward,
+)
 from cnnlite.kernels.regularizers import add_l1_l2_gradient, l1_l2_penalty
+from cnnlite.kernels.softmax import (
+    log_softmax,
+    log_softmax_and_softmax,
+    log_softmax_backward,
+    softmax,
+    softmax_backward,
+)
 from cnnlite.kernels.statistics import batchnorm_statistics, inverse_deviation, move_average
 
 __all__ = [

@@ -24,6 +24,7 @@ from cnnlite.eager import is_eager
 from cnnlite.engine.buffers import Buffer, Samples, is_buffer
 from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import Plan
+from cnnlite.kernels.checks import FLOATS
 
 PLANS_KEPT = 256  # of single kernels, for different shapes
 
@@ -41,13 +42,14 @@ def operation(samples: Any) -> Any:
 
     def decorate(function: Any) -> Any:
         names = tuple(inspect.signature(function).parameters)
+        name = function.__name__.strip("_")
 
         @functools.wraps(function)
         def kernel(*args: Any, **kwargs: Any) -> Any:
             if is_eager():
                 # Compiled code computes with infinities and NaN without a word from NumPy; so does the definition.
                 with np.errstate(all="ignore"):
-                    return getattr(reference, function.__name__)(*args, **kwargs)
+                    return getattr(reference, name)(*args, **kwargs)
             for value in args:
                 if type(value) is Buffer:
                     return function(*args, **kwargs)
@@ -99,16 +101,16 @@ def _run_alone(function: Any, values: dict[str, Any], of_samples: list[str]) -> 
     for name, number in places:
         array = arrays[name]
         if not array.flags.carray:
-            array = _usable(array, name, function.__name__)
+            array = _usable(array, name, function.__name__.strip("_"))
         given[number] = array
-    results = plan.run(samples or 0, given)
+    results = plan.run(1 if samples is None else samples, given)  # all is one sample where there are none
     return shape_results(results, arrays)
 
 
 def _make(function: Any, values: dict[str, Any], of_samples: list[str], samples: int | None) -> Any:
     """Return the plan, [(the name of an argument, the number of its buffer), ...], and what makes the result."""
-    first = next(value for value in values.values() if isinstance(value, np.ndarray))
-    graph = Graph(first.dtype)
+    dtypes = [value.dtype for value in values.values() if isinstance(value, np.ndarray)]
+    graph = Graph(next((dtype for dtype in dtypes if dtype in FLOATS), dtypes[0]))
     arguments, places = {}, []
 
     def buffer(name: Any, array: Any, of_samples: bool) -> Any:
