@@ -227,25 +227,39 @@ def batchnorm_statistics(x):
         return mean.astype(x.dtype), np.square(x - mean).mean(axis=0).astype(x.dtype)
 
 
+def inverse_deviation(variance, epsilon):
+    """Return 1 / √(variance + epsilon), and NaN for an infinite variance."""
+    inv_std = 1 / np.sqrt(variance + variance.dtype.type(epsilon))
+    return np.where(inv_std == 0, variance.dtype.type(np.nan), inv_std)
+
+
 def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
-    """Return gamma (x − mean) inv_std + beta."""
-    return write((x - mean) * (inv_std * gamma) + beta, out)
+    """Return gamma (x − mean) inv_std + beta; None is 1 for gamma and 0 for beta."""
+    y = (x - mean) * (inv_std if gamma is None else inv_std * gamma)
+    return write(y if beta is None else y + beta, out)
 
 
-def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
+def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None, dgamma=None, dbeta=None):
     """Return (dx, dgamma, dbeta) where mean and inv_std were computed from x."""
     samples_axes = tuple(range(x.ndim - 1))
     normalized = (x - mean) * inv_std
-    dbeta = exact_sum(dy, samples_axes)
-    dgamma = exact_sum(dy * normalized, samples_axes)
+    dbeta = write(exact_sum(dy, samples_axes), dbeta)
+    dgamma = write(exact_sum(dy * normalized, samples_axes), dgamma)
     samples = x.dtype.type(max(x.size // x.shape[-1], 1))
-    dx = gamma * inv_std * (dy - dbeta / samples - normalized * dgamma / samples)
-    return write(dx, out), dgamma, dbeta
+    dx = inv_std * (dy - dbeta / samples - normalized * dgamma / samples)
+    return write(dx if gamma is None else gamma * dx, out), dgamma, dbeta
 
 
 def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
     """Return dx where mean and inv_std are constants."""
-    return write(gamma * inv_std * dy, out)
+    return write(inv_std * dy if gamma is None else gamma * inv_std * dy, out)
+
+
+def move_average(average, value, momentum, like, refused=None):
+    """average = momentum average + (1 − momentum) value, unless there are no samples or the step was refused."""
+    if len(like) and (refused is None or not refused[0]):
+        average *= momentum
+        average += (1 - momentum) * value
 
 
 # ---------------------------------------------------------------- dropout

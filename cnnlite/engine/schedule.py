@@ -25,9 +25,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnlite.engine.buffers import WORK, Buffer, chunk_count
+from cnnlite.engine.buffers import LANE, WORK, Buffer, chunk_count
 from cnnlite.engine.graph import Graph, Step
-from cnnlite.engine.stages import BATCH, PIXEL
+from cnnlite.engine.stages import BATCH, IMAGE, PIXEL
 
 LOCAL_BYTES = 1 << 18  # what local buffers may take for the samples that a thread is at
 RESIDENT_BYTES = 3 << 18  # and the weights and sums that all samples of a track share
@@ -43,11 +43,13 @@ class Track:
         steps: the stages.
         resident: bytes of the weights and sums that they share for all samples.
         local: the buffers that lie in memory of the thread.
+        lanes: those of them that stages add up in, which have no samples.
     """
 
     steps: list[Step]
     resident: int = 0
     local: list[Buffer] = field(default_factory=list)
+    lanes: list[Buffer] = field(default_factory=list)
 
     @property
     def by_samples(self) -> bool:
@@ -58,8 +60,10 @@ class Track:
         """Whether it adds up over samples, so that its units are the chunks of the batch."""
         return any(step.stage.adds for step in self.steps)
 
-    def samples_together(self, samples: int) -> int:
-        """Return how many samples to compute at a time, of so many."""
+    def samples_together(self, samples: int, bands: int = 1) -> int:
+        """Return how many samples to compute at a time, of so many: one where it is cut into bands."""
+        if bands > 1:
+            return 1
         wanted = max(step.together for step in self.steps)
         local = sum(buffer.sample_size * buffer.itemsize for buffer in self.local)
         return max(1, min(wanted, LOCAL_BYTES // max(local, 1), samples // TASKS))
@@ -71,7 +75,7 @@ class Track:
             return units(samples) if callable(units) else units
         if self.adds:
             return chunk_count(samples)
-        return -(-samples // self.samples_together(samples)) * bands
+        return -(-samples // self.samples_together(samples, bands)) * bands
 
 
 class Schedule:
@@ -113,13 +117,14 @@ class Schedule:
                 together = (
                     self.joined and by_samples and track.by_samples and buffer.of_samples
                     and other.section == step.section
-                    and not (self.banded and step.stage.footprint != PIXEL)
+                    and not (self.banded and not _has_same_bands(step, other, buffer))
                 )
                 first = max(first, group if together else group + 1)
         if not self.joined:
             first = len(self.groups)
-        resident = _resident(step)
-        while len(self.groups) <= first or (by_samples and self._is_full(first, resident)):
+        lanes = [buffer for buffer in step.outputs if self.graph.buffers[buffer.number].kind == LANE]
+        resident = _bytes(step.inputs + step.outputs) - _bytes(lanes)
+        while len(self.groups) <= first or (by_samples and self._is_closed(first, step, resident)):
             if len(self.groups) <= first:
                 self.groups.append([])
             else:
@@ -130,6 +135,7 @@ class Schedule:
             self.groups[first].append(track)
         track.steps.append(step)
         track.resident += resident
+        track.lanes += lanes
         self._place[step] = first, track
 
     def _before(self, step: Step) -> Any:
@@ -143,9 +149,13 @@ class Schedule:
     def _track_of_samples(self, group: int) -> Track | None:
         return next((track for track in self.groups[group] if track.by_samples), None)
 
-    def _is_full(self, group: int, resident: int) -> bool:
+    def _is_closed(self, group: int, step: Step, resident: int) -> bool:
         track = self._track_of_samples(group) if group < len(self.groups) else None
-        return track is not None and (not self.joined or track.resident + resident > RESIDENT_BYTES)
+        if track is None:
+            return False
+        if self.banded and step.stage.footprint == IMAGE and track.steps[0].stage.footprint != IMAGE:
+            return True  # it would be computed for each band
+        return not self.joined or track.resident + resident > RESIDENT_BYTES
 
     def _find_local(self) -> None:
         """Find the buffers that only one track uses, or that each track that uses them can make for itself."""
@@ -195,6 +205,14 @@ class Schedule:
         return lives
 
 
+def _has_same_bands(step: Step, other: Step, buffer: Buffer) -> bool:
+    """Return whether a band of a step needs no more of a buffer than the same band of another step has of it."""
+    if step.stage.footprint != PIXEL:
+        return False
+    views = [view for each in (step, other) for view in (*each.inputs, *each.outputs) if view.number == buffer.number]
+    return len({(view.shape[0], view.shape[1] if view.ndim > 2 else 1) for view in views}) == 1
+
+
 def _is_made_quickly(step: Step, buffer: Buffer) -> bool:
     """Return whether to make a buffer again takes less than to fetch it: it is spread from what is much smaller."""
     read = sum(other.sample_size * other.itemsize for other in step.inputs if other.of_samples)
@@ -207,10 +225,9 @@ def _make_in(track: Track, step: Step, buffer: Buffer) -> None:
     track.steps.insert(first, step)
 
 
-def _resident(step: Step) -> int:
-    """Return how many bytes a step reads, or adds to, that are not of its samples."""
-    return sum(buffer.sample_size * buffer.itemsize for buffer in (*step.inputs, *step.outputs)
-               if not buffer.of_samples)
+def _bytes(buffers: Sequence[Buffer]) -> int:
+    """Return the bytes of those buffers that are not of samples."""
+    return sum(buffer.sample_size * buffer.itemsize for buffer in buffers if not buffer.of_samples)
 
 
 def size_of(buffer: Buffer, samples: int) -> int:

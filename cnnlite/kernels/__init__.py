@@ -11,44 +11,26 @@ import numpy as np
 from cnnlite import reference
 from cnnlite.eager import is_eager
 from cnnlite.kernels.activations import (
-    clipped_relu,
-    clipped_relu_backward,
     elu,
     elu_backward,
     gelu,
     gelu_backward,
-    leaky_relu,
-    leaky_relu_backward,
-    log_softmax,
-    log_softmax_and_softmax,
-    log_softmax_backward,
-    relu,
-    relu_backward,
     sigmoid,
     sigmoid_backward,
     silu,
     silu_backward,
-    softmax,
-    softmax_backward,
     softplus,
     softplus_backward,
     tanh,
     tanh_backward,
 )
-from cnnlite.kernels.batchnorm import (
-    batchnorm_backward,
-    batchnorm_inference_backward,
-    batchnorm_normalize,
-    batchnorm_statistics,
-)
+from cnnlite.kernels.average_pooling import average_pool, average_pool_backward
+from cnnlite.kernels.batchnorm import batchnorm_backward, batchnorm_inference_backward, batchnorm_normalize
 from cnnlite.kernels.broadcast import add, multiply
 from cnnlite.kernels.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
-from cnnlite.kernels.conv2d import (
-    conv2d,
-    conv2d_backward,
-    conv2d_input_gradient,
-    conv2d_kernel_gradient,
-)
+from cnnlite.kernels.column_sums import column_sums
+from cnnlite.kernels.conv2d import conv2d
+from cnnlite.kernels.conv2d_gradients import conv2d_backward, conv2d_input_gradient, conv2d_kernel_gradient
 from cnnlite.kernels.depthwise import (
     depthwise_conv2d,
     depthwise_conv2d_input_gradient,
@@ -66,24 +48,26 @@ from cnnlite.kernels.losses import (
     scale_gradient,
     squared_error,
 )
-from cnnlite.kernels.matmul import column_sums, matmul
-from cnnlite.kernels.optimizers import (
-    adagrad,
-    adagrad_step,
-    adam,
-    adam_step,
-    rmsprop,
-    rmsprop_step,
-    sgd,
-    sgd_step,
-)
-from cnnlite.kernels.pooling import (
-    average_pool,
-    average_pool_backward,
-    max_pool,
-    max_pool_backward,
+from cnnlite.kernels.matmul import matmul
+from cnnlite.kernels.optimizers import adagrad, adagrad_step, adam, adam_step, rmsprop, rmsprop_step, sgd, sgd_step
+from cnnlite.kernels.pooling import max_pool, max_pool_backward
+from cnnlite.kernels.rectifiers import (
+    clipped_relu,
+    clipped_relu_backward,
+    leaky_relu,
+    leaky_relu_backward,
+    relu,
+    relu_backward,
 )
 from cnnlite.kernels.regularizers import add_l1_l2_gradient, l1_l2_penalty
+from cnnlite.kernels.softmax import (
+    log_softmax,
+    log_softmax_and_softmax,
+    log_softmax_backward,
+    softmax,
+    softmax_backward,
+)
+from cnnlite.kernels.statistics import batchnorm_statistics, inverse_deviation, move_average
 
 __all__ = [
     "absolute_error",
@@ -123,6 +107,7 @@ __all__ = [
     "gelu_backward",
     "huber",
     "im2col",
+    "inverse_deviation",
     "l1_l2_penalty",
     "leaky_relu",
     "leaky_relu_backward",
@@ -133,6 +118,7 @@ __all__ = [
     "max_pool",
     "max_pool_backward",
     "mean_loss",
+    "move_average",
     "moveaxis",
     "multiply",
     "pad",

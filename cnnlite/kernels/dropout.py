@@ -13,13 +13,18 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+from cnnlite.engine.buffers import is_buffer
 from cnnlite.engine.jit import kernel
+from cnnlite.engine.stages import BATCH, PIXEL, SCRATCH, array, array_as, array_at, span, stage, word
 from cnnlite.floating import arithmetic
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.threads import run
+from cnnlite.kernels.layout import samples_together
+from cnnlite.kernels.operation import graph_of, operation
 
 DRAWS = 8  # of one counter
-CHUNK = 1 << 12  # numbers a thread draws at a time, as many as other threads take to begin; a multiple of DRAWS
+COUNTERS = 128  # whose draws lie in a thread's own memory
+CHUNK = 1 << 12  # numbers that a thread takes at a time, where they are not of samples
+COST = 10  # operations that a number counts as
 ROUNDS = 10
 MULTIPLIERS = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
 STEPS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)  # of the key, from one round to the next
@@ -30,28 +35,62 @@ def dropout_mask(key, rate, out):
     """Fill out with 0 where a draw is less than the rate, with 1 / (1 - rate) elsewhere, and return it.
 
     Args:
-        key: two integers from 0 to 2**64 - 1.
+        key: two integers from 0 to 2**64 - 1, or an array of them, of dtype uint64.
         rate: the share of zeros, from 0 to 1.
         out: an array of any shape. Its draws are in float32 whatever its dtype.
     """
-    require(out, "out", out.shape, None, "dropout_mask")
+    return _dropout_mask(key if is_buffer(key) else np.array(key, np.uint64), rate, out)
+
+
+dropout_mask.is_operation = True
+
+
+@operation(samples="out")
+def _dropout_mask(key, rate, out):
+    require(out, "out", out.ndim, None, "dropout_mask")
+    require(key, "key", (2,), np.dtype(np.uint64), "dropout_mask")
     # A draw is k / 2**24 for an integer k below 2**24, so that it is compared as well by k.
     with arithmetic():
         least = math.ceil(float(np.float32(rate)) * 2**24)
-    kept = out.dtype.type(0 if rate == 1 else 1 / (1 - rate))
-    arguments = (out.reshape(-1), np.array(key, np.uint64), np.uint32(least), kept)
-    run(_mask_task, -(-out.size // CHUNK), arguments, alone=out.size <= CHUNK)
+    kept = 0 if rate == 1 else 1 / (1 - rate)
+    numbers, graph = out.sample_size, graph_of(out)
+    arguments = dict(key=key, out=out, numbers=numbers, least=least, kept=kept, scratch=COUNTERS * DRAWS * 4,
+                     work=COST * numbers)
+    if out.of_samples:
+        graph.add(_mask, rows=out.shape[1] if out.ndim > 2 else 1, together=samples_together(numbers), **arguments)
+    else:
+        graph.add(_mask_of_batch, units=-(-numbers // CHUNK), **arguments)
     return out
 
 
+@stage(reads="key", writes="out", sizes="rows numbers least", floats="kept", footprint=PIXEL)
+def _mask(r, run, first, last):
+    start, stop = span(run, first, last, r.rows, r.numbers)
+    out, key = array(run, r.out, (stop,)), array_as(run, r.key, (2,), np.uint64)
+    _draw(run, key, np.uint32(r.least), out.dtype.type(r.kept), start, out)
+
+
+@stage(reads="key", writes="out", sizes="numbers least", floats="kept", footprint=BATCH)
+def _mask_of_batch(r, run, first, last):
+    stop = min(last * CHUNK, r.numbers)
+    out, key = array(run, r.out, (stop,)), array_as(run, r.key, (2,), np.uint64)
+    _draw(run, key, np.uint32(r.least), out.dtype.type(r.kept), first * CHUNK, out)
+
+
 @kernel
-def _mask_task(out, key, least, kept, unit):
-    part = out[unit * CHUNK : (unit + 1) * CHUNK]
-    draws = np.empty(CHUNK, np.uint32)
-    _philox(unit * (CHUNK // DRAWS) + 1, (part.size + DRAWS - 1) // DRAWS, key, draws)
-    # A loop of its own: it becomes vector instructions, where a branch on each draw would be guessed wrongly.
-    for i in range(part.size):
-        part[i] = kept if draws[i] >> UNUSED >= least else 0
+def _draw(run, key, least, kept, start, out):
+    """Fill `out` from a place on; number i is of draw i % DRAWS of counter i // DRAWS + 1."""
+    draws = array_at(word(run, SCRATCH), (COUNTERS * DRAWS,), np.uint32)
+    while start < out.size:
+        counter = start // DRAWS
+        first = counter * DRAWS
+        stop = min(out.size, first + COUNTERS * DRAWS)
+        _philox(counter + 1, (stop - first + DRAWS - 1) // DRAWS, key, draws)
+        part, drawn = out[start:stop], draws[start - first :]
+        # A loop of its own: it becomes vector instructions, where a branch on each draw would be guessed wrongly.
+        for i in range(part.size):
+            part[i] = kept if drawn[i] >> UNUSED >= least else 0
+        start = stop
 
 
 @kernel

@@ -27,27 +27,28 @@ def moveaxis(x, source, destination, out=None):
     first, second = x.shape[low:high], x.shape[high : high + 1]
     if source < destination:
         first, second = x.shape[low : low + 1], x.shape[low + 1 : high + 1]
-    graph = graph_of(x)
-    if out is None and source != destination:
-        back = _moved_from(graph, x, shape)
-        if back is not None:
-            return back
     if source == destination:
         return x
-    out = result(out, x, shape)
+    sizes = dict(outer=math.prod(x.shape[1:low]), a=math.prod(first), b=math.prod(second),
+                 inner=math.prod(x.shape[high + 1 :]))
+    if out is None:
+        back = _moved_from(x, shape, sizes)
+        if back is not None:
+            return back
     require(x, "x", axes, None, "moveaxis")
+    out = result(out, x, shape)
     require(out, "out", shape, x.dtype, "moveaxis")
-    graph.add(_swap, x=x, y=out, outer=math.prod(x.shape[1:low]), a=math.prod(first), b=math.prod(second),
-              inner=math.prod(x.shape[high + 1 :]), together=samples_together(x.sample_size), work=x.sample_size)
+    graph_of(x).add(_swap, x=x, y=out, **sizes, together=samples_together(x.sample_size), work=x.sample_size)
     return out
 
 
-def _moved_from(graph, x, shape):
-    """Return the buffer of that shape of which x was made by moving the same axes, or None."""
-    steps = graph.buffers[x.number].made_by if is_buffer(x) else []
+def _moved_from(x, shape, sizes):
+    """Return the buffer of that shape of which x was made by the opposite move, or None."""
+    steps = x.graph.buffers[x.number].made_by if is_buffer(x) else []
     if len(steps) == 1 and steps[0].stage is _swap:
         before = steps[0].arguments
-        if before["x"].shape == tuple(shape) and (before["outer"], before["inner"]) == (1, 1):
+        opposite = {**sizes, "a": sizes["b"], "b": sizes["a"]}
+        if before["x"].shape == tuple(shape) and all(before[name] == size for name, size in opposite.items()):
             return before["x"]
     return None
 

@@ -29,7 +29,7 @@ from cnnlite.engine.stages import (
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.elementary import exp, log, log1p
 from cnnlite.kernels.operation import graph_of, operation, result
-from cnnlite.kernels.sums import add_tree, chunk_sums
+from cnnlite.kernels.sums import chunk_sums, write_sum
 
 # Probabilities are kept this far from 0 and 1, so that their logarithm stays finite; Keras's epsilon.
 EPSILON = 1e-7
@@ -357,7 +357,7 @@ def _add_losses(r, run, first, last):
 @stage(reads="sums", writes="value", sizes="size", footprint=BATCH)
 def _divide_sum(r, run, first, last):
     value = array_as(run, r.value, (1,), np.float64)
-    add_tree(array_as(run, r.sums, (word(run, CHUNKS), 1), np.float64), value, 0, 1)
+    write_sum(array_as(run, r.sums, (word(run, CHUNKS), 1), np.float64), value, 0, 1)
     value[0] /= max(1, r.size * word(run, SAMPLES))
 
 

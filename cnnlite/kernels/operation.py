@@ -22,8 +22,9 @@ import numpy as np
 from cnnlite import reference
 from cnnlite.eager import is_eager
 from cnnlite.engine.buffers import Buffer, Samples, is_buffer
-from cnnlite.engine.graph import Graph
+from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import Plan
+from cnnlite.kernels.checks import FLOATS
 
 PLANS_KEPT = 256  # of single kernels, for different shapes
 
@@ -34,27 +35,34 @@ def operation(samples: Any) -> Any:
     """Make a kernel of a function that adds stages to a graph.
 
     Args:
-        samples: the names of the arguments whose first axis is that of the samples; or a function that returns them,
-            of a dict of all arguments.
+        samples: the names of the arguments whose first axis is that of the samples; or, where that depends on what the
+            others are, a function that is called with all of them and returns the names.
     """
-    names_of = (lambda values: samples) if isinstance(samples, str) else samples
+    of_samples = frozenset(samples.split()) if isinstance(samples, str) else None
 
     def decorate(function: Any) -> Any:
         names = tuple(inspect.signature(function).parameters)
+        name = function.__name__.strip("_")
 
         @functools.wraps(function)
         def kernel(*args: Any, **kwargs: Any) -> Any:
             if is_eager():
                 # Compiled code computes with infinities and NaN without a word from NumPy; so does the definition.
                 with np.errstate(all="ignore"):
-                    return getattr(reference, function.__name__)(*args, **kwargs)
+                    return getattr(reference, name)(*args, **kwargs)
             for value in args:
                 if type(value) is Buffer:
                     return function(*args, **kwargs)
             if any(map(is_buffer, kwargs.values())):
                 return function(*args, **kwargs)
             values = dict(zip(names, args), **kwargs)
-            return _run_alone(function, values, names_of(values).split())
+            graph = current_graph()
+            if graph is not None:
+                # Of weights alone, whose numbers are asked for in each run.
+                return function(**{name: graph.of_array(value) if isinstance(value, np.ndarray) else value
+                                   for name, value in values.items()})
+            ours = frozenset(samples(**values).split()) if of_samples is None else of_samples
+            return _run_alone(function, values, ours)
 
         kernel.is_operation = True
         return kernel
@@ -93,16 +101,16 @@ def _run_alone(function: Any, values: dict[str, Any], of_samples: list[str]) -> 
     for name, number in places:
         array = arrays[name]
         if not array.flags.carray:
-            array = _usable(array, name, function.__name__)
+            array = _usable(array, name, function.__name__.strip("_"))
         given[number] = array
-    results = plan.run(samples or 0, given)
+    results = plan.run(1 if samples is None else samples, given)  # all is one sample where there are none
     return shape_results(results, arrays)
 
 
 def _make(function: Any, values: dict[str, Any], of_samples: list[str], samples: int | None) -> Any:
     """Return the plan, [(the name of an argument, the number of its buffer), ...], and what makes the result."""
-    first = next(value for value in values.values() if isinstance(value, np.ndarray))
-    graph = Graph(first.dtype)
+    dtypes = [value.dtype for value in values.values() if isinstance(value, np.ndarray)]
+    graph = Graph(next((dtype for dtype in dtypes if dtype in FLOATS), dtypes[0]))
     arguments, places = {}, []
 
     def buffer(name: Any, array: Any, of_samples: bool) -> Any:

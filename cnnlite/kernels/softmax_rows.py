@@ -1,4 +1,4 @@
-"""softmax and log_softmax of one row, in vectors of 16 numbers whatever the processor.
+"""softmax and log_softmax of one row, and their derivatives, in vectors of 16 numbers whatever the processor.
 
     largest = max x_i                 subtracted first: that changes no quotient, and the largest exp is 1
     total   = sum_i exp(x_i - largest)
@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from cnnlite.engine.jit import kernel
 from cnnlite.kernels.elementary import exp, log
 from cnnlite.kernels.formula_ir import Number, where
-from cnnlite.kernels.vector_ir import Emitter, in_words
+from cnnlite.kernels.vectors import Emitter, item_of
 
 LANES = 16
 
@@ -36,6 +36,18 @@ def softmax_row(x, y):
 def log_softmax_row(x, y):
     """Write x - log(sum(exp(x))) to y; both are contiguous rows of one length and dtype, and may be the same."""
     _softmax(x.ctypes.data, x.size, y.ctypes.data, x.dtype.type(0), True)
+
+
+@kernel
+def softmax_backward_row(dy, y, dx):
+    """Write y * (dy - sum(dy * y)) to dx; all are contiguous rows of one length and dtype."""
+    _softmax_backward(dy.ctypes.data, y.ctypes.data, y.size, dx.ctypes.data, y.dtype.type(0), False)
+
+
+@kernel
+def log_softmax_backward_row(dy, y, dx):
+    """Write dy - exp(y) * sum(dy) to dx; all are contiguous rows of one length and dtype."""
+    _softmax_backward(dy.ctypes.data, y.ctypes.data, y.size, dx.ctypes.data, y.dtype.type(0), True)
 
 
 class _Row(Emitter):
@@ -64,6 +76,15 @@ class _Row(Emitter):
         """Return a vector of 16 times one Number."""
         return Number(self.builder, self.splat(scalar.value))
 
+    def sum(self, term):
+        """Emit the sum of `term(first, mask)` over the row, which is 0 where the mask has nothing; in float64."""
+
+        def add(first, mask, carried):
+            return [(Number(self.builder, carried[0]) + _widened(term(first, mask))).value]
+
+        [sums] = self.vectors([self.zeros(ir.VectorType(ir.DoubleType(), LANES))], add)
+        return self.fold(Number(self.builder, sums), lambda a, b: a + b)
+
     def fold(self, vector, combine):
         """Return one Number of a vector, made by combining its halves until one lane is left."""
         width = LANES
@@ -89,7 +110,7 @@ def _softmax(typingctx, x, size, y, of, logarithm):
 
     def codegen(context, builder, signature, args):
         x, size, y, _, logarithm = args
-        row = _Row(builder, in_words(signature.args[3]), size)
+        row = _Row(builder, item_of(signature.args[3]), size)
 
         def find_largest(first, mask, carried):
             numbers = row.read(x, first, mask)
@@ -104,14 +125,13 @@ def _softmax(typingctx, x, size, y, of, logarithm):
             return row.read(x, first, mask) - largest
 
         def total_of_exp(is_kept):
-            def add(first, mask, carried):
+            def power(first, mask):
                 power = where(mask, exp.formula(moved(first, mask)), 0.0)
                 if is_kept:
                     row.store(power.value, row.address(y, first), mask)
-                return [(Number(builder, carried[0]) + _widened(power)).value]
+                return power
 
-            [sums] = row.vectors([row.zeros(ir.VectorType(ir.DoubleType(), LANES))], add)
-            return row.fold(Number(builder, sums), lambda a, b: a + b)
+            return row.sum(power)
 
         def write_softmax():
             total = row.everywhere(_narrowed(total_of_exp(is_kept=True), row.item))
@@ -135,6 +155,39 @@ def _softmax(typingctx, x, size, y, of, logarithm):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64, of, types.boolean), codegen
+
+
+@intrinsic
+def _softmax_backward(typingctx, dy, y, size, dx, of, logarithm):
+    """Write the gradient that goes through softmax, or its logarithm, to dx; `of` is any number of the rows' dtype."""
+
+    def codegen(context, builder, signature, args):
+        dy, y, size, dx, _, logarithm = args
+        row = _Row(builder, item_of(signature.args[4]), size)
+
+        def write(term, gradient):
+            total = row.everywhere(_narrowed(row.sum(term), row.item))
+
+            def write_vector(first, mask, carried):
+                result = gradient(row.read(dy, first, mask), row.read(y, first, mask), total)
+                row.store(result.value, row.address(dx, first), mask)
+                return carried
+
+            row.vectors([], write_vector)
+
+        def write_either(is_logarithm):
+            if is_logarithm:
+                write(lambda first, mask: row.read(dy, first, mask),
+                      lambda dy, y, total: dy - exp.formula(y) * total)
+            else:
+                # The products of two float32 are exact in float64.
+                write(lambda first, mask: _widened(row.read(dy, first, mask)) * _widened(row.read(y, first, mask)),
+                      lambda dy, y, total: y * (dy - total))
+
+        row.either(logarithm, write_either)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4, of, types.boolean), codegen
 
 
 def _widened(vector):

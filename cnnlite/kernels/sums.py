@@ -44,27 +44,36 @@ def add_chunks(sums, out):
 def _add_chunks(r, run, first, last):
     chunks = word(run, CHUNK_COUNT)
     sums, out = array(run, r.sums, (chunks, r.size)), array(run, r.out, (r.size,))
-    add_tree(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
+    write_sum(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
 
 
 @stage(reads="sums", writes="out", sizes="size", footprint=BATCH)
 def _add_exact_chunks(r, run, first, last):
     chunks = word(run, CHUNK_COUNT)
     sums, out = array_as(run, r.sums, (chunks, r.size), np.float64), array(run, r.out, (r.size,))
-    add_tree(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
+    write_sum(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
 
 
 @kernel
-def add_tree(sums, out, begin, end):
+def write_sum(sums, out, begin, end):
+    """Write to out (numbers,) the sums over all chunks of the numbers from `begin` to `end`."""
+    add_tree(sums, begin, end)
+    source, target = sums[0, begin:end], out[begin:end]
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+@kernel
+def add_tree(sums, begin, end):
+    """Add up the numbers from `begin` to `end` of all chunks, sums (chunks, numbers), to those of the first chunk."""
     chunks, distance = len(sums), 1
     while distance < chunks:
         for chunk in range(0, chunks, 2 * distance):
-            here, other = sums[chunk], sums[chunk + distance]
-            for i in range(begin, end):
+            # Slices, in which no index can be below 0: with that to be looked at, the loop would not be vector code.
+            here, other = sums[chunk, begin:end], sums[chunk + distance, begin:end]
+            for i in range(here.size):
                 here[i] += other[i]
         distance *= 2
-    for i in range(begin, end):
-        out[i] = sums[0, i]
 
 
 LANES = 64  # sums at a time: a single one would have to wait for each addition

@@ -1,15 +1,18 @@
 """The kernels of the activations against their definitions, and where exp, NaN and infinity are hard."""
 
+import functools
 import inspect
 
-import numba
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnlite import reference
-from cnnlite.kernels import activations
+from cnnlite import kernels, reference
+from cnnlite.engine.buffers import N
+from cnnlite.engine.graph import Graph
+from tests.kernels.drawn import compiled_kernels_needed
+from tests.kernels.stages import assert_same_bits, assert_same_bits_alone
 
 FORWARD = {
     "relu": [{}],
@@ -46,7 +49,7 @@ def test_kernel_equals_its_definition(name, arguments, shape, dtype, scale, seed
     x *= scale
     arrays = x.copy(), dy.copy()
     tolerance = 1e-12 if dtype == "float64" else 1e-5
-    for result, expected in zip(both_passes(activations, name, arguments, x, dy),
+    for result, expected in zip(both_passes(kernels, name, arguments, x, dy),
                                 both_passes(reference, name, arguments, x, dy)):
         assert result.dtype == expected.dtype == dtype
         np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance * np.abs(x).max())
@@ -60,7 +63,7 @@ def test_out_is_filled_and_returned(name, arguments):
     rng = np.random.default_rng(0)
     x, dy = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4))
     for suffix, inputs in (("", (x,)), ("_backward", (dy, x))):
-        kernel = getattr(activations, name + suffix)
+        kernel = getattr(kernels, name + suffix)
         out = np.full(x.shape, np.nan)
         assert kernel(*inputs, **arguments, out=out) is out
         fresh = kernel(*inputs, **arguments)
@@ -74,7 +77,7 @@ def test_out_is_filled_and_returned(name, arguments):
 
 @pytest.mark.parametrize("name", [f"{name}{suffix}" for name in FORWARD for suffix in ("", "_backward")])
 def test_kernel_and_definition_have_one_signature(name):
-    assert inspect.signature(getattr(activations, name)) == inspect.signature(getattr(reference, name))
+    assert inspect.signature(getattr(kernels, name)) == inspect.signature(getattr(reference, name))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -90,14 +93,14 @@ def test_kernel_and_definition_have_one_signature(name):
 ])
 def test_thousands_are_exact_and_warn_of_nothing(name, at_1000, at_minus_1000, dtype):
     x = np.array([1000, -1000], dtype)
-    np.testing.assert_array_equal(getattr(activations, name)(x), [at_1000, at_minus_1000])
-    _, dx = both_passes(activations, name, {}, x, np.ones(2, dtype))
+    np.testing.assert_array_equal(getattr(kernels, name)(x), [at_1000, at_minus_1000])
+    _, dx = both_passes(kernels, name, {}, x, np.ones(2, dtype))
     assert np.isfinite(dx).all()
 
 
 def test_gelu_is_exact_far_below_zero():
     # 1 + erf(x / √2) would be 0 or a rounding error there. The value is -10 Φ(-10).
-    np.testing.assert_allclose(activations.gelu(np.array([-10.0])), [-7.619853024160527e-23], rtol=1e-12)
+    np.testing.assert_allclose(kernels.gelu(np.array([-10.0])), [-7.619853024160527e-23], rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -105,65 +108,106 @@ def test_softmax_of_1000_is_not_nan(dtype):
     x = np.array([[1000, 1000, 0], [-1000, -1000, -1001]], dtype)
     p = np.exp(-1)
     expected = np.array([[0.5, 0.5, 0], np.array([1, 1, p]) / (2 + p)])
-    np.testing.assert_allclose(activations.softmax(x), expected, rtol=1e-6)
-    np.testing.assert_allclose(activations.log_softmax(x)[0], [-np.log(2), -np.log(2), -1000 - np.log(2)], rtol=1e-6)
+    np.testing.assert_allclose(kernels.softmax(x), expected, rtol=1e-6)
+    np.testing.assert_allclose(kernels.log_softmax(x)[0], [-np.log(2), -np.log(2), -1000 - np.log(2)], rtol=1e-6)
 
 
 def test_nan_makes_its_row_of_softmax_nan_and_no_other():
     x = np.array([[np.nan, 1, 2], [0, 1, 2], [np.inf, 1, 2], [-np.inf, 1, 1]])
-    for kernel in (activations.softmax, activations.log_softmax):
+    for kernel in (kernels.softmax, kernels.log_softmax):
         np.testing.assert_array_equal(np.isnan(kernel(x)).all(axis=1), [True, False, True, False])
-    np.testing.assert_allclose(activations.softmax(x)[3], [0, 0.5, 0.5])
+    np.testing.assert_allclose(kernels.softmax(x)[3], [0, 0.5, 0.5])
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_nan_in_is_nan_out(name, arguments, dtype):
     x = np.full((2, 3), np.nan, dtype)
-    assert np.isnan(getattr(activations, name)(x, **arguments)).all()
+    assert np.isnan(getattr(kernels, name)(x, **arguments)).all()
     # NaN from above reaches below wherever the derivative isn't 0 anyway.
-    _, dx = both_passes(activations, name, arguments, np.full((2, 3), 0.75, dtype), x)
+    _, dx = both_passes(kernels, name, arguments, np.full((2, 3), 0.75, dtype), x)
     assert np.isnan(dx).all()
 
 
 def test_infinity_passes_through_the_rectifiers():
     x = np.array([np.inf, -np.inf])
-    np.testing.assert_array_equal(activations.relu(x), [np.inf, 0])
-    np.testing.assert_array_equal(activations.leaky_relu(x), [np.inf, -np.inf])
-    np.testing.assert_array_equal(activations.clipped_relu(x, max_value=6.0), [6, 0])
-    np.testing.assert_array_equal(activations.elu(x), [np.inf, -1])
-    np.testing.assert_array_equal(activations.sigmoid(x), [1, 0])
-    np.testing.assert_array_equal(activations.softplus(x), [np.inf, 0])
+    np.testing.assert_array_equal(kernels.relu(x), [np.inf, 0])
+    np.testing.assert_array_equal(kernels.leaky_relu(x), [np.inf, -np.inf])
+    np.testing.assert_array_equal(kernels.clipped_relu(x, max_value=6.0), [6, 0])
+    np.testing.assert_array_equal(kernels.elu(x), [np.inf, -1])
+    np.testing.assert_array_equal(kernels.sigmoid(x), [1, 0])
+    np.testing.assert_array_equal(kernels.softplus(x), [np.inf, 0])
 
 
 def test_derivative_of_tanh_has_its_scale():
     x = np.array([0.5])
-    dx = activations.tanh_backward(np.array([3.0]), activations.tanh(x))
+    dx = kernels.tanh_backward(np.array([3.0]), kernels.tanh(x))
     np.testing.assert_allclose(dx, 3 / np.cosh(0.5) ** 2, rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu"])
-@pytest.mark.parametrize("size", [activations.CHUNK, activations.CHUNK + 1, 3 * activations.CHUNK - 1])
-def test_chunks_cover_every_element_and_thread_counts_give_the_same_bits(name, size):
-    rng = np.random.default_rng(0)
-    x, dy = rng.normal(size=(2, size)).astype(np.float32)
-    expected = both_passes(reference, name, {}, x, dy)
-    threads = numba.get_num_threads()
-    results = []
-    try:
-        for number in (1, threads):
-            numba.set_num_threads(number)
-            results.append(both_passes(activations, name, {}, x, dy))
-    finally:
-        numba.set_num_threads(threads)
-    for one, many, wanted in zip(*results, expected):
-        np.testing.assert_array_equal(one, many)
-        np.testing.assert_allclose(one, wanted, rtol=1e-5, atol=1e-6)
+@compiled_kernels_needed
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("name", "arguments"), [case for case in CASES if case[1].get("axis") != 0
+                                                 and case[1].get("axis") != (0, -1)])
+def test_a_number_has_the_same_bits_however_the_stage_is_cut(name, arguments, dtype):
+    for shape in ((17,), (3, 5), (3, 7, 5, 3), (1, 130)):
+        if "softmax" in name and len(shape) == 1:
+            continue  # it would run along the samples
+        x, dy = np.random.default_rng(0).normal(size=(2, *shape)).astype(dtype)
+        forward = functools.partial(getattr(kernels, name), **arguments)
+        backward = functools.partial(getattr(kernels, f"{name}_backward"), **arguments)
+        second = "x" if name in FROM_X else "y"
+        for check in (assert_same_bits, assert_same_bits_alone):
+            check(forward, {"x": x}, "x")
+            check(backward, {"dy": dy, second: forward(x) if second == "y" else x}, f"dy {second}")
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("axis", [1, (1, 2), (1, 3), (1, 2, 3), (2, 3), -2])
+def test_softmax_along_other_axes_has_the_same_bits_however_it_is_cut(name, axis):
+    x, dy = np.random.default_rng(0).normal(size=(2, 3, 7, 5, 3)).astype(np.float32)
+    arguments = {"axis": axis}
+    (y,) = assert_same_bits(functools.partial(getattr(kernels, name), **arguments), {"x": x}, "x")
+    backward = functools.partial(getattr(kernels, f"{name}_backward"), **arguments)
+    (dx,) = assert_same_bits(backward, {"dy": dy, "y": y}, "dy y")
+    for result, expected in zip((y, dx), both_passes(reference, name, arguments, *(a.astype(float) for a in (x, dy)))):
+        np.testing.assert_allclose(result, expected, atol=2e-6)
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("axis", [2, (0, 0), (1, -1), -3])
+def test_softmax_refuses_what_are_no_axes(axis):
+    x = np.ones((2, 3), np.float32)
+    for call in (lambda: kernels.softmax(x, axis), lambda: kernels.log_softmax_backward(x, x, axis)):
+        with pytest.raises(ValueError, match="axis must be one of the 2 axes of the array, or several that differ"):
+            call()
+
+
+@compiled_kernels_needed
+def test_softmax_of_a_graph_refuses_the_axis_of_the_samples():
+    x = Graph(np.float32).given((N, 3))
+    with pytest.raises(ValueError, match="softmax: axis must not be that of the samples"):
+        kernels.softmax(x, axis=0)
+
+
+def test_log_softmax_and_softmax_are_the_two():
+    x = np.random.default_rng(0).normal(size=(5, 10)).astype(np.float32)
+    for one, other in zip(kernels.log_softmax_and_softmax(x), (kernels.log_softmax(x), kernels.softmax(x))):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", [name for name in FORWARD if "softmax" not in name])
+def test_one_number_without_axes_is_taken(name):
+    y, dx = both_passes(kernels, name, {}, np.array(0.5), np.array(2.0))
+    expected = both_passes(reference, name, {}, np.array([0.5]), np.array([2.0]))
+    assert y.shape == dx.shape == ()
+    np.testing.assert_allclose([[y], [dx]], expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "arguments"), [case for case in CASES if "axis" not in case[1]])
 def test_empty_batch_gives_an_empty_batch(name, arguments):
     x = np.zeros((0, 3), np.float32)
-    for result in both_passes(activations, name, arguments, x, x):
+    for result in both_passes(kernels, name, arguments, x, x):
         assert result.shape == (0, 3)
         assert result.dtype == np.float32

@@ -4,10 +4,15 @@ import numpy as np
 import pytest
 
 from cnnlite import reference
-from cnnlite.kernels.softmax_rows import LANES, log_softmax_row, softmax_row
-from tests.kernels.drawn import compiled_kernels_needed
+from cnnlite.kernels.softmax_rows import (
+    LANES,
+    log_softmax_backward_row,
+    log_softmax_row,
+    softmax_backward_row,
+    softmax_row,
+)
+from tests.kernels.drawn import between_canaries, compiled_kernels_needed
 from tests.kernels.test_elementary import computed
-from tests.kernels.test_vector_ir import between_canaries
 
 pytestmark = compiled_kernels_needed
 
@@ -28,6 +33,22 @@ def test_every_length_against_the_definition_and_no_byte_beside_the_row(dtype):
             compute(x, y)
             np.testing.assert_allclose(y, definition(x.astype(np.float64)), rtol=4e-6 if dtype == "float32" else 2e-14,
                                        atol=1e-30)
+            assert intact()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_gradient_of_every_length_too(dtype):
+    definitions = reference.softmax_backward, reference.log_softmax_backward
+    for size in [*range(1, 70), 1000, 4099]:
+        dy, x = row(size + 1, dtype)[:size], row(size, dtype)
+        for forward, compute, definition in zip(ROWS, (softmax_backward_row, log_softmax_backward_row), definitions):
+            y = np.empty_like(x)
+            forward(x, y)
+            dx, intact = between_canaries((size,), dtype, size % 5)
+            compute(dy, y, dx)
+            expected = definition(dy.astype(np.float64), y.astype(np.float64))
+            largest = np.abs(dy).max() + abs(dy.sum())
+            np.testing.assert_allclose(dx, expected, rtol=0, atol=4 * np.finfo(dtype).eps * largest)
             assert intact()
 
 

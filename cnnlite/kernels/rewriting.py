@@ -1,0 +1,47 @@
+"""Steps of a graph put another way, with the same result."""
+
+from cnnlite.engine.buffers import is_buffer
+from cnnlite.kernels.operation import result
+
+_POOLING = "max_pool", "max_pool_wide"
+_UNPOOLING = "max_pool_backward", "max_pool_backward_wide"
+
+
+def before_unpooling(dy, y, out, gradient):
+    """Return gradient(dy, y, out), which is dy f'(y) number by number, by as few numbers as possible.
+
+    Where p = max_pool(y), and dy is the way back of dp through this pooling, dp f'(p) is taken back instead: each pixel
+    that won has y = p, and the others get 0. That holds if no two windows overlap. With windows of 2x2, f' is taken of a
+    quarter of the numbers. (What lost gets 0 even where f'(y) is NaN.)
+    """
+    back = _unpooling(dy, y)
+    if back is None:
+        return gradient(dy, y, out)
+    dx = result(out, dy, dy.shape)
+    arguments = back.arguments
+    dp = gradient(arguments["dy"], _maker(arguments["argmax"]).arguments["y"], None)
+    dy.graph.add(back.stage, together=back.together, scratch=back.scratch, work=back.work, grain=back.grain,
+                 **{**arguments, "dy": dp, "dx": dx})
+    return dx
+
+
+def _unpooling(dy, y):
+    """Return the step that takes dy back through a pooling of y whose windows don't overlap, or None."""
+    if not (is_buffer(dy) and is_buffer(y)) or dy.shape != y.shape or dy.dtype != y.dtype:
+        return None
+    back = _maker(dy)
+    if back is None or back.stage.name not in _UNPOOLING:
+        return None
+    there = back.arguments
+    pooling = _maker(there["argmax"])
+    if pooling is None or pooling.stage.name not in _POOLING or pooling.arguments["x"].number != y.number:
+        return None
+    is_same = all(there[name] == size for name, size in pooling.arguments.items() if name in pooling.stage.sizes)
+    is_disjoint = there["kh"] <= there["sh"] and there["kw"] <= there["sw"]
+    return back if is_same and is_disjoint else None
+
+
+def _maker(buffer):
+    """Return the one step that writes a buffer, or None."""
+    steps = buffer.graph.buffers[buffer.number].made_by
+    return steps[0] if len(steps) == 1 else None
