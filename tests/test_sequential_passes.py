@@ -160,3 +160,11 @@ def test_eight_threads_predict_with_one_model_at_the_same_time():
 def test_backward_before_forward_says_what_to_do():
     with pytest.raises(ValueError, match=r"Call forward\(x, training=True\) first"):
         convnet().backward(np.ones((3, 5)))
+
+
+def test_batches_of_every_size_are_computed_from_the_same_packed_weights():
+    model = cnnlite.Sequential([cnnlite.Input((6,)), layers.BatchNorm(), layers.Dense(3)])
+    x = np.random.default_rng(0).normal(size=(20, 6)).astype(np.float32)
+    expected = model(x)
+    for samples in (8, 2, 1, 20):
+        np.testing.assert_array_equal(model(x[:samples]), expected[:samples])
