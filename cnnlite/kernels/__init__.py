@@ -41,6 +41,7 @@ from cnnlite.kernels.batchnorm import (
     batchnorm_normalize,
     batchnorm_statistics,
 )
+from cnnlite.kernels.column_sums import column_sums
 from cnnlite.kernels.conv2d import (
     conv2d,
     conv2d_backward,
@@ -54,7 +55,7 @@ from cnnlite.kernels.depthwise import (
 )
 from cnnlite.kernels.dropout import dropout_mask
 from cnnlite.kernels.im2col import col2im, im2col
-from cnnlite.kernels.matmul import column_sums, matmul
+from cnnlite.kernels.matmul import matmul
 from cnnlite.kernels.optimizers import (
     adagrad_step,
     adam_step,

@@ -44,7 +44,8 @@ import numpy as np
 
 from cnnlite.engine.jit import kernel as compiled
 from cnnlite.engine.target import VECTOR_BYTES
-from cnnlite.kernels.matmul import pack_panels, product_block
+from cnnlite.kernels.matmul import pack_panels_of_array as pack_panels
+from cnnlite.kernels.matmul import product_block
 from cnnlite.kernels.microkernel import LONG_SUM, call_block
 from cnnlite.kernels.table import BY_PIXELS, BY_WIDE_PIXELS, COPY_WINDOW, UNROLL_TAPS, call
 from cnnlite.kernels.winograd import moderate

@@ -27,7 +27,8 @@ import numpy as np
 from cnnlite.engine.jit import kernel as compiled
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.direct import is_product
-from cnnlite.kernels.matmul import pack_panels, product_block
+from cnnlite.kernels.matmul import pack_panels_of_array as pack_panels
+from cnnlite.kernels.matmul import product_block
 from cnnlite.kernels.microkernel import PIECE, call_block
 from cnnlite.kernels.table import ADD_TO_PLANES, BY_PLANES, BY_TAPS, MERGE_PLANES, call
 from cnnlite.kernels.vector_ir import add_taps, transpose_panels

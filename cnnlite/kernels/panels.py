@@ -71,7 +71,7 @@ def _pack_rows(b, begin, k_step, n_step, columns, out):
 
 @kernel
 def rows_of_vectors(size, n, column, width):
-    """Return how many rows of a matrix of n columns have `width` numbers from that column on, those of the next included.
+    """Return how many rows of n columns have `width` numbers from a column on, those of the next row included.
 
     What follows the columns in a vector is of no use, but must not lie behind the end of the array.
     """
