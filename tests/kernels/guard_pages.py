@@ -127,6 +127,30 @@ def matmul():
                 run = functools.partial(_matmul, transpose_a, transpose_b)
                 for at_end in (True, False):
                     check(run, at_end, a, b, bias, out=[c])
+            for at_end in (True, False):
+                check(_column_sums, at_end, c, out=[bias])
+
+
+def _column_sums(x, out):
+    kernels.column_sums(x, out=out)
+
+
+def depthwise():
+    for dtype in ("float32", "float64"):
+        for c, multiplier in [(1, 1), (7, 1), (8, 1), (15, 1), (16, 1), (17, 1), (33, 1), (3, 2)]:
+            x, kernel = normal(2, 6, 7, c, dtype=dtype), normal(3, 2, c, multiplier, dtype=dtype)
+            bias = normal(c * multiplier, dtype=dtype)
+            for strides, pads in [((1, 1), NO_PADS), ((1, 1), ((1, 1), (1, 0))), ((2, 3), ((2, 0), (0, 1)))]:
+                y = kernels.depthwise_conv2d(x, kernel, bias, strides, pads)
+                run = functools.partial(_depthwise, strides, pads)
+                for at_end in (True, False):
+                    check(run, at_end, x, kernel, bias, y, out=[y.copy(), x.copy(), kernel.copy()])
+
+
+def _depthwise(strides, pads, x, kernel, bias, dy, y, dx, dkernel):
+    kernels.depthwise_conv2d(x, kernel, bias, strides, pads, out=y)
+    kernels.depthwise_conv2d_input_gradient(dy, kernel, x.shape, strides, pads, out=dx)
+    kernels.depthwise_conv2d_kernel_gradient(x, dy, kernel.shape, strides, pads, out=dkernel)
 
 
 def _matmul(transpose_a, transpose_b, a, b, bias, c):
