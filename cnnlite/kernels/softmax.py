@@ -30,7 +30,7 @@ def _axes(x, axis, owner):
 def _samples(owner, names):
     """Return what tells which arguments have samples: none if the sums run over the first axis too."""
 
-    def names_of(values):
+    def names_of(**values):
         first = values[names.split()[0]]
         return "" if 0 in _axes(first, values.get("axis", -1), owner) else f"{names} out"
 
