@@ -1,7 +1,7 @@
 """The activations that are made of exponentials: elu, gelu, sigmoid, ..., and their derivatives.
 
-The shape is free; y and dx have the shape and the dtype of x. Where a derivative is cheaper from y than from x, backward
-takes y. `out` is where the result goes; it must not overlap the arguments.
+The shape is free; y and dx have the shape and the dtype of x. Where a derivative is cheaper from y than from x,
+backward takes y. `out` is where the result goes; it must not overlap the arguments.
 """
 
 import math

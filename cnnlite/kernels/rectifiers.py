@@ -1,7 +1,7 @@
 """The activations that are made of straight lines: relu and its relatives, and their derivatives.
 
-The shape is free; y and dx have the shape and the dtype of x. Where a derivative is cheaper from y than from x, backward
-takes y. `out` is where the result goes; it must not overlap the arguments.
+The shape is free; y and dx have the shape and the dtype of x. Where a derivative is cheaper from y than from x,
+backward takes y. `out` is where the result goes; it must not overlap the arguments.
 """
 
 import math
@@ -9,7 +9,6 @@ import math
 from cnnlite.engine.stages import span
 from cnnlite.kernels.numberwise import add_gradient_from_y, add_numberwise, numberwise, part
 from cnnlite.kernels.operation import operation
-
 
 # relu: y = max(x, 0)
 
@@ -83,7 +82,7 @@ def _leaky_relu_backward(r, run, first, last):
 def clipped_relu(x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
     """Return min(x, max_value) where x > threshold, else negative_slope * (x - threshold)."""
     return add_numberwise(_clipped_relu, (x,), out, max_value=_limit(max_value), negative_slope=negative_slope,
-                threshold=threshold)
+                          threshold=threshold)
 
 
 def _limit(max_value):
@@ -107,8 +106,8 @@ def _clipped_relu(r, run, first, last):
 @operation(samples="dy x out")
 def clipped_relu_backward(dy, x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
     """Return dy where threshold < x < max_value, 0 above that and negative_slope * dy below."""
-    return add_numberwise(_clipped_relu_backward, (dy, x), out, max_value=_limit(max_value), negative_slope=negative_slope,
-                threshold=threshold)
+    return add_numberwise(_clipped_relu_backward, (dy, x), out, max_value=_limit(max_value),
+                          negative_slope=negative_slope, threshold=threshold)
 
 
 @numberwise("dy x", "dx", "max_value negative_slope threshold")

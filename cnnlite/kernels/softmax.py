@@ -1,7 +1,7 @@
 """softmax and log_softmax along any axes, and their derivatives.
 
-Along the last axes the rows lie in memory one after the other, and each is computed by itself (`softmax_rows.py`). Other
-axes are moved to the end before, and back afterwards.
+Along the last axes, rows lie one after the other in memory, and each is computed by itself (`softmax_rows.py`). Other
+axes are first moved to the end, and the result's are moved back.
 """
 
 import math
