@@ -138,6 +138,12 @@ def weights_for(shape: Shape, sample_weight: ArrayLike, owner: str) -> Array:
         sample_weight: a number, or an array whose shape is the beginning of `shape`; last axes of 1 don't count.
         owner: who asks.
     """
+    weight = leading_weights(shape, sample_weight, owner)
+    return weight.reshape(weight.shape + (1,) * (len(shape) - weight.ndim))
+
+
+def leading_weights(shape: Shape, sample_weight: ArrayLike, owner: str) -> Array:
+    """Return what `weights_for` returns, in a shape that is the beginning of `shape`; () for a number."""
     weight = number_array(sample_weight, "sample_weight", owner)
     given = weight.shape
     while weight.ndim > 1 and weight.shape[-1] == 1:
@@ -148,7 +154,7 @@ def weights_for(shape: Shape, sample_weight: ArrayLike, owner: str) -> Array:
             f"{owner}: sample_weight must have one number per sample, shape {shape[:1]}{values}. "
             f"Received: sample_weight.shape={given}."
         )
-    return weight.reshape(weight.shape + (1,) * (len(shape) - weight.ndim))
+    return weight
 
 
 def _fits(shape: Shape, expected: Shape) -> bool:

@@ -227,25 +227,39 @@ def batchnorm_statistics(x):
         return mean.astype(x.dtype), np.square(x - mean).mean(axis=0).astype(x.dtype)
 
 
+def inverse_deviation(variance, epsilon):
+    """Return 1 / √(variance + epsilon), and NaN for an infinite variance."""
+    inv_std = 1 / np.sqrt(variance + variance.dtype.type(epsilon))
+    return np.where(inv_std == 0, variance.dtype.type(np.nan), inv_std)
+
+
 def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
-    """Return gamma (x − mean) inv_std + beta."""
-    return write((x - mean) * (inv_std * gamma) + beta, out)
+    """Return gamma (x − mean) inv_std + beta; None is 1 for gamma and 0 for beta."""
+    y = (x - mean) * (inv_std if gamma is None else inv_std * gamma)
+    return write(y if beta is None else y + beta, out)
 
 
-def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
+def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None, dgamma=None, dbeta=None):
     """Return (dx, dgamma, dbeta) where mean and inv_std were computed from x."""
     samples_axes = tuple(range(x.ndim - 1))
     normalized = (x - mean) * inv_std
-    dbeta = exact_sum(dy, samples_axes)
-    dgamma = exact_sum(dy * normalized, samples_axes)
+    dbeta = write(exact_sum(dy, samples_axes), dbeta)
+    dgamma = write(exact_sum(dy * normalized, samples_axes), dgamma)
     samples = x.dtype.type(max(x.size // x.shape[-1], 1))
-    dx = gamma * inv_std * (dy - dbeta / samples - normalized * dgamma / samples)
-    return write(dx, out), dgamma, dbeta
+    dx = inv_std * (dy - dbeta / samples - normalized * dgamma / samples)
+    return write(dx if gamma is None else gamma * dx, out), dgamma, dbeta
 
 
 def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
     """Return dx where mean and inv_std are constants."""
-    return write(gamma * inv_std * dy, out)
+    return write(inv_std * dy if gamma is None else gamma * inv_std * dy, out)
+
+
+def move_average(average, value, momentum, like, refused=None):
+    """average = momentum average + (1 − momentum) value, unless there are no samples or the step was refused."""
+    if len(like) and (refused is None or not refused[0]):
+        average *= momentum
+        average += (1 - momentum) * value
 
 
 # ---------------------------------------------------------------- dropout
@@ -366,6 +380,145 @@ def log_softmax_backward(dy, y, axis=-1, out=None):
     return write(dy - np.exp(y) * exact_sum(dy, axis, keepdims=True), out)
 
 
+# ---------------------------------------------------------------- losses
+
+# Of predictions y and targets t (N, ..., K): the losses (N, ...), and their gradient (N, ..., K) if it is wanted.
+
+EPSILON = 1e-7  # probabilities are kept this far from 0 and 1
+
+
+def crossentropy(y, t, from_logits, gradient=True):
+    """-sum(t log p); of logits, t may be the numbers of the classes, int64 (N, ...)"""
+    if t.dtype == np.int64:
+        is_class = (t >= 0) & (t < y.shape[-1])
+        t = np.where(is_class[..., None], t[..., None] == np.arange(y.shape[-1]), np.nan).astype(y.dtype)
+    p = softmax(y) if from_logits else y / exact_sum(y, -1, keepdims=True)
+    log_p = log_softmax(y) if from_logits else np.log(_clipped(p))
+    losses = exact_sum(_times(-t, log_p), -1)
+    if from_logits:
+        dy = p * exact_sum(t, -1, keepdims=True) - t
+    else:
+        dp = np.where(_is_clipped(p), 0, -t / _clipped(p))
+        dy = (dp - (dp * p).sum(-1, keepdims=True)) / exact_sum(y, -1, keepdims=True)
+    return _terms(losses, dy, y, gradient)
+
+
+def binary_crossentropy(y, t, from_logits, gradient=True):
+    """-mean(t log p + (1 - t) log(1 - p))"""
+    if from_logits:
+        costs = _times(t, np.maximum(-y, 0)) + _times(1 - t, np.maximum(y, 0)) + softplus(-np.abs(y))
+        dy = sigmoid(y) - t
+    else:
+        p = _clipped(y)
+        costs = -(t * np.log(p) + (1 - t) * np.log(1 - p))
+        dy = np.where(_is_clipped(y), 0, (1 - t) / (1 - p) - t / p)
+    return _terms(_mean(costs), dy / y.shape[-1], y, gradient)
+
+
+def squared_error(y, t, gradient=True):
+    return _terms(_mean(np.square(y - t)), (y - t) * (2 / y.shape[-1]), y, gradient)
+
+
+def absolute_error(y, t, gradient=True):
+    return _terms(_mean(np.abs(y - t)), np.sign(y - t) / y.shape[-1], y, gradient)
+
+
+def huber(y, t, delta, gradient=True):
+    e = np.abs(y - t)
+    values = np.where(e <= delta, 0.5 * e * e, delta * e - 0.5 * delta**2)
+    return _terms(_mean(values), np.clip(y - t, -delta, delta) / y.shape[-1], y, gradient)
+
+
+def _terms(losses, dy, y, gradient):
+    losses, dy = losses.astype(y.dtype), dy.astype(y.dtype)
+    return (losses, dy) if gradient else losses
+
+
+def _mean(values):
+    return values.mean(axis=-1, dtype=np.float64)
+
+
+def _times(t, cost):
+    """t * cost, and 0 where that would be 0 times infinity"""
+    return np.where((t == 0) & np.isinf(cost), 0, t * cost)
+
+
+def _clipped(p):
+    return np.clip(p, EPSILON, 1 - EPSILON)
+
+
+def _is_clipped(p):
+    return (p < EPSILON) | (p > 1 - EPSILON)
+
+
+def mean_loss(losses, weights=None, mean=True):
+    """The mean or the sum of the losses, in float64, in an array (1,)"""
+    if weights is not None:
+        losses = losses * _spread(weights, losses.ndim)
+    total = losses.sum(dtype=np.float64)
+    return np.array([total / max(1, losses.size) if mean else total])
+
+
+def scale_gradient(dy, weights=None, mean=True, out=None):
+    """The gradient of `mean_loss`, of that of each loss"""
+    scale = np.float64(1 / max(1, math.prod(dy.shape[:-1])) if mean else 1)
+    if weights is not None:
+        scale = scale * _spread(weights, dy.ndim)
+    return write(dy * scale.astype(dy.dtype), out)
+
+
+def _spread(weights, ndim):
+    return weights.reshape(weights.shape + (1,) * (ndim - weights.ndim))
+
+
+# ---------------------------------------------------------------- penalties on weights
+
+
+def l1_l2_penalty(w, l1, l2):
+    """l1 sum(|w|) + l2 sum(w²), in an array (1,) of float64; a factor of 0 leaves its sum out"""
+    sizes, squares = (float(exact_sum(values, None)) for values in (np.abs(w), np.square(w)))
+    return np.array([(l1 * sizes if l1 else 0.0) + (l2 * squares if l2 else 0.0)])
+
+
+def add_l1_l2_gradient(w, g, l1, l2):
+    """g += l1 sign(w) + 2 l2 w"""
+    g += w.dtype.type(l1) * np.sign(w) + w.dtype.type(2 * l2) * w
+
+
+# ---------------------------------------------------------------- clipping
+
+# `segments` are those (start, stop) of the flat vector g that are clipped; elsewhere out holds nothing of use.
+
+
+def clip_by_value(g, out, limit, segments):
+    for start, stop in segments:
+        np.clip(g[start:stop], -limit, limit, out=out[start:stop])
+
+
+def clip_by_norm(g, out, limit, segments):
+    """g limit / max(norm of the segment, limit)"""
+    for start, stop in segments:
+        _scale(g, out, limit / np.maximum(_norm([g[start:stop]]), limit), [(start, stop)])
+
+
+def clip_by_global_norm(g, out, limit, segments):
+    """g limit / max(norm of all segments, limit)"""
+    norm = _norm([g[start:stop] for start, stop in segments])
+    _scale(g, out, limit / np.maximum(norm, limit) if np.isfinite(norm) else np.nan, segments)
+
+
+def _norm(parts):
+    g = np.concatenate([np.zeros(1), *parts])
+    largest = np.abs(g).max()
+    scale = largest if 0 < largest < np.inf else 1.0
+    return scale * np.sqrt(np.square(g / scale).sum())
+
+
+def _scale(g, out, factor, segments):
+    for start, stop in segments:
+        np.multiply(g[start:stop], g.dtype.type(factor), out=out[start:stop])
+
+
 # ---------------------------------------------------------------- optimizer steps
 
 # p and the slots are changed in place; a slot that is not in use has length 0 (see kernels/optimizers.py).
@@ -407,6 +560,31 @@ def adagrad_step(p, g, accumulator, learning_rate, epsilon, decay):
     p -= p.dtype.type(decay) * p
     accumulator += g**2
     p -= p.dtype.type(learning_rate) * g / np.sqrt(accumulator + p.dtype.type(epsilon))
+
+
+# The same with their numbers in an array of float64; where `refused` is not 0, nothing changes.
+
+
+def sgd(p, g, momentum, values, start=0, stop=None, refused=None):
+    _step(sgd_step, p, g, (momentum,), values, start, stop, refused)
+
+
+def rmsprop(p, g, velocity, average_gradient, momentum, values, start=0, stop=None, refused=None):
+    _step(rmsprop_step, p, g, (velocity, average_gradient, momentum), values, start, stop, refused)
+
+
+def adam(p, g, momentum, velocity, velocity_hat, values, start=0, stop=None, refused=None):
+    _step(adam_step, p, g, (momentum, velocity, velocity_hat), values, start, stop, refused)
+
+
+def adagrad(p, g, accumulator, values, start=0, stop=None, refused=None):
+    _step(adagrad_step, p, g, (accumulator,), values, start, stop, refused)
+
+
+def _step(step, p, g, slots, values, start, stop, refused):
+    if refused is None or refused[0] == 0:
+        slots = [p[:0] if slot is None else slot[start:stop] for slot in slots]
+        step(p[start:stop], g[start:stop], *slots, *values.tolist())
 
 
 # ---------------------------------------------------------------- layout, and sums and products number by number

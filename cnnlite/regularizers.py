@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite import kernels
 from cnnlite.arguments import number
+from cnnlite.as_written import AsWritten
+from cnnlite.engine.buffers import is_buffer
 from cnnlite.floating import arithmetic
 from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.types import Array, Config
@@ -23,25 +26,38 @@ class Regularizer:
         """Return the derivative of `__call__` by each weight."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(weights).")
 
+    def add_gradient(self, weights: Array, gradient: Array) -> None:
+        """Add the derivative by each weight to a gradient, in place."""
+        with arithmetic():
+            gradient += self.gradient(weights)
+
 
 class L1L2(Regularizer):
-    """l1 * sum(|w|) + l2 * sum(w²); both factors are 0 by default, and a negative one is a ValueError."""
+    """l1 * sum(|w|) + l2 * sum(w²); both factors are 0 by default, and a negative one is a ValueError.
+
+    A factor of 0 leaves its sum out, which would be NaN if that is infinite.
+    """
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
         self.l1 = number(l1, "l1", type(self).__name__, minimum=0)
         self.l2 = number(l2, "l2", type(self).__name__, minimum=0)
 
-    def __call__(self, weights: Array) -> float:
-        # A factor of 0 leaves its sum out, which would be NaN if that is infinite.
-        with arithmetic():
-            l1 = self.l1 * float(np.abs(weights).sum()) if self.l1 else 0.0
-            return l1 + (self.l2 * float(np.square(weights).sum()) if self.l2 else 0.0)
+    def __call__(self, weights: Any) -> Any:
+        if is_buffer(weights):
+            return kernels.l1_l2_penalty(weights, self.l1, self.l2)
+        return float(kernels.l1_l2_penalty(_floats(weights), self.l1, self.l2)[0])
 
     def gradient(self, weights: Array) -> Array:
-        # The type of the weights, not Python's float, decides the precision.
-        with arithmetic():
-            l1, l2 = weights.dtype.type(self.l1), weights.dtype.type(2 * self.l2)
-            return l1 * np.sign(weights) + l2 * weights
+        weights = _floats(weights)
+        gradient = np.zeros_like(weights)
+        kernels.add_l1_l2_gradient(weights, gradient, self.l1, self.l2)
+        return gradient
+
+    def add_gradient(self, weights: Any, gradient: Any) -> None:
+        if is_buffer(weights) or is_as_written(self):
+            kernels.add_l1_l2_gradient(weights, gradient, self.l1, self.l2)
+        else:
+            super().add_gradient(weights, gradient)
 
     def get_config(self) -> Config:
         """Return the arguments that make this regularizer again."""
@@ -68,10 +84,26 @@ class L2(L1L2):
         return {"l2": self.l2}
 
 
+def _floats(weights: Any) -> Array:
+    """Return weights as an array that kernels take."""
+    array = np.asarray(weights, order="C")
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+
+
+# What a plan's stages stand for.
+is_as_written = AsWritten("__call__", "gradient", "add_gradient")
+
+
+def is_traceable(regularizer: Regularizer) -> bool:
+    """Return whether a plan may hold this regularizer as stages; they depend on l1 and l2."""
+    return is_as_written(regularizer)
+
+
 # Keras's other spelling, as in `kernel_regularizer=regularizers.l2(0.01)`.
 l1, l2, l1_l2 = L1, L2, L1L2
 
 REGULARIZERS = {"l1": L1, "l2": L2, "l1_l2": L1L2}
+is_as_written.remember(REGULARIZERS.values())
 
 
 def get(identifier: Any) -> Regularizer | None:

@@ -363,3 +363,15 @@ def test_value_and_gradient_of_losses_one_by_one_is_refused():
     loss = losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
     with pytest.raises(ValueError, match="reduction='none'"):
         loss.value_and_gradient([0], np.zeros((1, 3)))
+
+
+def test_a_subclass_that_prepares_its_labels_is_asked():
+    class Flipped(losses.SparseCategoricalCrossentropy):
+        def prepare(self, y_true, y_pred):
+            return super().prepare(2 - np.asarray(y_true), y_pred)
+
+    y, labels = RNG(16).normal(size=(4, 3)), np.array([0, 1, 2, 0])
+    for from_logits in (True, False):
+        flipped, plain = Flipped(from_logits), losses.SparseCategoricalCrossentropy(from_logits)
+        assert flipped(labels, np.abs(y)) == pytest.approx(plain(2 - labels, np.abs(y)))
+        np.testing.assert_allclose(flipped.backward(labels, np.abs(y)), plain.backward(2 - labels, np.abs(y)))

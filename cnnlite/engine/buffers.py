@@ -19,6 +19,7 @@ GIVEN = "given"  # in an array that each run is given: x, dy, labels, what a run
 WEIGHT = "weight"  # in an array that a layer owns
 CONSTANT = "constant"  # in an array that the plan owns
 WORK = "work"  # in the workspace of a run
+LANE = "lane"  # in memory of each thread, kept until the unit or chunk that it is at is done
 VALUE = "value"  # in the workspace too: a few numbers that Python says before each run, such as a learning rate
 
 

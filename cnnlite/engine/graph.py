@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.engine.buffers import CONSTANT, GIVEN, VALUE, WEIGHT, WORK, Buffer, is_buffer
+from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, VALUE, WEIGHT, WORK, Buffer, is_buffer
 from cnnlite.engine.stages import BATCH, FIXED_WORDS, NONE, Stage
 from cnnlite.types import Array
 
@@ -28,7 +28,7 @@ class Storage:
     """What a graph knows of the memory of a buffer.
 
     Attributes:
-        kind: GIVEN, WEIGHT, CONSTANT, WORK or VALUE.
+        kind: GIVEN, WEIGHT, CONSTANT, WORK, LANE or VALUE.
         buffer: the buffer in the shape in which it was made.
         owner, key: of a WEIGHT, the dict that holds its array and the name there; of a CONSTANT the array, and of a
             VALUE the function that returns it.
@@ -54,7 +54,8 @@ class Step:
         units: of a BATCH stage, how many units it is cut into; an integer, or a function of the number of samples.
         together: how many samples it would best compute at a time.
         scratch: how many bytes of memory of its own it needs.
-        work: additions and multiplications for a sample, or in all of a BATCH stage.
+        work: additions and multiplications for a sample, or in all of a BATCH stage; or a function of the number of
+            samples, of those of all.
         grain: so many rows of its result, or a multiple, it can compute by themselves.
         layer: the name of the layer that it belongs to, for the table of a plan.
         number: its place among all of the graph.
@@ -66,7 +67,7 @@ class Step:
     units: Any
     together: int
     scratch: int
-    work: float
+    work: Any
     grain: int
     layer: str
     number: int
@@ -148,6 +149,13 @@ class Graph:
         """Return a buffer in the workspace."""
         return self._buffer(WORK, shape, self.dtype if dtype is None else dtype)
 
+    def lane(self, shape: Any, dtype: Any = None) -> Buffer:
+        """Return a buffer of one stage, which is called several times for a chunk and finds there what it left.
+
+        Each thread has one. What it holds before the first call for a chunk is undefined.
+        """
+        return self._buffer(LANE, shape, self.dtype if dtype is None else dtype)
+
     def of_array(self, array: Array) -> Buffer:
         """Return the buffer of a weight, or of an array that stays what it is."""
         known = self._arrays.get(id(array))
@@ -158,7 +166,7 @@ class Graph:
 
     # Stages.
 
-    def add(self, stage: Stage, *, units: Any = 1, together: int = 1, scratch: int = 0, work: float = 0.0,
+    def add(self, stage: Stage, *, units: Any = 1, together: int = 1, scratch: int = 0, work: Any = 0.0,
             grain: int = 1, **arguments: Any) -> None:
         """Add a stage.
 

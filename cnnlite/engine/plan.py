@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cnnlite.engine.buffers import CONSTANT, GIVEN, WEIGHT, WORK, Buffer
+from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, WEIGHT, WORK, Buffer
 from cnnlite.engine.graph import Graph, Step, Storage
 from cnnlite.engine.program import Program, Workspace, shape_of, threads_for
 from cnnlite.engine.schedule import Schedule
@@ -203,7 +203,7 @@ def _needed(graph: Graph, results: Sequence[Buffer]) -> list[Step]:
     steps: list[Step] = []
     for step in reversed(graph.steps):
         kinds = {graph.buffers[buffer.number].kind for buffer in step.outputs}
-        if kinds - {WORK} or any(buffer.number in wanted for buffer in step.outputs):
+        if kinds - {WORK, LANE} or any(buffer.number in wanted for buffer in step.outputs):
             steps.append(step)
             wanted.update(buffer.number for buffer in step.inputs)
     return steps[::-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from cnnlite import thread_pool
 from cnnlite.engine import executor
 from cnnlite.engine.buffers import VALUE, chunk_count
 from cnnlite.engine.executor import GROUP, JOB, LOCAL, STEP, TRACK
+from cnnlite.engine.graph import Step
 from cnnlite.engine.schedule import ALIGNMENT, Schedule, lay_out, size_of
 from cnnlite.engine.stages import BATCH, FIXED_WORDS, IMAGE, SAMPLES
 from cnnlite.types import Array
@@ -44,13 +46,11 @@ class Program:
         self.words = -(-words // 8) * 8
         self.scratch = -(-max((step.scratch for step in steps), default=0) // ALIGNMENT) * ALIGNMENT
         self.lives = schedule.lives()
-        self._work = [sum(step.work for step in steps if (step.stage.footprint == BATCH) == is_batch)
-                      for is_batch in (True, False)]
-        self.layout = functools.lru_cache(KEPT_LAYOUTS)(self._layout)
+        self.work = functools.lru_cache(KEPT_LAYOUTS)(self._work)
 
-    def work(self, samples: int) -> float:
+    def _work(self, samples: int) -> float:
         """Return how many additions and multiplications it takes for so many samples."""
-        return self._work[0] + self._work[1] * samples
+        return sum(work_of(step, samples) for track in self.tracks for step in track.steps)
 
     def _layout(self, samples: int, bands: int) -> Layout:
         return Layout(self, samples, bands)
@@ -69,7 +69,7 @@ class Layout:
         self.program, self.samples, self.bands = program, samples, bands
         groups = program.schedule.groups
         self.groups, self.tracks = np.zeros(len(groups), GROUP), np.zeros(len(program.tracks), TRACK)
-        local_count = sum(len(track.local) for track in program.tracks)
+        local_count = sum(len(track.local) + len(track.lanes) for track in program.tracks)
         self.locals = np.zeros(local_count, LOCAL)
         base = program.words * 8 + program.scratch
         self.own_bytes = base
@@ -78,7 +78,8 @@ class Layout:
             row["first_track"] = number
             for track in group:
                 self._set_track(number, track, step, place, base)
-                step, place, number = step + len(track.steps), place + len(track.local), number + 1
+                step, number = step + len(track.steps), number + 1
+                place += len(track.local) + len(track.lanes)
             row["last_track"] = number
             row["units"] = sum(self.tracks[row["first_track"]:number]["units"])
         buffers = program.graph.buffers
@@ -89,18 +90,28 @@ class Layout:
         schedule, samples = self.program.schedule, self.samples
         row = self.tracks[number]
         row["first_step"], row["last_step"] = first_step, first_step + len(track.steps)
-        row["first_local"], row["last_local"] = first_local, first_local + len(track.local)
+        row["first_local"], row["last_local"] = first_local, first_local + len(track.local) + len(track.lanes)
         row["by_samples"], row["adds"] = track.by_samples, track.adds
-        row["together"] = track.samples_together(samples)
         row["bands"] = self.bands if schedule.banded and track.steps[0].stage.footprint != IMAGE else 1
-        row["grain"] = max(step.grain for step in track.steps)
+        row["together"] = track.samples_together(samples, int(row["bands"]))
+        row["grain"] = math.lcm(*(step.grain for step in track.steps))
         row["units"] = track.units(samples, int(row["bands"]))
         offset = base
         for i, buffer in enumerate(track.local, first_local):
             sample_bytes = buffer.sample_size * buffer.itemsize
             self.locals[i] = FIXED_WORDS + buffer.number, offset, sample_bytes
             offset += -(-sample_bytes * int(row["together"]) // ALIGNMENT) * ALIGNMENT
+        for i, buffer in enumerate(track.lanes, first_local + len(track.local)):
+            self.locals[i] = FIXED_WORDS + buffer.number, offset, 0
+            offset += -(-buffer.sample_size * buffer.itemsize // ALIGNMENT) * ALIGNMENT
         self.own_bytes = max(self.own_bytes, offset)
+
+
+def work_of(step: Step, samples: int) -> float:
+    """Return how many additions and multiplications a step takes for so many samples."""
+    if callable(step.work):
+        return float(step.work(samples))
+    return step.work if step.stage.footprint == BATCH else step.work * samples
 
 
 class Workspace:

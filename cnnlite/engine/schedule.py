@@ -25,7 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnlite.engine.buffers import WORK, Buffer, chunk_count
+from cnnlite.engine.buffers import LANE, WORK, Buffer, chunk_count
 from cnnlite.engine.graph import Graph, Step
 from cnnlite.engine.stages import BATCH, IMAGE, PIXEL
 
@@ -43,11 +43,13 @@ class Track:
         steps: the stages.
         resident: bytes of the weights and sums that they share for all samples.
         local: the buffers that lie in memory of the thread.
+        lanes: those of them that stages add up in, which have no samples.
     """
 
     steps: list[Step]
     resident: int = 0
     local: list[Buffer] = field(default_factory=list)
+    lanes: list[Buffer] = field(default_factory=list)
 
     @property
     def by_samples(self) -> bool:
@@ -58,8 +60,10 @@ class Track:
         """Whether it adds up over samples, so that its units are the chunks of the batch."""
         return any(step.stage.adds for step in self.steps)
 
-    def samples_together(self, samples: int) -> int:
-        """Return how many samples to compute at a time, of so many."""
+    def samples_together(self, samples: int, bands: int = 1) -> int:
+        """Return how many samples to compute at a time, of so many: one where it is cut into bands."""
+        if bands > 1:
+            return 1
         wanted = max(step.together for step in self.steps)
         local = sum(buffer.sample_size * buffer.itemsize for buffer in self.local)
         return max(1, min(wanted, LOCAL_BYTES // max(local, 1), samples // TASKS))
@@ -71,7 +75,7 @@ class Track:
             return units(samples) if callable(units) else units
         if self.adds:
             return chunk_count(samples)
-        return -(-samples // self.samples_together(samples)) * bands
+        return -(-samples // self.samples_together(samples, bands)) * bands
 
 
 class Schedule:
@@ -118,7 +122,8 @@ class Schedule:
                 first = max(first, group if together else group + 1)
         if not self.joined:
             first = len(self.groups)
-        resident = _resident(step)
+        lanes = [buffer for buffer in step.outputs if self.graph.buffers[buffer.number].kind == LANE]
+        resident = _bytes(step.inputs + step.outputs) - _bytes(lanes)
         while len(self.groups) <= first or (by_samples and self._is_closed(first, step, resident)):
             if len(self.groups) <= first:
                 self.groups.append([])
@@ -130,6 +135,7 @@ class Schedule:
             self.groups[first].append(track)
         track.steps.append(step)
         track.resident += resident
+        track.lanes += lanes
         self._place[step] = first, track
 
     def _before(self, step: Step) -> Any:
@@ -221,10 +227,9 @@ def _make_in(track: Track, step: Step, buffer: Buffer) -> None:
     track.steps.insert(first, step)
 
 
-def _resident(step: Step) -> int:
-    """Return how many bytes a step reads, or adds to, that are not of its samples."""
-    return sum(buffer.sample_size * buffer.itemsize for buffer in (*step.inputs, *step.outputs)
-               if not buffer.of_samples)
+def _bytes(buffers: Sequence[Buffer]) -> int:
+    """Return the bytes of those buffers that are not of samples."""
+    return sum(buffer.sample_size * buffer.itemsize for buffer in buffers if not buffer.of_samples)
 
 
 def size_of(buffer: Buffer, samples: int) -> int:

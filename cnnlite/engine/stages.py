@@ -183,6 +183,25 @@ def scratch(typingctx, run, offset, shape):
     return kind(run, types.int64, types.UniTuple(types.int64, len(shape))), codegen
 
 
+@intrinsic
+def call_stage(typingctx, address, r, run, first, last):
+    """Call the function of a stage that is at an address, with this stage's record and table.
+
+    So a way that only some numbers take is compiled once, and not within each stage that falls back to it.
+    """
+
+    def codegen(context, builder, signature, args):
+        address, r, run, first, last = args
+        kinds = (types.voidptr, types.voidptr, types.int64, types.int64)
+        pointer = ir.IntType(8).as_pointer()
+        function = builder.inttoptr(address, context.call_conv.get_function_type(types.none, kinds).as_pointer())
+        arguments = [builder.bitcast(r, pointer), builder.bitcast(run, pointer), first, last]
+        context.call_conv.call_function(builder, function, types.none, kinds, arguments)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, r, run, types.int64, types.int64), codegen
+
+
 @kernel
 def band_rows(run, rows):
     """Return (first, last) of the rows of an image that the band of this unit has."""

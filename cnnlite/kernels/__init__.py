@@ -24,19 +24,13 @@ from cnnlite.kernels.activations import (
     tanh,
     tanh_backward,
 )
-from cnnlite.kernels.batchnorm import (
-    batchnorm_backward,
-    batchnorm_inference_backward,
-    batchnorm_normalize,
-    batchnorm_statistics,
-)
+from cnnlite.kernels.average_pooling import average_pool, average_pool_backward
+from cnnlite.kernels.batchnorm import batchnorm_backward, batchnorm_inference_backward, batchnorm_normalize
 from cnnlite.kernels.broadcast import add, multiply
-from cnnlite.kernels.conv2d import (
-    conv2d,
-    conv2d_backward,
-    conv2d_input_gradient,
-    conv2d_kernel_gradient,
-)
+from cnnlite.kernels.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
+from cnnlite.kernels.column_sums import column_sums
+from cnnlite.kernels.conv2d import conv2d
+from cnnlite.kernels.conv2d_gradients import conv2d_backward, conv2d_input_gradient, conv2d_kernel_gradient
 from cnnlite.kernels.depthwise import (
     depthwise_conv2d,
     depthwise_conv2d_input_gradient,
@@ -45,19 +39,18 @@ from cnnlite.kernels.depthwise import (
 from cnnlite.kernels.dropout import dropout_mask
 from cnnlite.kernels.im2col import col2im, im2col
 from cnnlite.kernels.layout import crop, moveaxis, pad
-from cnnlite.kernels.matmul import column_sums, matmul
-from cnnlite.kernels.optimizers import (
-    adagrad_step,
-    adam_step,
-    rmsprop_step,
-    sgd_step,
+from cnnlite.kernels.losses import (
+    absolute_error,
+    binary_crossentropy,
+    crossentropy,
+    huber,
+    mean_loss,
+    scale_gradient,
+    squared_error,
 )
-from cnnlite.kernels.pooling import (
-    average_pool,
-    average_pool_backward,
-    max_pool,
-    max_pool_backward,
-)
+from cnnlite.kernels.matmul import matmul
+from cnnlite.kernels.optimizers import adagrad, adagrad_step, adam, adam_step, rmsprop, rmsprop_step, sgd, sgd_step
+from cnnlite.kernels.pooling import max_pool, max_pool_backward
 from cnnlite.kernels.rectifiers import (
     clipped_relu,
     clipped_relu_backward,
@@ -66,6 +59,7 @@ from cnnlite.kernels.rectifiers import (
     relu,
     relu_backward,
 )
+from cnnlite.kernels.regularizers import add_l1_l2_gradient, l1_l2_penalty
 from cnnlite.kernels.softmax import (
     log_softmax,
     log_softmax_and_softmax,
@@ -73,17 +67,26 @@ from cnnlite.kernels.softmax import (
     softmax,
     softmax_backward,
 )
+from cnnlite.kernels.statistics import batchnorm_statistics, inverse_deviation, move_average
 
 __all__ = [
+    "absolute_error",
+    "adagrad",
     "adagrad_step",
+    "adam",
     "adam_step",
     "add",
+    "add_l1_l2_gradient",
     "average_pool",
     "average_pool_backward",
     "batchnorm_backward",
     "batchnorm_inference_backward",
     "batchnorm_normalize",
     "batchnorm_statistics",
+    "binary_crossentropy",
+    "clip_by_global_norm",
+    "clip_by_norm",
+    "clip_by_value",
     "clipped_relu",
     "clipped_relu_backward",
     "col2im",
@@ -93,6 +96,7 @@ __all__ = [
     "conv2d_input_gradient",
     "conv2d_kernel_gradient",
     "crop",
+    "crossentropy",
     "depthwise_conv2d",
     "depthwise_conv2d_input_gradient",
     "depthwise_conv2d_kernel_gradient",
@@ -101,7 +105,10 @@ __all__ = [
     "elu_backward",
     "gelu",
     "gelu_backward",
+    "huber",
     "im2col",
+    "inverse_deviation",
+    "l1_l2_penalty",
     "leaky_relu",
     "leaky_relu_backward",
     "log_softmax",
@@ -110,12 +117,17 @@ __all__ = [
     "matmul",
     "max_pool",
     "max_pool_backward",
+    "mean_loss",
+    "move_average",
     "moveaxis",
     "multiply",
     "pad",
     "relu",
     "relu_backward",
+    "rmsprop",
     "rmsprop_step",
+    "scale_gradient",
+    "sgd",
     "sgd_step",
     "sigmoid",
     "sigmoid_backward",
@@ -125,6 +137,7 @@ __all__ = [
     "softmax_backward",
     "softplus",
     "softplus_backward",
+    "squared_error",
     "tanh",
     "tanh_backward",
 ]

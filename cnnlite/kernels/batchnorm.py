@@ -1,76 +1,97 @@
-"""Batch normalisation of each channel of x (M, C) or (N, ..., C), over all other axes: M numbers a channel.
+"""Batch normalisation of each channel of x (N, C) or (N, ..., C), over all other axes: M numbers a channel.
 
-Sums over M are cut into parts of at most 512 rows, which never reach from one image into the next, and the sums of
-the parts are added in float64 in the order of the rows: the same bits for any number of threads. A part is small
-enough to stay in the processor's cache for the second look at it. Sums of gradients are cut into as many parts, but
-between the lines of an image, so that they can be summed up through the windows of a pooling; or between any two pixels
-where lines are long.
-
-`conv_block.py` calls the functions on one image while that is in the cache. Those on whole batches stand here.
+The statistics stand in `statistics.py`, which says how sums over M are cut into parts. So are the sums here.
 """
 
-import math
 
 import numpy as np
 
+from cnnlite.engine.buffers import CHUNKS as OF_CHUNKS
+from cnnlite.engine.buffers import chunk_count
 from cnnlite.engine.jit import kernel
-from cnnlite.floating import arithmetic
-from cnnlite.kernels.batchnorm_ir import map_rows, row_statistics, sum_gradient, sum_rows, write_gradient
+from cnnlite.engine.stages import (
+    BATCH,
+    CHUNKS,
+    IMAGE,
+    NONE,
+    PIXEL,
+    SAMPLES,
+    array,
+    array_as,
+    scratch,
+    span,
+    stage,
+    word,
+)
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.geometry import Window
-from cnnlite.kernels.threads import run
-
-SMALL = 1 << 16  # numbers that are looked at before other threads would have begun
-PART_ROWS = 512  # over so many rows a sum in float32 is still good
-LONG_LINE = 1024  # pixels; a longer line is cut as well
-
-
-def rows_by_image(x):
-    """Return x as (images, rows, C) without copying; a matrix (M, C) counts as one image."""
-    return x[np.newaxis] if x.ndim == 2 else x.reshape(len(x), math.prod(x.shape[1:-1]), x.shape[-1])
+from cnnlite.kernels.layout import samples_together
+from cnnlite.kernels.operation import graph_of, operation, result
+from cnnlite.kernels.rows import map_rows, scale_rows, sum_gradient, write_gradient
+from cnnlite.kernels.statistics import FEW_ROWS, PART_ROWS, rows_of, samples_of
+from cnnlite.kernels.sums import add_tree
 
 
-def lines_by_image(x):
-    """Return x as (images, lines, columns, C) without copying; the pixels of long lines, and rows, are lines of one."""
-    images = rows_by_image(x)
-    columns = x.shape[-2] if 3 < x.ndim and x.shape[-2] <= LONG_LINE else 1
-    return images.reshape(len(images), images.shape[1] // max(1, columns), columns, images.shape[2])
-
-
-def part_count(rows):
-    """Return into how many parts the rows of an image are cut."""
-    return (rows + PART_ROWS - 1) // PART_ROWS
-
-
-_part_count = kernel(part_count)  # for compiled code; Python calls the other, even at import
-
-
-def batchnorm_statistics(x):
-    """Return (mean, variance) of each channel, both (C,): variance = 1/M Σ (x − mean)², the biased one.
-
-    Each part is looked at twice, for its mean and then for its squared deviations M2 from it, and parts are
-    combined by M2 = Σ (M2_k + n_k (mean_k − mean)²) (Chan, Golub and LeVeque, 1979), which unlike
-    Σx² / M − mean² stays accurate where the mean is large beside the deviation. Without samples both are 0;
-    both are NaN where a channel holds NaN or an infinity.
-    """
-    require(x, "x", x.ndim, None, "batchnorm_statistics")
-    images = rows_by_image(x)
-    parts = new_statistics(images.shape)
-    _run(_statistics_task, images, (images, *parts))
-    return combine_statistics(*parts, images.shape, x.dtype)
-
-
+@operation(samples="x out")
 def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
-    """Return y = gamma (x − mean) inv_std + beta, of the shape of x; the other arrays are (C,)."""
-    y = np.empty_like(x) if out is None else out
-    _require_channels(x, "batchnorm_normalize", mean=mean, inv_std=inv_std, gamma=gamma, beta=beta)
-    require(y, "out", x.shape, x.dtype, "batchnorm_normalize")
-    images = rows_by_image(x)
-    _run(_affine_task, images, (images, mean, inv_std * gamma, beta, rows_by_image(y), part_count(images.shape[1])))
+    """Return y = gamma (x − mean) inv_std + beta, of the shape of x; the others are (C,); None for 1 and 0."""
+    owner = "batchnorm_normalize"
+    _require_channels(x, owner, mean=mean, inv_std=inv_std, gamma=gamma, beta=beta)
+    y = result(out, x, x.shape)
+    require(y, "out", x.shape, x.dtype, owner)
+    graph, coefficients = graph_of(x), _coefficients(x, inv_std, gamma, beta)
+    graph.add(_normalize, x=x, mean=mean, coefficients=coefficients, y=y, **_pixels(x))
     return y
 
 
-def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
+@stage(reads="x mean coefficients", writes="y", sizes="lines numbers channels", footprint=PIXEL)
+def _normalize(r, run, first, last):
+    start, stop = span(run, first, last, r.lines, r.numbers)
+    if start < stop:
+        x, y = array(run, r.x, (stop,))[start:], array(run, r.y, (stop,))[start:]
+        mean, coefficients = array(run, r.mean, (r.channels,)), array(run, r.coefficients, (2, r.channels))
+        map_rows(x, x, x.size // r.channels, r.channels, mean, coefficients[0], coefficients[1], y)
+
+
+@operation(samples="dy out")
+def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
+    """Return dx = gamma inv_std dy, where mean and inv_std are constants such as moving averages; gamma may be None."""
+    owner = "batchnorm_inference_backward"
+    _require_channels(dy, owner, inv_std=inv_std, gamma=gamma)
+    dx = result(out, dy, dy.shape)
+    require(dx, "out", dy.shape, dy.dtype, owner)
+    graph, coefficients = graph_of(dy), _coefficients(dy, inv_std, gamma, None)
+    graph.add(_scale, dy=dy, coefficients=coefficients, dx=dx, **_pixels(dy))
+    return dx
+
+
+@stage(reads="dy coefficients", writes="dx", sizes="lines numbers channels", footprint=PIXEL)
+def _scale(r, run, first, last):
+    start, stop = span(run, first, last, r.lines, r.numbers)
+    if start < stop:
+        dy, dx = array(run, r.dy, (stop,))[start:], array(run, r.dx, (stop,))[start:]
+        coefficients = array(run, r.coefficients, (2, r.channels))
+        scale_rows(dy, dy, dy.size // r.channels, r.channels, coefficients[0], dx)
+
+
+def _coefficients(x, inv_std, gamma, beta):
+    """Return a buffer (2, C) of gamma inv_std and beta, to be worked out once where they are weights."""
+    out = graph_of(x).work((2, x.shape[-1]), x.dtype)
+    graph_of(x).add(_write_coefficients, inv_std=inv_std, gamma=gamma, beta=beta, out=out, channels=x.shape[-1],
+                    work=x.shape[-1])
+    return out
+
+
+@stage(reads="inv_std gamma beta", writes="out", sizes="channels", footprint=BATCH)
+def _write_coefficients(r, run, first, last):
+    inv_std, out = array(run, r.inv_std, (r.channels,)), array(run, r.out, (2, r.channels))
+    gamma, beta = array(run, r.gamma, (r.channels,)), array(run, r.beta, (r.channels,))
+    for c in range(r.channels):
+        out[0, c] = inv_std[c] if r.gamma == NONE else inv_std[c] * gamma[c]
+        out[1, c] = 0 if r.beta == NONE else beta[c]
+
+
+@operation(samples="dy x out")
+def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None, dgamma=None, dbeta=None):
     """Return (dx, dgamma, dbeta) where mean and inv_std were those of x itself.
 
     With x̂ = (x − mean) inv_std (Ioffe and Szegedy, 2015, section 3):
@@ -80,223 +101,121 @@ def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None):
         dx     = gamma inv_std (dy − dbeta / M − x̂ dgamma / M)
 
     Args:
-        dy, x: (M, C) or (N, ..., C).
-        mean, inv_std, gamma: (C,).
-        out: an array for dx.
+        dy, x: (N, C) or (N, ..., C).
+        mean, inv_std, gamma: (C,); gamma is 1 if it is None.
+        out, dgamma, dbeta: arrays to write to.
     """
-    dx = np.empty_like(x) if out is None else out
-    _require_channels(x, "batchnorm_backward", mean=mean, inv_std=inv_std, gamma=gamma)
-    require(dy, "dy", x.shape, x.dtype, "batchnorm_backward")
-    require(dx, "out", x.shape, x.dtype, "batchnorm_backward")
-    rows, images = rows_by_image(x), lines_by_image(x)
-    parts = new_statistics(rows.shape)
-    _run(_gradient_sums_task, rows, (lines_by_image(dy), images, mean, *parts))
-    dgamma, dbeta, terms = combine_gradient_sums(*parts, rows.shape, inv_std, gamma)
-    _run(_gradient_task, rows, (lines_by_image(dy), images, mean, terms, lines_by_image(dx), part_count(rows.shape[1])))
+    owner = "batchnorm_backward"
+    _require_channels(x, owner, mean=mean, inv_std=inv_std, gamma=gamma)
+    require(dy, "dy", x.shape, x.dtype, owner)
+    graph, rows, channels = graph_of(x), rows_of(x), x.shape[-1]
+    dx, dgamma, dbeta = result(out, x, x.shape), result(dgamma, x, (channels,)), result(dbeta, x, (channels,))
+    require(dx, "out", x.shape, x.dtype, owner)
+    _require_channels(x, owner, dgamma=dgamma, dbeta=dbeta)
+    of_chunks = graph.work((OF_CHUNKS, 2, channels), np.float64)
+    terms = graph.work((3, channels), x.dtype)
+    sizes = dict(rows=rows, channels=channels)
+    own = 2 * channels * x.itemsize
+    if rows < FEW_ROWS:
+        graph.add(_gradient_sums_of_rows, units=chunk_count, scratch=own, dy=dy, x=x, mean=mean, sums=of_chunks,
+                  **sizes, work=3 * x.sample_size)
+    else:
+        of_samples = graph.work((x.shape[0], 2, channels), np.float64)
+        graph.add(_sample_gradient_sums, dy=dy, x=x, mean=mean, sums=of_samples, **sizes, scratch=own,
+                  together=samples_together(x.sample_size), work=3 * x.sample_size)
+        graph.add(_chunk_gradient_sums, units=chunk_count, samples=of_samples, sums=of_chunks, channels=channels,
+                  work=channels)
+    graph.add(_gradient_terms, sums=of_chunks, inv_std=inv_std, gamma=gamma, dgamma=dgamma, dbeta=dbeta, terms=terms,
+              **sizes, work=16 * channels)
+    graph.add(_input_gradient, dy=dy, x=x, mean=mean, terms=terms, dx=dx, **_pixels(x))
     return dx, dgamma, dbeta
 
 
-def batchnorm_inference_backward(dy, inv_std, gamma, out=None):
-    """Return dx = gamma inv_std dy, where mean and inv_std are constants such as moving averages."""
-    with arithmetic():
-        return np.multiply(dy, inv_std * gamma, out=out)
+@stage(reads="dy x mean", writes="sums", sizes="rows channels", footprint=IMAGE)
+def _sample_gradient_sums(r, run, first, last):
+    dy, x = array(run, r.dy, (last, r.rows, r.channels)), array(run, r.x, (last, r.rows, r.channels))
+    mean, own = array(run, r.mean, (r.channels,)), scratch(run, 0, (2, r.channels))
+    sums = array_as(run, r.sums, (last, 2, r.channels), np.float64)
+    for n in range(first, last):
+        _sum_gradient(dy[n], x[n], mean, own, sums[n])
+
+
+@stage(reads="dy x mean", writes="sums", sizes="rows channels", footprint=BATCH)
+def _gradient_sums_of_rows(r, run, first, last):
+    samples, chunks = word(run, SAMPLES), word(run, CHUNKS)
+    dy, x = (array(run, r.dy, (samples * r.rows, r.channels)), array(run, r.x, (samples * r.rows, r.channels)))
+    mean, own = array(run, r.mean, (r.channels,)), scratch(run, 0, (2, r.channels))
+    sums = array_as(run, r.sums, (chunks, 2, r.channels), np.float64)
+    for chunk in range(first, last):
+        begin, end = samples_of(chunk, 1, chunks, samples)
+        _sum_gradient(dy[begin * r.rows : end * r.rows], x[begin * r.rows : end * r.rows], mean, own, sums[chunk])
+
+
+@kernel
+def _sum_gradient(dy, x, mean, own, sums):
+    """Write Σ dy and Σ dy (x − mean) of rows (rows, C) to sums (2, C); `own` is of the same shape."""
+    rows, channels = x.shape
+    parts = (rows + PART_ROWS - 1) // PART_ROWS
+    sums[:] = 0
+    for part in range(parts):
+        first, last = part * rows // parts, (part + 1) * rows // parts
+        sum_gradient(x, dy[first:last], x[first:last], last - first, channels, mean, own[0], own[1])
+        for i in range(2):
+            for c in range(channels):
+                sums[i, c] += own[i, c]
+
+
+@stage(reads="samples", writes="sums", sizes="channels", footprint=BATCH)
+def _chunk_gradient_sums(r, run, first, last):
+    count, chunks, size = word(run, SAMPLES), word(run, CHUNKS), 2 * r.channels
+    samples = array_as(run, r.samples, (count, size), np.float64)
+    sums = array_as(run, r.sums, (chunks, size), np.float64)
+    for chunk in range(first, last):
+        begin, end = samples_of(chunk, 1, chunks, count)
+        total = sums[chunk]
+        total[:] = 0
+        for n in range(begin, end):
+            for i in range(size):
+                total[i] += samples[n, i]
+
+
+@stage(reads="sums inv_std gamma", writes="dgamma dbeta terms", sizes="rows channels", footprint=BATCH)
+def _gradient_terms(r, run, first, last):
+    """The terms (3, C) are those of dx = terms[0] (dy − terms[1] − (x − mean) terms[2])."""
+    chunks, channels = word(run, CHUNKS), r.channels
+    sums = array_as(run, r.sums, (chunks, 2 * channels), np.float64)
+    inv_std, gamma = array(run, r.inv_std, (channels,)), array(run, r.gamma, (channels,))
+    dgamma, dbeta = array(run, r.dgamma, (channels,)), array(run, r.dbeta, (channels,))
+    terms = array(run, r.terms, (3, channels))
+    add_tree(sums, 0, 2 * channels)
+    total = np.float64(max(1, word(run, SAMPLES) * r.rows))
+    for c in range(channels):
+        of_dy, of_product = sums[0, c], sums[0, channels + c]
+        dbeta[c] = of_dy
+        dgamma[c] = of_product * inv_std[c]
+        terms[0, c] = inv_std[c] if r.gamma == NONE else inv_std[c] * gamma[c]
+        terms[1, c] = of_dy / total
+        terms[2, c] = np.float64(inv_std[c]) ** 2 * of_product / total
+
+
+@stage(reads="dy x mean terms", writes="dx", sizes="lines numbers channels", footprint=PIXEL)
+def _input_gradient(r, run, first, last):
+    start, stop = span(run, first, last, r.lines, r.numbers)
+    if start < stop:
+        dy, x = array(run, r.dy, (stop,))[start:], array(run, r.x, (stop,))[start:]
+        mean, terms = array(run, r.mean, (r.channels,)), array(run, r.terms, (3, r.channels))
+        write_gradient(x, dy, x, x.size // r.channels, r.channels, mean, terms, array(run, r.dx, (stop,))[start:])
+
+
+def _pixels(x):
+    """Return what a PIXEL stage is told of the samples x."""
+    return dict(lines=max(1, x.shape[1]) if x.ndim > 2 else 1, numbers=x.sample_size, channels=x.shape[-1],
+                together=samples_together(x.sample_size), work=3 * x.sample_size)
 
 
 def _require_channels(x, owner, **arrays):
     """Look at x, and that the arrays have a number for each channel."""
     require(x, "x", x.ndim, None, owner)
-    for name, array in arrays.items():
-        require(array, name, x.shape[-1:], x.dtype, owner)
-
-
-def _run(task, images, arguments):
-    """Run a task that has all parts of all images for its units."""
-    run(task, len(images) * part_count(images.shape[1]), arguments, alone=images.size < SMALL)
-
-
-def new_statistics(shape):
-    """Return two arrays for the sums of all parts of (images, rows, C): (images, parts, C) in float64."""
-    images, rows, channels = shape
-    return np.empty((images, part_count(rows), channels)), np.empty((images, part_count(rows), channels))
-
-
-def combine_statistics(means, m2s, shape, dtype):
-    """Return (mean, variance) from those of the parts; the shape is (images, rows, C)."""
-    mean, variance = np.zeros(shape[2], dtype), np.zeros(shape[2], dtype)
-    if shape[0] * shape[1]:
-        _combine_statistics(means, m2s, shape[1], mean, variance)
-    return mean, variance
-
-
-def combine_gradient_sums(of_dy, of_product, shape, inv_std, gamma):
-    """Return dgamma, dbeta, and the terms (3, C) of dx = terms[0] (dy − terms[1] − (x − mean) terms[2])."""
-    channels = shape[2]
-    dgamma, dbeta, terms = np.zeros_like(gamma), np.zeros_like(gamma), np.zeros((3, channels), gamma.dtype)
-    if shape[0] * shape[1]:
-        _combine_gradient_sums(of_dy, of_product, shape[0] * shape[1], inv_std, gamma, dgamma, dbeta, terms)
-    return dgamma, dbeta, terms
-
-
-# Of one image, whose parts have a row each in (parts, C). Each is one or two passes of `batchnorm_ir.py` over a part.
-
-
-@kernel
-def image_statistics(x, means, m2s):
-    """Write the mean and Σ (x − mean)² of each part of x (rows, C)."""
-    parts, channels = means.shape
-    center, error, square = np.empty(channels, x.dtype), np.empty(channels, x.dtype), np.empty(channels, x.dtype)
-    for part in range(parts):
-        first, last = part * len(x) // parts, (part + 1) * len(x) // parts
-        row_statistics(x[0, 0], x[first].ctypes.data, last - first, channels, center.ctypes.data, error.ctypes.data,
-                       square.ctypes.data)
-        # The rounding error of the center shows as the sum of the deviations from it, and is taken out again.
-        for c in range(channels):
-            means[part, c] = np.float64(center[c]) + np.float64(error[c]) / (last - first)
-            m2s[part, c] = np.float64(square[c]) - np.float64(error[c]) ** 2 / (last - first)
-
-
-@kernel
-def affine_rows(x, mean, scale, beta, relu, y):
-    """y = (x − mean) scale + beta for x (rows, C), with 0 where that is not above 0 if there is a `relu`."""
-    map_rows(mean[0], x.ctypes.data, len(x), x.shape[1], True, mean.ctypes.data, scale.ctypes.data, beta.ctypes.data,
-             relu, y.ctypes.data)
-
-
-@kernel
-def _cut_long_lines(x):
-    """Return an image, as lines of one pixel if its own are long. Then there are no windows: see `_side_by_side`."""
-    lines, columns, channels = x.shape
-    return x.reshape(lines * columns, 1, channels) if columns > LONG_LINE else x
-
-
-@kernel
-def image_gradient_sums(dy, y, places, relu, window, x, mean, of_dy, of_product):
-    """Write Σ dz and Σ dz (x − mean) of each part of x (lines, columns, C).
-
-    dz is dy, with 0 where y is not above 0 if there was a `relu`. If there are `places`, dy, y and places are those of
-    the maxima of windows that lie side by side, and dz has 0 where no maximum was.
-    """
-    x = _cut_long_lines(x)
-    lines, columns, channels = x.shape
-    parts = len(of_dy)
-    total, product = np.empty(channels, x.dtype), np.empty(channels, x.dtype)
-    for part in range(parts):
-        sum_gradient(mean[0], dy.ctypes.data, y.ctypes.data if relu else dy.ctypes.data, places.ctypes.data, relu,
-                     len(places) > 0, window.height, window.width, dy.shape[1], len(dy), part * lines // parts,
-                     (part + 1) * lines // parts, columns, channels, x.ctypes.data, mean.ctypes.data,
-                     total.ctypes.data, product.ctypes.data)
-        for c in range(channels):
-            of_dy[part, c] = total[c]
-            of_product[part, c] = product[c]
-
-
-@kernel
-def image_gradient(dy, y, places, relu, window, x, mean, terms, first_relu, dx, total):
-    """Write dx (lines, columns, C), and add its sum over all pixels to `total`, which is in float64.
-
-    dx = terms[0] (dz − terms[1] − (x − mean) terms[2]), with 0 where x is not above 0 if there was a `first_relu`;
-    terms[0] dz if there is no x. dz is as above; dy may be dx.
-    """
-    dx = _cut_long_lines(dx)
-    lines, columns, channels = dx.shape
-    parts, row = _part_count(lines * columns), channels * dx.itemsize
-    partial = np.empty(channels, dx.dtype)
-    for part in range(parts):
-        write_gradient(terms[0, 0], dy.ctypes.data, y.ctypes.data if relu else dy.ctypes.data, places.ctypes.data,
-                       relu, len(places) > 0, window.height, window.width, dy.shape[1], len(dy),
-                       part * lines // parts, (part + 1) * lines // parts, columns, channels, len(x) > 0,
-                       x.ctypes.data, mean.ctypes.data, terms.ctypes.data, terms.ctypes.data + row,
-                       terms.ctypes.data + 2 * row, first_relu, dx.ctypes.data, partial.ctypes.data)
-        for c in range(channels):
-            total[c] += partial[c]
-
-
-@kernel
-def image_sum(dx, total):
-    """Add the sum of dx (lines, columns, C) over all pixels to `total`, to the very bits of `image_gradient`."""
-    dx = _cut_long_lines(dx)
-    lines, columns, channels = dx.shape
-    parts = _part_count(lines * columns)
-    partial = np.empty(channels, dx.dtype)
-    for part in range(parts):
-        first, last = part * lines // parts, (part + 1) * lines // parts
-        sum_rows(dx[0, 0, 0], dx[first].ctypes.data, (last - first) * columns, channels, partial.ctypes.data)
-        for c in range(channels):
-            total[c] += partial[c]
-
-
-# Of whole batches x (images, rows, C). Where there is one image, a matrix, its parts are what threads share.
-
-
-@kernel
-def _part(x, part, parts):
-    return x[part * x.shape[0] // parts : (part + 1) * x.shape[0] // parts]
-
-
-@kernel
-def _statistics_task(x, means, m2s, unit):
-    parts = means.shape[1]
-    image, part = unit // parts, unit % parts
-    image_statistics(_part(x[image], part, parts), means[image, part : part + 1], m2s[image, part : part + 1])
-
-
-@kernel
-def _affine_task(x, mean, scale, beta, y, parts, unit):
-    image, part = unit // parts, unit % parts
-    affine_rows(_part(x[image], part, parts), mean, scale, beta, False, _part(y[image], part, parts))
-
-
-@kernel
-def _gradient_sums_task(dy, x, mean, of_dy, of_product, unit):
-    parts = of_dy.shape[1]
-    image, part = unit // parts, unit % parts
-    some = _part(dy[image], part, parts)
-    image_gradient_sums(some, some, np.empty((0, 0, 0), np.uint8), False, Window(1, 1), _part(x[image], part, parts),
-                        mean, of_dy[image, part : part + 1], of_product[image, part : part + 1])
-
-
-@kernel
-def _gradient_task(dy, x, mean, terms, dx, parts, unit):
-    image, part = unit // parts, unit % parts
-    some = _part(dy[image], part, parts)
-    image_gradient(some, some, np.empty((0, 0, 0), np.uint8), False, Window(1, 1), _part(x[image], part, parts), mean,
-                   terms, False, _part(dx[image], part, parts), np.zeros(x.shape[3]))
-
-
-@kernel
-def _combine_statistics(means, m2s, rows, mean, variance):
-    images, parts, channels = means.shape
-    exact, m2 = np.zeros(channels), np.zeros(channels)
-    for image in range(images):
-        for part in range(parts):
-            count = (part + 1) * rows // parts - part * rows // parts
-            for c in range(channels):
-                exact[c] += means[image, part, c] * count
-    for c in range(channels):
-        exact[c] /= images * rows
-    for image in range(images):
-        for part in range(parts):
-            count = (part + 1) * rows // parts - part * rows // parts
-            for c in range(channels):
-                m2[c] += m2s[image, part, c] + count * (means[image, part, c] - exact[c]) ** 2
-    for c in range(channels):
-        mean[c] = exact[c]
-        # Rounding can take a variance of 0 just below it. A NaN is not less than 0 and stays.
-        variance[c] = 0.0 if m2[c] < 0 else m2[c] / (images * rows)
-
-
-@kernel
-def _combine_gradient_sums(of_dy, of_product, total, inv_std, gamma, dgamma, dbeta, terms):
-    images, parts, channels = of_dy.shape
-    dy_sum, product_sum = np.zeros(channels), np.zeros(channels)
-    for image in range(images):
-        for part in range(parts):
-            for c in range(channels):
-                dy_sum[c] += of_dy[image, part, c]
-                product_sum[c] += of_product[image, part, c]
-    for c in range(channels):
-        dbeta[c] = dy_sum[c]
-        dgamma[c] = product_sum[c] * inv_std[c]
-        terms[0, c] = gamma[c] * inv_std[c]
-        terms[1, c] = dy_sum[c] / total
-        terms[2, c] = np.float64(inv_std[c]) ** 2 * product_sum[c] / total
+    for name, given in arrays.items():
+        if given is not None:
+            require(given, name, x.shape[-1:], x.dtype, owner)

@@ -14,8 +14,7 @@ from cnnlite.kernels.operation import graph_of, operation, result
 AXES = 4
 
 
-def _of_samples(values):
-    a, b = values["a"], values["b"]
+def _of_samples(a, b, out=None):
     return "a b out" if a.ndim == b.ndim > 0 and a.shape[0] == b.shape[0] else "a out"
 
 

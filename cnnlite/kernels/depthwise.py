@@ -3,27 +3,49 @@
     y[n, oh, ow, c * M + m] = bias[c * M + m]
                               + sum over ky, kx of  x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, m]
 
-There is no matrix product in it: each number of x is used KH * KW * M times and not F times. So
-the loops run along the channels, which lie side by side, and numba turns the innermost one into vector instructions.
+There is no matrix product in it: each number of x is used KH * KW * M times and not F times. So the loops run along the
+channels, which lie side by side: with M = 1 in the tiles of `depthwise_tile.py`, and otherwise in plain loops, of
+`depthwise_plain.py`.
 
 Shapes: x (N, H, W, C), kernel (KH, KW, C, M), y (N, OH, OW, C * M).
 """
 
+import math
+
 import numpy as np
 
+from cnnlite.engine.buffers import Samples
 from cnnlite.engine.jit import kernel as compiled
-from cnnlite.floating import arithmetic
+from cnnlite.engine.stages import (
+    BEGIN,
+    CHUNKS,
+    HALO,
+    IMAGE,
+    NONE,
+    UNIT,
+    array,
+    array_as,
+    band_rows,
+    scratch,
+    stage,
+    word,
+)
 from cnnlite.kernels.checks import require
+from cnnlite.kernels.depthwise_plain import add_rows_to_kernel, plain_input_gradient_row, plain_row
+from cnnlite.kernels.depthwise_tile import depthwise_block_address
 from cnnlite.kernels.im2col import NO_PADS, output_shape
-from cnnlite.kernels.matmul import move_sums
-from cnnlite.kernels.threads import run
+from cnnlite.kernels.microkernel import call_block
+from cnnlite.kernels.operation import operation, result
+from cnnlite.kernels.sums import add_chunks, chunk_sums
 
-CHUNKS = 16  # see conv2d_kernel_gradient
 LONG_SUM = 256  # taps, or weights that a pixel goes back through, whose products may be added one by one in float32
-LONG_CHAIN = 8192  # and pixels of a chunk
 CHAIN = 1024  # so many pixels, or the next whole row, that are added up before they join a sum in float64
+NUMBERS_TOGETHER = 1 << 12  # of dy, at least, that go back to a tap at a time
+
+GEOMETRY = "h w c kh kw m oh ow stride_y stride_x top left dilation_y dilation_x"
 
 
+@operation(samples="x out")
 def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     """Return y, (N, OH, OW, C * M)."""
     owner = "depthwise_conv2d"
@@ -31,178 +53,251 @@ def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilatio
     kh, kw, _, m = _kernel_shape(kernel.shape, x.shape, owner)
     require(kernel, "kernel", 4, x.dtype, owner)
     channels = x.shape[3] * m
-    shape = (len(x), *output_shape(x.shape, (kh, kw), strides, pads, dilation), channels)
-    out = np.empty(shape, x.dtype) if out is None else out
+    shape = (x.shape[0], *output_shape(x.shape, (kh, kw), strides, pads, dilation), channels)
+    out = result(out, x, shape)
     require(out, "out", shape, x.dtype, owner)
-    bias = np.zeros(channels, x.dtype) if bias is None else bias
-    require(bias, "bias", (channels,), x.dtype, owner)
-    run(_depthwise_task, shape[0] * shape[1], (x, kernel, bias, out, *_geometry(strides, pads, dilation)))
+    if bias is not None:
+        require(bias, "bias", (channels,), x.dtype, owner)
+    is_plain = m > 1 or kh * kw > LONG_SUM
+    x.graph.add(
+        _depthwise, x=x, kernel=kernel, bias=bias, y=out, work=2 * kh * kw * out.sample_size,
+        scratch=(3 if is_plain else 1) * channels * x.itemsize, is_plain=is_plain, is_long=kh * kw > LONG_SUM,
+        block=depthwise_block_address(x.dtype), **_geometry(x.shape, kernel.shape, out.shape, strides, pads, dilation))
     return out
 
 
-@compiled
-def _depthwise_task(x, kernel, bias, y, strides, before, dilation, unit):
-    n, row = unit // y.shape[1], unit % y.shape[1]
-    _depthwise_row(x[n], kernel, bias, y[n, row], row, strides, before, dilation)
+@stage(reads="x kernel bias", writes="y", sizes=f"is_plain is_long block {GEOMETRY}", footprint=HALO)
+def _depthwise(r, run, first, last):
+    channels = r.c * r.m
+    start = scratch(run, 0, (channels,))
+    if r.bias == NONE:
+        for f in range(channels):
+            start[f] = 0
+    else:
+        bias = array(run, r.bias, (channels,))
+        for f in range(channels):
+            start[f] = bias[f]
+    top, bottom = band_rows(run, r.oh)
+    for n in range(first, last):
+        for row in range(top, bottom):
+            if r.is_plain:
+                plain_row(r, run, n, row, start)
+            else:
+                _row(r, run, n, row, start)
 
 
 @compiled
-def _depthwise_row(x, kernel, bias, y, row, strides, before, dilation):
-    h, w, channels = x.shape
-    kh, kw, _, multiplier = kernel.shape
-    if kh * kw > LONG_SUM:
-        _long_row(x, kernel, bias, y, row, strides, before, dilation)
-        return
-    for column in range(y.shape[0]):
-        target = y[column]
-        for f in range(target.shape[0]):
-            target[f] = bias[f]
-        for ky in range(kh):
-            i = row * strides[0] + ky * dilation[0] - before[0]
-            if i < 0 or i >= h:
-                continue
-            for kx in range(kw):
-                j = column * strides[1] + kx * dilation[1] - before[1]
-                if j < 0 or j >= w:
-                    continue
-                source, weights = x[i, j], kernel[ky, kx]
-                for m in range(multiplier):
-                    for c in range(channels):
-                        target[c * multiplier + m] += source[c] * weights[c, m]
+def _row(r, run, n, row, start):
+    """Compute a row of y: the pixels in the middle, which see all taps of a line, together, and others one by one."""
+    c = r.c
+    x, y = array(run, r.x, ((n + 1) * r.h * r.w * c,)), array(run, r.y, ((n + 1) * r.oh * r.ow * c,))
+    kernel = array(run, r.kernel, (r.kh * r.kw * c,))
+    ky, end_ky = places_inside(row * r.stride_y - r.top, r.dilation_y, r.h, r.kh)
+    line = n * r.h + row * r.stride_y + ky * r.dilation_y - r.top
+    begin, end = _columns_of_all_taps(r)
+    column = 0
+    while column < r.ow:
+        pixels, kx, end_kx = 1, 0, r.kw
+        if column == begin and end > begin:
+            pixels = end - begin
+        else:
+            kx, end_kx = places_inside(column * r.stride_x - r.left, r.dilation_x, r.w, r.kw)
+        source = (line * r.w + column * r.stride_x + kx * r.dilation_x - r.left) * c
+        _call(r, pixels, (y, ((n * r.oh + row) * r.ow + column) * c, c), (start, 0, 0),
+              (x, source, r.stride_x * c, r.dilation_y * r.w * c, r.dilation_x * c),
+              (kernel, (ky * r.kw + kx) * c, r.kw * c, c), end_ky - ky, end_kx - kx)
+        column += pixels
 
 
 @compiled
-def _long_row(x, kernel, bias, y, row, strides, before, dilation):
-    """Do the same for a kernel of many taps, whose products are added up in float64."""
-    h, w, channels = x.shape
-    kh, kw, _, multiplier = kernel.shape
-    total = np.empty(y.shape[1])
-    for column in range(y.shape[0]):
-        for f in range(total.shape[0]):
-            total[f] = bias[f]
-        for ky in range(kh):
-            i = row * strides[0] + ky * dilation[0] - before[0]
-            for kx in range(kw if 0 <= i < h else 0):
-                j = column * strides[1] + kx * dilation[1] - before[1]
-                if j < 0 or j >= w:
-                    continue
-                source, weights = x[i, j], kernel[ky, kx]
-                for m in range(multiplier):
-                    for c in range(channels):
-                        total[c * multiplier + m] += source[c] * weights[c, m]
-        for f in range(total.shape[0]):
-            y[column, f] = total[f]
+def _call(r, rows, c, start, a, b, n1, n0):
+    """Call `depthwise_block` with operands (array, place of the first number, distances)."""
+    call_block(r.block, rows, r.c, _address(c), c[2], _address(start), start[2], _address(a), a[2], a[3], a[4],
+               _address(b), b[2], b[3], n1, n0)
 
 
+@compiled
+def _address(operand):
+    return operand[0].ctypes.data + operand[1] * operand[0].itemsize
+
+
+@compiled
+def _columns_of_all_taps(r):
+    """Return the first and the end of the output pixels of a row that see all taps of a line."""
+    begin, first_end = places_inside(-r.left, r.stride_x, r.w, r.ow)
+    last_begin, end = places_inside((r.kw - 1) * r.dilation_x - r.left, r.stride_x, r.w, r.ow)
+    return max(begin, last_begin), min(first_end, end)
+
+
+@compiled
+def places_inside(base, step, size, count):
+    """Return the first and the end of those k < count with 0 <= base + k * step < size; both 0 where there is none."""
+    first, end = max(0, -(base // step)), min(count, (size - 1 - base) // step + 1)
+    return (first, end) if end > first else (0, 0)
+
+
+@operation(samples="dy out")
 def depthwise_conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     """Return dx: each dy goes back, times the weight, to the pixel that it came from."""
     owner = "depthwise_conv2d_input_gradient"
     kh, kw, c, m = _kernel_shape(kernel.shape, x_shape, owner)
+    if isinstance(dy.shape[0], Samples) and dy.shape[0].shown == x_shape[0]:
+        x_shape = (dy.shape[0], *x_shape[1:])
     require(dy, "dy", (x_shape[0], *output_shape(x_shape, (kh, kw), strides, pads, dilation), c * m), None, owner)
     require(kernel, "kernel", 4, dy.dtype, owner)
-    out = np.empty(x_shape, dy.dtype) if out is None else out
+    out = result(out, dy, x_shape)
     require(out, "out", x_shape, dy.dtype, owner)
-    run(_input_gradient_task, len(out), (dy, kernel, out, *_geometry(strides, pads, dilation)))
+    # A long sum is that of the sums for each line of the kernel.
+    is_long = kh * kw * m > LONG_SUM
+    is_plain = m > 1 or is_long
+    dy.graph.add(
+        _depthwise_input_gradient, dy=dy, kernel=kernel, dx=out, work=2 * kh * kw * dy.sample_size,
+        scratch=c * max(1, x_shape[2]) * dy.itemsize, is_plain=is_plain, is_long=is_long,
+        step_y=strides[0] // math.gcd(strides[0], dilation[0]), step_x=strides[1] // math.gcd(strides[1], dilation[1]),
+        block=depthwise_block_address(dy.dtype), **_geometry(x_shape, kernel.shape, dy.shape, strides, pads, dilation))
     return out
 
 
-@compiled
-def _input_gradient_task(dy, kernel, dx, strides, before, dilation, unit):
-    _depthwise_input_gradient_image(dy[unit], kernel, dx[unit], strides, before, dilation)
+@stage(reads="dy kernel", writes="dx", sizes=f"is_plain is_long step_y step_x block {GEOMETRY}", footprint=HALO)
+def _depthwise_input_gradient(r, run, first, last):
+    zeros = scratch(run, 0, (r.c,))
+    for i in range(r.c):
+        zeros[i] = 0
+    top, bottom = band_rows(run, r.h)
+    for n in range(first, last):
+        for row in range(top, bottom):
+            if r.is_plain:
+                plain_input_gradient_row(r, run, n, row)
+            else:
+                _input_gradient_row(r, run, n, row, zeros)
 
 
 @compiled
-def _depthwise_input_gradient_image(dy, kernel, dx, strides, before, dilation):
-    h, w, channels = dx.shape
-    kh, kw, _, multiplier = kernel.shape
-    dx[:] = 0
-    # A long sum is that of the sums for each row of the kernel.
-    is_long = kh * kw * multiplier > LONG_SUM
-    line = np.empty((w if is_long else 0, channels), dx.dtype)
-    for row in range(dy.shape[0]):
-        for ky in range(kh):
-            i = row * strides[0] + ky * dilation[0] - before[0]
-            if i < 0 or i >= h:
-                continue
-            targets = line if is_long else dx[i]
-            line[:] = 0
-            for column in range(dy.shape[1]):
-                source = dy[row, column]
-                for kx in range(kw):
-                    j = column * strides[1] + kx * dilation[1] - before[1]
-                    if j < 0 or j >= w:
-                        continue
-                    target, weights = targets[j], kernel[ky, kx]
-                    for m in range(multiplier):
-                        for c in range(channels):
-                            target[c] += source[c * multiplier + m] * weights[c, m]
-            for j in range(len(line)):
-                for c in range(channels):
-                    dx[i, j, c] += line[j, c]
+def _input_gradient_row(r, run, n, row, zeros):
+    """Compute a row of dx: of each `stride` pixels one after the other, those that saw the same taps, together.
+
+    The pixel of dx at `place` (padding included) saw tap k of the output pixel (place - k * dilation) / stride, where
+    that is a whole number. Such taps are `step` apart, and their output pixels dilation * step / stride.
+    """
+    c = r.c
+    dy, dx = array(run, r.dy, ((n + 1) * r.oh * r.ow * c,)), array(run, r.dx, ((n + 1) * r.h * r.w * c,))
+    kernel = array(run, r.kernel, (r.kh * r.kw * c,))
+    apart_y, apart_x = r.dilation_y * r.step_y // r.stride_y, r.dilation_x * r.step_x // r.stride_x
+    ky, lines = _taps_of(row + r.top, r.stride_y, r.dilation_y, r.step_y, r.kh)
+    line = (row + r.top - ky * r.dilation_y) // r.stride_y
+    first_y, end_y = places_inside(r.oh - 1 - line, apart_y, r.oh, lines)
+    # Backwards, from the last tap, so that the output pixels are added in their order.
+    ky, line = ky + (end_y - 1) * r.step_y, n * r.oh + line - (end_y - 1) * apart_y
+    for phase in range(min(r.stride_x, r.w)):
+        kx, taps = _taps_of(phase + r.left, r.stride_x, r.dilation_x, r.step_x, r.kw)
+        place = (phase + r.left - kx * r.dilation_x) // r.stride_x
+        pixels = (r.w - phase + r.stride_x - 1) // r.stride_x
+        begin, end = max(0, (taps - 1) * apart_x - place), min(pixels, r.ow - place)
+        t = 0
+        while t < pixels:
+            count, first_x, end_x = 1, 0, taps
+            if t == begin and end > begin and taps > 0:
+                count = end - begin
+            else:
+                first_x, end_x = places_inside(r.ow - 1 - place - t, apart_x, r.ow, taps)
+            source = (line * r.ow + place + t - (end_x - 1) * apart_x) * c
+            weight = (ky * r.kw + kx + (end_x - 1) * r.step_x) * c
+            target = ((n * r.h + row) * r.w + phase + t * r.stride_x) * c
+            _call(r, count, (dx, target, r.stride_x * c), (zeros, 0, 0),
+                  (dy, source, c, apart_y * r.ow * c, apart_x * c),
+                  (kernel, weight, -r.step_y * r.kw * c, -r.step_x * c), end_y - first_y, end_x - first_x)
+            t += count
 
 
+@compiled
+def _taps_of(place, stride, dilation, step, count):
+    """Return the first of `count` taps that go to a pixel at that place, and how many do."""
+    for k in range(min(step, count)):
+        if (place - k * dilation) % stride == 0:
+            return k, (count - k + step - 1) // step
+    return 0, 0
+
+
+@operation(samples="x dy")
 def depthwise_conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
-    """Return dkernel: a sum over all pixels, in chunks of images that are added in order."""
+    """Return dkernel: a sum over all pixels. Some rows of an image are added up, and their sums in float64."""
     owner = "depthwise_conv2d_kernel_gradient"
     require(x, "x", 4, None, owner)
     kh, kw, c, m = _kernel_shape(kernel_shape, x.shape, owner)
-    require(dy, "dy", (len(x), *output_shape(x.shape, (kh, kw), strides, pads, dilation), c * m), x.dtype, owner)
-    out = np.empty(kernel_shape, x.dtype) if out is None else out
+    shape = (x.shape[0], *output_shape(x.shape, (kh, kw), strides, pads, dilation), c * m)
+    require(dy, "dy", shape, x.dtype, owner)
+    out = result(out, x, kernel_shape)
     require(out, "out", kernel_shape, x.dtype, owner)
-    sums = np.zeros((max(1, min(len(x), CHUNKS)), *kernel_shape), x.dtype)
-    run(_kernel_gradient_task, len(sums), (x, dy, sums, *_geometry(strides, pads, dilation)))
-    with arithmetic():
-        np.sum(sums, axis=0, out=out)
+    sums = chunk_sums(x.graph, kernel_shape, np.float64)
+    x.graph.add(
+        _depthwise_kernel_gradient, x=x, dy=dy, sums=sums, work=2 * kh * kw * dy.sample_size,
+        scratch=math.prod(kernel_shape) * x.itemsize, block=depthwise_block_address(x.dtype),
+        **_geometry(x.shape, kernel_shape, dy.shape, strides, pads, dilation))
+    add_chunks(sums, out)
     return out
 
 
-@compiled
-def _kernel_gradient_task(x, dy, sums, strides, before, dilation, unit):
-    chunks = len(sums)
-    first, last = unit * len(x) // chunks, (unit + 1) * len(x) // chunks
-    _, oh, ow, _ = dy.shape
-    chain, length = sums[unit].reshape(-1), 0
-    exact = np.zeros(chain.size if (last - first) * oh * ow > LONG_CHAIN else 0)
-    # In rows that are a chain together, or an image at a time.
-    rows = max(1, CHAIN // max(1, ow)) if len(exact) else max(1, oh)
+@stage(reads="x dy", adds="sums", sizes=f"block {GEOMETRY}", footprint=IMAGE)
+def _depthwise_kernel_gradient(r, run, first, last):
+    size = r.kh * r.kw * r.c * r.m
+    exact = array_as(run, r.sums, (word(run, CHUNKS), size), np.float64)[word(run, UNIT)]
+    some = scratch(run, 0, (size,))
+    if first == word(run, BEGIN):
+        exact[:] = 0
+    chain = max(1, CHAIN // max(1, r.ow))
+    together = max(1, NUMBERS_TOGETHER // max(1, r.ow * r.c))
     for n in range(first, last):
-        for row in range(0, oh, rows):
-            some = dy[n, row : row + rows]
-            _depthwise_kernel_gradient_rows(x[n], some, row, sums[unit], strides, before, dilation)
-            length += len(some) * ow
-            if length >= CHAIN and len(exact):
-                move_sums(chain, exact)
-                length = 0
-    if len(exact):
-        move_sums(chain, exact)
-        for i in range(chain.size):
-            chain[i] = exact[i]
+        for row in range(0, r.oh, chain):
+            some[:] = 0
+            end = min(r.oh, row + chain)
+            if r.m > 1:
+                add_rows_to_kernel(r, run, n, row, end)
+            else:
+                for begin in range(row, end, together):
+                    _add_rows(r, run, n, begin, min(end, begin + together), some)
+            for i in range(size):
+                exact[i] += some[i]
 
 
 @compiled
-def _depthwise_kernel_gradient_rows(x, dy, first, sums, strides, before, dilation):
-    """Add what dy gives, rows of an image from the first on."""
-    h, w, channels = x.shape
-    kh, kw, _, multiplier = sums.shape
-    for row in range(dy.shape[0]):
-        for column in range(dy.shape[1]):
-            gradient = dy[row, column]
-            for ky in range(kh):
-                i = (first + row) * strides[0] + ky * dilation[0] - before[0]
-                if i < 0 or i >= h:
-                    continue
-                for kx in range(kw):
-                    j = column * strides[1] + kx * dilation[1] - before[1]
-                    if j < 0 or j >= w:
-                        continue
-                    source, target = x[i, j], sums[ky, kx]
-                    for m in range(multiplier):
-                        for c in range(channels):
-                            target[c, m] += source[c] * gradient[c * multiplier + m]
+def _add_rows(r, run, n, first, last, sums):
+    """Add what some rows of dy of an image give: to the taps of a line together where all of them see an image."""
+    begin, end = _columns_of_all_taps(r)
+    for ky in range(r.kh):
+        top, bottom = places_inside(ky * r.dilation_y - r.top, r.stride_y, r.h, r.oh)
+        top, bottom = max(top, first), min(bottom, last)
+        if top >= bottom:
+            continue
+        rows = top, bottom
+        if end > begin:
+            _add_columns(r, run, n, rows, (begin, end), (ky, 0), r.kw, sums)
+        for kx in range(r.kw):
+            left, right = places_inside(kx * r.dilation_x - r.left, r.stride_x, r.w, r.ow)
+            if end > begin:
+                _add_columns(r, run, n, rows, (left, begin), (ky, kx), 1, sums)
+                _add_columns(r, run, n, rows, (end, right), (ky, kx), 1, sums)
+            else:
+                _add_columns(r, run, n, rows, (left, right), (ky, kx), 1, sums)
 
 
-def _geometry(strides, pads, dilation):
-    return tuple(strides), (pads[0][0], pads[1][0]), tuple(dilation)
+@compiled
+def _add_columns(r, run, n, rows, columns, tap, taps, sums):
+    """Add what a rectangle of dy gives to some taps of a line."""
+    c, (top, _), (left, right), (ky, kx) = r.c, rows, columns, tap
+    if right <= left:
+        return
+    x, dy = array(run, r.x, ((n + 1) * r.h * r.w * c,)), array(run, r.dy, ((n + 1) * r.oh * r.ow * c,))
+    line, column = top * r.stride_y + ky * r.dilation_y - r.top, left * r.stride_x + kx * r.dilation_x - r.left
+    target = (sums, (ky * r.kw + kx) * c, c)
+    _call(r, taps, target, target,
+          (x, ((n * r.h + line) * r.w + column) * c, r.dilation_x * c, r.stride_y * r.w * c, r.stride_x * c),
+          (dy, ((n * r.oh + top) * r.ow + left) * c, r.ow * c, c), rows[1] - top, right - left)
+
+
+def _geometry(x_shape, kernel_shape, y_shape, strides, pads, dilation):
+    """Return all sizes of the records, by their names in GEOMETRY."""
+    (_, h, w, c), (kh, kw, _, m), (_, oh, ow, _) = x_shape, kernel_shape, y_shape
+    return dict(zip(GEOMETRY.split(), (h, w, c, kh, kw, m, oh, ow, *strides, pads[0][0], pads[1][0], *dilation)))
 
 
 def _kernel_shape(kernel_shape, x_shape, owner):

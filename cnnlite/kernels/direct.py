@@ -26,31 +26,39 @@ The kernel is cut into panels, each of which holds the weights of as many filter
 the (KH * KW * C / groups, width) columns from p * width on. One call of the micro-kernel makes a row of output pixels
 for one panel of filters. Where the last panel is not full, it is filled up with zeros.
 
-A tile whose columns are 1, 3 or 6 filters fills a vector of 16 badly. There, p neighbouring pixels are computed
-as one pixel with p * F filters, whose kernel is p copies of the kernel side by side, each moved on by one pixel:
+Few filters go another way, `wide_pixels.py`, as do kernels of a single pixel, `pointwise.py`.
 
-    p = 3, KW = 3:   x   .  .  .  .  .      5 vector operations for 3 pixels instead of 9
-                     y0  a  b  c
-                     y1     a  b  c
-                     y2        a  b  c
-
-y is the same numbers in the same order. (128, 28, 28, 1), 6 filters of 5x5 and padding: 0.8 ms instead of 1.6.
-
-All functions here are serial and take some images x (n, H, W, C), y or dy (n, OH, OW, F) and a `Window`;
-`conv_block.py` hands them to the threads. `kernels` are the addresses of `conv_tasks.kernels_for`.
+Shapes as in `conv2d.py`.
 """
 
-import numpy as np
+import math
+
+from numba.extending import register_jitable
 
 from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.stages import BATCH, HALO, array, band_rows, call_stage, scratch, stage
 from cnnlite.engine.target import VECTOR_BYTES
-from cnnlite.kernels.matmul import pack_panels, product_block
-from cnnlite.kernels.microkernel import LONG_SUM, call_block
-from cnnlite.kernels.table import BY_PIXELS, BY_WIDE_PIXELS, COPY_WINDOW, UNROLL_TAPS, call
-from cnnlite.kernels.winograd import moderate
+from cnnlite.kernels.geometry import Window
+from cnnlite.kernels.matmul import product_block
+from cnnlite.kernels.microkernel import block_address
+from cnnlite.kernels.panels import panel_width
+
+UNIT_NUMBERS = 1 << 14  # so many numbers of the output are convolved together
+LINE_BYTES = 64
+
+# Stages that fall back to the direct way have the record that it takes.
+RECORD = {
+    "reads": "x panels start special flags",
+    "writes": "y",
+    "sizes": "h w c oh ow filters groups kh kw stride_h stride_w top left dilation_h dilation_w block "
+             "by_pixels copies columns copy_at pixels flag_count transform tiles_a_block",
+}
 
 
-@compiled
+# What follows from shapes, for Python and for compiled code.
+
+
+@register_jitable
 def sticks_out(h, w, window, oh, ow):
     """Return whether a window of an image (h, w) reaches into padding, given the size of the output."""
     height = (oh - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
@@ -58,7 +66,7 @@ def sticks_out(h, w, window, oh, ow):
     return window.top > 0 or window.left > 0 or height > h or width > w
 
 
-@compiled
+@register_jitable
 def pixels_together(filters, size, stride, ow, lanes):
     """Return how many neighbouring pixels of a row to compute as one, for a kernel of a width `size`; often 1.
 
@@ -73,48 +81,31 @@ def pixels_together(filters, size, stride, ow, lanes):
     return best
 
 
-def direct_panels(kernel, geometry, ow):
-    """Return the panels of weights for `direct_images`, flat: of each group, and then those for pixels together.
+@register_jitable
+def is_product(window, h, w, oh, ow):
+    """Return whether each pixel of y comes from the same pixel of x alone: then an image is one row with full tiles."""
+    plain = window.stride_h == 1 and window.stride_w == 1 and window.top == 0 and window.left == 0
+    return plain and window.height == 1 and window.width == 1 and h == oh and w == ow
 
-    The last panel begins earlier where it would have less than a vector of filters (see `_panel`): what it shares with
-    the one before is computed twice, and every vector that is written is whole.
+
+# Weights.
+
+
+def direct_panels(graph, kernel, groups=1):
+    """Add a stage that packs weights; return their panels (groups, panels, KH * KW * C / groups, width).
+
+    The last panel begins earlier where it would have less than a vector of filters (see `panel_columns`): what it
+    shares with the one before is computed twice, and every vector that is written is whole.
     """
-    kh, kw, channels, filters = kernel.shape
-    groups = geometry.groups
-    group_filters, k, lanes = filters // groups, kh * kw * channels, VECTOR_BYTES // kernel.itemsize
-    flat, width = kernel.reshape(-1), 2 * lanes
-    whole = group_filters // width * width
-    column, columns = _panel(whole // width, group_filters, width)
-    if group_filters > whole > column:
-        first = pack_panels(flat, k, whole, filters, 1, groups, group_filters)
-        last = pack_panels(flat[column:], k, columns, filters, 1, groups, group_filters)
-        panels = np.concatenate([first, last], axis=1)
-    else:
-        panels = pack_panels(flat, k, group_filters, filters, 1, groups, group_filters)
-    pixels = _together(geometry, kernel, ow)
-    if pixels == 1:
-        return panels.reshape(-1)
-    stride = geometry.strides[1]
-    wide = np.zeros((kh, kw + (pixels - 1) * stride, channels, lanes), kernel.dtype)
-    for p in range(pixels):
-        wide[:, p * stride : p * stride + kw, :, p * filters : (p + 1) * filters] = kernel
-    return np.concatenate([panels.reshape(-1), wide.reshape(-1)])
-
-
-def _together(geometry, kernel, ow):
-    # A weight that is not finite would make a NaN of a zero of padding, of which a single pixel's rows are left out.
-    if geometry.groups > 1 or geometry.dilation[1] > 1 or not moderate(kernel):
-        return 1
-    kh, kw, channels, filters = kernel.shape
-    stride = geometry.strides[1]
-    pixels = pixels_together(filters, kw, stride, ow, VECTOR_BYTES // kernel.itemsize)
-    # A long sum would be cut at other places than that of a single pixel.
-    longest = max(kh * kw, kw + (pixels - 1) * stride) * channels
-    return pixels if longest <= LONG_SUM else 1
+    k, filters, width = math.prod(kernel.shape[:3]), kernel.shape[3], panel_width(kernel.dtype)
+    out = graph.work((groups, -(-(filters // groups) // width), k, width), kernel.dtype)
+    graph.add(_pack, units=groups * out.shape[1], kernel=kernel, out=out, k=k, filters=filters, groups=groups,
+              work=math.prod(out.shape))
+    return out
 
 
 @compiled
-def _panel(panel, filters, width):
+def panel_columns(panel, filters, width):
     """Return the first filter of a panel and their number."""
     column = panel * width
     if filters - column < width // 2 <= column:
@@ -122,129 +113,138 @@ def _panel(panel, filters, width):
     return column, min(width, filters - column)
 
 
-@compiled
-def direct_images(kernels, x, panels, start, window, groups, y):
-    """y = x * kernel + start. panels: as of `direct_panels`; start is the bias, filled up with zeros to whole panels.
+@stage(reads="kernel", writes="out", sizes="k filters groups", footprint=BATCH)
+def _pack(r, run, first, last):
+    width = 2 * VECTOR_BYTES // array(run, r.out, (0,)).itemsize
+    group_filters = r.filters // r.groups
+    panels = (group_filters + width - 1) // width
+    kernel, out = array(run, r.kernel, (r.k, r.filters)), array(run, r.out, (r.groups * panels, r.k, width))
+    for unit in range(first, last):
+        column, columns = panel_columns(unit % panels, group_filters, width)
+        column += unit // panels * group_filters
+        for i in range(r.k):
+            source, target = kernel[i], out[unit, i]
+            for j in range(columns):
+                target[j] = source[column + j]
+            for j in range(columns, width):
+                target[j] = 0
 
-    The bits of a pixel are the same whether it was computed with others or alone, as products with 0 change nothing.
-    But 0 * NaN would: an image with a number that is not finite goes pixel by pixel.
-    """
-    n, h, w, c = x.shape
+
+# The convolution.
+
+
+def add_direct(convolution):
+    """Add the stage of a `conv2d.Convolution`."""
+    arguments = direct_arguments(convolution)
+    convolution.graph.add(_by_pixels, together=samples_together(convolution), work=convolution.work,
+                          scratch=direct_bytes(arguments, convolution.y), **arguments)
+
+
+def samples_together(convolution):
+    """Return how many samples to convolve at a time, by any way but Winograd's."""
+    return -(-UNIT_NUMBERS // max(1, convolution.y.sample_size))
+
+
+def direct_arguments(convolution):
+    """Return by name what a record of RECORD holds for the direct way."""
+    x, y, window, groups = convolution.x, convolution.y, convolution.window, convolution.groups
+    _, h, w, c = x.shape
     _, oh, ow, filters = y.shape
-    width = 2 * VECTOR_BYTES // y.itemsize
-    if is_product(window, h, w, oh, ow):
-        x, y = x.reshape(n, 1, h * w, c), y.reshape(n, 1, h * w, filters)
-    alone = window.height * window.width * c * ((filters // groups + width - 1) // width * width)
-    if panels.size == alone:
-        call(kernels, BY_PIXELS, (kernels, x, panels, start, window, groups, y))
+    copies = groups > 1 or window.dilation_w > 1 or sticks_out(h, w, window, oh, ow)
+    columns = ow * window.width if window.dilation_w > 1 else (ow - 1) * window.stride_w + window.width
+    return dict(
+        x=x, y=y, panels=direct_panels(convolution.graph, convolution.kernel, groups), start=convolution.start(),
+        h=h, w=w, c=c, oh=oh, ow=ow, filters=filters, groups=groups, kh=window.height, kw=window.width,
+        stride_h=window.stride_h, stride_w=window.stride_w, top=window.top, left=window.left,
+        dilation_h=window.dilation_h, dilation_w=window.dilation_w, block=block_address(x.dtype),
+        by_pixels=direct_rows.address(x.dtype), copies=copies, columns=columns, copy_at=0,
+        # What other ways read besides.
+        special=None, flags=None, flag_count=0, pixels=1, transform=0, tiles_a_block=0,
+    )
+
+
+def direct_bytes(arguments, y, rows=None):
+    """Return how much memory the direct way needs for so many rows of the output, or for all."""
+    rows = y.shape[1] if rows is None else rows
+    height = (rows - 1) * arguments["stride_h"] + (arguments["kh"] - 1) * arguments["dilation_h"] + 1
+    channels = arguments["c"] // arguments["groups"]
+    copy = aligned(height * arguments["columns"] * channels * y.itemsize) if arguments["copies"] else 0
+    return copy + y.shape[2] * 2 * VECTOR_BYTES
+
+
+@register_jitable
+def aligned(size):
+    """Return so many bytes and what is left of the last line of the cache."""
+    return (size + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
+
+
+@compiled
+def window_in(r):
+    """Return the window of a record."""
+    return Window(r.kh, r.kw, r.stride_h, r.stride_w, r.top, r.left, r.dilation_h, r.dilation_w)
+
+
+@stage(**RECORD, footprint=HALO)
+def _by_pixels(r, run, first, last):
+    top, bottom = band_rows(run, r.oh)
+    for i in range(first, last):
+        call_stage(r.by_pixels, r, run, i * r.oh + top, i * r.oh + bottom)
+
+
+@stage(**RECORD)
+def direct_rows(r, run, first, last):
+    """Compute some rows of the output of one sample, counted through all samples.
+
+    For each group and panel, each row of pixels is one product (OW, K) @ (K, width). Its left factor starts at `place`
+    in `source`, the image or its copy, in which `pixel` lies between the windows of neighbours and `line` between two
+    rows. What stages call by its address.
+    """
+    if first >= last:
         return
-    for i in range(n):
-        if moderate(x[i : i + 1]):
-            call(kernels, BY_WIDE_PIXELS, (kernels, x[i], panels[alone:], start, window, y[i]))
-        else:
-            call(kernels, BY_PIXELS, (kernels, x[i : i + 1], panels, start, window, groups, y[i : i + 1]))
-
-
-@compiled
-def is_product(window, h, w, oh, ow):
-    """Return whether each pixel of y comes from the same pixel of x alone: then an image is one row with full tiles."""
-    plain = window.stride_h == 1 and window.stride_w == 1 and window.top == 0 and window.left == 0
-    return plain and window.height == 1 and window.width == 1 and h == oh and w == ow
-
-
-@compiled
-def by_pixels(kernels, x, panels, start, window, groups, y):
-    """Convolve some images.
-
-    For each image, group and panel, each row of pixels is one product (OW, K) @ (K, width). Its left factor starts
-    at `place` in `source`, the image or its copy, in which `pixel` lies between the windows of neighbours and
-    `line` between two rows.
-    """
-    n, h, w, c = x.shape
-    _, oh, ow, filters = y.shape
-    kh, kw = window.height, window.width
-    channels, group_filters = c // groups, filters // groups
-    k = kh * kw * channels
-    width = 2 * VECTOR_BYTES // y.itemsize
+    i, window, ow, filters = first // r.oh, window_in(r), r.ow, r.filters
+    x, y = array(run, r.x, (i + 1, r.h, r.w, r.c))[i], array(run, r.y, (last * ow * filters,))
+    kh, kw, stride, dilation = r.kh, r.kw, r.stride_h, r.dilation_h
+    channels, group_filters = r.c // r.groups, filters // r.groups
+    k, width = kh * kw * channels, 2 * VECTOR_BYTES // y.itemsize
     panel_count = (group_filters + width - 1) // width
-    scratch = np.empty((ow, width), y.dtype)
-    flat_y, image_numbers = y.reshape(-1), oh * ow * filters
-    unrolls = window.dilation_w > 1
-    copies = unrolls or groups > 1 or sticks_out(h, w, window, oh, ow)
-    columns = ow * kw if unrolls else (ow - 1) * window.stride_w + kw
-    height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
-    image = np.empty((height, columns, channels) if copies else (0, 0, 0), y.dtype)
-    pixel = kw * channels if unrolls else window.stride_w * channels
-    for i in range(n):
-        for group in range(groups):
-            source, place, line = x.reshape(-1), i * h * w * c, w * c
-            if copies:
-                source, place, line = image.reshape(-1), 0, columns * channels
-                if unrolls:
-                    call(kernels, UNROLL_TAPS, (x[i], group * channels, window, image))
-                else:
-                    call(kernels, COPY_WINDOW, (x[i], group * channels, -window.top, window.left, image))
-            for panel in range(panel_count):
-                column, filters_here = _panel(panel, group_filters, width)
-                # A vector that sticks out of its pixel may spill into the next one of the image, which is written after
-                # it, if there is only one panel.
-                spill = (width // 2 if filters_here <= width // 2 else width) - filters_here
-                spills = groups == 1 and panel_count == 1
-                for row in range(oh):
-                    # Rows of the kernel that lie wholly on padding are left out.
-                    above = row * window.stride_h - window.top
-                    low = max(0, -(above // window.dilation_h))
-                    high = max(low, min(kh, (h - 1 - above) // window.dilation_h + 1))
-                    fits = spills and (row + 1) * ow * filters + spill <= image_numbers
-                    product_block(
-                        kernels[1], ow, filters_here + (spill if fits else 0),
-                        flat_y, i * image_numbers + row * ow * filters + group * group_filters + column, filters,
-                        start, group * panel_count * width + column, 0,
-                        source, place + (row * window.stride_h + low * window.dilation_h) * line, pixel,
-                        window.dilation_h * line, 1,
-                        panels, ((group * panel_count + panel) * k + low * kw * channels) * width,
-                        kw * channels * width, width, high - low, kw * channels, scratch)
-
-
-@compiled
-def by_wide_pixels(kernels, x, panel, start, window, y):
-    """Convolve an image of few filters, p pixels of a row together; the rows of a tile are the rows of the image.
-
-    What a vector holds beyond the p * F numbers spills into the next pixels, in `rows`, where it is written over. The
-    zeros for other pixels must not make the sum a long one, so it goes by as many rows of the kernel as are none.
-    """
-    _, w, c = x.shape
-    oh, ow, filters = y.shape
-    itemsize = y.itemsize
-    lanes = VECTOR_BYTES // itemsize
-    pixels = pixels_together(filters, window.width, window.stride_w, ow, lanes)
-    taps = window.width + (pixels - 1) * window.stride_w
-    pads = sticks_out(len(x), w, window, oh, ow)
-    width = (ow - 1) * window.stride_w + window.width if pads else w
-    height = (oh - 1) * window.stride_h + (window.height - 1) * window.dilation_h + 1
-    image = np.empty((height if pads else 0, width, c), y.dtype)
-    if pads:
-        call(kernels, COPY_WINDOW, (x, 0, -window.top, window.left, image))
-    line = width * c
-    rows, bias = np.empty((oh, ow * filters + lanes), y.dtype), np.zeros(lanes, y.dtype)
-    for j in range(pixels * filters):
-        bias[j] = start[j % filters]
-    together = max(1, LONG_SUM // (taps * c))
-    for first in range(0, ow, pixels):
-        pixel = min(first, ow - pixels)  # the last ones begin earlier
-        for ky in range(0, window.height, together):
-            # Asked for in the loop, since an array is freed after its last use, whoever has its address.
-            source = (image.ctypes.data if pads else x.ctypes.data) + ky * window.dilation_h * line * itemsize
-            target = rows.ctypes.data + pixel * filters * itemsize
-            call_block(kernels[1], oh, 1, target, ow * filters + lanes,
-                       target if ky else bias.ctypes.data, ow * filters + lanes if ky else 0,
-                       source + pixel * window.stride_w * c * itemsize, window.stride_h * line,
-                       window.dilation_h * line, 1, panel.ctypes.data + ky * taps * c * lanes * itemsize,
-                       taps * c * lanes, lanes, min(together, window.height - ky), taps * c)
-    for row in range(oh):
-        target, written = y[row].reshape(-1), rows[row]
-        for j in range(ow * filters):
-            target[j] = written[j]
+    panels = array(run, r.panels, (r.groups * panel_count * k * width,))
+    start = array(run, r.start, (r.groups * panel_count * width,))
+    # The rows of the input from `origin` on are copied, as far as they are needed.
+    origin = first % r.oh * stride - window.top
+    height = (last - first - 1) * stride + (kh - 1) * dilation + 1 if r.copies else 0
+    image = scratch(run, r.copy_at, (height, r.columns, channels))
+    rows = scratch(run, r.copy_at + aligned(image.size * y.itemsize), (ow, width))
+    source, place, line = x.reshape(-1), (origin * r.w - window.left) * r.c, r.w * r.c
+    pixel = window.stride_w * channels
+    moved = Window(kh, kw, stride, window.stride_w, -origin, window.left, dilation, window.dilation_w)
+    for group in range(r.groups):
+        if r.copies:
+            source, place, line = image.reshape(-1), 0, r.columns * channels
+            if window.dilation_w > 1:
+                unroll_taps(x, group * channels, moved, image)
+                pixel = kw * channels
+            else:
+                copy_window(x, group * channels, origin, window.left, image)
+        for panel in range(panel_count):
+            column, filters_here = panel_columns(panel, group_filters, width)
+            # A vector that sticks out of its pixel may spill into the next one, which is written after it, if there is
+            # only one panel; but not into rows that another thread may be at.
+            spill = (width // 2 if filters_here <= width // 2 else width) - filters_here
+            spills = r.groups == 1 and panel_count == 1
+            for row in range(last - first):
+                # Rows of the kernel that lie wholly on padding are left out.
+                above = origin + row * stride
+                low = max(0, -(above // dilation))
+                high = max(low, min(kh, (r.h - 1 - above) // dilation + 1))
+                target = (first + row) * ow * filters
+                fits = spills and target + ow * filters + spill <= y.size
+                product_block(
+                    r.block, ow, filters_here + (spill if fits else 0),
+                    y, target + group * group_filters + column, filters,
+                    start, group * panel_count * width + column, 0,
+                    source, place + (row * stride + low * dilation) * line, pixel, dilation * line, 1,
+                    panels, ((group * panel_count + panel) * k + low * kw * channels) * width,
+                    kw * channels * width, width, high - low, kw * channels, rows)
 
 
 @compiled
@@ -256,22 +256,17 @@ def copy_window(image, first_channel, top, left, out):
     end = max(begin, min(columns, w + left))
     for i in range(height):
         y, target = top + i, out[i].reshape(-1)
+        for k in range(target.size):
+            target[k] = 0
         if y < 0 or y >= h:
-            target[:] = 0
             continue
-        target[: begin * channels] = 0
-        target[end * channels :] = 0
         source = image[y].reshape(-1)
-        if channels == image_channels:
-            # One loop over the whole line and not one a pixel, which matters for images with 1 or 3 channels.
-            place = (begin - left) * channels
-            for k in range((end - begin) * channels):
-                target[begin * channels + k] = source[place + k]
-        else:
-            for j in range(begin, end):
-                place = (j - left) * image_channels + first_channel
-                for c in range(channels):
-                    target[j * channels + c] = source[place + c]
+        # One loop over the whole line and not one a pixel, which matters for images with 1 or 3 channels.
+        pixels, count = (end - begin, channels) if channels < image_channels else (1, (end - begin) * channels)
+        for j in range(pixels):
+            place = (begin + j - left) * image_channels + first_channel
+            for c in range(count):
+                target[(begin + j) * channels + c] = source[place + c]
 
 
 @compiled

@@ -25,29 +25,55 @@ dx is the sum of these windows where they overlap. There are two ways to get it:
 import numpy as np
 
 from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.stages import NONE, array, array_as, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
-from cnnlite.kernels.direct import is_product
-from cnnlite.kernels.matmul import pack_panels, product_block
-from cnnlite.kernels.microkernel import PIECE, call_block
-from cnnlite.kernels.table import ADD_TO_PLANES, BY_PLANES, BY_TAPS, MERGE_PLANES, call
+from cnnlite.kernels.geometry import FIELDS, in_one_row, meets_no_other, window_in
+from cnnlite.kernels.kernel_sums import clear
+from cnnlite.kernels.matmul import product_block
+from cnnlite.kernels.microkernel import PIECE, block_address, call_block
+from cnnlite.kernels.operation import graph_of
+from cnnlite.kernels.panels import pack_panels
 from cnnlite.kernels.vector_ir import add_taps, transpose_panels
 
 PLANE_PIXELS = 256  # so many pixels of dy, in whole rows, are multiplied at a time: their products stay in the cache
 LONG_CHAIN = 4096  # products that may be added one by one in float32: to cut shorter sums would take a fifth longer
+TOGETHER = 1 << 14  # so many numbers of dy, or the next whole image, are taken at a time
 
 
-def input_gradient_weights(kernel, geometry):
-    """Return the weights as `direct_input_gradient` wants them, flat; geometry is that of `conv_block`."""
-    kh, kw, channels, filters = kernel.shape
-    group_filters = filters // geometry.groups
-    if in_planes(kh * kw, channels, group_filters, VECTOR_BYTES // kernel.itemsize):
-        return kernel.reshape(-1)
+def add_direct_input_gradient(dy, kernel, dx, sizes, done=None):
+    """Add the stages that write the gradient of the input to dx.
+
+    Args:
+        sizes: the FIELDS of the convolution.
+        done: a buffer (N,) in int64; samples where it isn't 0 are left as they are.
+    """
+    graph, itemsize = graph_of(dy, dx), dy.itemsize
+    kh, kw, channels, _ = kernel.shape
+    groups, oh, ow = sizes["groups"], sizes["oh"], sizes["ow"]
+    filters, width = sizes["filters"] // groups, 2 * VECTOR_BYTES // itemsize
+    arguments = dict(dy=dy, dx=dx, done=done, block=block_address(dy.dtype), work=2.0 * oh * ow * filters
+                     * groups * kh * kw * channels, together=max(1, -(-TOGETHER // max(1, oh * ow * filters * groups))))
+    if in_planes(kh * kw, channels, filters, width // 2):
+        rows = min(oh, -(-PLANE_PIXELS // max(1, ow)))
+        padded = -(-rows * ow // width) * width
+        height = oh + (kh - 1) * sizes["dilation_h"] // sizes["stride_h"]
+        columns = ow + (kw - 1) * sizes["dilation_w"] // sizes["stride_w"]
+        numbers = [width, padded * filters + width * width // 2, kh * kw * channels * padded,
+                   sizes["stride_h"] * sizes["stride_w"] * channels * height * columns]
+        turned, products, planes, end = (sum(numbers[:k]) * itemsize for k in range(1, 5))
+        graph.add(_by_planes, **arguments, **sizes, kernel=kernel, rows=rows, padded=padded, turned=turned,
+                  products=products, planes=planes, plane_rows=height, plane_columns=columns, scratch=end)
+        return
     # In panels, with c and f exchanged: column c of row (tap, f).
-    return pack_panels(kernel, group_filters, channels, 1, filters, geometry.groups, group_filters, kh * kw,
-                       channels * filters).reshape(-1)
+    panels = pack_panels(kernel, filters, channels, 1, filters * groups, groups, filters, kh * kw,
+                         channels * filters * groups, graph=graph)
+    alone = meets_no_other(sizes)
+    sizes = in_one_row(sizes)
+    line = sizes["ow"] * width
+    graph.add(_by_taps, **arguments, **sizes, panels=panels, alone=int(alone), scratch=(width + 2 * line) * itemsize,
+              piece=(width + line) * itemsize, is_long=int(not alone and kh * kw * filters > LONG_CHAIN))
 
 
-@compiled
 def in_planes(taps, channels, filters, lanes):
     """Return whether the second way takes fewer instructions for a pixel.
 
@@ -57,56 +83,49 @@ def in_planes(taps, channels, filters, lanes):
     planes = taps * channels * (filters + 3) + 6 * filters + 2 * channels * lanes
     if taps > LONG_CHAIN:  # which are added to a plane one by one
         return False
-    return planes < taps * ((channels + lanes - 1) // lanes) * filters * lanes
+    return planes < taps * -(-channels // lanes) * filters * lanes
 
 
 @compiled
-def direct_input_gradient(kernels, dy, weights, window, groups, dx):
-    """dx[h, w, c] = sum of dy[oh, ow, f] * kernel[ky, kx, c, f] over all that x[h, w, c] went into.
-
-    weights: as of `input_gradient_weights`.
-    """
-    lanes = VECTOR_BYTES // dy.itemsize
-    if in_planes(window.height * window.width, dx.shape[3] // groups, dy.shape[3] // groups, lanes):
-        call(kernels, BY_PLANES, (kernels, dy, weights, window, groups, dx))
-    else:
-        call(kernels, BY_TAPS, (kernels, dy, weights, window, groups, dx))
+def _is_done(r, run, i, last):
+    return r.done != NONE and array_as(run, r.done, (last,), np.int64)[i] != 0
 
 
-@compiled
-def by_planes(kernels, dy, kernel, window, groups, dx):
-    """The second way; kernel is flat."""
-    _, oh, ow, filters = dy.shape
-    channels, group_filters = dx.shape[3] // groups, filters // groups
-    kh, kw, step_h, step_w = window.height, window.width, window.stride_h, window.stride_w
-    itemsize = dy.itemsize
+@stage(reads="dy kernel done", writes="dx",
+       sizes=f"{FIELDS} block rows padded turned products planes plane_rows plane_columns")
+def _by_planes(r, run, first, last):
+    """The second way."""
+    window, ow, filters = window_in(r), r.ow, r.filters
+    channels, group_filters, taps = r.channels // r.groups, filters // r.groups, r.height * r.width
+    dx = array(run, r.dx, (last, r.h, r.w, r.channels))
+    itemsize = dx.itemsize
     width = 2 * VECTOR_BYTES // itemsize
-    rows = min(oh, (PLANE_PIXELS + ow - 1) // ow)
-    padded = (rows * ow + width - 1) // width * width
-    turned, zeros = np.empty(padded * group_filters + width * width // 2, dy.dtype), np.zeros(width, dy.dtype)
-    products = np.empty((kh * kw * channels, padded), dy.dtype)
-    planes = np.empty((step_h, step_w, channels, oh + (kh - 1) * window.dilation_h // step_h,
-                       ow + (kw - 1) * window.dilation_w // step_w), dy.dtype)
-    for i in range(len(dy)):
-        for group in range(groups):
-            planes.reshape(-1)[:] = 0
-            for first in range(0, oh, rows):
-                last = min(oh, first + rows)
-                pixels = (last - first) * ow
-                place = (i * oh + first) * ow * filters + group * group_filters
-                transpose_panels(zeros[0], dy.ctypes.data + place * itemsize, filters, pixels, group_filters,
-                                 turned.ctypes.data)
-                for column in range(0, pixels, width):
-                    call_block(kernels[1], len(products), 1 if pixels - column <= width // 2 else 2,
-                               products.ctypes.data + column * itemsize, padded, zeros.ctypes.data, 0,
-                               kernel.ctypes.data + group * group_filters * itemsize, filters, 0, 1,
-                               turned.ctypes.data + column * group_filters * itemsize, 0, width, 1, group_filters)
-                call(kernels, ADD_TO_PLANES, (products, window, first, last, ow, planes))
-            call(kernels, MERGE_PLANES, (planes, window, group * channels, dx[i]))
+    zeros, turned = scratch(run, 0, (width,)), scratch(run, r.turned, (r.padded * group_filters,))
+    products = scratch(run, r.products, (taps * channels, r.padded))
+    planes = scratch(run, r.planes, (r.stride_h, r.stride_w, channels, r.plane_rows, r.plane_columns))
+    clear(zeros)
+    for part in range(first * r.groups, last * r.groups):
+        i, group = part // r.groups, part % r.groups
+        if _is_done(r, run, i, last):
+            continue
+        clear(scratch(run, r.planes, (planes.size,)))
+        for begin in range(0, r.oh, max(1, r.rows)):
+            end = min(r.oh, begin + r.rows)
+            pixels = (end - begin) * ow
+            place = (i * r.oh + begin) * ow * filters + group * group_filters
+            transpose_panels(zeros[0], word(run, r.dy) + place * itemsize, filters, pixels, group_filters,
+                             turned.ctypes.data)
+            for column in range(0, pixels, width):
+                call_block(r.block, len(products), 1 if pixels - column <= width // 2 else 2,
+                           products.ctypes.data + column * itemsize, r.padded, zeros.ctypes.data, 0,
+                           word(run, r.kernel) + group * group_filters * itemsize, filters, 0, 1,
+                           turned.ctypes.data + column * group_filters * itemsize, 0, width, 1, group_filters)
+            _add_to_planes(products, window, begin, end, ow, planes)
+        _merge_planes(planes, window, group * channels, dx[i])
 
 
 @compiled
-def add_to_planes(products, window, first, last, ow, planes):
+def _add_to_planes(products, window, first, last, ow, planes):
     """Add the products of the rows first <= oh < last of dy.
 
     Every `every`-th tap from ky0 on goes to the same planes, and from one to the next the image moves by `move` pixels.
@@ -138,7 +157,7 @@ def add_to_planes(products, window, first, last, ow, planes):
 
 
 @compiled
-def merge_planes(planes, window, first_channel, dx):
+def _merge_planes(planes, window, first_channel, dx):
     """Write the channels of a group: pixel (h, w) of dx is pixel (h + top, w + left) of the planes together."""
     h, w, image_channels = dx.shape
     step_h, step_w, channels, height, columns = planes.shape
@@ -159,68 +178,68 @@ def merge_planes(planes, window, first_channel, dx):
                     target[column + j * step_w * image_channels] = 0
 
 
-@compiled
-def by_taps(kernels, dy, panels, window, groups, dx):
-    """The first way. A long sum goes by PIECE numbers or so through a row of its own.
+@stage(reads="dy panels done", writes="dx", sizes=f"{FIELDS} block alone piece is_long")
+def _by_taps(r, run, first, last):
+    """The first way. Row h of dx gets rows oh of dy for all ky with oh * stride + ky * dilation - top = h."""
+    dx = array(run, r.dx, (last, r.h * r.w * r.channels))
+    clear(scratch(run, 0, (2 * VECTOR_BYTES // dx.itemsize,)))
+    for i in range(first, last):
+        if _is_done(r, run, i, last):
+            continue
+        if not r.alone:
+            clear(dx[i])
+        for row in range(r.h):
+            low, count = 0, 0
+            for ky in range(r.height):
+                reach = row + r.top - ky * r.dilation_h
+                if reach % r.stride_h == 0 and 0 <= reach // r.stride_h < r.oh:
+                    low, count = (ky if count == 0 else low), count + 1
+            if count:
+                _row_by_taps(r, run, i, row, low, count)
 
-    Row h of dx gets rows oh of dy for all ky with oh * stride + ky * dilation - top = h. They are every `step`-th ky,
-    and `back` rows of dy lie between one and the next.
+
+@compiled
+def _row_by_taps(r, run, i, row, first, count):
+    """Add to a row of dx what `count` rows of taps give, of which the first is `first`.
+
+    They are every `step`-th ky, and `back` rows of dy lie between one and the next. A long sum goes by PIECE numbers
+    or so through a row of its own.
     """
-    n, h, w, c = dx.shape
-    _, oh, ow, filters = dy.shape
-    # With 1x1 taps an image is one row, and there is nothing to add up.
-    alone = is_product(window, h, w, oh, ow)
-    if alone:
-        h, w, oh, ow = 1, h * w, 1, oh * ow
-    kh, kw = window.height, window.width
-    channels, group_filters = c // groups, filters // groups
-    width = 2 * VECTOR_BYTES // dy.itemsize
+    dx = array(run, r.dx, (i + 1, r.h * r.w * r.channels))[i]
+    dy = array(run, r.dy, (i + 1, r.oh * r.ow * r.filters))[i]
+    channels, filters = r.channels // r.groups, r.filters // r.groups
+    itemsize = dx.itemsize
+    width = 2 * VECTOR_BYTES // itemsize
     panel_count = (channels + width - 1) // width
-    scratch, zeros = np.empty((ow, width), dy.dtype), np.zeros(width, dy.dtype)
-    flat_dx, flat_dy = dx.reshape(-1), dy.reshape(-1)
-    is_long = not alone and kh * kw * group_filters > LONG_CHAIN
-    piece = np.empty(ow * width if is_long else 0, dy.dtype)
-    step = window.stride_h // _gcd(window.stride_h, window.dilation_h)
-    back = step * window.dilation_h // window.stride_h
-    for i in range(n):
-        if not alone:
-            dx[i] = 0
-        for row in range(h):
-            first, count = 0, 0
-            for ky in range(kh):
-                reach = row + window.top - ky * window.dilation_h
-                if reach % window.stride_h == 0 and 0 <= reach // window.stride_h < oh:
-                    first, count = (ky if count == 0 else first), count + 1
-            if count == 0:
-                continue
-            y = (row + window.top - first * window.dilation_h) // window.stride_h
-            for group in range(groups):
-                for panel in range(panel_count):
-                    column = panel * width
-                    for kx in range(kw):
-                        shift = kx * window.dilation_w - window.left
-                        low = max(0, -(shift // window.stride_w))
-                        high = min(ow, (w - 1 - shift) // window.stride_w + 1)
-                        if high <= low:
-                            continue
-                        pixel, columns = window.stride_w * c, min(width, channels - column)
-                        target = ((i * h + row) * w + low * window.stride_w + shift) * c + group * channels + column
-                        together = max(1, PIECE // group_filters) if is_long else count
-                        for k in range(0, count, together):
-                            some = min(together, count - k)
-                            place = ((i * oh + y - k * back) * ow + low) * filters + group * group_filters
-                            tap = ((group * panel_count + panel) * kh + first + k * step) * kw + kx
-                            product_block(
-                                kernels[1], high - low, columns,
-                                piece if is_long else flat_dx, 0 if is_long else target, width if is_long else pixel,
-                                zeros if is_long or alone else flat_dx, 0 if is_long or alone else target,
-                                0 if is_long or alone else pixel,
-                                flat_dy, place, filters, -back * ow * filters, 1,
-                                panels, tap * group_filters * width,
-                                step * kw * group_filters * width, width, some, group_filters, scratch)
-                            for j in range(high - low if is_long else 0):
-                                for channel in range(columns):
-                                    flat_dx[target + j * pixel + channel] += piece[j * width + channel]
+    panels = array(run, r.panels, (r.groups * panel_count * r.height * r.width * filters * width,))
+    zeros, line = scratch(run, 0, (width,)), scratch(run, width * itemsize, (r.ow, width))
+    piece = scratch(run, r.piece, (r.ow * width,))
+    fresh = r.is_long or r.alone
+    step = r.stride_h // _gcd(r.stride_h, r.dilation_h)
+    back = step * r.dilation_h // r.stride_h
+    y = (row + r.top - first * r.dilation_h) // r.stride_h
+    pixel, together = r.stride_w * r.channels, max(1, PIECE // max(1, filters)) if r.is_long else count
+    for part in range(r.groups * panel_count * r.width):
+        group, panel, kx = part // r.width // panel_count, part // r.width % panel_count, part % r.width
+        column, shift = panel * width, kx * r.dilation_w - r.left
+        low = max(0, -(shift // r.stride_w))
+        high = min(r.ow, (r.w - 1 - shift) // r.stride_w + 1)
+        if high <= low:
+            continue
+        columns = min(width, channels - column)
+        target = (row * r.w + low * r.stride_w + shift) * r.channels + group * channels + column
+        for k in range(0, count, together):
+            place = ((y - k * back) * r.ow + low) * r.filters + group * filters
+            tap = ((group * panel_count + panel) * r.height + first + k * step) * r.width + kx
+            product_block(
+                r.block, high - low, columns,
+                piece if r.is_long else dx, 0 if r.is_long else target, width if r.is_long else pixel,
+                zeros if fresh else dx, 0 if fresh else target, 0 if fresh else pixel,
+                dy, place, r.filters, -back * r.ow * r.filters, 1, panels, tap * filters * width,
+                step * r.width * filters * width, width, min(together, count - k), filters, line)
+            for j in range(high - low if r.is_long else 0):
+                for channel in range(columns):
+                    dx[target + j * pixel + channel] += piece[j * width + channel]
 
 
 @compiled

@@ -9,9 +9,16 @@ Along one axis, a window of 3 with stride 2 on 6 pixels, `.` being padding:
 """
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from cnnlite.engine.jit import kernel as compiled
+from cnnlite.kernels.checks import require
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+NO_PADS = ((0, 0), (0, 0))
+
+# What records of stages say of a convolution: the sizes of x, of y and of the window, and where that goes.
+FIELDS = "h w channels oh ow filters groups height width stride_h stride_w top left dilation_h dilation_w"
 
 
 class Window(NamedTuple):
@@ -94,3 +101,73 @@ def window_pads(
 def padded_output_size(size: int, window: int, stride: int, pads: tuple[int, int], dilation: int = 1) -> int:
     """Return how many windows fit along an axis with explicit padding."""
     return (size + pads[0] + pads[1] - extent(window, dilation)) // stride + 1
+
+
+class Geometry(NamedTuple):
+    """Where the kernel of a convolution goes, as the layers have it."""
+
+    strides: tuple[int, int] = (1, 1)
+    pads: Pads = NO_PADS
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+def geometry_of(strides: Any, pads: Any, dilation: Any, groups: int) -> Geometry:
+    """Return the `Geometry` of what a kernel was called with."""
+    (top, bottom), (left, right) = pads
+    return Geometry(tuple(strides), ((top, bottom), (left, right)), tuple(dilation), groups)
+
+
+def convolved_shape(images: Any, x_shape: Any, kernel: Any, geometry: Geometry, owner: str) -> Any:
+    """Return (N, OH, OW, F), after a look at whether the kernel fits the images, which are x or dy."""
+    require(images, "the images", 4, None, owner)
+    require(kernel, "the kernel", 4, images.dtype, owner)
+    check_convolution(x_shape, kernel.shape, geometry, owner)
+    strides, pads, dilation, _ = geometry
+    output = (max(0, padded_output_size(x_shape[1 + axis], kernel.shape[axis], strides[axis], pads[axis],
+                                        dilation[axis])) for axis in (0, 1))
+    return (x_shape[0], *output, kernel.shape[3])
+
+
+def check_convolution(x_shape: Any, kernel_shape: Any, geometry: Geometry, owner: str) -> None:
+    """Raise a ValueError unless a kernel of that shape goes over images of that shape."""
+    kh, kw, channels, filters = kernel_shape
+    groups = geometry.groups
+    if len(x_shape) != 4 or groups < 1 or channels * groups != x_shape[3] or filters % groups:
+        raise ValueError(
+            f"{owner}: x must have C channels, the kernel C / groups, and the filters must be divisible by groups. "
+            f"Received: an x of shape {tuple(x_shape)}, a kernel of shape {kernel_shape}, groups={groups}."
+        )
+    sizes = (*geometry.strides, *geometry.dilation, kh, kw)
+    if min(sizes) < 1 or min(min(pair) for pair in geometry.pads) < 0:
+        raise ValueError(
+            f"{owner}: strides, dilation and the kernel's size must be at least 1, and pads not negative. Received: "
+            f"strides={geometry.strides}, dilation={geometry.dilation}, a kernel of {(kh, kw)}, pads={geometry.pads}."
+        )
+
+
+def fields(x_shape: Any, kernel_shape: Any, output: Any, geometry: Geometry) -> dict[str, int]:
+    """Return the FIELDS of a record; output: (OH, OW)."""
+    window = window_of(kernel_shape[:2], *geometry[:3])
+    return dict(h=x_shape[1], w=x_shape[2], channels=x_shape[3], oh=output[0], ow=output[1], filters=kernel_shape[3],
+                groups=geometry.groups, **window._asdict())
+
+
+def meets_no_other(sizes: dict[str, int]) -> bool:
+    """Return whether each pixel of y comes from the same pixel of x alone, given the FIELDS."""
+    where = [sizes[name] for name in ("height", "width", "stride_h", "stride_w", "top", "left")]
+    return where == [1, 1, 1, 1, 0, 0] and (sizes["h"], sizes["w"]) == (sizes["oh"], sizes["ow"])
+
+
+def in_one_row(sizes: dict[str, int]) -> dict[str, int]:
+    """Return FIELDS in which an image is one row, where no pixel of it meets another, or else the same FIELDS."""
+    if not meets_no_other(sizes):
+        return sizes
+    pixels = sizes["h"] * sizes["w"]
+    return dict(sizes, h=1, oh=1, w=pixels, ow=pixels)
+
+
+@compiled
+def window_in(r):
+    """Return the `Window` of a record that has the FIELDS."""
+    return Window(r.height, r.width, r.stride_h, r.stride_w, r.top, r.left, r.dilation_h, r.dilation_w)

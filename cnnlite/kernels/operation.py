@@ -22,7 +22,7 @@ import numpy as np
 from cnnlite import reference
 from cnnlite.eager import is_eager
 from cnnlite.engine.buffers import Buffer, Samples, is_buffer
-from cnnlite.engine.graph import Graph
+from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import Plan
 from cnnlite.kernels.checks import FLOATS
 
@@ -35,10 +35,10 @@ def operation(samples: Any) -> Any:
     """Make a kernel of a function that adds stages to a graph.
 
     Args:
-        samples: the names of the arguments whose first axis is that of the samples; or a function that returns them,
-            of a dict of all arguments.
+        samples: the names of the arguments whose first axis is that of the samples; or, where that depends on what the
+            others are, a function that is called with all of them and returns the names.
     """
-    names_of = (lambda values: samples) if isinstance(samples, str) else samples
+    of_samples = frozenset(samples.split()) if isinstance(samples, str) else None
 
     def decorate(function: Any) -> Any:
         names = tuple(inspect.signature(function).parameters)
@@ -56,7 +56,13 @@ def operation(samples: Any) -> Any:
             if any(map(is_buffer, kwargs.values())):
                 return function(*args, **kwargs)
             values = dict(zip(names, args), **kwargs)
-            return _run_alone(function, values, names_of(values).split())
+            graph = current_graph()
+            if graph is not None:
+                # Of weights alone, whose numbers are asked for in each run.
+                return function(**{name: graph.of_array(value) if isinstance(value, np.ndarray) else value
+                                   for name, value in values.items()})
+            ours = frozenset(samples(**values).split()) if of_samples is None else of_samples
+            return _run_alone(function, values, ours)
 
         kernel.is_operation = True
         return kernel

@@ -1,8 +1,14 @@
 """One step of each optimizer over a stretch of the flat parameter vector, in one pass over memory.
 
-p are the parameters and g their gradient. p and the slots (the vectors that an optimizer keeps from step to
-step) are changed in place. An optional slot that is not in use is an array of length 0. `decay` is the
-learning rate times the weight decay: that share of p is taken off before the step.
+p are the parameters and g their gradient. p and the slots (the vectors that an optimizer keeps from step to step) are
+changed in place. `decay` is the learning rate times the weight decay: that share of p is taken off before the step.
+
+Each step comes twice. `adam_step(p, g, ..., alpha, beta_1, ...)` takes numbers, and a slot that is not in use as an
+array of length 0. `adam(p, g, ..., values)` takes the same numbers as an array of float64, in the same order, which a
+plan reads anew in each run. It takes a slot that is not in use as None, too, and
+
+    start, stop     which part of the vectors to change; by default all
+    refused         int64 (1,), or None: where it is not 0, nothing changes
 
 Division is written `np.divide` because numba's `/` stops to look for a zero, which is against the rule that
 infinities pass, and keeps the loop from being vectorised (Adam on 200,000 parameters: 0.06 ms, with `/` 0.46 ms).
@@ -11,22 +17,56 @@ infinities pass, and keeps the loop from being vectorised (Adam on 200,000 param
 import numpy as np
 
 from cnnlite.engine.jit import kernel
+from cnnlite.engine.stages import BATCH, NONE, array, array_as, stage
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.threads import CHUNK, chunk, chunks_of, run
+from cnnlite.kernels.operation import graph_of, operation
+
+CHUNK = 1 << 15  # numbers that a thread takes at a time
 
 
-def _require(owner, p, g, optional=(), **slots):
-    """Check that the gradient and each slot are as long as p; a slot that is `optional` may have length 0."""
+def _add_step(added, owner, p, g, slots, values, start, stop, refused):
+    """Check the arrays and add a stage.
+
+    Args:
+        slots: by name, (the vector, whether it may be left out).
+    """
     require(p, "p", 1, None, owner)
     require(g, "g", p.shape, p.dtype, owner)
-    for name, slot in slots.items():
-        if name not in optional or slot.size:
+    used = {}
+    for name, (slot, is_optional) in slots.items():
+        if is_optional and (slot is None or slot.shape == (0,)):
+            slot = None
+        else:
             require(slot, name, p.shape, p.dtype, owner)
+        used[name] = slot
+    require(values, "values", (VALUES[owner],), np.dtype(np.float64), owner)
+    if refused is not None:
+        require(refused, "refused", (1,), np.dtype(np.int64), owner)
+    stop = p.shape[0] if stop is None else stop
+    if not 0 <= start <= stop <= p.shape[0]:
+        raise ValueError(
+            f"{owner}: start and stop must lie within the {p.shape[0]} numbers of p. "
+            f"Received: start={start}, stop={stop}."
+        )
+    graph_of(p, g, values).add(added, units=-(-(stop - start) // CHUNK), p=p, g=g, values=values, refused=refused,
+                               start=start, stop=stop, work=16 * (stop - start), **used)
 
 
-def _run(task, arguments):
-    p = arguments[0]
-    run(task, chunks_of(p.size), arguments, alone=p.size <= 2 * CHUNK)
+# How many numbers each step takes.
+VALUES = {"sgd_step": 4, "rmsprop_step": 5, "adam_step": 5, "adagrad_step": 3}
+
+
+@kernel
+def _is_refused(r, run):
+    return r.refused != NONE and array_as(run, r.refused, (1,), np.int64)[0] != 0
+
+
+@kernel
+def _part(r, run, place, first, last):
+    """Return the numbers of units of a vector; where it is not there, an empty array."""
+    start = r.start + first * CHUNK
+    stop = min(r.stop, r.start + last * CHUNK) if place != NONE else start
+    return array(run, place, (stop,))[start:stop]
 
 
 def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
@@ -36,15 +76,24 @@ def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
         momentum    m = beta * m - learning_rate * g;  p += m
         Nesterov    m as above;                        p += beta * m - learning_rate * g
     """
-    _require("sgd_step", p, g, ("momentum",), momentum=momentum)
-    number = p.dtype.type
-    _run(_sgd_task, (p, g, momentum, number(learning_rate), number(beta), nesterov, number(decay)))
+    sgd(p, g, momentum, np.array([learning_rate, beta, nesterov, decay], np.float64))
 
 
-@kernel
-def _sgd_task(p, g, momentum, learning_rate, beta, nesterov, decay, unit):
-    p, g, momentum = chunk(p, unit), chunk(g, unit), chunk(momentum, unit)
-    has_momentum = momentum.size > 0
+@operation(samples="")
+def sgd(p, g, momentum, values, start=0, stop=None, refused=None):
+    """Step of SGD with values = [learning_rate, beta, nesterov, decay]; see `sgd_step`."""
+    _add_step(_sgd, "sgd_step", p, g, {"momentum": (momentum, True)}, values, start, stop, refused)
+
+
+@stage(reads="p g momentum values refused", writes="p momentum", sizes="start stop", footprint=BATCH)
+def _sgd(r, run, first, last):
+    if _is_refused(r, run):
+        return
+    p, g = _part(r, run, r.p, first, last), _part(r, run, r.g, first, last)
+    momentum = _part(r, run, r.momentum, first, last)
+    values, number = array_as(run, r.values, (4,), np.float64), p.dtype.type
+    learning_rate, beta, nesterov, decay = number(values[0]), number(values[1]), values[2] != 0, number(values[3])
+    has_momentum = r.momentum != NONE
     for i in range(p.size):
         change = -learning_rate * g[i]
         if has_momentum:
@@ -63,21 +112,30 @@ def rmsprop_step(p, g, velocity, average_gradient, momentum, learning_rate, rho,
         m = beta * m + d                                   (d without momentum)
         p -= m
     """
-    _require("rmsprop_step", p, g, ("average_gradient", "momentum"), velocity=velocity,
-             average_gradient=average_gradient, momentum=momentum)
-    number = p.dtype.type
-    _run(_rmsprop_task, (p, g, velocity, average_gradient, momentum, number(learning_rate), number(rho),
-                         number(1 - rho), number(beta), number(epsilon), number(decay)))
+    rmsprop(p, g, velocity, average_gradient, momentum,
+            np.array([learning_rate, rho, beta, epsilon, decay], np.float64))
 
 
-@kernel
-def _rmsprop_task(p, g, velocity, average_gradient, momentum, learning_rate, rho, one_minus_rho, beta, epsilon, decay,
-                  unit):
-    p, g = chunk(p, unit), chunk(g, unit)
-    velocity, momentum = chunk(velocity, unit), chunk(momentum, unit)
-    average_gradient = chunk(average_gradient, unit)
-    centered = average_gradient.size > 0
-    has_momentum = momentum.size > 0
+@operation(samples="")
+def rmsprop(p, g, velocity, average_gradient, momentum, values, start=0, stop=None, refused=None):
+    """Step of RMSprop with values = [learning_rate, rho, beta, epsilon, decay]; see `rmsprop_step`."""
+    slots = {"velocity": (velocity, False), "average_gradient": (average_gradient, True),
+             "momentum": (momentum, True)}
+    _add_step(_rmsprop, "rmsprop_step", p, g, slots, values, start, stop, refused)
+
+
+@stage(reads="p g velocity average_gradient momentum values refused", writes="p velocity average_gradient momentum",
+       sizes="start stop", footprint=BATCH)
+def _rmsprop(r, run, first, last):
+    if _is_refused(r, run):
+        return
+    p, g = _part(r, run, r.p, first, last), _part(r, run, r.g, first, last)
+    velocity, momentum = _part(r, run, r.velocity, first, last), _part(r, run, r.momentum, first, last)
+    average_gradient = _part(r, run, r.average_gradient, first, last)
+    values, number = array_as(run, r.values, (5,), np.float64), p.dtype.type
+    learning_rate, rho, one_minus_rho = number(values[0]), number(values[1]), number(1 - values[1])
+    beta, epsilon, decay = number(values[2]), number(values[3]), number(values[4])
+    centered, has_momentum = r.average_gradient != NONE, r.momentum != NONE
     for i in range(p.size):
         v = rho * velocity[i] + one_minus_rho * g[i] * g[i]
         velocity[i] = v
@@ -103,18 +161,27 @@ def adam_step(p, g, momentum, velocity, velocity_hat, alpha, beta_1, beta_2, eps
     `alpha` is the learning rate with the correction of the bias that m and v have from starting at 0:
     learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t) at step t = 1, 2, ...
     """
-    _require("adam_step", p, g, ("velocity_hat",), momentum=momentum, velocity=velocity, velocity_hat=velocity_hat)
-    number = p.dtype.type
-    _run(_adam_task, (p, g, momentum, velocity, velocity_hat, number(alpha), number(1 - beta_1), number(1 - beta_2),
-                      number(epsilon), number(decay)))
+    adam(p, g, momentum, velocity, velocity_hat, np.array([alpha, beta_1, beta_2, epsilon, decay], np.float64))
 
 
-@kernel
-def _adam_task(p, g, momentum, velocity, velocity_hat, alpha, one_minus_beta_1, one_minus_beta_2, epsilon, decay,
-               unit):
-    p, g = chunk(p, unit), chunk(g, unit)
-    momentum, velocity, velocity_hat = chunk(momentum, unit), chunk(velocity, unit), chunk(velocity_hat, unit)
-    amsgrad = velocity_hat.size > 0
+@operation(samples="")
+def adam(p, g, momentum, velocity, velocity_hat, values, start=0, stop=None, refused=None):
+    """Step of Adam with values = [alpha, beta_1, beta_2, epsilon, decay]; see `adam_step`."""
+    slots = {"momentum": (momentum, False), "velocity": (velocity, False), "velocity_hat": (velocity_hat, True)}
+    _add_step(_adam, "adam_step", p, g, slots, values, start, stop, refused)
+
+
+@stage(reads="p g momentum velocity velocity_hat values refused", writes="p momentum velocity velocity_hat",
+       sizes="start stop", footprint=BATCH)
+def _adam(r, run, first, last):
+    if _is_refused(r, run):
+        return
+    p, g = _part(r, run, r.p, first, last), _part(r, run, r.g, first, last)
+    momentum, velocity = _part(r, run, r.momentum, first, last), _part(r, run, r.velocity, first, last)
+    velocity_hat, amsgrad = _part(r, run, r.velocity_hat, first, last), r.velocity_hat != NONE
+    values, number = array_as(run, r.values, (5,), np.float64), p.dtype.type
+    alpha, one_minus_beta_1, one_minus_beta_2 = number(values[0]), number(1 - values[1]), number(1 - values[2])
+    epsilon, decay = number(values[3]), number(values[4])
     for i in range(p.size):
         m = momentum[i] + one_minus_beta_1 * (g[i] - momentum[i])
         v = velocity[i] + one_minus_beta_2 * (g[i] * g[i] - velocity[i])
@@ -132,14 +199,23 @@ def adagrad_step(p, g, accumulator, learning_rate, epsilon, decay):
         s += g²
         p -= learning_rate * g / sqrt(s + epsilon)
     """
-    _require("adagrad_step", p, g, accumulator=accumulator)
-    number = p.dtype.type
-    _run(_adagrad_task, (p, g, accumulator, number(learning_rate), number(epsilon), number(decay)))
+    adagrad(p, g, accumulator, np.array([learning_rate, epsilon, decay], np.float64))
 
 
-@kernel
-def _adagrad_task(p, g, accumulator, learning_rate, epsilon, decay, unit):
-    p, g, accumulator = chunk(p, unit), chunk(g, unit), chunk(accumulator, unit)
+@operation(samples="")
+def adagrad(p, g, accumulator, values, start=0, stop=None, refused=None):
+    """Step of Adagrad with values = [learning_rate, epsilon, decay]; see `adagrad_step`."""
+    _add_step(_adagrad, "adagrad_step", p, g, {"accumulator": (accumulator, False)}, values, start, stop, refused)
+
+
+@stage(reads="p g accumulator values refused", writes="p accumulator", sizes="start stop", footprint=BATCH)
+def _adagrad(r, run, first, last):
+    if _is_refused(r, run):
+        return
+    p, g = _part(r, run, r.p, first, last), _part(r, run, r.g, first, last)
+    accumulator = _part(r, run, r.accumulator, first, last)
+    values, number = array_as(run, r.values, (3,), np.float64), p.dtype.type
+    learning_rate, epsilon, decay = number(values[0]), number(values[1]), number(values[2])
     for i in range(p.size):
         s = accumulator[i] + g[i] * g[i]
         accumulator[i] = s

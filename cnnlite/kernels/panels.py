@@ -58,7 +58,21 @@ def _pack(r, run, first, last):
 def _pack_rows(b, begin, k_step, n_step, columns, out):
     for i in range(out.shape[0]):
         place, row = begin + i * k_step, out[i]
-        for j in range(columns):
-            row[j] = b[place + j * n_step]
+        if n_step == 1:
+            source = b[place : place + columns]
+            for j in range(columns):
+                row[j] = source[j]
+        else:
+            for j in range(columns):
+                row[j] = b[place + j * n_step]
         for j in range(columns, row.size):
             row[j] = 0
+
+
+@kernel
+def rows_of_vectors(size, n, column, width):
+    """Return how many rows of n columns have `width` numbers from a column on, those of the next row included.
+
+    What follows the columns in a vector is of no use, but must not lie behind the end of the array.
+    """
+    return (size - column - width) // n + 1 if size >= column + width else 0

@@ -44,24 +44,49 @@ def add_chunks(sums, out):
 def _add_chunks(r, run, first, last):
     chunks = word(run, CHUNK_COUNT)
     sums, out = array(run, r.sums, (chunks, r.size)), array(run, r.out, (r.size,))
-    _add_tree(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
+    write_sum(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
 
 
 @stage(reads="sums", writes="out", sizes="size", footprint=BATCH)
 def _add_exact_chunks(r, run, first, last):
     chunks = word(run, CHUNK_COUNT)
     sums, out = array_as(run, r.sums, (chunks, r.size), np.float64), array(run, r.out, (r.size,))
-    _add_tree(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
+    write_sum(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
 
 
 @kernel
-def _add_tree(sums, out, begin, end):
+def write_sum(sums, out, begin, end):
+    """Write to out (numbers,) the sums over all chunks of the numbers from `begin` to `end`."""
+    add_tree(sums, begin, end)
+    source, target = sums[0, begin:end], out[begin:end]
+    for i in range(target.size):
+        target[i] = source[i]
+
+
+@kernel
+def add_tree(sums, begin, end):
+    """Add up the numbers from `begin` to `end` of all chunks, sums (chunks, numbers), to those of the first chunk."""
     chunks, distance = len(sums), 1
     while distance < chunks:
         for chunk in range(0, chunks, 2 * distance):
-            here, other = sums[chunk], sums[chunk + distance]
-            for i in range(begin, end):
+            # Slices, in which no index can be below 0: with that to be looked at, the loop would not be vector code.
+            here, other = sums[chunk, begin:end], sums[chunk + distance, begin:end]
+            for i in range(here.size):
                 here[i] += other[i]
         distance *= 2
-    for i in range(begin, end):
-        out[i] = sums[0, i]
+
+
+@kernel
+def sums_of_sizes_and_squares(x):
+    """Return the sums of |x| and of x², in float64, of a flat array."""
+    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = 0.0
+    whole = x.size // 4 * 4
+    for i in range(0, whole, 4):
+        # Four sums at a time: each addition would have to wait for the one before.
+        x0, x1, x2, x3 = np.float64(x[i]), np.float64(x[i + 1]), np.float64(x[i + 2]), np.float64(x[i + 3])
+        a0, a1, a2, a3 = a0 + abs(x0), a1 + abs(x1), a2 + abs(x2), a3 + abs(x3)
+        b0, b1, b2, b3 = b0 + x0 * x0, b1 + x1 * x1, b2 + x2 * x2, b3 + x3 * x3
+    for i in range(whole, x.size):
+        x0 = np.float64(x[i])
+        a0, b0 = a0 + abs(x0), b0 + x0 * x0
+    return a0 + a1 + (a2 + a3), b0 + b1 + (b2 + b3)

@@ -41,7 +41,7 @@ loop becomes, for one vector (LLVM writes eight such turns in a row):
           decq     %rbp
           jne      loop
 
-Nothing is reordered. The flags of `_jit.py` hold for this code of a kernel too, so LLVM may fuse a product with the
+Nothing is reordered. The flags of `engine/jit.py` hold for this code of a kernel too, so LLVM may fuse a product with the
 addition that it goes into; `multiply_add` says that it must, wherever the machine can. Nothing is checked.
 """
 

@@ -53,10 +53,10 @@ is no padding: dx is larger than y, 16 tiles instead of 9 for 13 x 13 pixels and
 **Rounding** is relative to the largest number of a *tile*, not to each output: the pixels of a tile are added and
 subtracted before they are parted again. Where a direct convolution is wrong by 3e-7 of the largest output, this
 one is by 1e-6 to 3e-6, which training doesn't notice. But one infinite pixel makes its whole tile NaN, and one pixel
-of 1e30 leaves nothing of its neighbours. `moderate` tells the images where that could happen, for which the direct way
-is to be taken instead.
+of 1e30 leaves nothing of its neighbours. Rows of tiles that read a number which is not `moderate` are computed directly
+instead, and so are all if a weight is not.
 
-**The way through the data.** The tiles of all images are one sequence, which is cut into blocks; each goes through all
+**The way through the data.** The tiles of some images are one sequence, which is cut into blocks; each goes through all
 three steps, so that its V and M stay in the second-level cache between them. M is made for one panel of filters at
 a time. U is read from front to back once a block. The 36 matrices in V lie an odd number of cache lines apart: at a
 power of two the 36 numbers of a tile would all fall into the same few places of the first-level cache and drive each
@@ -69,15 +69,18 @@ of these. Shapes as in `conv2d.py`.
 """
 
 import functools
+import math
 
 import numpy as np
+from numba.extending import register_jitable
 
 from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.stages import BATCH, HALO, NONE, array, array_as, array_at, band_rows, call_stage, scratch, stage
 from cnnlite.engine.target import ROWS, VECTOR_BYTES
-from cnnlite.kernels.im2col import output_shape
-from cnnlite.kernels.matmul import padded_columns, panel_width
-from cnnlite.kernels.microkernel import block_address, call_block
-from cnnlite.kernels.threads import run
+from cnnlite.kernels.direct import RECORD, aligned, direct_arguments, direct_bytes, panel_columns, window_in
+from cnnlite.kernels.microkernel import call_block
+from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags, rows_read
+from cnnlite.kernels.panels import panel_width
 from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, constants, transform_address
 
 POINTS = TILE * TILE
@@ -86,9 +89,7 @@ LINE_BYTES = 64
 LEAST_CHANNELS = 16  # the longest vector; and with fewer, most of the time would go to transforms
 TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
 WEIGHT_ROWS = 8  # rows of a panel of weights that a thread transforms at a time
-LONG_CHAIN = 1024  # tiles of which the products may be added one by one in float32
-CHAIN = 256  # so many, or the next whole block, that are before they join the others, if there are more
-SMALL_WEIGHTS = 1 << 15  # and numbers of weights that are transformed before other threads would have begun
+UNIT_TILES = 32  # so many tiles, where there are as many, are convolved together
 
 
 def suits(taps, height, before, output, channels, filters):
@@ -115,49 +116,165 @@ def suits(taps, height, before, output, channels, filters):
     return direct > 1.2 * mine
 
 
-@compiled
+@register_jitable
 def _tiles_a_block(tiles, numbers, itemsize, cache):
     """Return into blocks of how many tiles to cut them, if each tile takes so many numbers for each point."""
     fitting = cache // (POINTS * numbers * itemsize)
     return max(1, min(tiles, max(2, min(8, fitting // ROWS)) * ROWS))
 
 
-@compiled
+@register_jitable
 def _distance(numbers, itemsize):
     """Return the distance of matrices of that many numbers, an odd number of cache lines."""
     lines = (numbers * itemsize + LINE_BYTES - 1) // LINE_BYTES
     return (lines | 1) * LINE_BYTES // itemsize
 
 
-@compiled
-def moderate(x):
-    """Return whether all numbers of x (C-contiguous) are finite and less than 2^40 in size.
-
-    Then no sum in a tile can overflow. It doesn't say that small pixels keep their digits next to large ones: the
-    error is relative to the largest of a tile, at most 3e-6 of it in float32.
-    """
-    outside = 0
-    flat = x.reshape(-1)
-    for i in range(flat.size):
-        outside |= not abs(flat[i]) < 1099511627776.0  # "not <", because NaN must count
-    return outside == 0
-
-
-def winograd_weights(kernel, backward=False, out=None):
-    """Return U (36, panels, C, two vectors), the transformed kernel (K, K, C, F) in panels as of `pack_panels`.
+def transformed_weights(graph, kernel, backward=False):
+    """Add a stage that transforms weights; return U (36, panels, C, two vectors), in panels as of `direct_panels`.
 
     backward: instead D U^T D for the gradient of the input, (36, panels, F, two vectors).
     """
-    c, f = kernel.shape[2:]
+    taps, _, c, f = kernel.shape
     reduced, filters = (f, c) if backward else (c, f)
-    width = panel_width(kernel.dtype)
-    if out is None:
-        out = np.empty((POINTS, -(-filters // width), reduced, width), kernel.dtype)
-    d = _diagonal(kernel.dtype) if backward else np.empty(0, kernel.dtype)
-    pieces = -(-reduced // WEIGHT_ROWS)
-    arguments = (kernel, transform_address(kernel.dtype), np.outer(d, d).ravel(), pieces, out)
-    run(_winograd_weights_task, out.shape[1] * pieces, arguments, alone=out.size < SMALL_WEIGHTS)
+    width, pieces = panel_width(kernel.dtype), -(-reduced // WEIGHT_ROWS)
+    out = graph.work((POINTS, -(-filters // width), reduced, width), kernel.dtype)
+    graph.add(_transform_weights, units=out.shape[1] * pieces, kernel=kernel, out=out,
+              factors=_factors(kernel.dtype) if backward else None, taps=taps, c=c, f=f, panels=out.shape[1],
+              pieces=pieces, transform=transform_address(kernel.dtype), work=10 * math.prod(out.shape),
+              scratch=taps * taps * WEIGHT_ROWS * 2 * VECTOR_BYTES)
     return out
+
+
+@functools.cache
+def _factors(dtype):
+    d = _diagonal(dtype)
+    return np.outer(d, d).ravel()
+
+
+@stage(reads="kernel factors", writes="out", sizes="taps c f panels pieces transform", footprint=BATCH)
+def _transform_weights(r, run, first, last):
+    """Transform some rows, c or f, of a panel in each unit."""
+    taps, backward = r.taps, r.factors != NONE
+    filters, reduced = (r.c, r.f) if backward else (r.f, r.c)
+    width = 2 * VECTOR_BYTES // array(run, r.out, (0,)).itemsize
+    kernel, factors = array(run, r.kernel, (taps * taps, r.c, r.f)), array(run, r.factors, (POINTS,))
+    out = array(run, r.out, (POINTS, r.panels, reduced, width))
+    for unit in range(first, last):
+        panel, begin = unit // r.pieces, unit % r.pieces * WEIGHT_ROWS
+        end = min(reduced, begin + WEIGHT_ROWS)
+        column, columns = panel_columns(panel, filters, width)
+        part = scratch(run, 0, (taps * taps, end - begin, width))
+        for tap in range(taps * taps):
+            for row in range(begin, end):
+                target = part[tap, row - begin]
+                for j in range(columns):
+                    target[j] = kernel[tap, column + j, row] if backward else kernel[tap, row, column + j]
+                for j in range(columns, width):
+                    target[j] = 0
+        # The rows lie side by side, before and after: to the transform they are the channels of one pixel.
+        numbers, matrix = (end - begin) * width, reduced * width
+        call_transform(r.transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
+                       out.ctypes.data + (panel * matrix + begin * width) * out.itemsize, r.panels * matrix, 0)
+        if backward:
+            for point in range(POINTS):
+                target = out[point, panel, begin:end].reshape(-1)
+                for i in range(target.size):
+                    target[i] *= factors[point]
+
+
+def add_winograd(convolution):
+    """Add the stage of a `conv2d.Convolution`."""
+    graph, kernel, x, y = convolution.graph, convolution.kernel, convolution.x, convolution.y
+    taps, _, c, _ = kernel.shape
+    outputs = TILE + 1 - taps
+    arguments, flags = direct_arguments(convolution), moderate_flags(graph, kernel)
+    tiles = tile_count(*y.shape[1:3], taps)
+    width = panel_width(x.dtype)
+    block = _tiles_a_block(1 << 30, c + width, x.itemsize, CACHE_BYTES)
+    arguments.update(special=transformed_weights(graph, kernel), flags=flags, flag_count=flags.shape[0],
+                     transform=transform_address(x.dtype), tiles_a_block=block)
+    own = sum(map(aligned, _own_bytes(block, c, width, x.itemsize)))
+    graph.add(_by_tiles, together=-(-UNIT_TILES // tiles), grain=outputs, work=convolution.work,
+              scratch=max(own, direct_bytes(arguments, y, min(outputs, y.shape[1]))), **arguments)
+
+
+@register_jitable
+def _own_bytes(tiles, c, width, itemsize):
+    """Return the bytes of V, M, a row of zeros, and the places of tiles."""
+    v, m = POINTS * _distance(tiles * c, itemsize), POINTS * _distance(tiles * width, itemsize)
+    return v * itemsize, m * itemsize, width * itemsize, tiles * 24
+
+
+@stage(**RECORD, footprint=HALO)
+def _by_tiles(r, run, first, last):
+    """Compute runs of rows of tiles, counted through the samples, and directly those that lie between."""
+    outputs, window = TILE + 1 - r.kh, window_in(r)
+    top, bottom = band_rows(run, r.oh)
+    begin, end = top // outputs, (bottom + outputs - 1) // outputs
+    line, down = r.w * r.c, end - begin
+    x = array(run, r.x, (last, r.h * line))
+    weights, inputs = are_moderate(array_as(run, r.flags, (r.flag_count,), np.int64)), True
+    low, high = rows_read(top, bottom, r.h, window)
+    for i in range(first, last):
+        inputs &= moderate(x[i, low * line : high * line])
+    start, rows = 0, (last - first) * down
+    for row in range(rows + 1):
+        i, tile_row = first + row // max(down, 1), begin + row % max(down, 1)
+        top, bottom = tile_row * outputs, min(r.oh, (tile_row + 1) * outputs)
+        low, high = rows_read(top, bottom, r.h, window)
+        if row < rows and weights and (inputs or moderate(x[i, low * line : high * line])):
+            continue
+        _convolve_tiles(r, run, first, begin, down, start, row)
+        if row < rows:
+            call_stage(r.by_pixels, r, run, i * r.oh + top, i * r.oh + bottom)
+        start = row + 1
+
+
+@compiled
+def _convolve_tiles(r, run, first, begin, down, start_row, end_row):
+    """Compute rows of tiles, of which there are `down` in each sample from the first on, each from row `begin` on."""
+    if start_row >= end_row:
+        return
+    h, w, c, oh, ow, f = r.h, r.w, r.c, r.oh, r.ow, r.filters
+    outputs = TILE + 1 - r.kh
+    across = (ow + outputs - 1) // outputs
+    count = (end_row - start_row) * across
+    x, y, start = array(run, r.x, (0,)), array(run, r.y, (0,)), array(run, r.start, (0,))
+    weights, itemsize = array(run, r.special, (0,)).ctypes.data, x.itemsize
+    width = 2 * VECTOR_BYTES // itemsize
+    panels = (f + width - 1) // width
+    block_tiles = min(count, r.tiles_a_block)
+    v_distance, m_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * width, itemsize)
+    v_bytes, m_bytes, zeros_bytes, _ = _own_bytes(block_tiles, c, width, itemsize)
+    v, m = scratch(run, 0, (0,)).ctypes.data, scratch(run, aligned(v_bytes), (0,)).ctypes.data
+    zeros = scratch(run, aligned(v_bytes) + aligned(m_bytes), (width,))
+    tiles = array_at(zeros.ctypes.data + aligned(zeros_bytes), (block_tiles, 3), np.int64)
+    for j in range(width):
+        zeros[j] = 0
+    n, row, column = first + start_row // down, begin + start_row % down, 0
+    for block in range(0, count, block_tiles):
+        rows = min(block_tiles, count - block)
+        for t in range(rows):
+            tiles[t, 0], tiles[t, 1], tiles[t, 2] = n, row * outputs, column * outputs
+            call_transform(r.transform, TILE, c, x.ctypes.data + n * h * w * c * itemsize, h, w, c,
+                           row * outputs - r.top, column * outputs - r.left, v + t * c * itemsize, v_distance, 0)
+            column += 1
+            if column == across:
+                row, column = row + 1, 0
+                if row == begin + down:
+                    n, row = n + 1, begin
+        for panel in range(panels):
+            place, columns = panel_columns(panel, f, width)
+            vectors = 1 if columns <= width // 2 else 2
+            for point in range(POINTS):
+                call_block(r.block, rows, vectors, m + point * m_distance * itemsize, width, zeros.ctypes.data, 0,
+                           v + point * v_distance * itemsize, c, 0, 1,
+                           weights + (point * panels + panel) * c * width * itemsize, 0, width, 1, c)
+            for t in range(rows):
+                image = y.ctypes.data + (tiles[t, 0] * oh * ow * f + place) * itemsize
+                call_transform(r.transform, -outputs, columns, image, oh, ow, f, tiles[t, 1], tiles[t, 2],
+                               m + t * width * itemsize, m_distance, start.ctypes.data + place * itemsize)
 
 
 @functools.cache
@@ -165,229 +282,8 @@ def _diagonal(dtype):
     return np.array(constants(), dtype)
 
 
-@compiled
-def _winograd_weights_task(kernel, transform, factors, pieces, out, unit):
-    """Transform some rows, c or f, of one panel."""
-    taps, _, c, f = kernel.shape
-    _, panels, reduced, width = out.shape
-    backward = len(factors) > 0
-    source = kernel.reshape(taps * taps, c, f)
-    panel, first = unit // pieces, unit % pieces * WEIGHT_ROWS
-    last = min(reduced, first + WEIGHT_ROWS)
-    part = np.zeros((taps * taps, last - first, width), kernel.dtype)
-    column, columns = _panel(panel, c if backward else f, width)
-    for tap in range(taps * taps):
-        rows = source[tap]
-        for r in range(first, last):
-            target = part[tap, r - first]
-            if backward:
-                for j in range(columns):
-                    target[j] = rows[column + j, r]
-            else:
-                row = rows[r, column:]
-                for j in range(columns):
-                    target[j] = row[j]
-    # The rows lie side by side, before and after: to the transform they are the channels of one pixel.
-    numbers, matrix = (last - first) * width, reduced * width
-    _transform_rows(transform, taps, part, out, panel * matrix + first * width, panels * matrix)
-    for point in range(len(factors)):
-        target = out[point, panel, first:last].reshape(-1)
-        for i in range(numbers):
-            target[i] *= factors[point]
-
-
-@compiled
-def _transform_rows(transform, taps, part, out, place, distance):
-    # A function, as an array is freed after its last use, whoever has its address; an argument outlasts the call.
-    numbers = part.shape[1] * part.shape[2]
-    call_transform(transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
-                   out.ctypes.data + place * out.itemsize, distance, 0)
-
-
-@compiled
-def _panel(panel, filters, width):
-    """Return the first filter of a panel and their number.
-
-    The last panel begins earlier where it would have less than a vector of filters: what it shares with the one before
-    is computed twice, and every vector that is written is whole.
-    """
-    column = panel * width
-    if filters - column < width // 2:
-        column = filters - width // 2
-    return column, min(width, filters - column)
-
-
-@compiled
+@register_jitable
 def tile_count(oh, ow, taps):
     """Return into how many tiles an image is cut."""
     outputs = TILE + 1 - taps
     return ((oh + outputs - 1) // outputs) * ((ow + outputs - 1) // outputs)
-
-
-@compiled
-def _tiles_of(images, oh, ow, outputs):
-    """Return (tiles, 3): the image, and the first row and column of the outputs of each tile."""
-    down, across = (oh + outputs - 1) // outputs, (ow + outputs - 1) // outputs
-    tiles = np.empty((images * down * across, 3), np.int64)
-    t = 0
-    for n in range(images):
-        for row in range(down):
-            for column in range(across):
-                tiles[t, 0], tiles[t, 1], tiles[t, 2] = n, row * outputs, column * outputs
-                t += 1
-    return tiles
-
-
-@compiled
-def winograd_images(block, transform, x, first, last, weights, start, taps, before, y):
-    """y[i] = the convolution of x[first + i], for i < last - first.
-
-    Args:
-        weights: as of `winograd_weights`.
-        start: the bias, or zeros, for whole panels, as of `padded_columns`.
-        before: rows of zeros above and columns of zeros to the left of an image; a negative number cuts some off.
-        y: (last - first or more, OH, OW, F); how many zeros come below and to the right follows from its size.
-    """
-    _, h, w, c = x.shape
-    _, oh, ow, f = y.shape
-    itemsize = y.itemsize
-    panels, width = weights.shape[1], weights.shape[3]
-    outputs = TILE + 1 - taps
-    tiles = _tiles_of(last - first, oh, ow, outputs)
-    block_tiles = _tiles_a_block(len(tiles), c + width, itemsize, CACHE_BYTES)
-    v_distance, m_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * width, itemsize)
-    v, m = np.empty(POINTS * v_distance, y.dtype), np.empty(POINTS * m_distance, y.dtype)
-    zeros = np.zeros(width, y.dtype)
-    for begin in range(0, len(tiles), block_tiles):
-        rows = min(block_tiles, len(tiles) - begin)
-        for t in range(rows):
-            n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-            call_transform(transform, TILE, c, x.ctypes.data + (first + n) * h * w * c * itemsize, h, w, c,
-                           top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
-        for panel in range(panels):
-            column, columns = _panel(panel, f, width)
-            vectors = 1 if columns <= width // 2 else 2
-            for point in range(POINTS):
-                call_block(block, rows, vectors, m.ctypes.data + point * m_distance * itemsize, width,
-                           zeros.ctypes.data, 0, v.ctypes.data + point * v_distance * itemsize, c, 0, 1,
-                           weights.ctypes.data + (point * panels + panel) * c * width * itemsize, 0, width, 1, c)
-            for t in range(rows):
-                n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-                call_transform(transform, -outputs, columns,
-                               y.ctypes.data + (n * oh * ow * f + column) * itemsize, oh, ow, f, top, left,
-                               m.ctypes.data + t * width * itemsize, m_distance, start.ctypes.data + column * itemsize)
-
-
-@compiled
-def winograd_backward(block, transform, x, dy, weights, taps, before, spectrum, dx):
-    """Take dy of some images back: to the kernel where `spectrum` has a size, and to x where dx has one.
-
-    Call it with several images at a time where an image has few tiles: the spectrum is read and written once a block.
-
-    Args:
-        x: (n, H, W, C); only its shape counts if there is no spectrum.
-        weights: as of `winograd_weights` with backward=True, or of no size like dx.
-        before: as for `winograd_images`.
-        spectrum: (36, C, F up to whole panels), to which V^T W of each point is added.
-        dx: (n, H, W, C), overwritten.
-    """
-    _, h, w, c = x.shape
-    _, oh, ow, f = dy.shape
-    itemsize = dy.itemsize
-    width = 2 * VECTOR_BYTES // itemsize
-    filters = (f + width - 1) // width * width
-    outputs = TILE + 1 - taps
-    panels = weights.shape[1] if len(dx) else 0
-    tiles = _tiles_of(len(dy), oh, ow, outputs)
-    # Larger blocks than forward, because each of them reads and writes the whole spectrum.
-    block_tiles = _tiles_a_block(len(tiles), c + filters, itemsize, 4 * CACHE_BYTES)
-    v_distance, m_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * width, itemsize)
-    w_distance = _distance(block_tiles * filters, itemsize)
-    v = np.empty(POINTS * v_distance if len(spectrum) else 0, dy.dtype)
-    m = np.empty(POINTS * m_distance if len(dx) else 0, dy.dtype)
-    # Zeros, because some columns of the last panel are never written and still multiplied.
-    dy_points = np.zeros(POINTS * w_distance, dy.dtype)
-    zeros = np.zeros(width, dy.dtype)
-    is_long, length = len(tiles) > LONG_CHAIN, 0
-    chain = np.zeros_like(spectrum) if is_long else spectrum
-    dx.reshape(-1)[:] = 0
-    for begin in range(0, len(tiles), block_tiles):
-        rows = min(block_tiles, len(tiles) - begin)
-        for t in range(rows):
-            n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-            if len(spectrum):
-                call_transform(transform, TILE, c, x.ctypes.data + n * h * w * c * itemsize, h, w, c,
-                               top - before[0], left - before[1], v.ctypes.data + t * c * itemsize, v_distance, 0)
-            call_transform(transform, outputs, f, dy.ctypes.data + n * oh * ow * f * itemsize, oh, ow, f, top, left,
-                           dy_points.ctypes.data + t * filters * itemsize, w_distance, 0)
-        if len(spectrum):
-            for point in range(POINTS):
-                for column in range(0, filters, width):
-                    vectors = 1 if f - column <= width // 2 else 2
-                    s = chain.ctypes.data + (point * c * filters + column) * itemsize
-                    call_block(block, c, vectors, s, filters, s, filters,
-                               v.ctypes.data + point * v_distance * itemsize, 1, 0, c,
-                               dy_points.ctypes.data + (point * w_distance + column) * itemsize, 0, filters, 1, rows)
-            length += rows
-            if is_long and (length >= CHAIN or begin + rows == len(tiles)):
-                total, part = spectrum.reshape(-1), chain.reshape(-1)
-                for i in range(part.size):
-                    total[i] += part[i]
-                    part[i] = 0
-                length = 0
-        for panel in range(panels):
-            column, columns = _panel(panel, c, width)
-            vectors = 1 if columns <= width // 2 else 2
-            for point in range(POINTS):
-                call_block(block, rows, vectors, m.ctypes.data + point * m_distance * itemsize, width,
-                           zeros.ctypes.data, 0, dy_points.ctypes.data + point * w_distance * itemsize, filters, 0, 1,
-                           weights.ctypes.data + (point * panels + panel) * f * width * itemsize, 0, width, 1, f)
-            for t in range(rows):
-                n, top, left = tiles[begin + t, 0], tiles[begin + t, 1], tiles[begin + t, 2]
-                call_transform(transform, -TILE, columns, dx.ctypes.data + (n * h * w * c + column) * itemsize, h, w, c,
-                               top - before[0], left - before[1], m.ctypes.data + t * width * itemsize, m_distance,
-                               panel * width - column)
-
-
-@compiled
-def winograd_kernel_gradient_end(transform, spectrum, taps, out):
-    """out (K, K, C, F) = the gradient of the kernel, from the sum of the spectra of all images."""
-    _, c, filters = spectrum.shape
-    f = out.shape[3]
-    itemsize = out.itemsize
-    zeros = np.zeros(filters, out.dtype)
-    for channel in range(c):
-        call_transform(transform, -taps, f, out.ctypes.data + channel * f * itemsize, taps, taps, c * f, 0, 0,
-                       spectrum.ctypes.data + channel * filters * itemsize, c * filters, zeros.ctypes.data)
-
-
-def winograd_conv2d(x, kernel, bias, pads, out=None, first=0):
-    """`conv2d` of the images of x from `first` on, as many as `out` has, on one thread; for tests and experiments."""
-    taps, _, _, f = kernel.shape
-    if out is None:
-        out = np.empty((len(x), *output_shape(x.shape, (taps, taps), (1, 1), pads, (1, 1)), f), x.dtype)
-    winograd_images(block_address(x.dtype), transform_address(x.dtype), x, first, first + len(out),
-                    winograd_weights(kernel), padded_columns(bias, f, x.dtype), taps, (pads[0][0], pads[1][0]), out)
-    return out
-
-
-def winograd_conv2d_input_gradient(dy, kernel, x_shape, pads, out=None):
-    """`conv2d_input_gradient`"""
-    out = np.empty(x_shape, dy.dtype) if out is None else out
-    winograd_backward(block_address(dy.dtype), transform_address(dy.dtype), out, dy,
-                      winograd_weights(kernel, backward=True), len(kernel), (pads[0][0], pads[1][0]),
-                      np.empty((0, 0, 0), dy.dtype), out)
-    return out
-
-
-def winograd_conv2d_kernel_gradient(x, dy, kernel_shape, pads, out=None):
-    """`conv2d_kernel_gradient`"""
-    taps, _, c, f = kernel_shape
-    out = np.empty(kernel_shape, x.dtype) if out is None else out
-    width = panel_width(x.dtype)
-    spectrum, nothing = np.zeros((POINTS, c, -(-f // width) * width), x.dtype), np.empty((0, 0, 0, 0), x.dtype)
-    transform = transform_address(x.dtype)
-    winograd_backward(block_address(x.dtype), transform, x, dy, nothing, taps, (pads[0][0], pads[1][0]), spectrum,
-                      nothing)
-    winograd_kernel_gradient_end(transform, spectrum, taps, out)
-    return out

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cnnlite import kernels
-from cnnlite.kernels.pooling import pooled_shape
 from cnnlite.layers.pool import Pool
 from cnnlite.types import Array, ArrayLike
 
@@ -42,9 +41,7 @@ class AveragePool(Pool):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
-        window = self.window(x.shape)
-        y = self.allocate("y", pooled_shape(x.shape, *window), training)
-        kernels.average_pool(x, *window, out=y)
+        y = kernels.average_pool(x, *self.window(x.shape))
         if training:
             self.remember(x.shape, y.shape)
         return self.finish(y)
@@ -52,6 +49,4 @@ class AveragePool(Pool):
     def backward(self, dy: Array) -> Array:
         x_shape, y_shape = self.recall()
         dy = self.prepare_image_gradient(dy, y_shape)
-        dx = self.allocate("dx", x_shape)
-        kernels.average_pool_backward(dy, x_shape, *self.window(x_shape), out=dx)
-        return self.finish(dx)
+        return self.finish(kernels.average_pool_backward(dy, x_shape, *self.window(x_shape)))

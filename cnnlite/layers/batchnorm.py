@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from cnnlite import initializers, kernels, regularizers
 from cnnlite.arguments import boolean, integer, number, share
-from cnnlite.floating import arithmetic
 from cnnlite.layers.base import Layer
 from cnnlite.layers.settings import RegularizerSetting, Setting, made_by
 from cnnlite.layers.weights import Weight
@@ -145,65 +141,47 @@ class BatchNorm(Layer):
         learning = training and self.trainable
         if learning:
             mean, variance = kernels.batchnorm_statistics(x)
-            self.learn(mean, variance, x.shape)
+            self.commit(lambda refused: self.learn(mean, variance, x, refused))
         else:
-            mean, variance = self.state["moving_mean"], self.state["moving_variance"]
+            mean, variance = self._state["moving_mean"], self._state["moving_variance"]
         inv_std = self.inverse_deviation(variance)
-        gamma, beta = self.gamma_and_beta()
-        y = self.allocate("y", x.shape, training)
-        kernels.batchnorm_normalize(x, mean, inv_std, gamma, beta, out=y)
+        y = self.outside(kernels.batchnorm_normalize(x, mean, inv_std, *self.gamma_and_beta()))
         if training:
-            self.remember(x if learning else None, mean, inv_std, self.outside(y).shape)
-        return self.outside(y)
+            self.remember(x if learning else None, mean, inv_std, y.shape)
+        return y
 
     def backward(self, dy: Array) -> Array:
         x, mean, inv_std, shape = self.recall()
         dy = self.channels_last(self.prepare_gradient(dy, shape))
         gamma, _ = self.gamma_and_beta()
-        dx = self.allocate("dx", dy.shape)
         if x is None:
-            kernels.batchnorm_inference_backward(dy, inv_std, gamma, out=dx)
+            dx = kernels.batchnorm_inference_backward(dy, inv_std, gamma)
         else:
-            _, dgamma, dbeta = kernels.batchnorm_backward(dy, x, mean, inv_std, gamma, out=dx)
-            self.keep_gradients(dgamma, dbeta)
+            dx, _, _ = kernels.batchnorm_backward(dy, x, mean, inv_std, gamma, dgamma=self._grads.get("gamma"),
+                                                  dbeta=self._grads.get("beta"))
         return self.outside(dx)
 
     def channels_last(self, x: Array) -> Array:
-        """Return x as contiguous (N, ..., C)."""
-        return np.ascontiguousarray(np.moveaxis(x, self.axis, -1))
+        """Return x as (N, ..., C)."""
+        return x if self.axis in (-1, x.ndim - 1) else kernels.moveaxis(x, self.axis, -1)
 
     def outside(self, y: Array) -> Array:
-        """Return an array (N, ..., C) with its channels on the axis of the user's; a view."""
-        return np.moveaxis(y, -1, self.axis)
+        """Return an array (N, ..., C) with its channels on the axis of the user's."""
+        return y if self.axis in (-1, y.ndim - 1) else kernels.moveaxis(y, -1, self.axis)
 
-    def gamma_and_beta(self) -> tuple[Array, Array]:
-        """Return gamma and beta, 1 and 0 where the layer has none."""
-        channels, dtype = self.state["moving_mean"].shape, self.dtype
-        gamma = self.params["gamma"] if self.scale else np.ones(channels, dtype)
-        return gamma, self.params["beta"] if self.center else np.zeros(channels, dtype)
+    def gamma_and_beta(self) -> tuple[Array | None, Array | None]:
+        """Return gamma and beta, None where the layer has none."""
+        return self._params.get("gamma"), self._params.get("beta")
 
     def inverse_deviation(self, variance: Array) -> Array:
         """Return 1 / √(variance + epsilon), and NaN for an infinite variance, or y would be beta and look healthy."""
-        with arithmetic():
-            inv_std = 1 / np.sqrt(variance + self.dtype.type(self.epsilon))
-        if not inv_std.all():
-            inv_std[inv_std == 0] = np.nan
-        return inv_std
+        return kernels.inverse_deviation(variance, self.epsilon)
 
-    def learn(self, mean: Array, variance: Array, shape: Shape) -> None:
-        """Move the averages towards the statistics of a batch of that shape; one without samples moves nothing."""
-        if math.prod(shape):
-            with arithmetic():
-                for average, value in ((self.state["moving_mean"], mean), (self.state["moving_variance"], variance)):
-                    average *= self.momentum
-                    average += (1 - self.momentum) * value
-
-    def keep_gradients(self, dgamma: Array, dbeta: Array) -> None:
-        """Write those of the two to `grads` of which the layer has the parameter."""
-        if self.scale:
-            self.grads["gamma"][...] = dgamma
-        if self.center:
-            self.grads["beta"][...] = dbeta
+    def learn(self, mean: Array, variance: Array, x: Array, refused: Array | None) -> None:
+        """Move the averages towards the statistics of a batch x, unless a step was refused."""
+        kernels.move_average(self._state["moving_mean"], mean, self.momentum, x, refused)
+        kernels.move_average(self._state["moving_variance"], variance, self.momentum, x, refused)
+        self._state.version += 1
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)

@@ -6,7 +6,6 @@ from typing import Any
 
 from cnnlite import kernels
 from cnnlite.arguments import boolean
-from cnnlite.kernels.pooling import argmax_dtype
 from cnnlite.layers.image import ImageLayer
 from cnnlite.layers.pool import Window
 from cnnlite.layers.settings import Setting
@@ -64,10 +63,7 @@ class GlobalMaxPool(GlobalPool):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
-        shape = (x.shape[0], 1, 1, x.shape[3])
-        y = self.allocate("y", shape, training)
-        argmax = self.allocate("argmax", shape, training, argmax_dtype(x.shape[1:3]))
-        kernels.max_pool(x, *self.window(x.shape), out=(y, argmax))
+        y, argmax = kernels.max_pool(x, *self.window(x.shape))
         if training:
             self.remember(argmax, x.shape)
         return y.reshape(self.compute_output_shape(self.join(*x.shape)))
@@ -75,9 +71,7 @@ class GlobalMaxPool(GlobalPool):
     def backward(self, dy: Array) -> Array:
         argmax, x_shape = self.recall()
         dy = self.prepare_gradient(dy, self.compute_output_shape(self.join(*x_shape))).reshape(argmax.shape)
-        dx = self.allocate("dx", x_shape)
-        kernels.max_pool_backward(dy, argmax, x_shape, *self.window(x_shape), out=dx)
-        return self.finish(dx)
+        return self.finish(kernels.max_pool_backward(dy, argmax, x_shape, *self.window(x_shape)))
 
 
 class GlobalAveragePool(GlobalPool):
@@ -104,8 +98,7 @@ class GlobalAveragePool(GlobalPool):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
-        y = self.allocate("y", (x.shape[0], 1, 1, x.shape[3]), training)
-        kernels.average_pool(x, *self.window(x.shape), out=y)
+        y = kernels.average_pool(x, *self.window(x.shape))
         if training:
             self.remember(x.shape)
         return y.reshape(self.compute_output_shape(self.join(*x.shape)))
@@ -113,6 +106,5 @@ class GlobalAveragePool(GlobalPool):
     def backward(self, dy: Array) -> Array:
         (x_shape,) = self.recall()
         dy = self.prepare_gradient(dy, self.compute_output_shape(self.join(*x_shape)))
-        dx = self.allocate("dx", x_shape)
-        kernels.average_pool_backward(dy.reshape(x_shape[0], 1, 1, x_shape[3]), x_shape, *self.window(x_shape), out=dx)
-        return self.finish(dx)
+        dy = dy.reshape(x_shape[0], 1, 1, x_shape[3])
+        return self.finish(kernels.average_pool_backward(dy, x_shape, *self.window(x_shape)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from cnnlite import kernels
-from cnnlite.kernels.pooling import argmax_dtype, pooled_shape
 from cnnlite.layers.pool import Pool
 from cnnlite.types import Array, ArrayLike
 
@@ -46,11 +45,7 @@ class MaxPool(Pool):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
-        window = self.window(x.shape)
-        shape = pooled_shape(x.shape, *window)
-        y = self.allocate("y", shape, training)
-        argmax = self.allocate("argmax", shape, training, argmax_dtype(window[0]))
-        kernels.max_pool(x, *window, out=(y, argmax))
+        y, argmax = kernels.max_pool(x, *self.window(x.shape))
         if training:
             self.remember(argmax, x.shape)
         return self.finish(y)
@@ -58,6 +53,4 @@ class MaxPool(Pool):
     def backward(self, dy: Array) -> Array:
         argmax, x_shape = self.recall()
         dy = self.prepare_image_gradient(dy, argmax.shape)
-        dx = self.allocate("dx", x_shape)
-        kernels.max_pool_backward(dy, argmax, x_shape, *self.window(x_shape), out=dx)
-        return self.finish(dx)
+        return self.finish(kernels.max_pool_backward(dy, argmax, x_shape, *self.window(x_shape)))

@@ -10,7 +10,8 @@ from typing import Any
 
 from cnnlite.floating import arithmetic
 from cnnlite.identifiers import from_identifier, to_config
-from cnnlite.losses.base import Loss
+from cnnlite.losses.base import Loss, is_as_written
+from cnnlite.losses.base import is_traceable as is_traceable
 from cnnlite.losses.crossentropy import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
 from cnnlite.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError
 from cnnlite.types import Array, ArrayLike, Config
@@ -44,6 +45,7 @@ LOSSES = {
     "mae": MeanAbsoluteError,
     "huber": Huber,
 }
+is_as_written.remember(LOSSES.values())
 
 
 def _each(loss: Loss, y_true: ArrayLike, y_pred: ArrayLike) -> Array:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlite import config, labels
+from cnnlite import config, kernels, labels, reference
 from cnnlite.arguments import float_array, one_of, text
+from cnnlite.as_written import AsWritten
+from cnnlite.engine.buffers import is_buffer
 from cnnlite.floating import arithmetic
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
@@ -101,15 +102,14 @@ class Loss:
             losses = losses * weights.astype(losses.dtype)
         if self.reduction == "none":
             return losses
-        return float(losses.sum(dtype=np.float64)) / self._divisor(losses.size)
+        return float(reference.mean_loss(losses, mean=self._takes_mean)[0])
 
     def _scale(self, gradient: Array, y_pred: ArrayLike, sample_weight: ArrayLike | None) -> Array:
         """Return the gradient of the mean from that of each loss."""
-        shape = gradient.shape[:-1]
-        scale = np.array(1 / self._divisor(math.prod(shape)))
+        weights = None
         if sample_weight is not None:
-            scale = scale * labels.weights_for(shape, sample_weight, self.name)[..., np.newaxis]
-        gradient = gradient * scale.astype(gradient.dtype)
+            weights = labels.weights_for(gradient.shape[:-1], sample_weight, self.name)
+        gradient = reference.scale_gradient(gradient, weights, self._takes_mean)
         return gradient.reshape(np.shape(y_pred)).astype(self._dtype_of(y_pred), copy=False)
 
     def _require_reduction(self) -> None:
@@ -119,8 +119,9 @@ class Loss:
                 "Use reduction='sum_over_batch_size' or 'sum'."
             )
 
-    def _divisor(self, size: int) -> int:
-        return max(size, 1) if self.reduction == "sum_over_batch_size" else 1
+    @property
+    def _takes_mean(self) -> bool:
+        return self.reduction == "sum_over_batch_size"
 
     def _dtype_of(self, y_pred: ArrayLike) -> np.dtype[Any]:
         dtype = getattr(y_pred, "dtype", None)
@@ -165,6 +166,95 @@ class Loss:
     def from_config(cls, config: Config) -> Self:
         """Make a loss from what `get_config` returned."""
         return cls(**config)
+
+
+class KernelLoss(Loss):
+    """A loss of the library's: a kernel computes each loss and its gradient, of targets in the form that it takes.
+
+        t = loss.prepare_targets(y_true, y_pred.shape, y_pred.dtype)
+        value, dy = loss.value_and_gradient(t, y_pred, weights)         # of buffers, which adds stages to a plan
+        value, dy = loss.value_and_gradient(y_true, y_pred, weights)    # of arrays, which prepares them by itself
+    """
+
+    def terms(self, t: Any, y: Any, gradient: bool = True) -> Any:
+        """Return the losses (N, ...) of prepared targets and predictions; and their gradient, if it is wanted."""
+        raise NotImplementedError
+
+    def prepare_targets(self, y_true: ArrayLike, output_shape: Shape, dtype: DTypeLike) -> Array:
+        """Check labels against predictions of a shape (N, ..., K), and return them in the form that the kernel takes.
+
+        Call it in the context of `floating.arithmetic`. A ValueError if they don't fit.
+        """
+        t = labels.same_shape(y_true, at_least_2d(output_shape), self.name)
+        return t.astype(dtype, copy=False)
+
+    def prepare_weights(self, sample_weight: ArrayLike, output_shape: Shape, dtype: DTypeLike) -> Array:
+        """Check weights against predictions of a shape (N, ..., K), and return them as kernels take them, (N, ...)."""
+        shape = at_least_2d(output_shape)[:-1]
+        weights = labels.leading_weights(shape, sample_weight, self.name).astype(dtype, copy=False)
+        return weights if weights.ndim else np.full(shape[:1], weights)
+
+    def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
+        y_pred = self.prepare_predictions(y_pred)
+        return self.prepare_targets(y_true, y_pred.shape, y_pred.dtype), y_pred
+
+    def _prepared(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Any, Any]:
+        return self.prepare(y_true, y_pred)
+
+    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
+        return self.terms(*self._prepared(y_true, y_pred), gradient=False)
+
+    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
+        return self.terms(*self._prepared(y_true, y_pred))[1]
+
+    def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        if is_buffer(y_pred):
+            losses = self.terms(y_true, y_pred.reshape(at_least_2d(y_pred.shape)), gradient=False)
+            return kernels.mean_loss(losses, sample_weight, self._takes_mean)
+        return super().__call__(y_true, y_pred, sample_weight)
+
+    def value_and_gradient(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Any, Any]:
+        self._require_reduction()
+        if is_buffer(y_pred):
+            losses, dy = self.terms(y_true, y_pred.reshape(at_least_2d(y_pred.shape)))
+            dy = kernels.scale_gradient(dy, sample_weight, self._takes_mean, out=dy)
+            return kernels.mean_loss(losses, sample_weight, self._takes_mean), dy.reshape(y_pred.shape)
+        if not is_as_written(self):
+            return super().value_and_gradient(y_true, y_pred, sample_weight)
+        with arithmetic():
+            losses, dy = self.terms(*self._prepared(y_true, y_pred))
+            return self._reduce(losses, sample_weight), self._scale(dy, y_pred, sample_weight)
+
+    def _reduce(self, losses: Array, sample_weight: ArrayLike | None) -> Any:
+        if self.reduction == "none" or not is_as_written(self):
+            return super()._reduce(losses, sample_weight)
+        weights = self._weights(losses, losses.shape, sample_weight)
+        return float(kernels.mean_loss(losses, weights, self._takes_mean)[0])
+
+    def _scale(self, gradient: Array, y_pred: ArrayLike, sample_weight: ArrayLike | None) -> Array:
+        if not is_as_written(self):
+            return super()._scale(gradient, y_pred, sample_weight)
+        weights = self._weights(gradient, gradient.shape[:-1], sample_weight)
+        gradient = kernels.scale_gradient(gradient, weights, self._takes_mean, out=gradient)
+        return gradient.reshape(np.shape(y_pred)).astype(self._dtype_of(y_pred), copy=False)
+
+    def _weights(self, like: Array, shape: Shape, sample_weight: ArrayLike | None) -> Array | None:
+        return None if sample_weight is None else self.prepare_weights(sample_weight, (*shape, 1), like.dtype)
+
+
+# What a plan's stages stand for. A subclass, a patched class or an object may have another of them.
+is_as_written = AsWritten(
+    "forward", "gradient", "backward", "value_and_gradient", "__call__", "prepare", "prepare_predictions",
+    "prepare_targets", "prepare_weights", "terms", "_prepared", "_reduce", "_scale", "_takes_mean", "_weights",
+)
+
+
+def is_traceable(loss: Loss, dtype: DTypeLike) -> bool:
+    """Return whether a plan whose arrays are of that dtype may hold this loss as stages.
+
+    Others, of yours or changed by you, are called with arrays.
+    """
+    return is_as_written(loss) and (loss.dtype is None or loss.dtype == np.dtype(dtype))
 
 
 def at_least_2d(shape: Shape) -> Shape:

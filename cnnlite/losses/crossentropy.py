@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import copy
-import operator
 from typing import Any
 
 import numpy as np
 
 from cnnlite import kernels, labels
 from cnnlite.arguments import boolean, number
-from cnnlite.floating import arithmetic
-from cnnlite.losses.base import Loss, at_least_2d
+from cnnlite.losses.base import KernelLoss, Loss, at_least_2d
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
-# Probabilities are kept this far from 0 and 1, so that their logarithm stays finite; Keras's epsilon.
-EPSILON = 1e-7
 
-
-class _Crossentropy(Loss):
+class _Crossentropy(KernelLoss):
     """What the cross-entropies share: logits or probabilities, and label smoothing."""
 
     probability_activation = ""
@@ -98,38 +93,13 @@ class CategoricalCrossentropy(_Crossentropy):
     ) -> None:
         super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
 
-    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        t, y = self.prepare(y_true, y_pred)
-        log_p = kernels.log_softmax(y) if self.from_logits else np.log(_clip(_normalise(y)))
-        return -_weighted_sum(t, log_p)
+    def terms(self, t: Any, y: Any, gradient: bool = True) -> Any:
+        return kernels.crossentropy(y, t, self.from_logits, gradient)
 
-    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        t, y = self.prepare(y_true, y_pred)
-        if self.from_logits:
-            return kernels.softmax(y) * t.sum(axis=-1, keepdims=True) - t
-        p = _normalise(y)
-        dp = np.where(_is_clipped(p), 0, -t / _clip(p)).astype(y.dtype, copy=False)
-        # p = y / sum(y), so each y also makes all the other p smaller.
-        with np.errstate(all="ignore"):
-            return (dp - (dp * p).sum(axis=-1, keepdims=True)) / y.sum(axis=-1, keepdims=True)
-
-    def value_and_gradient(
-        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> tuple[float, Array]:
-        if not self.from_logits or not _is_as_written(self):
-            return super().value_and_gradient(y_true, y_pred, sample_weight)
-        self._require_reduction()
-        with arithmetic():
-            t, y = self.prepare(y_true, y_pred)
-            log_p, p = kernels.log_softmax_and_softmax(y)
-            value = self._reduce(-_weighted_sum(t, log_p), sample_weight)
-            return value, self._scale(p * t.sum(axis=-1, keepdims=True) - t, y_pred, sample_weight)
-
-    def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
-        """Return the smoothed probabilities t and the predictions, both (N, ..., classes)."""
-        y_pred = self.prepare_predictions(y_pred)
-        t = labels.probability_labels(labels.one_hot_labels(y_true, y_pred.shape, self.name), self.name)
-        return self._smooth(t.astype(y_pred.dtype, copy=False)), y_pred
+    def prepare_targets(self, y_true: ArrayLike, output_shape: Shape, dtype: DTypeLike) -> Array:
+        """Return the smoothed probabilities t (N, ..., classes)."""
+        t = labels.probability_labels(labels.one_hot_labels(y_true, output_shape, self.name), self.name)
+        return self._smooth(t.astype(dtype, copy=False))
 
     def _smooth(self, t: Array) -> Array:
         s = self.label_smoothing
@@ -181,58 +151,35 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
                 "Give the samples that are to be ignored a label of any class and sample_weight=0."
             )
 
-    # From logits, nothing is as large as the predictions but what is made of them: there may be a million classes.
-
-    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        if not self.from_logits or self.label_smoothing:
-            return super().forward(y_true, y_pred)
-        classes, y = self._classes(y_true, y_pred)
-        return -_at(classes, kernels.log_softmax(y))
-
-    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        if not self.from_logits or self.label_smoothing:
-            return super().gradient(y_true, y_pred)
-        classes, y = self._classes(y_true, y_pred)
-        return _less_one(kernels.softmax(y), classes)
-
-    def value_and_gradient(
-        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> tuple[float, Array]:
-        if not self.from_logits or self.label_smoothing or not _is_as_written(self):
-            return super().value_and_gradient(y_true, y_pred, sample_weight)
-        self._require_reduction()
-        with arithmetic():
-            classes, y = self._classes(y_true, y_pred)
-            log_p, p = kernels.log_softmax_and_softmax(y)
-            value = self._reduce(-_at(classes, log_p), sample_weight)
-            return value, self._scale(_less_one(p, classes), y_pred, sample_weight)
+    def prepare_targets(self, y_true: ArrayLike, output_shape: Shape, dtype: DTypeLike) -> Array:
+        """Return the numbers of the classes, int64 (N, ...); or, smoothed or for probabilities, what `prepare` does."""
+        classes = labels.integer_labels(y_true, output_shape, self.name).astype(np.int64, copy=False)
+        # Nothing is as large as the logits but what is made of them: there may be a million classes.
+        if self.from_logits and not self.label_smoothing:
+            return classes
+        return self._one_hot(classes, output_shape[-1], dtype)
 
     def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
         """Return the smoothed one-hot labels t and the predictions, both (N, ..., classes)."""
-        classes, y_pred = self._classes(y_true, y_pred)
-        t = np.zeros(y_pred.shape, y_pred.dtype)
-        _rows(t)[_places(classes)] = 1
-        return self._smooth(t), y_pred
+        t, y_pred = super().prepare(y_true, y_pred)
+        return (t if t.dtype == y_pred.dtype else self._one_hot(t, y_pred.shape[-1], y_pred.dtype)), y_pred
 
-    def _classes(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
-        """Return the labels (N, ...) and the predictions (N, ..., classes)."""
-        y_pred = self.prepare_predictions(y_pred)
-        return labels.integer_labels(y_true, y_pred.shape, self.name).astype(np.intp), y_pred
+    def _prepared(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Any, Any]:
+        """Return what `prepare` does where that is a user's own, and else the labels as `prepare_targets` does."""
+        prepares = super().prepare if type(self).prepare is _prepare and "prepare" not in vars(self) else self.prepare
+        return prepares(y_true, y_pred)
+
+    def _one_hot(self, classes: Array, count: int, dtype: DTypeLike) -> Array:
+        t = np.zeros((classes.size, count), dtype)
+        t[np.arange(classes.size), classes.reshape(-1)] = 1
+        return self._smooth(t.reshape(*classes.shape, count))
 
     def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError unless labels are whole numbers from 0 to classes - 1, one for each sample."""
         labels.integer_labels(y_true, output_shape, self.name)
 
 
-# What value_and_gradient computes in one go. A subclass, a patched class or an object may have another of them.
-_parts_of = operator.attrgetter("forward", "gradient", "backward", "__call__", "prepare", "prepare_predictions",
-                                "_reduce", "_scale")
-_written = {cls: _parts_of(cls) for cls in (CategoricalCrossentropy, SparseCategoricalCrossentropy)}
-
-
-def _is_as_written(loss: Loss) -> bool:
-    cls: Any = type(loss)
-    return _written.get(cls) == _parts_of(cls) and not any(map(callable, vars(loss).values()))
+_prepare = SparseCategoricalCrossentropy.prepare
 
 
 class BinaryCrossentropy(_Crossentropy):
@@ -272,83 +219,15 @@ class BinaryCrossentropy(_Crossentropy):
     ) -> None:
         super().__init__(from_logits, label_smoothing, axis, reduction, name, dtype)
 
-    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        t, y = self.prepare(y_true, y_pred)
-        if self.from_logits:
-            # -log(sigmoid(y)) = max(-y, 0) + log(1 + exp(-|y|)), and with -y for -log(1 - sigmoid(y)): neither
-            # overflows, nor is a small loss the difference of two large numbers.
-            yes, no, rest = np.maximum(-y, 0), np.maximum(y, 0), kernels.softplus(-np.abs(y))
-            losses = (t * yes + (1 - t) * no + rest).mean(axis=-1)
-            if np.isnan(losses).any():
-                losses = (_times(t, yes) + _times(1 - t, no) + rest).mean(axis=-1)
-            return losses
-        p = _clip(y)
-        return -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean(axis=-1)
+    def terms(self, t: Any, y: Any, gradient: bool = True) -> Any:
+        return kernels.binary_crossentropy(y, t, self.from_logits, gradient)
 
-    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        t, y = self.prepare(y_true, y_pred)
-        if self.from_logits:
-            return (kernels.sigmoid(y) - t) / y.shape[-1]
-        p = _clip(y)
-        return np.where(_is_clipped(y), 0, ((1 - t) / (1 - p) - t / p) / y.shape[-1]).astype(y.dtype, copy=False)
-
-    def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
-        """Return the smoothed labels t and the predictions, both (N, ..., K)."""
-        t, y_pred = super().prepare(y_true, y_pred)
-        labels.probability_labels(t, self.name)
+    def prepare_targets(self, y_true: ArrayLike, output_shape: Shape, dtype: DTypeLike) -> Array:
+        """Return the smoothed labels t (N, ..., K)."""
+        t = labels.probability_labels(super().prepare_targets(y_true, output_shape, dtype), self.name)
         s = self.label_smoothing
-        return (t * (1 - s) + 0.5 * s if s else t), y_pred
+        return t * (1 - s) + 0.5 * s if s else t
 
     def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError unless labels have the shape of the predictions and values in [0, 1]."""
         labels.probability_labels(labels.same_shape(y_true, at_least_2d(output_shape), self.name), self.name)
-
-
-# Not np.take_along_axis and np.put_along_axis, which take 8 us to make the same indices.
-
-
-def _rows(values: Array) -> Array:
-    """Return contiguous values (N, ..., classes) as a matrix, which shares their memory."""
-    return values.reshape(-1, values.shape[-1])
-
-
-def _places(classes: Array) -> tuple[Array, Array]:
-    """Return the number of each row, and the column of its class, for classes (N, ...)."""
-    return np.arange(classes.size), classes.reshape(-1)
-
-
-def _at(classes: Array, log_p: Array) -> Array:
-    """Return the numbers (N, ...) of log_p (N, ..., classes) at the classes (N, ...)."""
-    return _rows(log_p)[_places(classes)].reshape(classes.shape)
-
-
-def _less_one(p: Array, classes: Array) -> Array:
-    """Return p (N, ..., classes), changed: less 1 at the classes (N, ...)."""
-    _rows(p)[_places(classes)] -= 1
-    return p
-
-
-def _weighted_sum(t: Array, log_p: Array) -> Array:
-    """Return the sum of t * log(p) over the classes, to which one with t = 0 adds 0 though its p may be 0."""
-    total = (t * log_p).sum(axis=-1)
-    return _times(t, log_p).sum(axis=-1) if np.isnan(total).any() else total
-
-
-def _times(t: Array, cost: Array) -> Array:
-    """Return t * cost, and 0 where that would be 0 times infinity."""
-    return np.where((t == 0) & np.isinf(cost), 0, t * cost).astype(cost.dtype, copy=False)
-
-
-def _normalise(y: Array) -> Array:
-    # A row of zeros becomes NaN, as in Keras, and shows in the loss.
-    with np.errstate(all="ignore"):
-        return y / y.sum(axis=-1, keepdims=True)
-
-
-def _clip(p: Array) -> Array:
-    return np.clip(p, EPSILON, 1 - EPSILON)
-
-
-def _is_clipped(p: Array) -> Array:
-    # Written so that NaN is not.
-    return (p < EPSILON) | (p > 1 - EPSILON)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
 
+from cnnlite import kernels
 from cnnlite.arguments import number
-from cnnlite.losses.base import Loss
-from cnnlite.types import Array, ArrayLike, Config, DTypeLike
+from cnnlite.losses.base import KernelLoss
+from cnnlite.types import Config, DTypeLike
 
 
-class MeanSquaredError(Loss):
+class MeanSquaredError(KernelLoss):
     """loss = mean((y_pred - y_true)²) over the last axis.
 
     Shapes: labels and predictions (N, ..., K), losses (N, ...); (N,) counts as (N, 1).
@@ -32,16 +33,11 @@ class MeanSquaredError(Loss):
     ) -> None:
         super().__init__(name, reduction, dtype)
 
-    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        t, y = self.prepare(y_true, y_pred)
-        return np.square(y - t).mean(axis=-1)
-
-    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        t, y = self.prepare(y_true, y_pred)
-        return (y - t) * (2 / y.shape[-1])
+    def terms(self, t: Any, y: Any, gradient: bool = True) -> Any:
+        return kernels.squared_error(y, t, gradient)
 
 
-class MeanAbsoluteError(Loss):
+class MeanAbsoluteError(KernelLoss):
     """loss = mean(|y_pred - y_true|) over the last axis. Where the two are equal, the gradient is 0.
 
     Shapes: labels and predictions (N, ..., K), losses (N, ...); (N,) counts as (N, 1).
@@ -64,16 +60,11 @@ class MeanAbsoluteError(Loss):
     ) -> None:
         super().__init__(name, reduction, dtype)
 
-    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        t, y = self.prepare(y_true, y_pred)
-        return np.abs(y - t).mean(axis=-1)
-
-    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        t, y = self.prepare(y_true, y_pred)
-        return np.sign(y - t) / y.shape[-1]
+    def terms(self, t: Any, y: Any, gradient: bool = True) -> Any:
+        return kernels.absolute_error(y, t, gradient)
 
 
-class Huber(Loss):
+class Huber(KernelLoss):
     """Half the squared error where it is small and the absolute error where it is large (Huber, 1964).
 
         loss = mean(e² / 2 if |e| <= delta else delta * |e| - delta² / 2)     e = y_pred - y_true
@@ -101,14 +92,8 @@ class Huber(Loss):
         super().__init__(name, reduction, dtype)
         self.delta = number(delta, "delta", type(self).__name__, above=0)
 
-    def forward(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        t, y = self.prepare(y_true, y_pred)
-        e = np.abs(y - t)
-        return np.where(e <= self.delta, 0.5 * e * e, self.delta * e - 0.5 * self.delta**2).mean(axis=-1)
-
-    def gradient(self, y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-        t, y = self.prepare(y_true, y_pred)
-        return np.clip(y - t, -self.delta, self.delta) / y.shape[-1]
+    def terms(self, t: Any, y: Any, gradient: bool = True) -> Any:
+        return kernels.huber(y, t, self.delta, gradient)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "delta": self.delta}

@@ -18,6 +18,8 @@ from cnnlite.identifiers import from_identifier
 from cnnlite.optimizers.adagrad import Adagrad
 from cnnlite.optimizers.adam import Adam, AdamW
 from cnnlite.optimizers.base import Optimizer
+from cnnlite.optimizers.kernel import is_as_written
+from cnnlite.optimizers.kernel import is_traceable as is_traceable
 from cnnlite.optimizers.rmsprop import RMSprop
 from cnnlite.optimizers.sgd import SGD
 from cnnlite.types import Config
@@ -38,6 +40,7 @@ __all__ = [
 AdaGrad = Adagrad
 
 OPTIMIZERS = {"sgd": SGD, "rmsprop": RMSprop, "adam": Adam, "adamw": AdamW, "adagrad": Adagrad}
+is_as_written.remember(OPTIMIZERS.values())
 
 
 def get(identifier: Any) -> Optimizer:

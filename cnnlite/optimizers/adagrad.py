@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnlite import kernels
-from cnnlite.optimizers.base import Optimizer
+from cnnlite.optimizers.kernel import KernelOptimizer
 from cnnlite.optimizers.settings import checks, not_negative
-from cnnlite.types import Array, Config
+from cnnlite.types import Config
 
 if TYPE_CHECKING:
     from cnnlite.schedules import LearningRateSchedule
 
 
-class Adagrad(Optimizer):
+class Adagrad(KernelOptimizer):
     """Each weight's gradient divided by the root of the sum of all its squares so far (Duchi et al., 2011).
 
         s += g²
@@ -27,7 +27,7 @@ class Adagrad(Optimizer):
     """
 
     slot_names = ("accumulator",)
-    _checks = checks(Optimizer, initial_accumulator_value=not_negative, epsilon=not_negative)
+    _checks = checks(KernelOptimizer, initial_accumulator_value=not_negative, epsilon=not_negative)
 
     def __init__(
         self,
@@ -48,9 +48,12 @@ class Adagrad(Optimizer):
     def initial_slots(self) -> dict[str, float]:
         return {"accumulator": self.initial_accumulator_value}
 
-    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
-        (accumulator,) = slots
-        kernels.adagrad_step(p, g, accumulator, learning_rate, self.epsilon, decay)
+    def step_values(self, learning_rate: float, decay: float) -> tuple[float, ...]:
+        return learning_rate, self.epsilon, decay
+
+    def step_with(self, p: Any, g: Any, slots: list[Any], values: Any, start: int = 0, stop: int | None = None,
+                  refused: Any = None) -> None:
+        kernels.adagrad(p, g, *slots, values, start, stop, refused)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "initial_accumulator_value": self.initial_accumulator_value,

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnlite import kernels
 from cnnlite.arguments import boolean
-from cnnlite.optimizers.base import Optimizer
+from cnnlite.optimizers.kernel import KernelOptimizer
 from cnnlite.optimizers.settings import checks, not_negative, share
-from cnnlite.types import Array, Config
+from cnnlite.types import Config
 
 if TYPE_CHECKING:
     from cnnlite.schedules import LearningRateSchedule
 
 
-class Adam(Optimizer):
+class Adam(KernelOptimizer):
     """Running averages of the gradient and of its square, both corrected for their start from 0.
 
         m += (1 - beta_1) * (g - m)
@@ -34,7 +34,7 @@ class Adam(Optimizer):
     """
 
     slot_names = ("momentum", "velocity", "velocity_hat")
-    _checks = checks(Optimizer, beta_1=share, beta_2=share, epsilon=not_negative, amsgrad=boolean)
+    _checks = checks(KernelOptimizer, beta_1=share, beta_2=share, epsilon=not_negative, amsgrad=boolean)
 
     def __init__(
         self,
@@ -59,11 +59,14 @@ class Adam(Optimizer):
     def initial_slots(self) -> dict[str, float]:
         return {name: 0.0 for name in self.slot_names if self.amsgrad or name != "velocity_hat"}
 
-    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
+    def step_values(self, learning_rate: float, decay: float) -> tuple[float, ...]:
         t = self.iterations + 1
         alpha = learning_rate * math.sqrt(1 - self.beta_2**t) / (1 - self.beta_1**t)
-        momentum, velocity, velocity_hat = slots
-        kernels.adam_step(p, g, momentum, velocity, velocity_hat, alpha, self.beta_1, self.beta_2, self.epsilon, decay)
+        return alpha, self.beta_1, self.beta_2, self.epsilon, decay
+
+    def step_with(self, p: Any, g: Any, slots: list[Any], values: Any, start: int = 0, stop: int | None = None,
+                  refused: Any = None) -> None:
+        kernels.adam(p, g, *slots, values, start, stop, refused)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon,

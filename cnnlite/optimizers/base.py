@@ -217,10 +217,9 @@ class Optimizer:
     def step(self, parameters: FlatParameters) -> None:
         """Change `parameters.vector` by one step along `parameters.gradient`, where it is trainable."""
         self.build(parameters)
-        learning_rate = self.current_learning_rate()
-        decay = learning_rate * (self.weight_decay or 0.0)
+        learning_rate, decay = self.next_rates()
         vector, gradient = parameters.vector, parameters.gradient
-        limits = {limit: value for limit in LIMITS if (value := getattr(self, limit)) is not None}
+        limits = self.limits()
         if limits:
             if self._clipped is None:
                 self._clipped = np.empty_like(vector)
@@ -231,19 +230,37 @@ class Optimizer:
             for start, stop in parameters.trainable_segments():
                 slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
                 self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)
-            vars(self)["iterations"] += 1  # not through __setattr__, which would check it
+            self._count_step()
             parameters.note_step()
-        epsilon = vars(self).get("epsilon")
-        if isinstance(epsilon, (int, float)) and epsilon < VANISHING:
-            self._look_for_nan(vector, parameters.gradient)
+        self._look_for_nan(parameters)
 
-    def _look_for_nan(self, vector: Array, gradient: Array) -> None:
-        if self._warned_of_nan or np.isfinite(vector).all() or not np.isfinite(gradient).all():
+    def next_rates(self) -> tuple[float, float]:
+        """Return the learning rate of the next step, and the share of themselves that weights lose before it."""
+        learning_rate = self.current_learning_rate()
+        return learning_rate, learning_rate * (self.weight_decay or 0.0)
+
+    def limits(self) -> dict[str, float]:
+        """Return the limit of the gradient, by its name, if one is set."""
+        return {limit: value for limit in LIMITS if (value := getattr(self, limit)) is not None}
+
+    def finish_step(self, parameters: FlatParameters) -> None:
+        """Note that a plan has made a step."""
+        self._count_step()
+        self._look_for_nan(parameters)
+
+    def _count_step(self) -> None:
+        vars(self)["iterations"] += 1  # not through __setattr__, which would check it
+
+    def _look_for_nan(self, parameters: FlatParameters) -> None:
+        epsilon = vars(self).get("epsilon")
+        if self._warned_of_nan or not isinstance(epsilon, (int, float)) or epsilon >= VANISHING:
+            return
+        if np.isfinite(parameters.vector).all() or not np.isfinite(parameters.gradient).all():
             return
         self._warned_of_nan = True
         warnings.warn(
             f"{type(self).__name__}: a weight became NaN or infinite in step {self.iterations}, of gradients that are "
-            f"finite. With epsilon={vars(self)['epsilon']:g} nothing keeps the divisor from 0 where a gradient was "
+            f"finite. With epsilon={epsilon:g} nothing keeps the divisor from 0 where a gradient was "
             "always 0. Use an epsilon above 0; the default is 1e-7.",
             stacklevel=2,
         )

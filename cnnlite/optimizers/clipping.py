@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from cnnlite.floating import arithmetic
-from cnnlite.types import Array
+from cnnlite import kernels
 
 if TYPE_CHECKING:
     from cnnlite.parameters import FlatParameters
@@ -16,7 +12,7 @@ if TYPE_CHECKING:
 
 def clip_gradient(
     parameters: FlatParameters,
-    out: Array,
+    out: Any,
     clipnorm: float | None = None,
     clipvalue: float | None = None,
     global_clipnorm: float | None = None,
@@ -28,39 +24,18 @@ def clip_gradient(
         global_clipnorm    the same with the norm of all trainable gradients together
 
     Exactly one of the three is set. A NaN spreads over all that shares a norm with it, as in Keras.
+
+    The gradient and `out` are arrays, or buffers of a plan.
     """
-    gradient, segments = parameters.gradient, parameters.trainable_segments()
+    gradient, segments = parameters.gradient, tuple(parameters.trainable_segments())
     if clipvalue is not None:
-        for start, stop in segments:
-            np.clip(gradient[start:stop], -clipvalue, clipvalue, out=out[start:stop])
-        return
-    # An infinite norm times 0 is NaN, and has to be: the step that follows must not look healthy.
-    with arithmetic():
-        if clipnorm is not None:
-            for start, stop in _trainable_weights(parameters.slices, segments):
-                norm = _norm(gradient[start:stop], out[start:stop])
-                _scale(gradient[start:stop], clipnorm / np.maximum(norm, clipnorm), out[start:stop])
-        elif global_clipnorm is not None:
-            norm = math.hypot(*(_norm(gradient[start:stop], out[start:stop]) for start, stop in segments))
-            factor = global_clipnorm / np.maximum(norm, global_clipnorm) if math.isfinite(norm) else math.nan
-            for start, stop in segments:
-                _scale(gradient[start:stop], factor, out[start:stop])
+        kernels.clip_by_value(gradient, out, clipvalue, segments)
+    elif clipnorm is not None:
+        kernels.clip_by_norm(gradient, out, clipnorm, _trainable_weights(parameters.slices, segments))
+    elif global_clipnorm is not None:
+        kernels.clip_by_global_norm(gradient, out, global_clipnorm, segments)
 
 
-def _trainable_weights(slices: list[slice], segments: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _trainable_weights(slices: list[slice], segments: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
     weights = [(place.start, place.stop) for place in slices]
-    return [(a, b) for a, b in weights if any(start <= a and b <= stop for start, stop in segments)]
-
-
-def _norm(g: Array, scratch: Array) -> float:
-    # np.dot would be shorter, but hands long vectors to the threads of BLAS, whose number changes the bits.
-    norm = math.sqrt(np.multiply(g, g, out=scratch).sum())
-    largest = float(np.abs(g).max()) if norm == math.inf else 0.0
-    if 0 < largest < math.inf:  # only the squares were too large
-        np.divide(g, g.dtype.type(largest), out=scratch)
-        norm = largest * math.sqrt(np.multiply(scratch, scratch, out=scratch).sum(dtype=np.float64))
-    return norm
-
-
-def _scale(g: Array, factor: float, out: Array) -> None:
-    np.multiply(g, g.dtype.type(factor), out=out)
+    return tuple((a, b) for a, b in weights if any(start <= a and b <= stop for start, stop in segments))

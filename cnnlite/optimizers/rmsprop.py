@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnlite import kernels
 from cnnlite.arguments import boolean
-from cnnlite.optimizers.base import Optimizer
+from cnnlite.optimizers.kernel import KernelOptimizer
 from cnnlite.optimizers.settings import checks, not_negative, share
-from cnnlite.types import Array, Config
+from cnnlite.types import Config
 
 if TYPE_CHECKING:
     from cnnlite.schedules import LearningRateSchedule
 
 
-class RMSprop(Optimizer):
+class RMSprop(KernelOptimizer):
     """Each weight's gradient divided by the root of a running average of its square (Tieleman and Hinton, 2012).
 
         v = rho * v + (1 - rho) * g²
@@ -30,7 +30,7 @@ class RMSprop(Optimizer):
     """
 
     slot_names = ("velocity", "average_gradient", "momentum")
-    _checks = checks(Optimizer, rho=share, momentum=share, epsilon=not_negative, centered=boolean)
+    _checks = checks(KernelOptimizer, rho=share, momentum=share, epsilon=not_negative, centered=boolean)
 
     def __init__(
         self,
@@ -56,10 +56,12 @@ class RMSprop(Optimizer):
         in_use = {"velocity": True, "average_gradient": self.centered, "momentum": self.momentum > 0}
         return {name: 0.0 for name in self.slot_names if in_use[name]}
 
-    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
-        velocity, average_gradient, momentum = slots
-        kernels.rmsprop_step(p, g, velocity, average_gradient, momentum, learning_rate, self.rho, self.momentum,
-                             self.epsilon, decay)
+    def step_values(self, learning_rate: float, decay: float) -> tuple[float, ...]:
+        return learning_rate, self.rho, self.momentum, self.epsilon, decay
+
+    def step_with(self, p: Any, g: Any, slots: list[Any], values: Any, start: int = 0, stop: int | None = None,
+                  refused: Any = None) -> None:
+        kernels.rmsprop(p, g, *slots, values, start, stop, refused)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "rho": self.rho, "momentum": self.momentum, "epsilon": self.epsilon,

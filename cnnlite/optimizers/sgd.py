@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cnnlite import kernels
 from cnnlite.arguments import boolean
-from cnnlite.optimizers.base import Optimizer
+from cnnlite.optimizers.kernel import KernelOptimizer
 from cnnlite.optimizers.settings import checks, share
-from cnnlite.types import Array, Config
+from cnnlite.types import Config
 
 if TYPE_CHECKING:
     from cnnlite.schedules import LearningRateSchedule
 
 
-class SGD(Optimizer):
+class SGD(KernelOptimizer):
     """Gradient descent, with momentum if it is above 0 (Polyak, 1964; Nesterov, 1983).
 
         p -= learning_rate * g                                        without momentum
@@ -29,7 +29,7 @@ class SGD(Optimizer):
     """
 
     slot_names = ("momentum",)
-    _checks = checks(Optimizer, momentum=share, nesterov=boolean)
+    _checks = checks(KernelOptimizer, momentum=share, nesterov=boolean)
 
     def __init__(
         self,
@@ -50,9 +50,12 @@ class SGD(Optimizer):
     def initial_slots(self) -> dict[str, float]:
         return {"momentum": 0.0} if self.momentum > 0 else {}
 
-    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
-        (momentum,) = slots
-        kernels.sgd_step(p, g, momentum, learning_rate, self.momentum, self.nesterov, decay)
+    def step_values(self, learning_rate: float, decay: float) -> tuple[float, ...]:
+        return learning_rate, self.momentum, self.nesterov, decay
+
+    def step_with(self, p: Any, g: Any, slots: list[Any], values: Any, start: int = 0, stop: int | None = None,
+                  refused: Any = None) -> None:
+        kernels.sgd(p, g, *slots, values, start, stop, refused)
 
     def get_config(self) -> Config:
         return {**super().get_config(), "momentum": self.momentum, "nesterov": self.nesterov}

@@ -12,17 +12,11 @@ import mmap
 import sys
 
 import numpy as np
+from cnnlite.kernels.conv_block import conv_block, follow
+from cnnlite.kernels.conv_tasks import MAX_POOL, Following
 
 from cnnlite import kernels
-from cnnlite.kernels.conv_block import (
-    Geometry,
-    conv_block,
-    conv_block_backward,
-    conv_block_gradient_sums,
-    follow,
-)
-from cnnlite.kernels.conv_tasks import MAX_POOL, Following
-from cnnlite.kernels.geometry import window_of
+from cnnlite.kernels.geometry import Geometry, window_of
 
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
@@ -75,7 +69,11 @@ def check_convolution(n, size, taps, c, f, groups, strides, pad, dilation, dtype
     def kernel_gradient(x, dy, dkernel):
         kernels.conv2d_kernel_gradient(x, dy, dkernel.shape, *where, out=dkernel)
 
+    def all_gradients(x, dy, kernel, dkernel, dbias, dx):
+        kernels.conv2d_backward(x, dy, kernel, *where, dkernel, dbias, dx)
+
     for at_end in (True, False):
+        check(all_gradients, at_end, x, y, kernel, out=[kernel, bias, x])
         check(forward, at_end, x, kernel, bias, out=[y])
         check(input_gradient, at_end, y, kernel, out=[x])
         check(kernel_gradient, at_end, x, y, out=[kernel])
@@ -127,6 +125,30 @@ def matmul():
                 run = functools.partial(_matmul, transpose_a, transpose_b)
                 for at_end in (True, False):
                     check(run, at_end, a, b, bias, out=[c])
+            for at_end in (True, False):
+                check(_column_sums, at_end, c, out=[bias])
+
+
+def _column_sums(x, out):
+    kernels.column_sums(x, out=out)
+
+
+def depthwise():
+    for dtype in ("float32", "float64"):
+        for c, multiplier in [(1, 1), (7, 1), (8, 1), (15, 1), (16, 1), (17, 1), (33, 1), (3, 2)]:
+            x, kernel = normal(2, 6, 7, c, dtype=dtype), normal(3, 2, c, multiplier, dtype=dtype)
+            bias = normal(c * multiplier, dtype=dtype)
+            for strides, pads in [((1, 1), NO_PADS), ((1, 1), ((1, 1), (1, 0))), ((2, 3), ((2, 0), (0, 1)))]:
+                y = kernels.depthwise_conv2d(x, kernel, bias, strides, pads)
+                run = functools.partial(_depthwise, strides, pads)
+                for at_end in (True, False):
+                    check(run, at_end, x, kernel, bias, y, out=[y.copy(), x.copy(), kernel.copy()])
+
+
+def _depthwise(strides, pads, x, kernel, bias, dy, y, dx, dkernel):
+    kernels.depthwise_conv2d(x, kernel, bias, strides, pads, out=y)
+    kernels.depthwise_conv2d_input_gradient(dy, kernel, x.shape, strides, pads, out=dx)
+    kernels.depthwise_conv2d_kernel_gradient(x, dy, kernel.shape, strides, pads, out=dkernel)
 
 
 def _matmul(transpose_a, transpose_b, a, b, bias, c):
@@ -169,17 +191,11 @@ def blocks():
         y, argmax = kernels.max_pool(z, *BY_TWO)
         for at_end in (True, False):
             check(_forward, at_end, x, kernel, bias, affine, out=[z, y, argmax])
-            check(_backward, at_end, x, y, y, argmax, kernel, z, bias, affine, out=[kernel, bias, x])
 
 
 def _forward(x, kernel, bias, affine, z, y, argmax):
     conv_block(x, kernel, bias, Geometry(), affine, ALL, out=(y, argmax))
     conv_block(x, kernel, bias, Geometry(), following=ALL, z=z, statistics=True)
-
-
-def _backward(x, dy, y, argmax, kernel, z, mean, terms, dkernel, dbias, dx):
-    conv_block_gradient_sums(dy, (y, argmax), z, mean, ALL)
-    conv_block_backward(x, dy, kernel, Geometry(), ALL, (y, argmax), None, (z, mean, terms), dkernel, dbias, dx)
 
 
 def faults():

@@ -6,11 +6,12 @@ from cnnlite.engine.buffers import N, is_buffer
 from cnnlite.engine.graph import Graph
 from cnnlite.engine.plan import Plan
 from cnnlite.engine.program import Program, Workspace, shape_of
-from cnnlite.engine.schedule import Schedule
+from cnnlite.engine.schedule import ALIGNMENT, Schedule
 from cnnlite.engine.stages import FIXED_WORDS
+from tests.kernels.drawn import MARGIN, guarded
 
 
-def results(function, arrays, samples="", lanes=1, **how):
+def results(function, arrays, samples="", lanes=1, together=None, **how):
     """Return the arrays that a kernel makes of arrays, in the order of its results.
 
     Args:
@@ -18,6 +19,7 @@ def results(function, arrays, samples="", lanes=1, **how):
         arrays: by the names of its arguments.
         samples: the names of those whose first axis is that of the samples.
         lanes: how many threads run it; not more than there are.
+        together: how many samples to compute at a time, in the place of what the stages would best compute.
         how: `joined` and `banded`, as of `Schedule`.
     """
     names = samples.split()
@@ -27,23 +29,46 @@ def results(function, arrays, samples="", lanes=1, **how):
              for name, array in arrays.items()}
     made = function(**given)
     made = [made] if is_buffer(made) else list(made)
+    for step in graph.steps:
+        step.together = together or step.together
     Plan(graph, made)
     workspace = Workspace(Program(Schedule(graph, graph.steps, (), **how)))
     workspace.prepare(count, lanes)
-    outputs = [np.full(shape_of(buffer, count), 77, buffer.dtype) for buffer in made]
+    behind = _guard(workspace)
+    outputs, around = [], []
+    for buffer in made:
+        output = np.full(shape_of(buffer, count), 77, buffer.dtype)
+        if output.dtype.kind == "f":
+            output, whole = guarded(output)
+            around.append((whole, whole.copy()))
+        outputs.append(output)
     for buffer, array in (*zip(given.values(), arrays.values()), *zip(made, outputs)):
         workspace.table[FIXED_WORDS + buffer.number] = array.ctypes.data
     for storage in graph.buffers:
         if storage.kind == "constant":
             workspace.table[FIXED_WORDS + storage.buffer.number] = storage.owner.ctypes.data
     workspace.run(lanes)
+    assert (behind == 171).all(), "written beyond the memory of a stage"
+    for whole, before in around:
+        for margin in (slice(MARGIN), slice(-MARGIN, None)):
+            np.testing.assert_array_equal(whole[margin], before[margin], err_msg="written beyond a result")
     return outputs
 
 
+def _guard(workspace):
+    """Give the threads of a workspace new memory; return what lies behind it, in which nothing must be written."""
+    size = workspace.own.size
+    memory = np.full(size + ALIGNMENT + (1 << 12), 171, np.uint8)
+    memory = memory[-memory.ctypes.data % ALIGNMENT :]
+    workspace.own, workspace.job["own"] = memory[:size], memory.ctypes.data
+    return memory[size:]
+
+
 def assert_same_bits(function, arrays, samples):
-    """Joined or not, in bands or not, by one thread or two, and for each sample alone: the same bits."""
+    """Joined or not, in bands or not, by one thread or two, however many samples at a time: the same bits."""
     expected = results(function, arrays, samples)
-    ways = [{"joined": False}, {"banded": True}, {"lanes": 2}, {"banded": True, "lanes": 2}]
+    ways = [{"together": 1}, {"together": 7}, {"joined": False}, {"banded": True}, {"lanes": 2},
+            {"banded": True, "lanes": 2}]
     for way in ways:
         for one, other in zip(expected, results(function, arrays, samples, **way)):
             np.testing.assert_array_equal(one.view(np.uint8), other.view(np.uint8), err_msg=str(way))

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from cnnlite import kernels, reference
-from cnnlite.kernels.batchnorm import (
+from cnnlite.kernels.conv_block import follow
+from cnnlite.kernels.conv_images import (
     image_gradient,
     image_gradient_sums,
     image_sum,
     new_statistics,
     part_count,
 )
-from cnnlite.kernels.conv_block import follow
 from cnnlite.kernels.conv_tasks import Following
 from cnnlite.kernels.geometry import Window
 from tests.kernels.drawn import between_canaries, compiled_kernels_needed

@@ -6,7 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlite import kernels
-from tests.kernels.drawn import assert_as_defined, assert_close, dtypes, seeds, spoilt
+from tests.kernels.drawn import (
+    assert_as_defined,
+    assert_close,
+    compiled_kernels_needed,
+    dtypes,
+    seeds,
+    spoilt,
+)
+from tests.kernels.stages import assert_same_bits, assert_same_bits_alone, results
 
 widths = st.sampled_from([0, 1, 7, 8, 9, 15, 16, 17, 31, 32, 33, 40, 65])
 
@@ -62,3 +70,91 @@ def test_matmul_of_integers_in_floats_is_exact():
     rng = np.random.default_rng(0)
     a, b = (rng.integers(-9, 10, size=shape).astype(np.float32) for shape in ((19, 50), (50, 21)))
     assert_close(kernels.matmul(a, b), a.astype(int) @ b.astype(int), 0)
+
+
+def normal(*shape, dtype="float32", seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+SAMPLES = [0, 1, 2, 3, 17, 33, 200]
+# (K, N): weights that few samples at a time are multiplied by, and some that are shared by blocks of the result
+MATRICES = [(7, 5), (33, 33), (3, 64), (301, 127)]
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", SAMPLES)
+def test_the_bits_of_rows_depend_on_no_schedule_and_on_no_other_rows(n, dtype):
+    for k, width in MATRICES:
+        w, bias = normal(k, width, dtype=dtype, seed=1), normal(width, dtype=dtype, seed=2)
+        forward = {"a": normal(n, k, dtype=dtype), "b": w, "bias": bias}
+        backward = {"a": normal(n, width, dtype=dtype), "b": w}
+        for function, arrays in (
+            (kernels.matmul, forward),
+            (lambda a, b: kernels.matmul(a, b, transpose_b=True), backward),
+        ):
+            assert_same_bits(function, arrays, "a")
+            assert_same_bits_alone(function, {**arrays, "a": arrays["a"][:17]}, "a")
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [*SAMPLES, 1100])
+def test_the_bits_of_sums_over_samples_depend_on_no_schedule(n, dtype):
+    for k, width in [(7, 5), (33, 17), (40, 64)]:
+        x, dz = normal(n, k, dtype=dtype), normal(n, width, dtype=dtype, seed=1)
+        [dw] = assert_same_bits(lambda x, dz: kernels.matmul(x, dz, transpose_a=True), {"x": x, "dz": dz}, "x dz")
+        np.testing.assert_allclose(dw, x.T.astype(float) @ dz, rtol=0, atol=1e-3 if dtype == "float32" else 1e-11)
+        [db] = assert_same_bits(kernels.column_sums, {"x": dz}, "x")
+        np.testing.assert_allclose(db, dz.sum(0, dtype=float), rtol=0, atol=1e-4 if dtype == "float32" else 1e-11)
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("rows", [1, 3, 50])
+def test_a_sample_may_have_several_rows(rows):
+    """As in a Dense layer on an input of more than 2 axes, and in the bias of a convolution."""
+    x, dz, w = normal(19, rows, 21), normal(19, rows, 17, seed=1), normal(21, 17, seed=2)
+
+    def flat(array):
+        return array.reshape(-1, array.shape[-1])
+
+    for matrix in (w, normal(21, 2000, seed=2)):
+        [y] = assert_same_bits(lambda x, w: kernels.matmul(flat(x), w), {"x": x, "w": matrix}, "x")
+        assert y.tobytes() == kernels.matmul(flat(x), matrix).tobytes()
+    [dw] = assert_same_bits(lambda x, dz: kernels.matmul(flat(x), flat(dz), transpose_a=True), {"x": x, "dz": dz},
+                            "x dz")
+    np.testing.assert_allclose(dw, flat(x).T.astype(float) @ flat(dz), rtol=0, atol=1e-4)
+    [db] = assert_same_bits(lambda x: kernels.column_sums(flat(x)), {"x": dz}, "x")
+    np.testing.assert_allclose(db, flat(dz).sum(0, dtype=float), rtol=0, atol=5e-5)
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_neither_factor_need_be_of_samples(transpose_a, transpose_b):
+    a, b = normal(*((35, 100) if transpose_a else (100, 35))), normal(*((21, 35) if transpose_b else (35, 21)))
+    bias = normal(21)
+    [c] = results(lambda a, b, bias: kernels.matmul(a, b, bias, transpose_a, transpose_b),
+                  {"a": a, "b": b, "bias": bias})
+    assert c.tobytes() == kernels.matmul(a, b, bias, transpose_a, transpose_b).tobytes()
+    assert_close(c, (a.T if transpose_a else a) @ (b.T if transpose_b else b) + bias, 1e-5)
+
+
+@compiled_kernels_needed
+def test_weights_have_the_same_bits_packed_and_as_they_are():
+    # In a plan of a model they are packed, and in one of the kernel alone those whose rows are whole vectors are not.
+    x, w = normal(40, 21), normal(21, 2048, seed=1)
+    [packed] = results(lambda a: kernels.matmul(a, w), {"a": x}, "a")
+    assert packed.tobytes() == kernels.matmul(x, w).tobytes()
+
+
+@compiled_kernels_needed
+def test_an_infinity_stays_in_its_column_where_rows_are_not_whole_vectors():
+    # Vectors of the second factor hold numbers of the next row too.
+    for n in (1, 5, 17, 33, 100):
+        x, dz = normal(n, 3), normal(n, 5, seed=1)
+        dz[:, 2] = np.inf
+        with np.errstate(invalid="ignore"):
+            dw = kernels.matmul(x, dz, transpose_a=True)
+            np.testing.assert_array_equal(np.isfinite(kernels.column_sums(dz)), np.arange(5) != 2)
+        np.testing.assert_array_equal(np.isfinite(dw), np.broadcast_to(np.arange(5) != 2, (3, 5)))

@@ -5,6 +5,8 @@ import pytest
 
 from cnnlite import reference
 from cnnlite.kernels import optimizers as kernels
+from tests.kernels import stages
+from tests.kernels.drawn import compiled_kernels_needed
 
 # name: (which of the slots are in use, the scalars)
 STEPS = {
@@ -84,3 +86,78 @@ def test_the_gradient_is_not_written_to(name):
     before = g.copy()
     getattr(kernels, function)(p, g, *slots, *scalars)
     np.testing.assert_array_equal(g, before)
+
+
+def with_values(name):
+    """Return the kernel that takes its numbers as an array, its slots, and the array."""
+    function, used, scalars = STEPS[name]
+    return function.removesuffix("_step"), used, np.array(scalars, np.float64)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_part_of_the_vectors_steps_as_it_does_alone_and_the_rest_stays(name):
+    function, used, values = with_values(name)
+    for module in (kernels, reference):
+        p, g, slots = arrays(name, 37, "float32")
+        whole, alone = [p, *slots], [array[5:30].copy() for array in (p, *slots) if array.size]
+        before = [array.copy() for array in whole]
+        slots = [slot if is_used else None for slot, is_used in zip(slots, used)]
+        getattr(module, function)(p, g, *slots, values, 5, 30)
+        rest = iter(alone[1:])
+        parts = [next(rest) if is_used else p[:0] for is_used in used]
+        getattr(module, f"{function}_step")(alone[0], g[5:30].copy(), *parts, *STEPS[name][2])
+        expected = iter(alone)
+        for array, old in zip(whole, before):
+            if array.size:
+                np.testing.assert_array_equal(array[5:30], next(expected))
+                np.testing.assert_array_equal(np.delete(array, range(5, 30)), np.delete(old, range(5, 30)))
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_that_is_refused_changes_nothing(name):
+    function, _, values = with_values(name)
+    for module in (kernels, reference):
+        p, g, slots = arrays(name, 37, "float32")
+        before = [array.copy() for array in (p, *slots)]
+        getattr(module, function)(p, g, *slots, values, refused=np.array([1]))
+        for array, old in zip((p, *slots), before):
+            np.testing.assert_array_equal(array, old)
+        getattr(module, function)(p, g, *slots, values, refused=np.array([0]))
+        assert (p != before[0]).all()
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("name", STEPS)
+def test_the_bits_do_not_depend_on_how_the_stages_are_scheduled(name):
+    function, used, values = with_values(name)
+    p, g, slots = arrays(name, 70001, "float32")
+    given = {"p": p, "g": g, "values": values, **{f"s{i}": slot for i, slot in enumerate(slots) if slot.size}}
+    results = []
+    for way in ({}, {"joined": False}, {"lanes": 2}):
+        copies = {key: array.copy() for key, array in given.items()}
+
+        def step(p, g, values, **slots):
+            getattr(kernels, function)(p, g, *(slots.get(f"s{i}") for i in range(len(used))), values)
+            return ()
+
+        stages.results(step, copies, **way)
+        results.append(copies)
+    for other in results[1:]:
+        for key in given:
+            np.testing.assert_array_equal(other[key].view(np.uint8), results[0][key].view(np.uint8))
+    assert (results[0]["p"] != p).all()
+
+
+@compiled_kernels_needed
+def test_what_does_not_fit_is_refused():
+    p, values = np.ones(7, np.float32), np.ones(3)
+    with pytest.raises(ValueError, match=r"adagrad_step: values must have the shape \(3,\)"):
+        kernels.adagrad(p, p, p, np.ones(4))
+    with pytest.raises(TypeError, match="values must be of dtype float64"):
+        kernels.adagrad(p, p, p, values.astype(np.float32))
+    with pytest.raises(TypeError, match="refused must be of dtype int64"):
+        kernels.adagrad(p, p, p, values, refused=np.zeros(1))
+    with pytest.raises(ValueError, match=r"within the 7 numbers of p\. Received: start=2, stop=8"):
+        kernels.adagrad(p, p, p, values, 2, 8)
+    with pytest.raises(ValueError, match=r"accumulator must have the shape \(7,\)"):
+        kernels.adagrad(p, p, p[:0], values)

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from cnnlite import kernels, reference
 from cnnlite.kernels.pooling import pooled_shape
+from tests.kernels.drawn import compiled_kernels_needed
+from tests.kernels.stages import assert_same_bits, assert_same_bits_alone
 
 THREADS = range(1, min(3, numba.config.NUMBA_NUM_THREADS) + 1)
 NO_PADS = ((0, 0), (0, 0))
@@ -180,3 +182,49 @@ def test_any_number_of_threads_gives_the_same_bytes():
     finally:
         numba.set_num_threads(before)
     assert len(results) == 1
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("size", "window"), [
+    ((9, 8), ((2, 2), (2, 2), NO_PADS)),
+    ((9, 8), ((3, 3), (1, 2), ((1, 1), (0, 1)))),
+    ((9, 11), ((9, 9), (1, 1), ((8, 8), (0, 0)))),  # the sum is long, and the windows overlap
+    ((17, 17), ((17, 17), (1, 1), ((0, 1), (0, 0)))),  # argmax takes 32 bits
+])
+def test_the_bits_do_not_depend_on_how_the_stages_are_run(size, window, dtype):
+    for channels, samples in ((1, 0), (3, 1), (19, 2), (33, 3), (70, 17)):
+        rng = np.random.default_rng(channels)
+        x = rng.normal(size=(samples, *size, channels)).astype(dtype)
+        shape = pooled_shape(x.shape, *window)
+        dy = rng.normal(size=shape).astype(dtype)
+        _, argmax = reference.max_pool(x, *window)
+        forward = [lambda x: kernels.max_pool(x, *window), lambda x: kernels.average_pool(x, *window)]
+        backward = [lambda dy, argmax: kernels.max_pool_backward(dy, argmax, (dy.shape[0], *x.shape[1:]), *window),
+                    lambda dy, argmax: kernels.average_pool_backward(dy, (dy.shape[0], *x.shape[1:]), *window)]
+        for functions, arrays in ((forward, {"x": x}), (backward, {"dy": dy, "argmax": argmax})):
+            for function in functions:
+                assert_same_bits(function, arrays, " ".join(arrays))
+                assert_same_bits_alone(function, arrays, " ".join(arrays))
+
+
+@compiled_kernels_needed
+def test_every_number_of_channels_up_to_70_is_the_reference():
+    for channels in range(1, 71):
+        x = np.random.default_rng(channels).normal(size=(1, 5, 7, channels)).astype("float32")
+        for window in (((2, 2), (2, 2), NO_PADS), ((3, 2), (2, 1), ((1, 1), (0, 1)))):
+            y, argmax = kernels.max_pool(x, *window)
+            for mine, definition in zip((y, argmax), reference.max_pool(x, *window)):
+                np.testing.assert_array_equal(mine, definition)
+            np.testing.assert_allclose(kernels.max_pool_backward(y, argmax, x.shape, *window),
+                                       reference.max_pool_backward(y, argmax, x.shape, *window), rtol=1e-6)
+
+
+@compiled_kernels_needed
+def test_a_gradient_of_another_number_of_samples_than_the_images_is_an_error():
+    window = (2, 2), (2, 2), NO_PADS
+    dy = np.ones((2, 2, 2, 3), "float32")
+    with pytest.raises(ValueError, match=r"dy must have the shape \(3, 2, 2, 3\)"):
+        kernels.average_pool_backward(dy, (3, 4, 4, 3), *window)
+    with pytest.raises(ValueError, match=r"argmax must have the shape \(2, 2, 2, 3\)"):
+        kernels.max_pool_backward(dy, np.zeros((3, 2, 2, 3), np.uint8), (2, 4, 4, 3), *window)

@@ -9,8 +9,12 @@ from hypothesis import strategies as st
 
 from cnnlite import reference
 from cnnlite.kernels import winograd
+from cnnlite.kernels.conv2d import winograd_conv2d
+from cnnlite.kernels.direct import panel_columns
+from cnnlite.kernels.moderate import moderate
 from cnnlite.kernels.winograd_transforms import TAPS, TILE, constants, evaluation, recovery, tile_matrix
 from tests.kernels.drawn import MARGIN, compiled_kernels_needed, dtypes, guarded, seeds
+from tests.kernels.stages import results
 
 pytestmark = compiled_kernels_needed
 
@@ -89,7 +93,7 @@ def test_the_convolution_equals_its_definition(problem):
     x, kernel, bias, _, pads = problem
     expected = reference.conv2d(*wide(x, kernel, bias), pads=pads)
     out, around = guarded(np.full(expected.shape, 7, x.dtype))
-    winograd.winograd_conv2d(guarded(x)[0], guarded(kernel)[0], guarded(bias)[0], pads, out=out)
+    winograd_conv2d(guarded(x)[0], guarded(kernel)[0], guarded(bias)[0], pads, out=out)
     assert_close(out, expected, x.dtype)
     assert_nothing_around(around)
 
@@ -119,11 +123,7 @@ def test_the_kernel_gradient_equals_its_definition(problem):
 def test_transformed_weights_are_v_g_v_in_panels(seed, dtype, backward, taps, c, f):
     kernel = np.random.default_rng(seed).normal(size=(taps, taps, c, f)).astype(dtype)
     mine = guarded(kernel)[0]
-    u = winograd.winograd_weights(mine, backward)
-    out, around = guarded(np.full_like(u, 7))
-    assert winograd.winograd_weights(mine, backward, out) is out
-    np.testing.assert_array_equal(u, out)
-    assert_nothing_around(around)
+    (u,) = results(lambda kernel: winograd.transformed_weights(kernel.graph, kernel, backward), {"kernel": mine})
     v, g = np.array(evaluation(taps), np.float64), kernel
     if backward:
         v, g = np.array(constants(), np.float64)[:, None] * v, kernel.transpose(0, 1, 3, 2)
@@ -131,7 +131,7 @@ def test_transformed_weights_are_v_g_v_in_panels(seed, dtype, backward, taps, c,
     filters, width = g.shape[3], u.shape[3]
     for panel in range(u.shape[1]):
         # A last panel with less than a vector begins earlier.
-        column, columns = winograd._panel.py_func(panel, filters, width)
+        column, columns = panel_columns.py_func(panel, filters, width)
         assert columns >= width // 2
         assert_close(u[:, panel, :, :columns], expected[:, :, column : column + columns], kernel.dtype)
         assert not u[:, panel, :, columns:].any()
@@ -144,12 +144,12 @@ def test_an_image_has_the_same_bits_whatever_images_go_with_it(taps):
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(20, 10, 11, 19)).astype("f4"), rng.normal(size=(taps, taps, 19, 37)).astype("f4")
     pads = ((1, 1), (0, 1))
-    together = winograd.winograd_conv2d(x, kernel, None, pads)
+    together = winograd_conv2d(x, kernel, None, pads)
     for first, last in [(0, 1), (3, 4), (5, 12), (19, 20)]:
-        alone = winograd.winograd_conv2d(np.ascontiguousarray(x[first:last]), kernel, None, pads)
+        alone = winograd_conv2d(np.ascontiguousarray(x[first:last]), kernel, None, pads)
         assert alone.tobytes() == together[first:last].tobytes()
     part = np.empty_like(together[4:11])
-    winograd.winograd_conv2d(x, kernel, None, pads, out=part, first=4)
+    winograd_conv2d(x[4:11], kernel, None, pads, out=part)
     assert part.tobytes() == together[4:11].tobytes()
 
 
@@ -165,7 +165,7 @@ def test_the_kernel_gradients_of_parts_of_a_batch_add_up():
 def test_padding_may_be_negative_or_wider_than_a_tile():
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(2, 9, 9, 16)), rng.normal(size=(3, 3, 16, 16))
-    y = winograd.winograd_conv2d(x, kernel, None, ((-2, -1), (9, 8)))
+    y = winograd_conv2d(x, kernel, None, ((-2, -1), (9, 8)))
     assert_close(y, reference.conv2d(np.ascontiguousarray(x[:, 2:-1]), kernel, pads=((0, 0), (9, 8))), x.dtype)
 
 
@@ -174,20 +174,20 @@ def test_moderate_finds_every_number_that_is_too_large_and_no_other(dtype):
     tiny = np.finfo(dtype).smallest_subnormal
     below = np.nextafter(np.dtype(dtype).type(2**40), np.dtype(dtype).type(0))
     for value in (0.0, -0.0, tiny, -tiny, 1.5, below, -below):
-        assert winograd.moderate(np.full((2, 3, 5, 7), value, dtype))
+        assert moderate(np.full((2, 3, 5, 7), value, dtype))
     for value in (np.nan, -np.nan, np.inf, -np.inf, 2.0**40, -(2.0**40), 2.0**41, -(2.0**41)):
         for place in (0, 1, 100, 208, 209):
             x = np.ones((2, 3, 5, 7), dtype)
             x.flat[place] = value
-            assert not winograd.moderate(x)
-    assert winograd.moderate(np.empty((0, 3, 5, 7), dtype))
+            assert not moderate(x)
+    assert moderate(np.empty((0, 3, 5, 7), dtype))
 
 
 def test_numbers_as_large_as_moderate_allows_neither_overflow_nor_lose_precision():
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, size=(1, 12, 12, 16)).astype("f4") * np.float32(2.0**39)
     kernel = rng.normal(size=(3, 3, 16, 16)).astype("f4")
-    y = winograd.winograd_conv2d(x, kernel, None, ((1, 1), (1, 1)))
+    y = winograd_conv2d(x, kernel, None, ((1, 1), (1, 1)))
     assert_close(y, reference.conv2d(*wide(x, kernel), pads=((1, 1), (1, 1))), x.dtype)
 
 

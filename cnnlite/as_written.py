@@ -1,0 +1,38 @@
+"""Whether an object still computes what the library wrote for it, so that compiled stages may stand for it.
+
+A subclass may compute something else, and so may a function that was put on an object or a class, before a model ran or
+after. It is asked before each step, and so must be cheap: layers, of which there are more, have
+`cnnlite/layers/overrides.py`.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+
+class AsWritten:
+    """Whether these methods of an object are those with which its class was remembered.
+
+    >>> from cnnlite.losses import Huber
+    >>> is_as_written = AsWritten("forward", "gradient")
+    >>> is_as_written.remember([Huber])
+    >>> is_as_written(Huber()), is_as_written(type("Mine", (Huber,), {})())
+    (True, False)
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._methods_of, self._names = operator.attrgetter(*names), frozenset(names)
+        self._written: dict[type, Any] = {}
+
+    def remember(self, classes: Iterable[type]) -> None:
+        """Take what stands in these classes for what the library wrote."""
+        self._written.update((cls, self._methods_of(cls)) for cls in classes)
+
+    def __call__(self, thing: Any) -> bool:
+        cls = type(thing)
+        written = self._written.get(cls)
+        return (
+            written is not None and bool(written == self._methods_of(cls)) and self._names.isdisjoint(vars(thing))
+        )

@@ -1,0 +1,135 @@
+"""Average pooling of images (N, H, W, C); where windows go is said in `pooling.py`."""
+
+import math
+
+import numpy as np
+
+from cnnlite.engine.jit import kernel
+from cnnlite.engine.stages import HALO, IMAGE, SCRATCH, array, array_at, band_rows, scratch, stage, word
+from cnnlite.kernels.checks import require
+from cnnlite.kernels.geometry import Window
+from cnnlite.kernels.operation import operation, result
+from cnnlite.kernels.pooling import LONG_SUM, SIZES, add_pooling, adds_many, checked_shape, input_gradient
+
+
+@operation(samples="x out")
+def average_pool(x, window, strides, pads, out=None):
+    """Return y (N, OH, OW, C), the mean of the real pixels of each window; arguments as for `max_pool`."""
+    shape = checked_shape(x, window, strides, pads, "average_pool")
+    y = result(out, x, shape)
+    require(y, "out", shape, x.dtype, "average_pool")
+    is_long = window[0] * window[1] > LONG_SUM
+    add_pooling(_average_pool_long if is_long else _average_pool, x, y, (window, strides, pads), x=x, y=y,
+         scratch=8 * shape[3] if is_long else 0)
+    return y
+
+
+@operation(samples="dy out")
+def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
+    """Return dx: each element of dy is shared equally by the real pixels of its window."""
+    dx, _ = input_gradient(dy, x_shape, window, strides, pads, out, "average_pool_backward")
+    lines = 1 if adds_many(window, strides) else 0
+    add_pooling(_average_pool_backward, dx, dy, (window, strides, pads), dy=dy, dx=dx, lines=lines,
+         scratch=lines * math.prod(dx.shape[2:]) * dx.itemsize)
+    return dx
+
+
+@stage(reads="x", writes="y", sizes=SIZES, footprint=HALO)
+def _average_pool(r, run, first, last):
+    window = Window(r.kh, r.kw, r.sh, r.sw, r.top, r.left, 1, 1)
+    x, y = array(run, r.x, (last, r.h, r.w, r.c)), array(run, r.y, (last, r.oh, r.ow, r.c))
+    begin, end = band_rows(run, r.oh)
+    for n in range(first, last):
+        for i in range(begin, end):
+            for j in range(r.ow):
+                _average(_part(x[n], i, j, window), y[n, i, j])
+
+
+@stage(reads="x", writes="y", sizes=SIZES, footprint=HALO)
+def _average_pool_long(r, run, first, last):
+    window = Window(r.kh, r.kw, r.sh, r.sw, r.top, r.left, 1, 1)
+    x, y = array(run, r.x, (last, r.h, r.w, r.c)), array(run, r.y, (last, r.oh, r.ow, r.c))
+    total = array_at(word(run, SCRATCH), (r.c,), np.float64)
+    begin, end = band_rows(run, r.oh)
+    for n in range(first, last):
+        for i in range(begin, end):
+            for j in range(r.ow):
+                _average_of_many(_part(x[n], i, j, window), total, y[n, i, j])
+
+
+@kernel
+def _part(x, i, j, window):
+    """Return the real pixels of a window."""
+    top, left = i * window.stride_h - window.top, j * window.stride_w - window.left
+    return x[max(top, 0) : min(top + window.height, x.shape[0]), max(left, 0) : min(left + window.width, x.shape[1])]
+
+
+@kernel
+def _average(x, y):
+    rows, columns, channels = x.shape
+    for c in range(channels):
+        y[c] = 0
+    for row in range(rows):
+        for column in range(columns):
+            pixel = x[row, column]
+            for c in range(channels):
+                y[c] += pixel[c]
+    count = x.dtype.type(rows * columns)
+    for c in range(channels):
+        y[c] /= count
+
+
+@kernel
+def _average_of_many(x, total, y):
+    """Write the mean of a large window, added up in float64."""
+    rows, columns, channels = x.shape
+    fours = columns // 4 * 4
+    for c in range(channels):
+        total[c] = 0
+    for r in range(rows):
+        row = x[r]
+        # Four at a time, since the next addition to a sum that is in memory must wait for the last one to get there.
+        for i in range(0, fours, 4):
+            for c in range(channels):
+                total[c] += (row[i, c] + row[i + 1, c]) + (row[i + 2, c] + row[i + 3, c])
+        for i in range(fours, columns):
+            for c in range(channels):
+                total[c] += row[i, c]
+    for c in range(channels):
+        y[c] = total[c] / (rows * columns)
+
+
+@stage(reads="dy", writes="dx", sizes=f"{SIZES} lines", footprint=IMAGE)
+def _average_pool_backward(r, run, first, last):
+    window = Window(r.kh, r.kw, r.sh, r.sw, r.top, r.left, 1, 1)
+    dy, dx = array(run, r.dy, (last, r.oh, r.ow, r.c)), array(run, r.dx, (last, r.h, r.w, r.c))
+    lines = scratch(run, 0, (r.lines, r.w, r.c))
+    for n in range(first, last):
+        _share_out(dy[n], window, lines, dx[n])
+
+
+@kernel
+def _share_out(dy, window, lines, dx):
+    """Fill dx (H, W, C) of one image; `lines` is a row of it, or none: see `adds_many`."""
+    height, width, channels = dx.shape
+    is_long = len(lines) > 0
+    dx[:] = 0
+    for i in range(dy.shape[0]):
+        top = i * window.stride_h - window.top
+        first_row, last_row = max(top, 0), min(top + window.height, height)
+        for row in range(first_row, first_row + 1 if is_long else last_row):
+            target = lines[0] if is_long else dx[row]
+            lines[:] = 0
+            for j in range(dy.shape[1]):
+                left = j * window.stride_w - window.left
+                first_column, last_column = max(left, 0), min(left + window.width, width)
+                gradient = dy[i, j]
+                count = dy.dtype.type((last_row - first_row) * (last_column - first_column))
+                for column in range(first_column, last_column):
+                    pixel = target[column]
+                    for c in range(channels):
+                        pixel[c] += gradient[c] / count
+        for row in range(first_row, last_row if is_long else first_row):
+            for column in range(width):
+                for c in range(channels):
+                    dx[row, column, c] += lines[0, column, c]

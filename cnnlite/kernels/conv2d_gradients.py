@@ -1,0 +1,76 @@
+"""The gradients of a convolution: of its kernel, its bias and its input.
+
+Shapes: x (N, H, W, C), kernel (KH, KW, C / groups, F), dy (N, OH, OW, F); pads ((top, bottom), (left, right)).
+
+The kernel's and the input's go by Winograd's method where that is faster (`winograd_gradients.py`), and else directly
+(`direct_kernel_gradient.py`, `direct_input_gradient.py`). The bias's is a sum (`channel_sums.py`).
+"""
+
+from cnnlite.engine.buffers import Samples
+from cnnlite.kernels.channel_sums import add_channel_sums
+from cnnlite.kernels.checks import require
+from cnnlite.kernels.direct_input_gradient import add_direct_input_gradient
+from cnnlite.kernels.direct_kernel_gradient import add_direct_kernel_gradient
+from cnnlite.kernels.geometry import NO_PADS, convolved_shape, fields, geometry_of
+from cnnlite.kernels.operation import operation, result
+from cnnlite.kernels.winograd import suits
+from cnnlite.kernels.winograd_gradients import add_winograd_gradients
+
+
+@operation(samples="dy out")
+def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
+    """Return dx[n, h, w, c] = sum of dy[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into."""
+    geometry, owner = geometry_of(strides, pads, dilation, groups), "conv2d_input_gradient"
+    samples = dy.shape[0] if dy.shape else None
+    if isinstance(samples, Samples) and samples.shown == x_shape[0]:
+        x_shape = (samples, *x_shape[1:])
+    shape = convolved_shape(dy, x_shape, kernel, geometry, owner)
+    require(dy, "dy", shape, kernel.dtype, owner)
+    out = result(out, dy, tuple(x_shape))
+    require(out, "out", tuple(x_shape), dy.dtype, owner)
+    _add_gradients(None, dy, kernel, fields(x_shape, kernel.shape, shape[1:3], geometry), dx=out)
+    return out
+
+
+@operation(samples="x dy")
+def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
+    """Return dkernel[ky, kx, c, f] = sum over n, oh, ow of x[n, oh*s + ky*d, ow*s + kx*d, c] * dy[n, oh, ow, f]."""
+    geometry, owner = geometry_of(strides, pads, dilation, groups), "conv2d_kernel_gradient"
+    out = result(out, x, tuple(kernel_shape))
+    require(out, "out", tuple(kernel_shape), x.dtype, owner)
+    shape = convolved_shape(x, x.shape, out, geometry, owner)
+    require(dy, "dy", shape, x.dtype, owner)
+    _add_gradients(x, dy, None, fields(x.shape, out.shape, shape[1:3], geometry), dkernel=out)
+    return out
+
+
+@operation(samples="x dy dx")
+def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, dkernel=None, dbias=None,
+                    dx=None):
+    """Write those of the three gradients that are not None, in one pass over dy; dbias (F,) is its sum by filter."""
+    geometry, owner = geometry_of(strides, pads, dilation, groups), "conv2d_backward"
+    shape = convolved_shape(x, x.shape, kernel, geometry, owner)
+    require(dy, "dy", shape, x.dtype, owner)
+    results = ("dkernel", dkernel, kernel.shape), ("dbias", dbias, shape[3:]), ("dx", dx, x.shape)
+    for name, array, wanted in results:
+        if array is not None:
+            require(array, name, wanted, x.dtype, owner)
+    if dbias is not None:
+        add_channel_sums(dy, dbias)
+    _add_gradients(x, dy, kernel, fields(x.shape, kernel.shape, shape[1:3], geometry), dkernel, dx)
+
+
+def _add_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
+    """Add the stages for those of the two that are wanted; sizes: the FIELDS of the convolution."""
+    if dkernel is None and dx is None:
+        return
+    names = "stride_h", "stride_w", "dilation_h", "dilation_w", "groups"
+    plain = all(sizes[name] == 1 for name in names) and sizes["height"] == sizes["width"]
+    if plain and suits(sizes["height"], sizes["h"], sizes["top"], (sizes["oh"], sizes["ow"]), sizes["channels"],
+                       sizes["filters"]):
+        add_winograd_gradients(x, dy, kernel, sizes, dkernel, dx)
+        return
+    if dkernel is not None:
+        add_direct_kernel_gradient(x, dy, dkernel, sizes)
+    if dx is not None:
+        add_direct_input_gradient(dy, kernel, dx, sizes)

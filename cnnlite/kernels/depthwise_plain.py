@@ -1,0 +1,101 @@
+"""Rows of a depthwise convolution and its gradients in plain loops: for M > 1, and for kernels of very many taps.
+
+They take the records of the stages in `depthwise.py`, which says what is computed.
+"""
+
+import numpy as np
+
+from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.stages import array, array_at, scratch
+
+
+@compiled
+def plain_row(r, run, n, row, start):
+    """Compute a row of y. The products of many taps are added up in float64."""
+    channels = r.c * r.m
+    x, y = array(run, r.x, (n + 1, r.h, r.w, r.c))[n], array(run, r.y, (n + 1, r.oh, r.ow, channels))[n, row]
+    if r.is_long:
+        # Behind `start` in the stage's memory.
+        total = array_at(start.ctypes.data + channels * start.itemsize, (channels,), np.float64)
+        for column in range(r.ow):
+            _add_taps(r, run, x, row, column, start, total)
+            for f in range(channels):
+                y[column, f] = total[f]
+    else:
+        for column in range(r.ow):
+            _add_taps(r, run, x, row, column, start, y[column])
+
+
+@compiled
+def _add_taps(r, run, x, row, column, start, total):
+    kernel = array(run, r.kernel, (r.kh, r.kw, r.c, r.m))
+    for f in range(total.size):
+        total[f] = start[f]
+    for ky in range(r.kh):
+        i = row * r.stride_y + ky * r.dilation_y - r.top
+        for kx in range(r.kw if 0 <= i < r.h else 0):
+            j = column * r.stride_x + kx * r.dilation_x - r.left
+            if j < 0 or j >= r.w:
+                continue
+            source, weights = x[i, j], kernel[ky, kx]
+            for m in range(r.m):
+                for c in range(r.c):
+                    total[c * r.m + m] += source[c] * weights[c, m]
+
+
+@compiled
+def plain_input_gradient_row(r, run, n, row):
+    """Compute a row of dx; a long sum is that of the sums for each line of the kernel."""
+    dy, dx = array(run, r.dy, (n + 1, r.oh, r.ow, r.c * r.m))[n], array(run, r.dx, (n + 1, r.h, r.w, r.c))[n, row]
+    line = scratch(run, 0, (r.w, r.c))
+    dx[:] = 0
+    for ky in range(r.kh - 1, -1, -1):
+        place = row + r.top - ky * r.dilation_y
+        if place % r.stride_y or not 0 <= place // r.stride_y < r.oh:
+            continue
+        if r.is_long:
+            line[:] = 0
+            _add_line(r, run, dy[place // r.stride_y], ky, line)
+            for j in range(r.w):
+                for c in range(r.c):
+                    dx[j, c] += line[j, c]
+        else:
+            _add_line(r, run, dy[place // r.stride_y], ky, dx)
+
+
+@compiled
+def _add_line(r, run, dy, ky, dx):
+    """Add to a row of dx what goes back to it from a row of dy through a line of the kernel."""
+    kernel = array(run, r.kernel, (r.kh, r.kw, r.c, r.m))
+    for column in range(r.ow):
+        source = dy[column]
+        for kx in range(r.kw):
+            j = column * r.stride_x + kx * r.dilation_x - r.left
+            if j < 0 or j >= r.w:
+                continue
+            target, weights = dx[j], kernel[ky, kx]
+            for m in range(r.m):
+                for c in range(r.c):
+                    target[c] += source[c * r.m + m] * weights[c, m]
+
+
+@compiled
+def add_rows_to_kernel(r, run, n, first, last):
+    """Add what some rows of dy of an image give to the sums at the beginning of the stage's memory."""
+    x, dy = array(run, r.x, (n + 1, r.h, r.w, r.c))[n], array(run, r.dy, (n + 1, r.oh, r.ow, r.c * r.m))[n]
+    sums = scratch(run, 0, (r.kh, r.kw, r.c, r.m))
+    for row in range(first, last):
+        for column in range(r.ow):
+            gradient = dy[row, column]
+            for ky in range(r.kh):
+                i = row * r.stride_y + ky * r.dilation_y - r.top
+                if i < 0 or i >= r.h:
+                    continue
+                for kx in range(r.kw):
+                    j = column * r.stride_x + kx * r.dilation_x - r.left
+                    if j < 0 or j >= r.w:
+                        continue
+                    source, target = x[i, j], sums[ky, kx]
+                    for m in range(r.m):
+                        for c in range(r.c):
+                            target[c, m] += source[c] * gradient[c * r.m + m]

@@ -1,0 +1,89 @@
+"""Optimizers of the library: a kernel makes their step, on arrays or as stages of a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cnnlite.as_written import AsWritten
+from cnnlite.engine.buffers import is_buffer
+from cnnlite.optimizers.base import Optimizer
+from cnnlite.optimizers.clipping import clip_gradient
+from cnnlite.types import Array
+
+
+class KernelOptimizer(Optimizer):
+    """An optimizer whose step is a kernel of the parameters, the slots, and a few numbers.
+
+    The numbers change from step to step: with a schedule, with `iterations`, and whenever somebody assigns to an
+    attribute. So a plan that makes steps reads them from an array, which is filled before each run:
+
+        optimizer.add_step(parameters, values, refused)     once: adds stages to a plan
+        values[:] = optimizer.next_values()                 before each run
+        optimizer.finish_step(parameters)                   after each run that was not refused
+    """
+
+    # What an optimizer defines.
+
+    def step_values(self, learning_rate: float, decay: float) -> tuple[float, ...]:
+        """Return the numbers of the next step, in the order in which the kernel takes them."""
+        raise NotImplementedError
+
+    def step_with(self, p: Any, g: Any, slots: list[Any], values: Any, start: int = 0, stop: int | None = None,
+                  refused: Any = None) -> None:
+        """Call the kernel, with arrays or with buffers."""
+        raise NotImplementedError
+
+    # What it makes of them.
+
+    def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
+        self.step_with(p, g, slots, np.array(self.step_values(learning_rate, decay), np.float64))
+
+    def next_values(self) -> tuple[float, ...]:
+        """Return the numbers of the next step, as its learning rate and `iterations` are now."""
+        return self.step_values(*self.next_rates())
+
+    def step(self, parameters: Any) -> None:
+        """Change the parameters by one step; of buffers, add the stages of one to their plan.
+
+        With buffers, `parameters` has two more attributes, which `add_step` explains: `values` and `refused`.
+        """
+        if is_buffer(parameters.vector):
+            self.add_step(parameters, parameters.values, parameters.refused)
+        else:
+            super().step(parameters)
+
+    def add_step(self, parameters: Any, values: Any, refused: Any = None) -> None:
+        """Add the stages of a step to a plan, clipping included; the optimizer must be built.
+
+        Args:
+            parameters: as for `step`, but `vector` and `gradient` are buffers.
+            values: a float64 buffer for what `next_values` returns.
+            refused: an int64 buffer (1,), or None; where it is not 0, the stages change nothing.
+        """
+        vector, gradient = parameters.vector, parameters.gradient
+        limits = self.limits()
+        if limits:
+            clipped = vector.graph.work(vector.shape)
+            clip_gradient(parameters, clipped, **limits)
+            gradient = clipped
+        slots = [self.slots.get(name) for name in self.slot_names]
+        for start, stop in parameters.trainable_segments():
+            self.step_with(vector, gradient, slots, values, start, stop, refused)
+
+    def plan_key(self) -> tuple[Any, ...]:
+        """Return what the stages of a step depend on, apart from the trainable segments.
+
+        Slots are known by their identity, so whoever keeps the key keeps the slots too, as a plan does.
+        """
+        return type(self), *self.limits().items(), *(id(slot) for slot in self.slots.values())
+
+
+# What a plan's stages stand for. What is called in Python before each run may be anybody's.
+is_as_written = AsWritten("update", "step", "step_values", "step_with", "add_step")
+
+
+def is_traceable(optimizer: Optimizer) -> bool:
+    """Return whether a plan may hold the steps of this optimizer as stages; others are called with arrays."""
+    return is_as_written(optimizer)

@@ -1,0 +1,96 @@
+"""The direct gradients of a convolution on their own, also for shapes that go by Winograd's method otherwise."""
+
+import numpy as np
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from cnnlite import reference
+from cnnlite.kernels.direct_input_gradient import add_direct_input_gradient, in_planes
+from cnnlite.kernels.direct_kernel_gradient import add_direct_kernel_gradient
+from cnnlite.kernels.geometry import Geometry, fields
+from cnnlite.kernels.operation import operation
+from tests.kernels.drawn import (
+    EPSILON,
+    MARGIN,
+    assert_close,
+    compiled_kernels_needed,
+    dtypes,
+    geometries,
+    guarded,
+    seeds,
+    spoilt,
+)
+from tests.kernels.drawn import Geometry as DrawnGeometry
+
+pytestmark = compiled_kernels_needed
+
+# Few channels or filters, which have ways of their own; and numbers that fill one vector or two, or don't.
+numbers = st.sampled_from([1, 2, 3, 4, 6, 8, 10, 16, 17, 20, 31, 32, 33, 40, 48, 65])
+
+
+@operation(samples="dy dx")
+def input_gradient(dy, kernel, dx, geometry):
+    add_direct_input_gradient(dy, kernel, dx, fields(dx.shape, kernel.shape, dy.shape[1:3], geometry))
+    return dx
+
+
+@operation(samples="x dy")
+def kernel_gradient(x, dy, dkernel, geometry):
+    add_direct_kernel_gradient(x, dy, dkernel, fields(x.shape, dkernel.shape, dy.shape[1:3], geometry))
+    return dkernel
+
+
+def assert_nothing_around(whole):
+    assert np.isnan(whole[:MARGIN]).all()
+    assert np.isnan(whole[-MARGIN:]).all()
+
+
+@settings(max_examples=150, deadline=None)
+@given(geometries(), st.sampled_from([0, 1, 2, 3, 19]), numbers, numbers, st.sampled_from([1, 1, 1, 2]), st.booleans(),
+       dtypes, seeds)
+# Rows of dy that are filled up with zeros, which meet an infinity of x.
+@example(DrawnGeometry((1, 7), (1, 3), (1, 1), ((0, 0), (0, 0)), (1, 1)), 1, 1, 2, 1, True, "float64", 0)
+@np.errstate(all="ignore")
+def test_both_equal_their_definitions_and_touch_nothing_else(geometry, n, c, f, groups, spoils, dtype, seed):
+    rng = np.random.default_rng(seed)
+    shapes = (n, *geometry.size, c * groups), (*geometry.window, c, f * groups), (n, *geometry.output, f * groups)
+    x, kernel, dy = (rng.normal(size=shape).astype(dtype) for shape in shapes)
+    if spoils:
+        x, dy = spoilt(x, rng), spoilt(dy, rng)
+    x, kernel, dy = (guarded(array)[0] for array in (x, kernel, dy))
+    wide_x, wide_kernel, wide_dy = (array.astype(np.float64) for array in (x, kernel, dy))
+    where, epsilon = (*geometry.where, groups), EPSILON[dtype]
+
+    dx, around = guarded(np.full_like(x, 7))
+    input_gradient(dy, kernel, dx, Geometry(*where))
+    assert_close(dx, reference.conv2d_input_gradient(wide_dy, wide_kernel, x.shape, *where), epsilon)
+    assert_nothing_around(around)
+
+    dkernel, around = guarded(np.full_like(kernel, 7))
+    kernel_gradient(x, dy, dkernel, Geometry(*where))
+    assert_close(dkernel, reference.conv2d_kernel_gradient(wide_x, wide_dy, kernel.shape, *where), epsilon)
+    assert_nothing_around(around)
+
+
+def test_which_way_is_taken():
+    assert in_planes(9, 1, 32, 16)
+    assert in_planes(25, 6, 16, 16)
+    assert not in_planes(9, 16, 16, 16)
+    assert not in_planes(9, 64, 64, 16)
+
+
+def test_single_taps_with_a_stride_and_padding_behind_are_no_plain_product():
+    # Two pixels go in and two come out, of which the second is padding.
+    x, kernel = np.ones((1, 2, 2, 3), np.float32), np.ones((1, 1, 3, 5), np.float32)
+    geometry = Geometry((2, 2), ((0, 2), (0, 2)))
+    dy = 1 + reference.conv2d(x, kernel, None, *geometry)
+    dx = input_gradient(dy, kernel, np.empty_like(x), geometry)
+    np.testing.assert_array_equal(dx, reference.conv2d_input_gradient(dy, kernel, x.shape, *geometry))
+    dkernel = kernel_gradient(x, dy, np.empty_like(kernel), geometry)
+    np.testing.assert_array_equal(dkernel, reference.conv2d_kernel_gradient(x, dy, kernel.shape, *geometry))
+
+
+def test_images_without_an_output_pixel_give_zeros():
+    x, kernel, dy = (np.ones(shape, np.float32) for shape in ((2, 3, 6, 1), (4, 2, 1, 5), (2, 0, 5, 5)))
+    assert not input_gradient(dy, kernel, np.full_like(x, 7), Geometry()).any()
+    assert not kernel_gradient(x, dy, np.full_like(kernel, 7), Geometry()).any()
