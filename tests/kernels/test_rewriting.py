@@ -8,6 +8,7 @@ import pytest
 from cnnlite import kernels
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph
+from cnnlite.kernels.pooling import pooled_shape
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.stages import assert_same_bits
 
@@ -25,12 +26,10 @@ def there_and_back(name, window, strides, pads, x, dp):
     return getattr(kernels, f"{name}_backward")(dy, y)
 
 
-def graph_of(geometry, name="relu", h=8, w=6):
+def graph_of(geometry, name="relu"):
     """Return the names of the stages and the sizes of what they write, a sample's."""
     graph = Graph(np.float32)
-    window, strides, pads = geometry
-    oh, ow = ((size + sum(pad) - kernel) // stride + 1 for size, pad, kernel, stride in zip((h, w), pads, window, strides))
-    there_and_back(name, *geometry, graph.given((N, h, w, 3)), graph.given((N, oh, ow, 3)))
+    there_and_back(name, *geometry, graph.given((N, 8, 6, 3)), graph.given(pooled_shape((N, 8, 6, 3), *geometry)))
     return [(step.stage.name, step.outputs[0].sample_size) for step in graph.steps]
 
 
