@@ -47,6 +47,7 @@ class Program:
         self.scratch = -(-max((step.scratch for step in steps), default=0) // ALIGNMENT) * ALIGNMENT
         self.lives = schedule.lives()
         self.work = functools.lru_cache(KEPT_LAYOUTS)(self._work)
+        self.layout = functools.lru_cache(KEPT_LAYOUTS)(self._layout)
 
     def _work(self, samples: int) -> float:
         """Return how many additions and multiplications it takes for so many samples."""
