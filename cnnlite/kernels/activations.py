@@ -226,8 +226,9 @@ def softplus(x, out=None):
 def _softplus(r, run, first, last):
     where = span(run, first, last, r.rows, r.numbers)
     x, y = part(run, r.x, where), part(run, r.y, where)
+    zero = x.dtype.type(0)
     for i in range(x.size):
-        y[i] = (x[i] if x[i] > 0 else 0) + log1p(exp(-abs(x[i])))
+        y[i] = (x[i] if x[i] > 0 else zero) + log1p(exp(-abs(x[i])))
 
 
 @operation(samples="dy y out")

@@ -95,10 +95,10 @@ def _clipped_relu(r, run, first, last):
     where = span(run, first, last, r.rows, r.numbers)
     x, y = part(run, r.x, where), part(run, r.y, where)
     max_value, threshold = x.dtype.type(r.max_value), x.dtype.type(r.threshold)
-    negative_slope = x.dtype.type(r.negative_slope)
+    negative_slope, zero = x.dtype.type(r.negative_slope), x.dtype.type(0)
     for i in range(x.size):
         # A slope of 0 makes 0 of -inf too.
-        below = negative_slope * (x[i] - threshold) if negative_slope != 0 else 0
+        below = negative_slope * (x[i] - threshold) if negative_slope != zero else zero
         above = max_value if x[i] > max_value else x[i]
         y[i] = below if x[i] <= threshold else above
 
@@ -115,7 +115,7 @@ def _clipped_relu_backward(r, run, first, last):
     where = span(run, first, last, r.rows, r.numbers)
     dy, x, dx = part(run, r.dy, where), part(run, r.x, where), part(run, r.dx, where)
     max_value, threshold = x.dtype.type(r.max_value), x.dtype.type(r.threshold)
-    negative_slope = x.dtype.type(r.negative_slope)
+    negative_slope, zero = x.dtype.type(r.negative_slope), x.dtype.type(0)
     for i in range(x.size):
-        above = 0 if x[i] >= max_value else dy[i]
+        above = zero if x[i] >= max_value else dy[i]
         dx[i] = negative_slope * dy[i] if x[i] <= threshold else above

@@ -30,9 +30,8 @@ def _axes(x, axis, owner):
 def _samples(owner, names):
     """Return what tells which arguments have samples: none if the sums run over the first axis too."""
 
-    def names_of(values):
-        first = values[names.split()[0]]
-        return "" if 0 in _axes(first, values.get("axis", -1), owner) else f"{names} out"
+    def names_of(axis=-1, **values):
+        return "" if 0 in _axes(values[names.split()[0]], axis, owner) else f"{names} out"
 
     return names_of
 
