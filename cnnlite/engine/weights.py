@@ -21,8 +21,9 @@ class Snapshot:
     """The weights of a plan.
 
     Args:
-        storages: what the graph knows of them: each has an `owner`, a dict with `version` and `handed_out`, and a key.
-        copies: whether to copy those that were handed out, so that `holds` can compare them.
+        storages: what the graph knows of them: each has an `owner`, a dict, and a key.
+        copies: whether `holds` will be asked. Then the dicts have a `version` and `handed_out`, and the arrays of those
+            that were handed out are copied to be compared.
 
     Attributes:
         addresses: by the numbers of buffers, where their numbers lie.
@@ -30,7 +31,7 @@ class Snapshot:
     """
 
     def __init__(self, storages: Sequence[Any], copies: bool) -> None:
-        owners = {id(storage.owner): storage.owner for storage in storages}
+        owners = {id(storage.owner): storage.owner for storage in storages} if copies else {}
         self._owners = [(owner, owner.version) for owner in owners.values()]
         self._arrays = [(storage.owner, storage.key, storage.owner[storage.key]) for storage in storages]
         self.addresses = {storage.buffer.number: array.ctypes.data

@@ -12,8 +12,7 @@ from cnnlite.kernels.pooling import pooled_shape
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.stages import assert_same_bits
 
-pytestmark = [compiled_kernels_needed,
-              pytest.mark.skipif(not hasattr(kernels.max_pool, "is_operation"), reason="pooling has no stages yet")]
+pytestmark = compiled_kernels_needed
 
 NAMES = ["relu", "leaky_relu", "sigmoid", "tanh", "softplus"]
 NO_PADS = ((0, 0), (0, 0))
