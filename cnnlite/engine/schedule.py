@@ -211,9 +211,11 @@ class Schedule:
 
 
 def _has_same_bands(step: Step, other: Step, buffer: Buffer) -> bool:
-    """Return whether a band of a step needs no more of a buffer than the same band of another step has of it."""
+    """Return whether a band of a step needs a buffer no further than the same band of an earlier step has it."""
     if step.stage.footprint != PIXEL:
         return False
+    if other.stage.footprint != PIXEL and any(read.number == buffer.number for read in other.inputs):
+        return False  # for other bands the earlier step may not have read yet what the step writes
     views = [view for each in (step, other) for view in (*each.inputs, *each.outputs) if view.number == buffer.number]
     return len({(view.shape[0], view.shape[1] if view.ndim > 2 else 1) for view in views}) == 1
 
