@@ -144,7 +144,7 @@ def exact_sum(x, axis, keepdims=False):
 def write(result, out):
     """Return the result, in `out` if there is one."""
     if out is None:
-        return np.ascontiguousarray(result)
+        return np.asarray(result, order="C")
     out[...] = result
     return out
 

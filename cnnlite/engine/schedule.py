@@ -188,19 +188,17 @@ class Schedule:
     def lives(self) -> dict[int, tuple[int, int]]:
         """Return by the number of each buffer in the workspace the first and the last group that needs it.
 
-        What another schedule makes (packed weights, the prologue's) lies in the workspace of that one.
+        What other steps made, those of the prologue, lies in their workspace.
         """
         lives: dict[int, tuple[int, int]] = {}
         made = {buffer.number for group in self.groups for track in group for step in track.steps
-                for buffer in step.outputs}
+                for buffer in step.outputs if self.graph.buffers[buffer.number].kind == WORK}
         for number, group in enumerate(self.groups):
             for track in group:
                 local = {buffer.number for buffer in track.local}
                 for step in track.steps:
                     for buffer in (*step.inputs, *step.outputs):
-                        if buffer.number not in made or buffer.number in local:
-                            continue
-                        if self.graph.buffers[buffer.number].kind == WORK:
+                        if buffer.number in made and buffer.number not in local:
                             first, last = lives.get(buffer.number, (number, number))
                             lives[buffer.number] = min(first, number), max(last, number)
         # What goes from one section to another is there however often the other one is run.
@@ -213,9 +211,11 @@ class Schedule:
 
 
 def _has_same_bands(step: Step, other: Step, buffer: Buffer) -> bool:
-    """Return whether a band of a step needs no more of a buffer than the same band of another step has of it."""
+    """Return whether a band of a step needs a buffer no further than the same band of an earlier step has it."""
     if step.stage.footprint != PIXEL:
         return False
+    if other.stage.footprint != PIXEL and any(read.number == buffer.number for read in other.inputs):
+        return False  # for other bands the earlier step may not have read yet what the step writes
     views = [view for each in (step, other) for view in (*each.inputs, *each.outputs) if view.number == buffer.number]
     return len({(view.shape[0], view.shape[1] if view.ndim > 2 else 1) for view in views}) == 1
 

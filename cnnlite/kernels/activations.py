@@ -1,7 +1,7 @@
 """The activations that are made of exponentials: elu, gelu, sigmoid, ..., and their derivatives.
 
-The shape is free; y and dx have the shape and the dtype of x. Where a derivative is cheaper from y than from x, backward
-takes y. `out` is where the result goes; it must not overlap the arguments.
+The shape is free; y and dx have the shape and the dtype of x. Where a derivative is cheaper from y than from x,
+backward takes y. `out` is where the result goes; it must not overlap the arguments.
 """
 
 import math
@@ -226,8 +226,9 @@ def softplus(x, out=None):
 def _softplus(r, run, first, last):
     where = span(run, first, last, r.rows, r.numbers)
     x, y = part(run, r.x, where), part(run, r.y, where)
+    zero = x.dtype.type(0)
     for i in range(x.size):
-        y[i] = (x[i] if x[i] > 0 else 0) + log1p(exp(-abs(x[i])))
+        y[i] = (x[i] if x[i] > 0 else zero) + log1p(exp(-abs(x[i])))
 
 
 @operation(samples="dy y out")

@@ -1,4 +1,4 @@
-"""What the activations have in common: each number of the result is made of those at the same place of the inputs."""
+"""Elementwise stages, for the activations: a number of the result needs only those at its place in the inputs."""
 
 from cnnlite.engine.jit import kernel
 from cnnlite.engine.stages import PIXEL, array, stage

@@ -1,7 +1,7 @@
 """The activations that are made of straight lines: relu and its relatives, and their derivatives.
 
-The shape is free; y and dx have the shape and the dtype of x. Where a derivative is cheaper from y than from x, backward
-takes y. `out` is where the result goes; it must not overlap the arguments.
+The shape is free; y and dx have the shape and the dtype of x. Where a derivative is cheaper from y than from x,
+backward takes y. `out` is where the result goes; it must not overlap the arguments.
 """
 
 import math
@@ -9,7 +9,6 @@ import math
 from cnnlite.engine.stages import span
 from cnnlite.kernels.numberwise import add_gradient_from_y, add_numberwise, numberwise, part
 from cnnlite.kernels.operation import operation
-
 
 # relu: y = max(x, 0)
 
@@ -83,7 +82,7 @@ def _leaky_relu_backward(r, run, first, last):
 def clipped_relu(x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
     """Return min(x, max_value) where x > threshold, else negative_slope * (x - threshold)."""
     return add_numberwise(_clipped_relu, (x,), out, max_value=_limit(max_value), negative_slope=negative_slope,
-                threshold=threshold)
+                          threshold=threshold)
 
 
 def _limit(max_value):
@@ -96,10 +95,10 @@ def _clipped_relu(r, run, first, last):
     where = span(run, first, last, r.rows, r.numbers)
     x, y = part(run, r.x, where), part(run, r.y, where)
     max_value, threshold = x.dtype.type(r.max_value), x.dtype.type(r.threshold)
-    negative_slope = x.dtype.type(r.negative_slope)
+    negative_slope, zero = x.dtype.type(r.negative_slope), x.dtype.type(0)
     for i in range(x.size):
         # A slope of 0 makes 0 of -inf too.
-        below = negative_slope * (x[i] - threshold) if negative_slope != 0 else 0
+        below = negative_slope * (x[i] - threshold) if negative_slope != zero else zero
         above = max_value if x[i] > max_value else x[i]
         y[i] = below if x[i] <= threshold else above
 
@@ -107,8 +106,8 @@ def _clipped_relu(r, run, first, last):
 @operation(samples="dy x out")
 def clipped_relu_backward(dy, x, max_value=None, negative_slope=0.0, threshold=0.0, out=None):
     """Return dy where threshold < x < max_value, 0 above that and negative_slope * dy below."""
-    return add_numberwise(_clipped_relu_backward, (dy, x), out, max_value=_limit(max_value), negative_slope=negative_slope,
-                threshold=threshold)
+    return add_numberwise(_clipped_relu_backward, (dy, x), out, max_value=_limit(max_value),
+                          negative_slope=negative_slope, threshold=threshold)
 
 
 @numberwise("dy x", "dx", "max_value negative_slope threshold")
@@ -116,7 +115,7 @@ def _clipped_relu_backward(r, run, first, last):
     where = span(run, first, last, r.rows, r.numbers)
     dy, x, dx = part(run, r.dy, where), part(run, r.x, where), part(run, r.dx, where)
     max_value, threshold = x.dtype.type(r.max_value), x.dtype.type(r.threshold)
-    negative_slope = x.dtype.type(r.negative_slope)
+    negative_slope, zero = x.dtype.type(r.negative_slope), x.dtype.type(0)
     for i in range(x.size):
-        above = 0 if x[i] >= max_value else dy[i]
+        above = zero if x[i] >= max_value else dy[i]
         dx[i] = negative_slope * dy[i] if x[i] <= threshold else above

@@ -10,9 +10,11 @@ _UNPOOLING = "max_pool_backward", "max_pool_backward_wide"
 def before_unpooling(dy, y, out, gradient):
     """Return gradient(dy, y, out), which is dy f'(y) number by number, by as few numbers as possible.
 
-    Where p = max_pool(y), and dy is the way back of dp through this pooling, dp f'(p) is taken back instead: each pixel
-    that won has y = p, and the others get 0. That holds if no two windows overlap. With windows of 2x2, f' is taken of a
-    quarter of the numbers. (What lost gets 0 even where f'(y) is NaN.)
+    Where p = max_pool(y), and dy is the gradient of p spread over this pooling's windows, the gradient is multiplied by
+    f'(p) before it is spread: the pixel that won its window has y = p, and the others get 0. That holds if no two
+    windows overlap. With windows of 2x2, f' is computed for a quarter of the numbers.
+
+    A pixel that did not win gets 0 even where its own f'(y) is NaN.
     """
     back = _unpooling(dy, y)
     if back is None:

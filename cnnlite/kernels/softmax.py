@@ -1,7 +1,7 @@
 """softmax and log_softmax along any axes, and their derivatives.
 
-Along the last axes the rows lie in memory one after the other, and each is computed by itself (`softmax_rows.py`). Other
-axes are moved to the end before, and back afterwards.
+Along the last axes, rows lie one after the other in memory, and each is computed by itself (`softmax_rows.py`). Other
+axes are first moved to the end, and the result's are moved back.
 """
 
 import math
@@ -30,9 +30,8 @@ def _axes(x, axis, owner):
 def _samples(owner, names):
     """Return what tells which arguments have samples: none if the sums run over the first axis too."""
 
-    def names_of(**values):
-        first = values[names.split()[0]]
-        return "" if 0 in _axes(first, values.get("axis", -1), owner) else f"{names} out"
+    def names_of(axis=-1, **values):
+        return "" if 0 in _axes(values[names.split()[0]], axis, owner) else f"{names} out"
 
     return names_of
 

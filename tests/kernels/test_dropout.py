@@ -5,8 +5,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnlite import kernels, reference
+from cnnlite.kernels import operation
 from cnnlite.kernels.dropout import CHUNK
 from tests.kernels.drawn import compiled_kernels_needed
+from tests.kernels.stages import assert_same_bits
 
 THREADS = range(1, min(3, numba.config.NUMBA_NUM_THREADS) + 1)
 LARGEST = 2**64 - 1
@@ -61,6 +63,43 @@ def test_any_number_of_threads_gives_the_same_mask():
     finally:
         numba.set_num_threads(before)
     assert len(results) == 1
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(17,), (3, 5), (3, 7, 5, 3), (1, 130), (0, 4)])
+def test_however_the_batch_is_cut_a_number_has_its_draw(shape, dtype):
+    def mask(key, x):
+        return kernels.dropout_mask(key, 0.4, key.graph.work(x.shape, x.dtype))
+
+    arrays = {"x": np.zeros(shape, dtype), "key": np.array([5, LARGEST], np.uint64)}
+    (drawn,) = assert_same_bits(mask, arrays, "x")
+    np.testing.assert_array_equal(drawn, reference.dropout_mask((5, LARGEST), 0.4, np.empty(shape, dtype)))
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("shape", [(1,), (1, 5), (CHUNK + 9,)])
+def test_a_mask_that_all_samples_share_is_drawn_once(shape):
+    def mask(x, key):
+        return kernels.dropout_mask(key, 0.4, key.graph.work(shape))
+
+    (drawn,) = assert_same_bits(mask, {"x": np.zeros((3, 5), "f4"), "key": np.array([5, 6], np.uint64)}, "x")
+    np.testing.assert_array_equal(drawn, reference.dropout_mask((5, 6), 0.4, np.empty(shape, "f4")))
+
+
+def test_a_mask_without_axes_is_drawn():
+    mask = np.array(7.0)
+    assert kernels.dropout_mask((1, 2), 0.5, mask) is mask
+    assert mask == reference.dropout_mask((1, 2), 0.5, np.empty(1))[0]
+
+
+@compiled_kernels_needed
+def test_keys_have_one_plan():
+    kernels.dropout_mask((1, 2), 0.5, np.empty(5))
+    before = len(operation._plans)
+    for key in ((3, 4), [5, 6], np.array([7, LARGEST], np.uint64)):
+        kernels.dropout_mask(key, 0.5, np.empty(5))
+    assert len(operation._plans) == before
 
 
 @compiled_kernels_needed
