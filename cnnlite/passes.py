@@ -241,6 +241,8 @@ class _Training:
 
     def commit(self, samples: int) -> None:
         self.plan.run(samples, {}, COMMIT)
+        for arrays in self._states:
+            arrays.version += 1
 
     def backward(self, dy: Array, samples: int, purposes: int) -> Any:
         self.plan.run(samples, {self._dy.number: dy}, BACKWARD, purposes)
