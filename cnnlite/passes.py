@@ -231,6 +231,7 @@ class _Training:
             graph.section = COMMIT
             for commit in commits:
                 commit(None)
+        self._states = [layer._state for part in parts for layer in part.layer.walk() if layer._state]
         self._y, self._dx, self.commits, self.output_shape = y, dx, bool(commits), y.shape[1:]
         kept, for_input = ([buffer] if graph.buffers[buffer.number].kind == "work" else [] for buffer in (y, dx))
         self.plan = TrainingPlan(graph, kept, for_input, fusion.is_on())
