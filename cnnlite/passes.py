@@ -231,6 +231,7 @@ class _Training:
             graph.section = COMMIT
             for commit in commits:
                 commit(None)
+        self._states = [layer._state for part in parts for layer in part.layer.walk() if layer._state]
         self._y, self._dx, self.commits, self.output_shape = y, dx, bool(commits), y.shape[1:]
         kept, for_input = ([buffer] if graph.buffers[buffer.number].kind == "work" else [] for buffer in (y, dx))
         self.plan = TrainingPlan(graph, kept, for_input, fusion.is_on())
@@ -241,6 +242,8 @@ class _Training:
 
     def commit(self, samples: int) -> None:
         self.plan.run(samples, {}, COMMIT)
+        for arrays in self._states:
+            arrays.version += 1
 
     def backward(self, dy: Array, samples: int, purposes: int) -> Any:
         self.plan.run(samples, {self._dy.number: dy}, BACKWARD, purposes)

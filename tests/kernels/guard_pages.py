@@ -183,6 +183,23 @@ def check_pooling(window, c, dtype):
         check(forward_with_map, at_end, x, affine, out=[y, argmax])
 
 
+def normalisation():
+    """Of images and of matrices, with less than a vector of channels, one, and more."""
+    for dtype in ("float32", "float64"):
+        for c in (1, 3, 8, 15, 17, 33):
+            for shape in ((3, 5, 7, c), (3, c)):
+                x, gamma = normal(*shape, dtype=dtype), normal(c, dtype=dtype)
+                for at_end in (True, False):
+                    check(_normalise, at_end, x, gamma, out=[x, gamma])
+                    check(kernels.batchnorm_backward, at_end, x, x, gamma, gamma, gamma, out=[x, gamma, gamma])
+
+
+def _normalise(x, gamma, y, average):
+    mean, variance = kernels.batchnorm_statistics(x)
+    kernels.batchnorm_normalize(x, mean, kernels.inverse_deviation(variance, 1.0), gamma, gamma, out=y)
+    kernels.move_average(average, variance, 0.5, x)
+
+
 def blocks():
     """All that runs between a convolution and its pooling, with less than a vector of channels, one, and more."""
     for n, c, f in [(2, 3, 7), (3, 17, 19), (17, 16, 33)]:

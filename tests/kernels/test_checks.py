@@ -31,6 +31,15 @@ CALLS = {
     "depthwise_conv2d_kernel_gradient": ({"x": ones(*SHAPE), "dy": ones(2, 4, 3, 6), "out": ones(2, 2, 3, 2)},
                                          {"kernel_shape": (2, 2, 3, 2)}),
 }
+POOL = {"window": WINDOW, "strides": (1, 1), "pads": ((0, 0), (0, 0))}
+CALLS |= {
+    "average_pool": ({"x": ones(*SHAPE), "out": ones(2, 4, 3, 3)}, POOL),
+    "average_pool_backward": ({"dy": ones(2, 4, 3, 3), "out": ones(*SHAPE)}, {"x_shape": SHAPE, **POOL}),
+    "batchnorm_normalize": ({"x": ones(*SHAPE), "mean": ones(3), "inv_std": ones(3), "gamma": ones(3), "beta": ones(3),
+                             "out": ones(*SHAPE)}, {}),
+    "batchnorm_inference_backward": ({"dy": ones(*SHAPE), "inv_std": ones(3), "gamma": ones(3), "out": ones(*SHAPE)},
+                                     {}),
+}
 VECTOR = ones(7)
 CALLS |= {
     "add": ({"a": ones(3, 4), "b": ones(3, 4), "out": ones(3, 4)}, {}),

@@ -298,3 +298,12 @@ def test_averages_that_have_moved_and_weights_that_were_set_are_seen_by_a_model(
     for before, after in itertools.pairwise(seen):
         assert (before != after).any()
     np.testing.assert_allclose(seen[-1], (x - layer.moving_mean) / np.sqrt(9 + 1e-3) + 1, rtol=1e-5)
+
+
+def test_averages_that_a_model_has_moved_are_seen_by_its_next_inference():
+    x = sample(9, 4, dtype="float32")
+    layer = BatchNorm(momentum=0.5)
+    model = cnnlite.Sequential([layer])
+    for _ in range(3):
+        model(x, training=True)
+        assert model(x).tobytes() == layer(x).tobytes()
