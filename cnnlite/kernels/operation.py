@@ -89,8 +89,12 @@ def _run_alone(function: Any, values: dict[str, Any], of_samples: list[str]) -> 
                 forms.append((name, i, len(item) == samples, item.shape[1:], item.dtype))
         else:
             rest[name] = value
-    key = function, tuple(forms), tuple(rest.items())
-    made = _plans.get(key)
+    key: Any = function, tuple(forms), tuple(rest.items())
+    try:
+        made = _plans.get(key)
+    except TypeError:  # there is a list among them
+        key = function, tuple(forms), _tuples(tuple(rest.items()))
+        made = _plans.get(key)
     if made is None:
         made = _make(function, values, of_samples, samples)
         _plans[key] = made
@@ -110,6 +114,10 @@ def _run_alone(function: Any, values: dict[str, Any], of_samples: list[str]) -> 
     for array, copy in copies:
         array[...] = copy
     return shape_results(results, arrays)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _make(function: Any, values: dict[str, Any], of_samples: list[str], samples: int | None) -> Any:

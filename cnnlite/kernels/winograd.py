@@ -76,7 +76,15 @@ from numba.extending import register_jitable
 from cnnlite.engine.jit import kernel as compiled
 from cnnlite.engine.stages import BATCH, HALO, array, array_as, array_at, band_rows, call_stage, scratch, stage
 from cnnlite.engine.target import ROWS, VECTOR_BYTES
-from cnnlite.kernels.direct import RECORD, aligned, direct_arguments, direct_bytes, panel_columns, window_in
+from cnnlite.kernels.direct import (
+    LINE_BYTES,
+    RECORD,
+    aligned,
+    direct_arguments,
+    direct_bytes,
+    panel_columns,
+    window_in,
+)
 from cnnlite.kernels.microkernel import call_block
 from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags, rows_read
 from cnnlite.kernels.panels import panel_width
@@ -84,7 +92,6 @@ from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, tran
 
 POINTS = TILE * TILE
 CACHE_BYTES = 1 << 19  # what V and M of a block may take: half of a second-level cache of 1 MB
-LINE_BYTES = 64
 LEAST_CHANNELS = 16  # the longest vector; and with fewer, most of the time would go to transforms
 TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
 WEIGHT_ROWS = 8  # rows of a panel of weights that a thread transforms at a time

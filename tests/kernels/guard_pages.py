@@ -12,11 +12,8 @@ import mmap
 import sys
 
 import numpy as np
-from cnnlite.kernels.conv_block import conv_block, follow
-from cnnlite.kernels.conv_tasks import MAX_POOL, Following
 
 from cnnlite import kernels
-from cnnlite.kernels.geometry import Geometry, window_of
 
 PAGE = mmap.PAGESIZE
 PROT_NONE = 0
@@ -81,8 +78,6 @@ def check_convolution(n, size, taps, c, f, groups, strides, pad, dilation, dtype
 
 ONE = (1, 1)
 NO_PADS = ((0, 0), (0, 0))
-BY_TWO = (2, 2), (2, 2), NO_PADS
-ALL = Following(True, True, MAX_POOL, window_of(*BY_TWO))
 
 
 def direct():
@@ -165,7 +160,7 @@ def pooling():
 
 
 def check_pooling(window, c, dtype):
-    x, affine = normal(2, 5, 7, c, dtype=dtype), normal(3, c, dtype=dtype)
+    x = normal(2, 5, 7, c, dtype=dtype)
     y, argmax = kernels.max_pool(x, *window)
 
     def forward(x, y, argmax):
@@ -174,13 +169,9 @@ def check_pooling(window, c, dtype):
     def backward(dy, argmax, dx):
         kernels.max_pool_backward(dy, argmax, dx.shape, *window, out=dx)
 
-    def forward_with_map(z, affine, y, argmax):
-        follow(z, affine, Following(False, True, MAX_POOL, window_of(*window)), (y, argmax))
-
     for at_end in (True, False):
         check(forward, at_end, x, out=[y, argmax])
         check(backward, at_end, y, argmax, out=[x])
-        check(forward_with_map, at_end, x, affine, out=[y, argmax])
 
 
 def normalisation():
@@ -198,21 +189,6 @@ def _normalise(x, gamma, y, average):
     mean, variance = kernels.batchnorm_statistics(x)
     kernels.batchnorm_normalize(x, mean, kernels.inverse_deviation(variance, 1.0), gamma, gamma, out=y)
     kernels.move_average(average, variance, 0.5, x)
-
-
-def blocks():
-    """All that runs between a convolution and its pooling, with less than a vector of channels, one, and more."""
-    for n, c, f in [(2, 3, 7), (3, 17, 19), (17, 16, 33)]:
-        x, kernel, bias, affine = normal(n, 12, 13, c), normal(3, 3, c, f), normal(f), normal(3, f)
-        z = kernels.conv2d(x, kernel, bias)
-        y, argmax = kernels.max_pool(z, *BY_TWO)
-        for at_end in (True, False):
-            check(_forward, at_end, x, kernel, bias, affine, out=[z, y, argmax])
-
-
-def _forward(x, kernel, bias, affine, z, y, argmax):
-    conv_block(x, kernel, bias, Geometry(), affine, ALL, out=(y, argmax))
-    conv_block(x, kernel, bias, Geometry(), following=ALL, z=z, statistics=True)
 
 
 def faults():

@@ -161,6 +161,12 @@ def test_a_window_that_does_not_fit_gives_an_empty_output():
     assert kernels.conv2d(x, kernel).shape == (2, 0, 5, 5)
 
 
+def test_where_the_window_goes_may_be_said_in_lists():
+    x, kernel = np.ones((2, 3, 6, 1), np.float32), np.ones((2, 2, 1, 5), np.float32)
+    y = kernels.conv2d(x, kernel, None, [1, 2], [[1, 0], [0, 0]])
+    np.testing.assert_array_equal(y, kernels.conv2d(x, kernel, None, (1, 2), ((1, 0), (0, 0))))
+
+
 def test_an_image_of_the_batch_gives_the_same_bits_alone():
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(20, 9, 7, 3)).astype("float32"), rng.normal(size=(3, 3, 3, 10)).astype("float32")
