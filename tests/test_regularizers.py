@@ -82,3 +82,28 @@ def test_names():
 def test_arguments_that_make_no_sense_are_refused(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("regularizer", ALL, ids=IDS)
+def test_the_gradient_is_added_to_what_is_there(regularizer):
+    weights, gradient = spread((3, 4), "float32"), spread((3, 4), "float32")[::-1].copy()
+    expected = gradient + regularizer.gradient(weights)
+    regularizer.add_gradient(weights, gradient)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_regularizer_of_your_own_needs_a_call_and_a_gradient_alone():
+    class Cubes(regularizers.Regularizer):
+        def __call__(self, weights):
+            return float((weights**3).sum())
+
+        def gradient(self, weights):
+            return 3 * weights**2
+
+    gradient = np.ones(2)
+    Cubes().add_gradient(np.array([1.0, 2.0]), gradient)
+    assert gradient.tolist() == [4, 13]
+
+
+def test_a_penalty_takes_lists_and_integers():
+    assert L1L2(0.5, 0.25)([1, -2]) == L1L2(0.5, 0.25)(np.array([1, -2])) == 1.5 + 1.25

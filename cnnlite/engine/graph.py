@@ -199,7 +199,8 @@ class Graph:
 
     def is_fixed_step(self, step: Step) -> bool:
         """Return whether a step belongs to the prologue."""
-        return step.stage.footprint == BATCH and all(map(self.is_fixed, step.inputs))
+        writes_work = all(self.buffers[buffer.number].kind == WORK for buffer in step.outputs)
+        return step.stage.footprint == BATCH and writes_work and all(map(self.is_fixed, step.inputs))
 
     def records(self, steps: Sequence[Step]) -> list[np.ndarray]:
         """Return the records of steps."""

@@ -186,14 +186,19 @@ class Schedule:
                             tracks[needed.number].append(track)
 
     def lives(self) -> dict[int, tuple[int, int]]:
-        """Return by the number of each buffer in the workspace the first and the last group that needs it."""
+        """Return by the number of each buffer in the workspace the first and the last group that needs it.
+
+        What other steps made, those of the prologue, lies in their workspace.
+        """
         lives: dict[int, tuple[int, int]] = {}
+        made = {buffer.number for group in self.groups for track in group for step in track.steps
+                for buffer in step.outputs if self.graph.buffers[buffer.number].kind == WORK}
         for number, group in enumerate(self.groups):
             for track in group:
                 local = {buffer.number for buffer in track.local}
                 for step in track.steps:
                     for buffer in (*step.inputs, *step.outputs):
-                        if self.graph.buffers[buffer.number].kind == WORK and buffer.number not in local:
+                        if buffer.number in made and buffer.number not in local:
                             first, last = lives.get(buffer.number, (number, number))
                             lives[buffer.number] = min(first, number), max(last, number)
         # What goes from one section to another is there however often the other one is run.

@@ -41,8 +41,7 @@ def _average_pool(r, run, first, last):
     begin, end = band_rows(run, r.oh)
     for n in range(first, last):
         for i in range(begin, end):
-            for j in range(r.ow):
-                _average(_part(x[n], i, j, window), y[n, i, j])
+            _average_row(x[n], i, window, y[n, i])
 
 
 @stage(reads="x", writes="y", sizes=SIZES, footprint=HALO)
@@ -53,50 +52,53 @@ def _average_pool_long(r, run, first, last):
     begin, end = band_rows(run, r.oh)
     for n in range(first, last):
         for i in range(begin, end):
-            for j in range(r.ow):
-                _average_of_many(_part(x[n], i, j, window), total, y[n, i, j])
+            _average_long_row(x[n], i, window, total, y[n, i])
 
 
 @kernel
-def _part(x, i, j, window):
-    """Return the real pixels of a window."""
-    top, left = i * window.stride_h - window.top, j * window.stride_w - window.left
-    return x[max(top, 0) : min(top + window.height, x.shape[0]), max(left, 0) : min(left + window.width, x.shape[1])]
+def _average_row(x, i, window, y):
+    """Fill row i of the output, y (OW, C), from an image x."""
+    height, width, channels = x.shape
+    top = i * window.stride_h - window.top
+    first_row, last_row = max(top, 0), min(top + window.height, height)
+    for j in range(y.shape[0]):
+        left = j * window.stride_w - window.left
+        first_column, last_column = max(left, 0), min(left + window.width, width)
+        total = y[j]
+        total[:] = 0
+        for row in range(first_row, last_row):
+            for column in range(first_column, last_column):
+                pixel = x[row, column]
+                for c in range(channels):
+                    total[c] += pixel[c]
+        count = x.dtype.type((last_row - first_row) * (last_column - first_column))
+        for c in range(channels):
+            total[c] /= count
 
 
 @kernel
-def _average(x, y):
-    rows, columns, channels = x.shape
-    for c in range(channels):
-        y[c] = 0
-    for row in range(rows):
-        for column in range(columns):
-            pixel = x[row, column]
-            for c in range(channels):
-                y[c] += pixel[c]
-    count = x.dtype.type(rows * columns)
-    for c in range(channels):
-        y[c] /= count
-
-
-@kernel
-def _average_of_many(x, total, y):
-    """Write the mean of a large window, added up in float64."""
-    rows, columns, channels = x.shape
-    fours = columns // 4 * 4
-    for c in range(channels):
-        total[c] = 0
-    for r in range(rows):
-        row = x[r]
-        # Four at a time, since the next addition to a sum that is in memory must wait for the last one to get there.
-        for i in range(0, fours, 4):
-            for c in range(channels):
-                total[c] += (row[i, c] + row[i + 1, c]) + (row[i + 2, c] + row[i + 3, c])
-        for i in range(fours, columns):
-            for c in range(channels):
-                total[c] += row[i, c]
-    for c in range(channels):
-        y[c] = total[c] / (rows * columns)
+def _average_long_row(x, i, window, total, y):
+    """Do so where windows are large: their pixels are added up in float64."""
+    height, width, channels = x.shape
+    top = i * window.stride_h - window.top
+    first_row, last_row = max(top, 0), min(top + window.height, height)
+    for j in range(y.shape[0]):
+        left = j * window.stride_w - window.left
+        first_column, last_column = max(left, 0), min(left + window.width, width)
+        columns = last_column - first_column
+        fours = columns // 4 * 4
+        total[:] = 0
+        for r in range(first_row, last_row):
+            row = x[r, first_column:last_column]
+            # Four at a time, since the next addition to a sum in memory must wait for the last one to get there.
+            for k in range(0, fours, 4):
+                for c in range(channels):
+                    total[c] += (row[k, c] + row[k + 1, c]) + (row[k + 2, c] + row[k + 3, c])
+            for k in range(fours, columns):
+                for c in range(channels):
+                    total[c] += row[k, c]
+        for c in range(channels):
+            y[j, c] = total[c] / ((last_row - first_row) * columns)
 
 
 @stage(reads="dy", writes="dx", sizes=f"{SIZES} lines", footprint=IMAGE)

@@ -3,8 +3,8 @@
 import numpy as np
 
 from cnnlite.engine.stages import BEGIN, CHUNKS, UNIT, array_as, scratch, stage, word
-from cnnlite.kernels.rows import sum_rows
 from cnnlite.kernels.operation import graph_of
+from cnnlite.kernels.rows import sum_rows
 from cnnlite.kernels.sums import add_chunks, chunk_sums
 
 ROWS_A_PART = 512  # so many rows at most are added up in the dtype of dy before their sum joins the others in float64

@@ -9,7 +9,7 @@ import numpy as np
 from cnnlite.engine.stages import BATCH, array, array_as, stage
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.operation import graph_of, operation
-from cnnlite.kernels.sums import NUMBERS_A_UNIT, sums_of_sizes_and_squares
+from cnnlite.kernels.sums import LANES_BYTES, NUMBERS_A_UNIT, sums_of_sizes_and_squares
 
 
 def _begin(owner, g, out, segments):
@@ -71,7 +71,8 @@ def _clip_by_norm(owner, g, out, limit, segments, is_global):
     # Where the pieces of each segment begin among all.
     begins = np.searchsorted(pieces[:, 0], np.arange(groups + 1)).astype(np.int64)
     norms, factors = graph.work((count, 2), np.float64), graph.work((groups,), np.float64)
-    graph.add(_norms_of_pieces, units=count, g=g, pieces=pieces, norms=norms, size=g.shape[0], work=2 * numbers)
+    graph.add(_norms_of_pieces, units=count, g=g, pieces=pieces, norms=norms, size=g.shape[0],
+              scratch=LANES_BYTES, work=2 * numbers)
     graph.add(_factors, units=groups, norms=norms, begins=begins, factors=factors, count=count,
               is_global=int(is_global), limit=limit, work=2 * count)
     graph.add(_scale_pieces, units=count, g=g, pieces=pieces, factors=factors, out=out, size=g.shape[0],
@@ -85,7 +86,7 @@ def _norms_of_pieces(r, run, first, last):
     norms = array_as(run, r.norms, (last, 2), np.float64)
     for unit in range(first, last):
         x = g[pieces[unit, 1] : pieces[unit, 2]]
-        squares = sums_of_sizes_and_squares(x)[1]
+        squares = sums_of_sizes_and_squares(run, x)[1]
         norm = np.sqrt(squares)
         if squares == np.inf:
             largest = 0.0

@@ -61,7 +61,7 @@ def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilatio
     is_plain = m > 1 or kh * kw > LONG_SUM
     x.graph.add(
         _depthwise, x=x, kernel=kernel, bias=bias, y=out, work=2 * kh * kw * out.sample_size,
-        scratch=(3 if is_plain else 1) * channels * x.itemsize, is_plain=is_plain, is_long=kh * kw > LONG_SUM,
+        scratch=channels * (8 + x.itemsize), is_plain=is_plain, is_long=kh * kw > LONG_SUM,
         block=depthwise_block_address(x.dtype), **_geometry(x.shape, kernel.shape, out.shape, strides, pads, dilation))
     return out
 
@@ -69,7 +69,7 @@ def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilatio
 @stage(reads="x kernel bias", writes="y", sizes=f"is_plain is_long block {GEOMETRY}", footprint=HALO)
 def _depthwise(r, run, first, last):
     channels = r.c * r.m
-    start = scratch(run, 0, (channels,))
+    start = scratch(run, 8 * channels, (channels,))  # behind the float64 sums of `plain_row`
     if r.bias == NONE:
         for f in range(channels):
             start[f] = 0

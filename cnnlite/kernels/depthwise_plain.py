@@ -15,8 +15,7 @@ def plain_row(r, run, n, row, start):
     channels = r.c * r.m
     x, y = array(run, r.x, (n + 1, r.h, r.w, r.c))[n], array(run, r.y, (n + 1, r.oh, r.ow, channels))[n, row]
     if r.is_long:
-        # Behind `start` in the stage's memory.
-        total = array_at(start.ctypes.data + channels * start.itemsize, (channels,), np.float64)
+        total = array_at(scratch(run, 0, (0,)).ctypes.data, (channels,), np.float64)
         for column in range(r.ow):
             _add_taps(r, run, x, row, column, start, total)
             for f in range(channels):

@@ -27,7 +27,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from cnnlite.engine.jit import c_callback
-from cnnlite.kernels.vector_ir import Emitter
+from cnnlite.kernels.vectors import Emitter
 
 PIXELS = 8  # rows of a tile at most
 TILES = (1, 2, 3, 4, PIXELS)

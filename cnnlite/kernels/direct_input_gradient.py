@@ -33,7 +33,7 @@ from cnnlite.kernels.matmul import product_block
 from cnnlite.kernels.microkernel import PIECE, block_address, call_block
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.panels import pack_panels
-from cnnlite.kernels.vector_ir import add_taps, transpose_panels
+from cnnlite.kernels.rows import add_taps, transpose_panels
 
 PLANE_PIXELS = 256  # so many pixels of dy, in whole rows, are multiplied at a time: their products stay in the cache
 LONG_CHAIN = 4096  # products that may be added one by one in float32: to cut shorter sums would take a fifth longer
@@ -151,8 +151,9 @@ def _add_to_planes(products, window, first, last, ow, planes):
                 place = tap * channels * padded + (y - top - low * move_h - first) * ow
                 for c in range(channels):
                     add_taps(products[0, 0], products.ctypes.data + (place + c * padded) * itemsize,
-                             every_h * window.width * channels * padded - move_h * ow, every_w * channels * padded,
-                             left, move_w, ow, high - low, taps_w,
+                             (high - low, taps_w),
+                             (every_h * window.width * channels * padded - move_h * ow, every_w * channels * padded),
+                             (left, move_w), ow,
                              planes.ctypes.data + ((plane + c) * height + y) * columns * itemsize, columns)
 
 

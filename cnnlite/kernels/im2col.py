@@ -12,43 +12,63 @@ Every output pixel becomes a row, and holds the window of pixels that the kernel
     of the kernel:    dkernel = im2col(x).T @ dy
 """
 
-import numpy as np
+import math
 
 from cnnlite.engine.jit import kernel
+from cnnlite.engine.stages import HALO, IMAGE, array, band_rows, stage
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.geometry import padded_output_size
-from cnnlite.kernels.threads import run
+from cnnlite.kernels.geometry import NO_PADS, padded_output_size
+from cnnlite.kernels.layout import samples_together
+from cnnlite.kernels.operation import graph_of, operation, result
 
-NO_PADS = ((0, 0), (0, 0))
+_SIZES = "h w c oh ow kh kw stride_h stride_w top left dilation_h dilation_w"
 
 
 def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     """Return the windows of x (N, H, W, C) as rows: (N * OH * OW, KH * KW * C), with zeros for padding."""
     require(x, "x", 4, None, "im2col")
-    n, _, _, c = x.shape
     oh, ow = output_shape(x.shape, window, strides, pads, dilation)
-    shape = (n * oh * ow, window[0] * window[1] * c)
-    out = np.empty(shape, x.dtype) if out is None else out
-    require(out, "out", shape, x.dtype, "im2col")
-    arguments = (x, tuple(window), tuple(strides), (pads[0][0], pads[1][0]), tuple(dilation))
-    run(_im2col_task, n * oh, (*arguments, out.reshape(n, oh, ow, *window, c)))
+    shape = (x.shape[0] * (oh * ow), window[0] * window[1] * x.shape[3])
+    if out is not None:
+        require(out, "out", shape, x.dtype, "im2col")
+        out = out.reshape(x.shape[0], oh, ow, shape[1])
+    return _im2col(x, tuple(window), tuple(strides), pads, tuple(dilation), out).reshape(shape)
+
+
+@operation(samples="x out")
+def _im2col(x, window, strides, pads, dilation, out=None):
+    oh, ow = output_shape(x.shape, window, strides, pads, dilation)
+    out = result(out, x, (x.shape[0], oh, ow, window[0] * window[1] * x.shape[3]))
+    _add(_to_rows, x, x.shape, out, (window, strides, pads, dilation), (oh, ow))
     return out
 
 
-@kernel
-def _im2col_task(x, window, strides, before, dilation, cols, unit):
-    n, row = unit // cols.shape[1], unit % cols.shape[1]
-    _im2col_row(x[n], row, window, strides, before, dilation, cols[n, row])
+def _add(added, x, x_shape, cols, geometry, output):
+    window, strides, pads, dilation = geometry
+    numbers = (*x_shape[1:], *output, *window, *strides, pads[0][0], pads[1][0], *dilation)
+    size = math.prod((*output, *window, x_shape[3]))
+    graph_of(x).add(added, x=x, cols=cols, together=samples_together(size), work=size,
+                    **dict(zip(_SIZES.split(), numbers)))
+
+
+@stage(reads="x", writes="cols", sizes=_SIZES, footprint=HALO)
+def _to_rows(r, run, first, last):
+    x, cols = array(run, r.x, (last, r.h, r.w, r.c)), array(run, r.cols, (last, r.oh, r.ow, r.kh, r.kw, r.c))
+    begin, end = band_rows(run, r.oh)
+    strides, before, dilation = (r.stride_h, r.stride_w), (r.top, r.left), (r.dilation_h, r.dilation_w)
+    for n in range(first, last):
+        for row in range(begin, end):
+            _im2col_row(x[n], row, strides, before, dilation, cols[n, row])
 
 
 @kernel
-def _im2col_row(image, row, window, strides, before, dilation, cols):
+def _im2col_row(image, row, strides, before, dilation, cols):
     """Fill (OW, KH, KW, C), the windows of one row of output pixels."""
     height, width, channels = image.shape
     for column in range(cols.shape[0]):
-        for ky in range(window[0]):
+        for ky in range(cols.shape[1]):
             y = row * strides[0] + ky * dilation[0] - before[0]
-            for kx in range(window[1]):
+            for kx in range(cols.shape[2]):
                 x = column * strides[1] + kx * dilation[1] - before[1]
                 target = cols[column, ky, kx]
                 if 0 <= y < height and 0 <= x < width:
@@ -65,34 +85,44 @@ def col2im(cols, x_shape, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1),
 
     Returns (N, H, W, C). What falls on padding is dropped.
     """
-    n, _, _, c = x_shape
     oh, ow = output_shape(x_shape, window, strides, pads, dilation)
-    require(cols, "cols", (n * oh * ow, window[0] * window[1] * c), None, "col2im")
-    out = np.empty(x_shape, cols.dtype) if out is None else out
-    require(out, "out", x_shape, cols.dtype, "col2im")
-    arguments = (cols.reshape(n, oh, ow, *window, c), tuple(window), tuple(strides), (pads[0][0], pads[1][0]))
-    run(_col2im_task, n, (*arguments, tuple(dilation), out))
+    size = window[0] * window[1] * x_shape[3]
+    require(cols, "cols", (x_shape[0] * (oh * ow), size), None, "col2im")
+    cols = cols.reshape(x_shape[0], oh, ow, size)
+    return _col2im(cols, tuple(x_shape[1:]), tuple(window), tuple(strides), pads, tuple(dilation), out)
+
+
+@operation(samples="cols out")
+def _col2im(cols, sample, window, strides, pads, dilation, out=None):
+    shape = (cols.shape[0], *sample)
+    out = result(out, cols, shape)
+    require(out, "out", shape, cols.dtype, "col2im")
+    _add(_from_rows, out, shape, cols, (window, strides, pads, dilation), cols.shape[1:3])
     return out
 
 
-@kernel
-def _col2im_task(cols, window, strides, before, dilation, x, unit):
-    # One thread an image, because windows overlap: two threads in one image would add to the same pixel.
-    x[unit] = 0
-    for row in range(cols.shape[1]):
-        _col2im_row(cols[unit, row], row, window, strides, before, dilation, x[unit])
+@stage(reads="cols", writes="x", sizes=_SIZES, footprint=IMAGE)
+def _from_rows(r, run, first, last):
+    x, cols = array(run, r.x, (last, r.h, r.w, r.c)), array(run, r.cols, (last, r.oh, r.ow, r.kh, r.kw, r.c))
+    strides, before, dilation = (r.stride_h, r.stride_w), (r.top, r.left), (r.dilation_h, r.dilation_w)
+    for n in range(first, last):
+        flat = x[n].reshape(-1)
+        for i in range(flat.size):
+            flat[i] = 0
+        for row in range(r.oh):
+            _col2im_row(cols[n, row], row, strides, before, dilation, x[n])
 
 
 @kernel
-def _col2im_row(cols, row, window, strides, before, dilation, image):
+def _col2im_row(cols, row, strides, before, dilation, image):
     """Add (OW, KH, KW, C), the windows of one row of output pixels, to the image."""
     height, width, _ = image.shape
     for column in range(cols.shape[0]):
-        for ky in range(window[0]):
+        for ky in range(cols.shape[1]):
             y = row * strides[0] + ky * dilation[0] - before[0]
             if y < 0 or y >= height:
                 continue
-            for kx in range(window[1]):
+            for kx in range(cols.shape[2]):
                 x = column * strides[1] + kx * dilation[1] - before[1]
                 if x < 0 or x >= width:
                     continue

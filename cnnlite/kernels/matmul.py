@@ -12,19 +12,16 @@ same, since the sums of a row have the same order either way.
 No BLAS: its threads and numba's would take turns on the same cores, and each turn costs milliseconds.
 """
 
-import numpy as np
 
 from cnnlite.engine.buffers import GIVEN, MOST_CHUNKS, Samples, is_buffer
 from cnnlite.engine.jit import kernel
 from cnnlite.engine.stages import BATCH, CHUNKS, IMAGE, NONE, SAMPLES, array, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
-from cnnlite.kernels import threads
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.microkernel import block_address, call_block
 from cnnlite.kernels.operation import graph_of, operation
 from cnnlite.kernels.panels import pack_panels, panel_width, rows_of_vectors
 from cnnlite.kernels.sums import add_tree
-from cnnlite.kernels.vector_ir import transpose_panels
 
 SMALL_MATRIX = 1 << 17  # bytes of weights that stay in the cache
 ROWS_A_UNIT = 32  # rows of the result that one thread computes at a time: enough units for many threads
@@ -245,53 +242,6 @@ def _add_outer_products_of_rows(r, run, begin, end, row, column, width, sums):
         call_block(r.block, rows, width // lanes, address, width, address, width,
                    a.ctypes.data + (whole * r.m + row) * itemsize, 1, 0, r.m,
                    copied.ctypes.data, 0, width, 1, end - whole)
-
-
-# What convolutions still call.
-
-
-def padded_columns(bias, n, dtype):
-    """Return the bias (or zeros) with zeros up to a whole number of panels: what sums start from. Don't write to it."""
-    width = panel_width(dtype)
-    if bias is not None and n % width == 0 and bias.flags.carray:
-        return bias
-    padded = np.zeros(-(-n // width) * width, dtype)
-    if bias is not None:
-        padded[:n] = bias
-    return padded
-
-
-def pack_panels_of_array(b, k, n, k_step, n_step, groups=1, group_step=0, taps=1, tap_step=0, out=None):
-    """Copy matrices into panels of two vectors' width: (groups, ceil(N / width), taps * K, width), zeros at the end.
-
-    A tile reads a panel from front to back, in whole vectors. Column j of row (tap, i) of a group is
-    b[group * group_step + tap * tap_step + i * k_step + j * n_step], in elements from the first.
-    """
-    width = panel_width(b.dtype)
-    out = np.empty((groups, -(-n // width), taps * k, width), b.dtype) if out is None else out
-    arguments = (b.reshape(-1), k, n, k_step, n_step, group_step, tap_step, out)
-    threads.run(_pack_task, out.shape[0] * out.shape[1], arguments, alone=out.size < 1 << 16)
-    return out
-
-
-@kernel
-def _pack_task(b, k, n, k_step, n_step, group_step, tap_step, out, unit):
-    _, panels, rows, width = out.shape
-    group, panel = unit // panels, unit % panels
-    columns = min(width, n - panel * width)
-    first = group * group_step + panel * width * n_step
-    target = out[group, panel]
-    if k_step == 1 and rows == k > 0 and k % (width // 2) == 0:
-        # The columns lie in memory as rows: they are turned in registers, 8 or 16 at a time.
-        transpose_panels(target[0, 0], b.ctypes.data + first * b.itemsize, n_step, columns, k, target.ctypes.data)
-        return
-    for tap in range(rows // max(k, 1)):
-        for i in range(k):
-            place, row = first + tap * tap_step + i * k_step, target[tap * k + i]
-            for j in range(columns):
-                row[j] = b[place + j * n_step]
-            for j in range(columns, width):
-                row[j] = 0
 
 
 @kernel

@@ -97,13 +97,18 @@ def _run_alone(function: Any, values: dict[str, Any], of_samples: list[str]) -> 
         if len(_plans) > PLANS_KEPT:
             _plans.popitem(last=False)
     plan, places, shape_results = made
-    given = {}
+    given, copies = {}, []
     for name, number in places:
         array = arrays[name]
         if not array.flags.carray:
-            array = _usable(array, name, function.__name__.strip("_"))
+            is_written = bool(plan.graph.buffers[number].made_by)
+            array = _usable(array, name, function.__name__.strip("_"), is_written)
+            if is_written:
+                copies.append((arrays[name], array))
         given[number] = array
     results = plan.run(1 if samples is None else samples, given)  # all is one sample where there are none
+    for array, copy in copies:
+        array[...] = copy
     return shape_results(results, arrays)
 
 
@@ -140,14 +145,16 @@ def _make(function: Any, values: dict[str, Any], of_samples: list[str], samples:
     return plan, places, shape_results
 
 
-def _usable(array: Any, name: Any, owner: str) -> Any:
-    """Return an array that compiled code can read: contiguous, and aligned."""
+def _usable(array: Any, name: Any, owner: str, is_written: bool) -> Any:
+    """Return an array that compiled code can read, contiguous and aligned, and can write if it must: or a copy."""
     name = name if isinstance(name, str) else name[0]
     if not array.flags.c_contiguous:
         raise ValueError(
             f"{owner}: {name} must be C-contiguous. Received: {name} with the strides {array.strides}. "
             f"Use np.ascontiguousarray({name})."
         )
+    if is_written and not array.flags.writeable:
+        raise ValueError(f"{owner}: {name} must be writeable. Received: a read-only array. Pass a copy of it.")
     return array if array.flags.aligned else array.copy()
 
 

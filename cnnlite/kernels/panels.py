@@ -8,7 +8,7 @@ from cnnlite.engine.jit import kernel
 from cnnlite.engine.stages import BATCH, array, stage
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.operation import graph_of
-from cnnlite.kernels.vector_ir import transpose_panels
+from cnnlite.kernels.rows import transpose_panels
 
 
 def panel_width(dtype):

@@ -76,11 +76,14 @@ def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
     """
     dx, shape = input_gradient(dy, x_shape, window, strides, pads, out, "max_pool_backward")
     _require_argmax(argmax, shape, window, "max_pool_backward")
+    geometry, arrays = (window, strides, pads), {"dy": dy, "argmax": argmax, "dx": dx}
+    if _side_by_side(dx.shape[1:3], shape[1:3], *geometry) and argmax.itemsize == 1:
+        add_pooling(_max_pool_backward, dx, dy, geometry, **arrays)
+        return dx
     height, width, channels = dx.shape[1:]
     lines = min(window[0], height) if adds_many(window, strides) else 0
-    stage = _max_pool_backward if argmax.itemsize == 1 else _max_pool_backward_wide
-    add_pooling(stage, dx, dy, (window, strides, pads), dy=dy, argmax=argmax, dx=dx, lines=lines,
-         scratch=lines * width * channels * dx.itemsize)
+    stage = _max_pool_backward_by_pixels if argmax.itemsize == 1 else _max_pool_backward_wide
+    add_pooling(stage, dx, dy, geometry, **arrays, lines=lines, scratch=lines * width * channels * dx.itemsize)
     return dx
 
 
@@ -117,6 +120,15 @@ def input_gradient(dy, x_shape, window, strides, pads, out, owner):
     return dx, shape
 
 
+def _side_by_side(size, pooled_size, window, strides, pads):
+    """Return whether windows don't overlap, and lie wholly in the image."""
+    (top, _), (left, _) = pads
+    return top == left == 0 and all(
+        stride >= width and (count - 1) * stride + width <= pixels
+        for pixels, count, width, stride in zip(size, pooled_size, window, strides)
+    )
+
+
 def adds_many(window, strides):
     """Return whether so many windows overlap that those of a row of them are added up before they join the others."""
     return window[0] * window[1] > LONG_SUM * strides[0] * strides[1]
@@ -138,20 +150,31 @@ def _max_pool(r, run, first, last):
     window = Window(r.kh, r.kw, r.sh, r.sw, r.top, r.left, 1, 1)
     x, y = array(run, r.x, (last, r.h, r.w, r.c)), array(run, r.y, (last, r.oh, r.ow, r.c))
     argmax = array_as(run, r.argmax, (last, r.oh, r.ow, r.c), np.uint8)
-    begin, end = band_rows(run, r.oh)
-    # The windows of a row that have no column in the padding.
-    left, right = -(-r.left // r.sw), min(r.ow, (r.w + r.left - r.kw) // r.sw + 1)
+    rows = band_rows(run, r.oh)
     for n in range(first, last):
-        for i in range(begin, end):
-            row = i * r.sh - r.top
-            if row < 0 or row + r.kh > r.h or left >= right:
-                _max_pool_windows(x[n], i, (0, r.ow), window, y[n, i], argmax[n, i])
-                continue
-            corner = x.itemsize * r.c * (row * r.w + left * r.sw - r.left)
-            max_pool_windows(x, x[n].ctypes.data + corner, r.w * r.c, r.sw * r.c, (r.kh, r.kw), right - left, r.c,
-                             y[n, i, left], argmax[n, i, left])
-            _max_pool_windows(x[n], i, (0, left), window, y[n, i], argmax[n, i])
-            _max_pool_windows(x[n], i, (right, r.ow), window, y[n, i], argmax[n, i])
+        _max_pool_rows(x[n], rows, window, y[n], argmax[n])
+
+
+@kernel
+def _max_pool_rows(x, rows, window, y, argmax):
+    """Fill the rows from the first to before the last of the output, y and argmax (OH, OW, C), of an image x."""
+    height, width, channels = x.shape
+    columns = y.shape[1]
+    # The windows that have no column in the padding.
+    left = (window.left + window.stride_w - 1) // window.stride_w
+    right = min(columns, (width + window.left - window.width) // window.stride_w + 1)
+    for i in range(*rows):
+        top = i * window.stride_h - window.top
+        if top < 0 or top + window.height > height or left >= right:
+            _max_pool_windows(x, i, (0, columns), window, y[i], argmax[i])
+            continue
+        corner = x[top, left * window.stride_w - window.left]
+        max_pool_windows(x, corner, width * channels, window.stride_w * channels, (window.height, window.width),
+                         right - left, channels, y[i, left], argmax[i, left])
+        if left > 0:
+            _max_pool_windows(x, i, (0, left), window, y[i], argmax[i])
+        if right < columns:
+            _max_pool_windows(x, i, (right, columns), window, y[i], argmax[i])
 
 
 @stage(reads="x", writes="y argmax", sizes=SIZES, footprint=HALO)
@@ -166,16 +189,8 @@ def _max_pool_wide(r, run, first, last):
 
 
 @kernel
-def _is_inside(height, width, i, window, columns):
-    """Return whether all windows of a row i of `columns` output pixels lie wholly in an image of that size."""
-    top = i * window.stride_h - window.top
-    right = (columns - 1) * window.stride_w - window.left + window.width
-    return top >= 0 and top + window.height <= height and window.left <= 0 and right <= width
-
-
-@kernel
 def _max_pool_windows(x, i, columns, window, y, argmax):
-    """Fill the columns from the first to before the last of row i of the output, y and argmax (OW, C), of an image x."""
+    """Fill the columns first, ..., last - 1 of row i of the output, y and argmax (OW, C), from an image x."""
     height, width, channels = x.shape
     top = i * window.stride_h - window.top
     first_row, last_row = max(top, 0), min(top + window.height, height)
@@ -194,25 +209,45 @@ def _max_pool_windows(x, i, columns, window, y, argmax):
                     winner[c] = tap if wins else winner[c]
 
 
-@stage(reads="dy argmax", writes="dx", sizes=f"{SIZES} lines", footprint=IMAGE)
+@stage(reads="dy argmax", writes="dx", sizes=SIZES, footprint=IMAGE, spreads=True)
 def _max_pool_backward(r, run, first, last):
+    """Of windows side by side."""
+    dy, dx = array(run, r.dy, (last, r.oh, r.ow, r.c)), array(run, r.dx, (last, r.h, r.w, r.c))
+    argmax = array_as(run, r.argmax, (last, r.oh, r.ow, r.c), np.uint8)
+    for n in range(first, last):
+        _unpool_image(dy[n], argmax[n], (r.kh, r.kw), (r.sh, r.sw), dx[n])
+
+
+@kernel
+def _unpool_image(dy, argmax, window, strides, dx):
+    rows, columns, channels = dy.shape
+    width = dx.shape[1]
+    _clear_outside(rows * strides[0], columns * strides[1], strides[0] > window[0] or strides[1] > window[1], dx)
+    for i in range(rows):
+        max_unpool_windows(dx, dy[i], argmax[i], window, columns, channels, dx[i * strides[0]], width * channels,
+                           strides[1] * channels)
+
+
+@kernel
+def _clear_outside(bottom, right, gaps, dx):
+    """Write 0 to the pixels that are in none of the windows, which end there and may have gaps between them."""
+    if gaps:
+        dx[:] = 0
+        return
+    dx[bottom:] = 0
+    if right < dx.shape[1]:
+        for row in range(bottom):
+            dx[row, right:] = 0
+
+
+@stage(reads="dy argmax", writes="dx", sizes=f"{SIZES} lines", footprint=IMAGE)
+def _max_pool_backward_by_pixels(r, run, first, last):
     window = Window(r.kh, r.kw, r.sh, r.sw, r.top, r.left, 1, 1)
     dy, dx = array(run, r.dy, (last, r.oh, r.ow, r.c)), array(run, r.dx, (last, r.h, r.w, r.c))
     argmax = array_as(run, r.argmax, (last, r.oh, r.ow, r.c), np.uint8)
     lines = scratch(run, 0, (r.lines, r.w, r.c))
-    overlaps = window.stride_h < window.height or window.stride_w < window.width
-    # Windows are further down, and further right, than those before: if the last are inside, and the first, all are.
-    side_by_side = (not overlaps and _is_inside(r.h, r.w, 0, window, r.ow)
-                    and _is_inside(r.h, r.w, r.oh - 1, window, r.ow))
     for n in range(first, last):
-        if not side_by_side:
-            _max_unpool(dy[n], argmax[n], window, lines, dx[n])
-            continue
-        _clear_outside(r.oh, r.ow, window, dx[n])
-        for i in range(r.oh):
-            corner = dx[n, i * window.stride_h - window.top, -window.left]
-            max_unpool_windows(dx, dy[n, i], argmax[n, i], (window.height, window.width), r.ow, r.c, corner,
-                               r.w * r.c, window.stride_w * r.c)
+        _max_unpool(dy[n], argmax[n], window, lines, dx[n])
 
 
 @stage(reads="dy argmax", writes="dx", sizes=f"{SIZES} lines", footprint=IMAGE)
@@ -223,20 +258,6 @@ def _max_pool_backward_wide(r, run, first, last):
     lines = scratch(run, 0, (r.lines, r.w, r.c))
     for n in range(first, last):
         _max_unpool(dy[n], argmax[n], window, lines, dx[n])
-
-
-@kernel
-def _clear_outside(rows, columns, window, dx):
-    """Write 0 to the pixels that are in none of the windows, which don't overlap and lie wholly in the image."""
-    width = dx.shape[1]
-    if window.stride_h > window.height or window.stride_w > window.width:
-        dx[:] = 0
-        return
-    bottom, right = rows * window.stride_h, columns * window.stride_w
-    dx[bottom:] = 0
-    if right < width:
-        for row in range(bottom):
-            dx[row, right:] = 0
 
 
 @kernel

@@ -7,7 +7,7 @@ import numpy as np
 from cnnlite.engine.stages import BATCH, array, array_as, stage
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.operation import graph_of, operation
-from cnnlite.kernels.sums import NUMBERS_A_UNIT, sums_of_sizes_and_squares
+from cnnlite.kernels.sums import LANES_BYTES, NUMBERS_A_UNIT, sums_of_sizes_and_squares
 
 
 @operation(samples="")
@@ -20,7 +20,7 @@ def l1_l2_penalty(w, l1, l2):
     graph, size = w.graph, math.prod(w.shape)
     pieces = -(-size // NUMBERS_A_UNIT)
     sums, value = graph.work((pieces, 2), np.float64), graph.work((1,), np.float64)
-    graph.add(_sum_pieces, units=pieces, w=w, sums=sums, size=size, work=4 * size)
+    graph.add(_sum_pieces, units=pieces, w=w, sums=sums, size=size, scratch=LANES_BYTES, work=4 * size)
     graph.add(_penalty, w=w, sums=sums, value=value, pieces=pieces, l1=l1, l2=l2, work=2 * pieces)
     return value
 
@@ -30,7 +30,7 @@ def _sum_pieces(r, run, first, last):
     w, sums = array(run, r.w, (r.size,)), array_as(run, r.sums, (last, 2), np.float64)
     for piece in range(first, last):
         sums[piece, 0], sums[piece, 1] = sums_of_sizes_and_squares(
-            w[piece * NUMBERS_A_UNIT : (piece + 1) * NUMBERS_A_UNIT])
+            run, w[piece * NUMBERS_A_UNIT : (piece + 1) * NUMBERS_A_UNIT])
 
 
 @stage(reads="w sums", writes="value", sizes="pieces", floats="l1 l2", footprint=BATCH)

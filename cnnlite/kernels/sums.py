@@ -18,7 +18,7 @@ import numpy as np
 
 from cnnlite.engine.buffers import CHUNKS
 from cnnlite.engine.jit import kernel
-from cnnlite.engine.stages import BATCH, array, array_as, stage, word
+from cnnlite.engine.stages import BATCH, SCRATCH, array, array_as, array_at, stage, word
 from cnnlite.engine.stages import CHUNKS as CHUNK_COUNT
 
 NUMBERS_A_UNIT = 1 << 12
@@ -76,17 +76,30 @@ def add_tree(sums, begin, end):
         distance *= 2
 
 
+LANES = 64  # sums at a time: a single one would have to wait for each addition
+LANES_BYTES = 2 * LANES * 8
+
+
 @kernel
-def sums_of_sizes_and_squares(x):
-    """Return the sums of |x| and of x², in float64, of a flat array."""
-    a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = 0.0
-    whole = x.size // 4 * 4
-    for i in range(0, whole, 4):
-        # Four sums at a time: each addition would have to wait for the one before.
-        x0, x1, x2, x3 = np.float64(x[i]), np.float64(x[i + 1]), np.float64(x[i + 2]), np.float64(x[i + 3])
-        a0, a1, a2, a3 = a0 + abs(x0), a1 + abs(x1), a2 + abs(x2), a3 + abs(x3)
-        b0, b1, b2, b3 = b0 + x0 * x0, b1 + x1 * x1, b2 + x2 * x2, b3 + x3 * x3
-    for i in range(whole, x.size):
-        x0 = np.float64(x[i])
-        a0, b0 = a0 + abs(x0), b0 + x0 * x0
-    return a0 + a1 + (a2 + a3), b0 + b1 + (b2 + b3)
+def sums_of_sizes_and_squares(run, x):
+    """Return the sums of |x| and of x², in float64, of a flat array; the stage needs LANES_BYTES of scratch memory.
+
+    Number i is added to sum i mod 64. The 64 sums are added as a tree: 0 and 32, 1 and 33, ..., and so on.
+    """
+    sums = array_at(word(run, SCRATCH), (2, LANES), np.float64)
+    sizes, squares = sums[0], sums[1]
+    for j in range(LANES):
+        sizes[j] = squares[j] = 0.0
+    for begin in range(0, x.size, LANES):
+        row = x[begin : begin + LANES]
+        for j in range(row.size):
+            number = np.float64(row[j])
+            sizes[j] += abs(number)
+            squares[j] += number * number
+    width = LANES
+    while width > 1:
+        width //= 2
+        for j in range(width):
+            sizes[j] += sizes[j + width]
+            squares[j] += squares[j + width]
+    return sizes[0], squares[0]

@@ -68,20 +68,19 @@ Only stride 1, no dilation, no groups, and not less than 16 channels and filters
 of these. Shapes as in `conv2d.py`.
 """
 
-import functools
 import math
 
 import numpy as np
 from numba.extending import register_jitable
 
 from cnnlite.engine.jit import kernel as compiled
-from cnnlite.engine.stages import BATCH, HALO, NONE, array, array_as, array_at, band_rows, call_stage, scratch, stage
+from cnnlite.engine.stages import BATCH, HALO, array, array_as, array_at, band_rows, call_stage, scratch, stage
 from cnnlite.engine.target import ROWS, VECTOR_BYTES
 from cnnlite.kernels.direct import RECORD, aligned, direct_arguments, direct_bytes, panel_columns, window_in
 from cnnlite.kernels.microkernel import call_block
 from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags, rows_read
 from cnnlite.kernels.panels import panel_width
-from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, constants, transform_address
+from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, transform_address
 
 POINTS = TILE * TILE
 CACHE_BYTES = 1 << 19  # what V and M of a block may take: half of a second-level cache of 1 MB
@@ -130,57 +129,38 @@ def _distance(numbers, itemsize):
     return (lines | 1) * LINE_BYTES // itemsize
 
 
-def transformed_weights(graph, kernel, backward=False):
-    """Add a stage that transforms weights; return U (36, panels, C, two vectors), in panels as of `direct_panels`.
-
-    backward: instead D U^T D for the gradient of the input, (36, panels, F, two vectors).
-    """
+def transformed_weights(graph, kernel):
+    """Add a stage that transforms weights; return U (36, panels, C, two vectors), in panels as of `direct_panels`."""
     taps, _, c, f = kernel.shape
-    reduced, filters = (f, c) if backward else (c, f)
-    width, pieces = panel_width(kernel.dtype), -(-reduced // WEIGHT_ROWS)
-    out = graph.work((POINTS, -(-filters // width), reduced, width), kernel.dtype)
-    graph.add(_transform_weights, units=out.shape[1] * pieces, kernel=kernel, out=out,
-              factors=_factors(kernel.dtype) if backward else None, taps=taps, c=c, f=f, panels=out.shape[1],
-              pieces=pieces, transform=transform_address(kernel.dtype), work=10 * math.prod(out.shape),
-              scratch=taps * taps * WEIGHT_ROWS * 2 * VECTOR_BYTES)
+    pieces = -(-c // WEIGHT_ROWS)
+    out = graph.work((POINTS, -(-f // panel_width(kernel.dtype)), c, panel_width(kernel.dtype)), kernel.dtype)
+    graph.add(_transform_weights, units=out.shape[1] * pieces, kernel=kernel, out=out, taps=taps, c=c, f=f,
+              panels=out.shape[1], pieces=pieces, transform=transform_address(kernel.dtype),
+              work=10 * math.prod(out.shape), scratch=taps * taps * WEIGHT_ROWS * 2 * VECTOR_BYTES)
     return out
 
 
-@functools.cache
-def _factors(dtype):
-    d = _diagonal(dtype)
-    return np.outer(d, d).ravel()
-
-
-@stage(reads="kernel factors", writes="out", sizes="taps c f panels pieces transform", footprint=BATCH)
+@stage(reads="kernel", writes="out", sizes="taps c f panels pieces transform", footprint=BATCH)
 def _transform_weights(r, run, first, last):
-    """Transform some rows, c or f, of a panel in each unit."""
-    taps, backward = r.taps, r.factors != NONE
-    filters, reduced = (r.c, r.f) if backward else (r.f, r.c)
-    width = 2 * VECTOR_BYTES // array(run, r.out, (0,)).itemsize
-    kernel, factors = array(run, r.kernel, (taps * taps, r.c, r.f)), array(run, r.factors, (POINTS,))
-    out = array(run, r.out, (POINTS, r.panels, reduced, width))
+    """Transform some rows, c, of a panel in each unit."""
+    taps, width = r.taps, 2 * VECTOR_BYTES // array(run, r.out, (0,)).itemsize
+    kernel, out = array(run, r.kernel, (taps * taps, r.c, r.f)), array(run, r.out, (POINTS, r.panels, r.c, width))
     for unit in range(first, last):
         panel, begin = unit // r.pieces, unit % r.pieces * WEIGHT_ROWS
-        end = min(reduced, begin + WEIGHT_ROWS)
-        column, columns = panel_columns(panel, filters, width)
+        end = min(r.c, begin + WEIGHT_ROWS)
+        column, columns = panel_columns(panel, r.f, width)
         part = scratch(run, 0, (taps * taps, end - begin, width))
         for tap in range(taps * taps):
             for row in range(begin, end):
                 target = part[tap, row - begin]
                 for j in range(columns):
-                    target[j] = kernel[tap, column + j, row] if backward else kernel[tap, row, column + j]
+                    target[j] = kernel[tap, row, column + j]
                 for j in range(columns, width):
                     target[j] = 0
         # The rows lie side by side, before and after: to the transform they are the channels of one pixel.
-        numbers, matrix = (end - begin) * width, reduced * width
+        numbers, matrix = (end - begin) * width, r.c * width
         call_transform(r.transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
                        out.ctypes.data + (panel * matrix + begin * width) * out.itemsize, r.panels * matrix, 0)
-        if backward:
-            for point in range(POINTS):
-                target = out[point, panel, begin:end].reshape(-1)
-                for i in range(target.size):
-                    target[i] *= factors[point]
 
 
 def add_winograd(convolution):
@@ -189,7 +169,7 @@ def add_winograd(convolution):
     taps, _, c, _ = kernel.shape
     outputs = TILE + 1 - taps
     arguments, flags = direct_arguments(convolution), moderate_flags(graph, kernel)
-    tiles = tile_count(*y.shape[1:3], taps)
+    tiles = -(-y.shape[1] // outputs) * -(-y.shape[2] // outputs)
     width = panel_width(x.dtype)
     block = _tiles_a_block(1 << 30, c + width, x.itemsize, CACHE_BYTES)
     arguments.update(special=transformed_weights(graph, kernel), flags=flags, flag_count=flags.shape[0],
@@ -275,15 +255,3 @@ def _convolve_tiles(r, run, first, begin, down, start_row, end_row):
                 image = y.ctypes.data + (tiles[t, 0] * oh * ow * f + place) * itemsize
                 call_transform(r.transform, -outputs, columns, image, oh, ow, f, tiles[t, 1], tiles[t, 2],
                                m + t * width * itemsize, m_distance, start.ctypes.data + place * itemsize)
-
-
-@functools.cache
-def _diagonal(dtype):
-    return np.array(constants(), dtype)
-
-
-@register_jitable
-def tile_count(oh, ow, taps):
-    """Return into how many tiles an image is cut."""
-    outputs = TILE + 1 - taps
-    return ((oh + outputs - 1) // outputs) * ((ow + outputs - 1) // outputs)

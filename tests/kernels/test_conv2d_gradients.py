@@ -174,12 +174,12 @@ def test_no_schedule_changes_a_bit(way, n):
 
 
 @compiled_kernels_needed
-@pytest.mark.parametrize("is_long", [False, True])
-@pytest.mark.parametrize("way", WAYS)
-def test_how_many_samples_of_a_chunk_come_at_a_time_changes_no_bit(way, is_long, monkeypatch):
-    if is_long:
-        # A chain of 3 samples or so in chunks of 5; of Winograd's method, tiles that a sample alone has too many of.
-        for name, chain in (("direct_kernel_gradient", 100), ("winograd_gradients", 4)):
+@pytest.mark.parametrize(("way", "tiles"), [*((way, tiles) for way in WAYS for tiles in (0, 4)), ("Winograd", 14)])
+def test_how_many_samples_of_a_chunk_come_at_a_time_changes_no_bit(way, tiles, monkeypatch):
+    if tiles:
+        # Chains of 2 samples in chunks of 5; and of Winograd's method, of fewer tiles than a sample has, and of more.
+        pixels = arrays_of(way, 1, False)[0]["dy"][0, ..., 0].size
+        for name, chain in (("direct_kernel_gradient", 2 * pixels), ("winograd_gradients", tiles)):
             monkeypatch.setattr(f"cnnlite.kernels.{name}.CHAIN", chain)
             monkeypatch.setattr(f"cnnlite.kernels.{name}.LONG_CHAIN", chain)
     for spoils in (False, True):

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-from cnnlite.kernels.conv_tasks import kernels_for
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnlite import reference
-from cnnlite.kernels.direct import direct_images, direct_panels, pixels_together
-from cnnlite.kernels.geometry import Geometry, window_of
-from cnnlite.kernels.matmul import padded_columns
+from cnnlite.kernels.conv2d import direct_conv2d, wide_conv2d
+from cnnlite.kernels.direct import pixels_together
+from cnnlite.kernels.geometry import window_of
+from cnnlite.kernels.wide_pixels import wide_pixels
 from tests.kernels.drawn import (
     EPSILON,
     MARGIN,
@@ -30,13 +30,14 @@ numbers = st.sampled_from([1, 2, 3, 4, 6, 8, 10, 16, 17, 20, 31, 32, 33, 40, 48,
 
 
 def forward(x, kernel, bias, where, groups, out):
-    """`conv2d`, all images at once."""
-    strides, pads, dilation = where
-    start = np.concatenate([padded_columns(part, len(part), x.dtype) for part in np.split(bias, groups)])
-    weights = guarded(direct_panels(kernel, Geometry(*where, groups), out.shape[2]))[0]
-    window = window_of(kernel.shape[:2], strides, pads, dilation)
-    table, kernels = kernels_for(x.dtype)
-    table.complete(lambda: direct_images(kernels, x, weights, start, window, groups, out))
+    """`conv2d` pixel by pixel, and where that would be taken by several as one, which must give the same."""
+    direct_conv2d(x, kernel, bias, *where, groups, out=out)
+    pixels = wide_pixels(x, kernel, window_of(kernel.shape[:2], *where), groups, out.shape[2])
+    if pixels > 1:
+        alone = out.copy()
+        out[...] = 7
+        wide_conv2d(x, kernel, bias, *where, pixels, out=out)
+        np.testing.assert_array_equal(out, alone)
 
 
 def assert_nothing_around(whole):
@@ -71,7 +72,7 @@ def test_pixels_that_are_computed_together_have_the_bits_of_each_alone(filters):
     where = (1, 1), ((2, 2), (1, 2)), (1, 1)
     y = np.empty((3, 12, 12, filters), np.float32)
     forward(x, kernel, np.zeros(filters, np.float32), where, 1, y)
-    # A NaN in an image makes all of its pixels go alone.
+    # Rows that read a NaN go pixel by pixel.
     spoilt_x = x.copy()
     spoilt_x[1, 0, 0] = np.nan
     z = np.empty_like(y)

@@ -200,8 +200,11 @@ def test_the_bits_do_not_depend_on_how_the_stages_are_run(size, window, dtype):
         dy = rng.normal(size=shape).astype(dtype)
         _, argmax = reference.max_pool(x, *window)
         forward = [lambda x: kernels.max_pool(x, *window), lambda x: kernels.average_pool(x, *window)]
-        backward = [lambda dy, argmax: kernels.max_pool_backward(dy, argmax, (dy.shape[0], *x.shape[1:]), *window),
-                    lambda dy, argmax: kernels.average_pool_backward(dy, (dy.shape[0], *x.shape[1:]), *window)]
+        image = (*size, channels)
+        backward = [
+            lambda dy, argmax, image=image: kernels.max_pool_backward(dy, argmax, (dy.shape[0], *image), *window),
+            lambda dy, argmax, image=image: kernels.average_pool_backward(dy, (dy.shape[0], *image), *window),
+        ]
         for functions, arrays in ((forward, {"x": x}), (backward, {"dy": dy, "argmax": argmax})):
             for function in functions:
                 assert_same_bits(function, arrays, " ".join(arrays))

@@ -1,5 +1,7 @@
 """BatchNorm: its gradient, the moving averages, and what freezing means."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -246,3 +248,53 @@ def test_another_number_of_channels_is_an_error():
         layer(np.ones((2, 4, 4, 5)))
     with pytest.raises(ValueError, match="axes"):
         layer(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_a_model_gives_each_sample_the_bits_of_the_layers_alone_in_a_batch_of_any_size(axis):
+    x = sample(9, 6, 8, 4, dtype="float32")
+    layers = [BatchNorm(axis), cnnlite.layers.MaxPool(2), BatchNorm(axis, scale=False), cnnlite.layers.AveragePool(2)]
+    model = cnnlite.Sequential(layers)
+    for _ in range(2):  # before and after the averages have moved
+        together = model(x)
+        expected = x
+        for layer in layers:
+            expected = layer(expected)
+        assert together.tobytes() == expected.tobytes()
+        for i in range(3):
+            assert model(x[i : i + 1]).tobytes() == together[i : i + 1].tobytes()
+        layers[0](x, training=True)
+
+
+def test_a_model_trains_to_the_bits_of_the_layers_alone():
+    x = sample(9, 6, 8, 4, dtype="float32")
+    nets = [[BatchNorm(), cnnlite.layers.MaxPool(2), BatchNorm(), cnnlite.layers.GlobalAveragePool()] for _ in range(2)]
+    model, alone = cnnlite.Sequential(nets[0]), nets[1]
+    y, expected = model(x, training=True), x
+    for layer in alone:
+        expected = layer(expected, training=True)
+    assert y.tobytes() == expected.tobytes()
+    dx, dy = model.backward(y), y
+    for layer in reversed(alone):
+        dy = layer.backward(dy)
+    assert dx.tobytes() == dy.tobytes()
+    for one, other in zip(*nets):
+        for arrays in ("_grads", "_state"):
+            for name, array in getattr(one, arrays).items():
+                assert array.tobytes() == getattr(other, arrays)[name].tobytes(), name
+
+
+def test_averages_that_have_moved_and_weights_that_were_set_are_seen_by_a_model():
+    x = sample(9, 4, dtype="float32")
+    layer = BatchNorm(momentum=0.5)
+    model = cnnlite.Sequential([layer])
+    seen = [model(x)]
+    layer(x, training=True)
+    seen.append(model(x))
+    layer.beta = np.ones(4)
+    seen.append(model(x))
+    layer.moving_variance[...] = 9
+    seen.append(model(x))
+    for before, after in itertools.pairwise(seen):
+        assert (before != after).any()
+    np.testing.assert_allclose(seen[-1], (x - layer.moving_mean) / np.sqrt(9 + 1e-3) + 1, rtol=1e-5)
