@@ -42,7 +42,7 @@ def dropout_mask(key, rate, out):
     return _dropout_mask(key if is_buffer(key) else np.array(key, np.uint64), rate, out)
 
 
-dropout_mask.is_operation = True
+dropout_mask.is_operation = True  # type: ignore[attr-defined]  # what it calls is one
 
 
 @operation(samples="out")

@@ -3,8 +3,9 @@
 from cnnlite.engine.buffers import is_buffer
 from cnnlite.kernels.operation import result
 
+# The stages of max pooling, one for each way of going about it.
 _POOLING = "max_pool", "max_pool_wide"
-_UNPOOLING = "max_pool_backward", "max_pool_backward_wide"
+_UNPOOLING = "max_pool_backward", "max_pool_backward_wide", "max_pool_backward_by_pixels"
 
 
 def before_unpooling(dy, y, out, gradient):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from cnnlite import kernels, reference
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph
+from cnnlite.kernels.layout import TOGETHER
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.stages import assert_same_bits, assert_same_bits_alone
 
@@ -160,6 +161,31 @@ def test_a_number_has_the_same_bits_however_the_stage_is_cut(name, arguments, dt
         for check in (assert_same_bits, assert_same_bits_alone):
             check(forward, {"x": x}, "x")
             check(backward, {"dy": dy, second: forward(x) if second == "y" else x}, f"dy {second}")
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "gelu"])
+@pytest.mark.parametrize("shape", [(TOGETHER,), (3 * TOGETHER - 1,), (3, TOGETHER + 1)])
+def test_units_cover_every_number_and_threads_change_no_bit(name, shape):
+    x, dy = np.random.default_rng(0).normal(size=(2, *shape)).astype(np.float32)
+    forward, backward = getattr(kernels, name), getattr(kernels, f"{name}_backward")
+    second = "x" if name in FROM_X else "y"
+    (y,) = assert_same_bits(forward, {"x": x}, "x")
+    (dx,) = assert_same_bits(backward, {"dy": dy, second: x if second == "x" else y}, f"dy {second}")
+    for result, wanted in zip((y, dx), both_passes(reference, name, {}, x, dy)):
+        np.testing.assert_allclose(result, wanted, rtol=1e-5, atol=1e-6)
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize(("name", "ulps"), [("elu", 2), ("sigmoid", 2), ("silu", 3), ("tanh", 2), ("softplus", 3),
+                                            ("softmax", 6), ("log_softmax", 3)])
+def test_float32_is_right_to_a_few_units_in_the_last_place(name, ulps):
+    # x less the largest of its row is rounded, and exp makes a relative error of an absolute one.
+    largest = 2 if name == "softmax" else 20
+    x = np.random.default_rng(0).uniform(-largest, largest, (200, 50)).astype(np.float32)
+    y = getattr(kernels, name)(x)
+    expected = getattr(reference, name)(x.astype(np.float64))
+    assert (np.abs(y - expected) / np.spacing(np.abs(expected).astype(np.float32))).max() < ulps
 
 
 @compiled_kernels_needed
