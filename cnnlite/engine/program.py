@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -137,6 +135,7 @@ class Workspace:
         self.layout: Layout | None = None
         self.snapshot: Any = None  # of the weights whose addresses are in the table
         self.lanes = 0
+        self._part: Any = None  # which part of the program the job is set to run
 
     def prepare(self, samples: int, lanes: int) -> None:
         """Have memory for so many samples, and for so many threads."""
@@ -172,12 +171,14 @@ class Workspace:
         if not section:
             for values, function in self._values:
                 values[...] = function()
-        groups, first, last = layout.groups, 0, len(layout.groups)
-        if section is not None:
-            bounds = [*self.program.schedule.sections, last]
-            first, last = bounds[section], bounds[section + 1]
-        self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
-        self.job["purposes"] = purposes
+        part = layout, section, purposes
+        if part != self._part:
+            groups, first, last = layout.groups, 0, len(layout.groups)
+            if section is not None:
+                bounds = [*self.program.schedule.sections, last]
+                first, last = bounds[section], bounds[section + 1]
+            self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
+            self.job["purposes"], self._part = purposes, part
         failed = executor.start(self.job_address, lanes)
         if failed:
             raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
@@ -197,15 +198,18 @@ class Workspace:
         return numbers.reshape(shape_of(buffer, layout.samples))
 
 
-@contextlib.contextmanager
-def threads_for(work: float) -> Iterator[int]:
-    """Yield by how many threads to do so much work: one where there is little, as others take time to begin."""
-    lanes = 1 if work < SMALL_WORK else thread_pool.take()
-    try:
-        yield lanes
-    finally:
-        if lanes > 1:
-            thread_pool.give_back()
+def threads_for(work: float) -> int:
+    """Return by how many threads to do so much work: one where there is little, as others take time to begin.
+
+    After it `give_back` must follow.
+    """
+    return 1 if work < SMALL_WORK else thread_pool.take()
+
+
+def give_back(lanes: int) -> None:
+    """Say that the work has been done by so many threads."""
+    if lanes > 1:
+        thread_pool.give_back()
 
 
 def shape_of(buffer: Any, samples: int) -> tuple[int, ...]:
