@@ -21,8 +21,17 @@ import numpy as np
 from cnnlite.engine.stages import BATCH, array, stage
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.direct import add_direct, is_product
-from cnnlite.kernels.geometry import NO_PADS, Geometry, Window, convolved_shape, geometry_of, window_of
+from cnnlite.kernels.direct import add_direct
+from cnnlite.kernels.geometry import (
+    NO_PADS,
+    Geometry,
+    Window,
+    convolved_shape,
+    fields,
+    geometry_of,
+    meets_no_other,
+    window_of,
+)
 from cnnlite.kernels.im2col import output_shape
 from cnnlite.kernels.operation import graph_of, operation, result
 from cnnlite.kernels.panels import panel_width
@@ -89,13 +98,13 @@ def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), 
         require(bias, "bias", shape[3:], x.dtype, "conv2d")
     out = result(out, x, shape)
     require(out, "out", shape, x.dtype, "conv2d")
-    _, h, w, channels = x.shape
+    _, h, _, channels = x.shape
     kh, kw, _, filters = kernel.shape
     _, oh, ow, _ = shape
     convolution = Convolution(x, kernel, bias, window_of((kh, kw), strides, pads, dilation), groups, out)
     if not math.prod(shape[1:]):
         return out
-    if is_product(convolution.window, h, w, oh, ow):
+    if meets_no_other(fields(x.shape, kernel.shape, (oh, ow), geometry)):
         add_pointwise(convolution)
     elif is_plain(kernel, geometry) and suits(kh, h, pads[0][0], (oh, ow), channels, filters):
         add_winograd(convolution)

@@ -38,7 +38,7 @@ from numba.extending import register_jitable
 from cnnlite.engine.jit import kernel as compiled
 from cnnlite.engine.stages import BATCH, HALO, array, band_rows, call_stage, scratch, stage
 from cnnlite.engine.target import VECTOR_BYTES
-from cnnlite.kernels.geometry import Window
+from cnnlite.kernels.geometry import Window, window_in
 from cnnlite.kernels.matmul import product_block
 from cnnlite.kernels.microkernel import block_address
 from cnnlite.kernels.panels import panel_width
@@ -50,7 +50,7 @@ LINE_BYTES = 64
 RECORD = {
     "reads": "x panels start special flags",
     "writes": "y",
-    "sizes": "h w c oh ow filters groups kh kw stride_h stride_w top left dilation_h dilation_w block "
+    "sizes": "h w c oh ow filters groups height width stride_h stride_w top left dilation_h dilation_w block "
              "by_pixels copies columns copy_at pixels flag_count transform tiles_a_block",
 }
 
@@ -79,13 +79,6 @@ def pixels_together(filters, size, stride, ow, lanes):
         if cost < least:
             best, least = p, cost
     return best
-
-
-@register_jitable
-def is_product(window, h, w, oh, ow):
-    """Return whether each pixel of y comes from the same pixel of x alone: then an image is one row with full tiles."""
-    plain = window.stride_h == 1 and window.stride_w == 1 and window.top == 0 and window.left == 0
-    return plain and window.height == 1 and window.width == 1 and h == oh and w == ow
 
 
 # Weights.
@@ -154,7 +147,7 @@ def direct_arguments(convolution):
     columns = ow * window.width if window.dilation_w > 1 else (ow - 1) * window.stride_w + window.width
     return dict(
         x=x, y=y, panels=direct_panels(convolution.graph, convolution.kernel, groups), start=convolution.start(),
-        h=h, w=w, c=c, oh=oh, ow=ow, filters=filters, groups=groups, kh=window.height, kw=window.width,
+        h=h, w=w, c=c, oh=oh, ow=ow, filters=filters, groups=groups, height=window.height, width=window.width,
         stride_h=window.stride_h, stride_w=window.stride_w, top=window.top, left=window.left,
         dilation_h=window.dilation_h, dilation_w=window.dilation_w, block=block_address(x.dtype),
         by_pixels=direct_rows.address(x.dtype), copies=copies, columns=columns, copy_at=0,
@@ -166,7 +159,7 @@ def direct_arguments(convolution):
 def direct_bytes(arguments, y, rows=None):
     """Return how much memory the direct way needs for so many rows of the output, or for all."""
     rows = y.shape[1] if rows is None else rows
-    height = (rows - 1) * arguments["stride_h"] + (arguments["kh"] - 1) * arguments["dilation_h"] + 1
+    height = (rows - 1) * arguments["stride_h"] + (arguments["height"] - 1) * arguments["dilation_h"] + 1
     channels = arguments["c"] // arguments["groups"]
     copy = aligned(height * arguments["columns"] * channels * y.itemsize) if arguments["copies"] else 0
     return copy + y.shape[2] * 2 * VECTOR_BYTES
@@ -176,12 +169,6 @@ def direct_bytes(arguments, y, rows=None):
 def aligned(size):
     """Return so many bytes and what is left of the last line of the cache."""
     return (size + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
-
-
-@compiled
-def window_in(r):
-    """Return the window of a record."""
-    return Window(r.kh, r.kw, r.stride_h, r.stride_w, r.top, r.left, r.dilation_h, r.dilation_w)
 
 
 @stage(**RECORD, footprint=HALO)
@@ -203,7 +190,7 @@ def direct_rows(r, run, first, last):
         return
     i, window, ow, filters = first // r.oh, window_in(r), r.ow, r.filters
     x, y = array(run, r.x, (i + 1, r.h, r.w, r.c))[i], array(run, r.y, (last * ow * filters,))
-    kh, kw, stride, dilation = r.kh, r.kw, r.stride_h, r.dilation_h
+    kh, kw, stride, dilation = r.height, r.width, r.stride_h, r.dilation_h
     channels, group_filters = r.c // r.groups, filters // r.groups
     k, width = kh * kw * channels, 2 * VECTOR_BYTES // y.itemsize
     panel_count = (group_filters + width - 1) // width

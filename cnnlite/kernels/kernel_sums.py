@@ -25,10 +25,10 @@ from cnnlite.kernels.panels import panel_width
 from cnnlite.kernels.sums import NUMBERS_A_UNIT, add_tree, chunk_sums
 
 # All stages that add up the gradient of a kernel have one form of records, so that what they call is compiled once.
-READS, WRITES, ADDS = "x dy weights fine", "dx done exact spectrum state", "sums"
+READS, WRITES, ADDS = "x dy weights flags", "dx done exact spectrum state", "sums"
 SIZES = (f"{FIELDS} numbers columns every long_samples block pads image image_width merged pixels alone transform "
          "block_tiles padded v_distance w_distance m_distance v points m zeros part "
-         "last last_distance chain")
+         "last last_distance chain flag_count")
 
 
 class KernelSums(NamedTuple):

@@ -28,8 +28,8 @@ from cnnlite.kernels.direct import (
     direct_bytes,
     pixels_together,
     samples_together,
-    window_in,
 )
+from cnnlite.kernels.geometry import window_in
 from cnnlite.kernels.microkernel import LONG_SUM, call_block
 from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags, rows_read
 

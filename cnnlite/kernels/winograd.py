@@ -68,13 +68,14 @@ Only stride 1, no dilation, no groups, and not less than 16 channels and filters
 of these. Shapes as in `conv2d.py`.
 """
 
+import functools
 import math
 
 import numpy as np
 from numba.extending import register_jitable
 
 from cnnlite.engine.jit import kernel as compiled
-from cnnlite.engine.stages import BATCH, HALO, array, array_as, array_at, band_rows, call_stage, scratch, stage
+from cnnlite.engine.stages import BATCH, HALO, NONE, array, array_as, array_at, band_rows, call_stage, scratch, stage
 from cnnlite.engine.target import ROWS, VECTOR_BYTES
 from cnnlite.kernels.direct import (
     LINE_BYTES,
@@ -83,12 +84,12 @@ from cnnlite.kernels.direct import (
     direct_arguments,
     direct_bytes,
     panel_columns,
-    window_in,
 )
+from cnnlite.kernels.geometry import window_in
 from cnnlite.kernels.microkernel import call_block
 from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags, rows_read
 from cnnlite.kernels.panels import panel_width
-from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, transform_address
+from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, constants, transform_address
 
 POINTS = TILE * TILE
 CACHE_BYTES = 1 << 19  # what V and M of a block may take: half of a second-level cache of 1 MB
@@ -122,52 +123,70 @@ def suits(taps, height, before, output, channels, filters):
     return direct > 1.2 * mine
 
 
-@register_jitable
-def _tiles_a_block(tiles, numbers, itemsize, cache):
+def tiles_a_block(tiles, numbers, itemsize, cache):
     """Return into blocks of how many tiles to cut them, if each tile takes so many numbers for each point."""
     fitting = cache // (POINTS * numbers * itemsize)
     return max(1, min(tiles, max(2, min(8, fitting // ROWS)) * ROWS))
 
 
 @register_jitable
-def _distance(numbers, itemsize):
+def odd_lines(numbers, itemsize):
     """Return the distance of matrices of that many numbers, an odd number of cache lines."""
     lines = (numbers * itemsize + LINE_BYTES - 1) // LINE_BYTES
     return (lines | 1) * LINE_BYTES // itemsize
 
 
-def transformed_weights(graph, kernel):
-    """Add a stage that transforms weights; return U (36, panels, C, two vectors), in panels as of `direct_panels`."""
+def transformed_weights(graph, kernel, to_input=False):
+    """Add a stage that transforms weights; return U (36, panels, C, two vectors), in panels as of `direct_panels`.
+
+    Args:
+        to_input: whether it is D U^T D (36, panels, F, two vectors), for the gradient of the input.
+    """
     taps, _, c, f = kernel.shape
-    pieces = -(-c // WEIGHT_ROWS)
-    out = graph.work((POINTS, -(-f // panel_width(kernel.dtype)), c, panel_width(kernel.dtype)), kernel.dtype)
-    graph.add(_transform_weights, units=out.shape[1] * pieces, kernel=kernel, out=out, taps=taps, c=c, f=f,
-              panels=out.shape[1], pieces=pieces, transform=transform_address(kernel.dtype),
+    rows, columns, row_step, column_step = (f, c, 1, f) if to_input else (c, f, f, 1)
+    pieces, width = -(-rows // WEIGHT_ROWS), panel_width(kernel.dtype)
+    out = graph.work((POINTS, -(-columns // width), rows, width), kernel.dtype)
+    graph.add(_transform_weights, units=out.shape[1] * pieces, kernel=kernel, out=out, taps=taps, rows=rows,
+              columns=columns, row_step=row_step, column_step=column_step, panels=out.shape[1], pieces=pieces,
+              factors=_factors(kernel.dtype) if to_input else None, transform=transform_address(kernel.dtype),
               work=10 * math.prod(out.shape), scratch=taps * taps * WEIGHT_ROWS * 2 * VECTOR_BYTES)
     return out
 
 
-@stage(reads="kernel", writes="out", sizes="taps c f panels pieces transform", footprint=BATCH)
+@functools.cache
+def _factors(dtype):
+    diagonal = np.array(constants(), dtype)
+    return np.outer(diagonal, diagonal).ravel()
+
+
+@stage(reads="kernel factors", writes="out", sizes="taps rows columns row_step column_step panels pieces transform",
+       footprint=BATCH)
 def _transform_weights(r, run, first, last):
-    """Transform some rows, c, of a panel in each unit."""
-    taps, width = r.taps, 2 * VECTOR_BYTES // array(run, r.out, (0,)).itemsize
-    kernel, out = array(run, r.kernel, (taps * taps, r.c, r.f)), array(run, r.out, (POINTS, r.panels, r.c, width))
+    """Transform some rows of a panel in each unit."""
+    squared, tap_step = r.taps * r.taps, r.rows * r.columns
+    kernel, out = array(run, r.kernel, (squared * tap_step,)), array(run, r.out, (0,))
+    width = 2 * VECTOR_BYTES // out.itemsize
+    out = array(run, r.out, (POINTS * r.panels * r.rows * width,))
     for unit in range(first, last):
         panel, begin = unit // r.pieces, unit % r.pieces * WEIGHT_ROWS
-        end = min(r.c, begin + WEIGHT_ROWS)
-        column, columns = panel_columns(panel, r.f, width)
-        part = scratch(run, 0, (taps * taps, end - begin, width))
-        for tap in range(taps * taps):
-            for row in range(begin, end):
-                target = part[tap, row - begin]
-                for j in range(columns):
-                    target[j] = kernel[tap, row, column + j]
-                for j in range(columns, width):
-                    target[j] = 0
+        rows = min(r.rows - begin, WEIGHT_ROWS)
+        column, columns = panel_columns(panel, r.columns, width)
+        part = scratch(run, 0, (squared * rows, width))
+        for k in range(squared * rows):
+            source, target = k // rows * tap_step + (begin + k % rows) * r.row_step, part[k]
+            for j in range(columns):
+                target[j] = kernel[source + (column + j) * r.column_step]
+            for j in range(columns, width):
+                target[j] = 0
         # The rows lie side by side, before and after: to the transform they are the channels of one pixel.
-        numbers, matrix = (end - begin) * width, r.c * width
-        call_transform(r.transform, taps, numbers, part.ctypes.data, taps, taps, numbers, 0, 0,
-                       out.ctypes.data + (panel * matrix + begin * width) * out.itemsize, r.panels * matrix, 0)
+        numbers, place, distance = rows * width, (panel * r.rows + begin) * width, r.panels * r.rows * width
+        call_transform(r.transform, r.taps, numbers, part.ctypes.data, r.taps, r.taps, numbers, 0, 0,
+                       out.ctypes.data + place * out.itemsize, distance, 0)
+        if r.factors != NONE:
+            factors = array(run, r.factors, (POINTS,))
+            for point in range(POINTS):
+                for i in range(numbers):
+                    out[place + point * distance + i] *= factors[point]
 
 
 def add_winograd(convolution):
@@ -178,7 +197,7 @@ def add_winograd(convolution):
     arguments, flags = direct_arguments(convolution), moderate_flags(graph, kernel)
     tiles = -(-y.shape[1] // outputs) * -(-y.shape[2] // outputs)
     width = panel_width(x.dtype)
-    block = _tiles_a_block(1 << 30, c + width, x.itemsize, CACHE_BYTES)
+    block = tiles_a_block(1 << 30, c + width, x.itemsize, CACHE_BYTES)
     arguments.update(special=transformed_weights(graph, kernel), flags=flags, flag_count=flags.shape[0],
                      transform=transform_address(x.dtype), tiles_a_block=block)
     own = sum(map(aligned, _own_bytes(block, c, width, x.itemsize)))
@@ -189,14 +208,14 @@ def add_winograd(convolution):
 @register_jitable
 def _own_bytes(tiles, c, width, itemsize):
     """Return the bytes of V, M, a row of zeros, and the places of tiles."""
-    v, m = POINTS * _distance(tiles * c, itemsize), POINTS * _distance(tiles * width, itemsize)
+    v, m = POINTS * odd_lines(tiles * c, itemsize), POINTS * odd_lines(tiles * width, itemsize)
     return v * itemsize, m * itemsize, width * itemsize, tiles * 24
 
 
 @stage(**RECORD, footprint=HALO)
 def _by_tiles(r, run, first, last):
     """Compute runs of rows of tiles, counted through the samples, and directly those that lie between."""
-    outputs, window = TILE + 1 - r.kh, window_in(r)
+    outputs, window = TILE + 1 - r.height, window_in(r)
     top, bottom = band_rows(run, r.oh)
     begin, end = top // outputs, (bottom + outputs - 1) // outputs
     line, down = r.w * r.c, end - begin
@@ -224,7 +243,7 @@ def _convolve_tiles(r, run, first, begin, down, start_row, end_row):
     if start_row >= end_row:
         return
     h, w, c, oh, ow, f = r.h, r.w, r.c, r.oh, r.ow, r.filters
-    outputs = TILE + 1 - r.kh
+    outputs = TILE + 1 - r.height
     across = (ow + outputs - 1) // outputs
     count = (end_row - start_row) * across
     x, y, start = array(run, r.x, (0,)), array(run, r.y, (0,)), array(run, r.start, (0,))
@@ -232,7 +251,7 @@ def _convolve_tiles(r, run, first, begin, down, start_row, end_row):
     width = 2 * VECTOR_BYTES // itemsize
     panels = (f + width - 1) // width
     block_tiles = min(count, r.tiles_a_block)
-    v_distance, m_distance = _distance(block_tiles * c, itemsize), _distance(block_tiles * width, itemsize)
+    v_distance, m_distance = odd_lines(block_tiles * c, itemsize), odd_lines(block_tiles * width, itemsize)
     v_bytes, m_bytes, zeros_bytes, _ = _own_bytes(block_tiles, c, width, itemsize)
     v, m = scratch(run, 0, (0,)).ctypes.data, scratch(run, aligned(v_bytes), (0,)).ctypes.data
     zeros = scratch(run, aligned(v_bytes) + aligned(m_bytes), (width,))

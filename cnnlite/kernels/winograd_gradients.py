@@ -13,14 +13,12 @@ memory at all. The products of all tiles are added one by one in the order of th
 the bits are the same. A sample whose numbers are not `moderate` goes the direct way instead.
 """
 
-import functools
-import math
-
 import numpy as np
 
 from cnnlite.engine.jit import kernel as compiled
-from cnnlite.engine.stages import BATCH, BEGIN, END, NONE, SCRATCH, array, array_as, scratch, stage, word
-from cnnlite.engine.target import ROWS, VECTOR_BYTES
+from cnnlite.engine.stages import BEGIN, END, NONE, SCRATCH, array, array_as, scratch, stage, word
+from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.kernels.direct import LINE_BYTES, panel_columns
 from cnnlite.kernels.direct_input_gradient import add_direct_input_gradient
 from cnnlite.kernels.direct_kernel_gradient import add_images, copies
 from cnnlite.kernels.kernel_sums import (
@@ -39,11 +37,11 @@ from cnnlite.kernels.kernel_sums import (
     sums_of_chunk,
 )
 from cnnlite.kernels.microkernel import call_block
-from cnnlite.kernels.moderate import moderate
+from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.panels import panel_width
-from cnnlite.kernels.winograd import CACHE_BYTES, LINE_BYTES, POINTS, WEIGHT_ROWS
-from cnnlite.kernels.winograd_transforms import TILE, call_transform, constants, transform_address
+from cnnlite.kernels.winograd import CACHE_BYTES, POINTS, odd_lines, tiles_a_block, transformed_weights
+from cnnlite.kernels.winograd_transforms import TILE, call_transform, transform_address
 
 LONG_CHAIN = 2048  # tiles of a chunk of which the products may be added one by one in float32
 CHAIN = 512  # so many, or the next whole block, that are before they join the others, if there are more
@@ -78,19 +76,18 @@ def add_winograd_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
                     max(width, filters), taps * taps * width, POINTS * last * to_kernel):
         places.append(-(-(places[-1] + numbers * itemsize) // LINE_BYTES) * LINE_BYTES)
     sums = KernelSums()
-    spectrum = state = weights = fine = done = None
+    spectrum = state = weights = flags = done = None
     if to_kernel:
         sums = kernel_sums(graph, sizes, taps * c, f, tiles, CHAIN, LONG_CHAIN)
         spectrum, state = graph.lane((POINTS, c, filters)), graph.lane((2,), np.int64)
     if to_input:
-        weights, fine = transformed_weights(kernel, graph), graph.work((1,), np.int64)
-        size = math.prod(kernel.shape)
-        graph.add(_look_at_weights, kernel=kernel, fine=fine, size=size, work=size)
+        weights, flags = transformed_weights(graph, kernel, to_input=True), moderate_flags(graph, kernel)
         done = graph.work((dy.shape[0],), np.int64)
     direct["scratch"] = places.pop()
     add_kernel_stage(
-        graph, _winograd_gradients, **sizes, **sums._asdict(), **direct, x=x, dy=dy, weights=weights, fine=fine, dx=dx,
-        done=done, spectrum=spectrum, state=state, transform=transform_address(dy.dtype), block_tiles=block_tiles,
+        graph, _winograd_gradients, **sizes, **sums._asdict(), **direct, x=x, dy=dy, weights=weights, dx=dx,
+        flags=flags, flag_count=flags.shape[0] if to_input else 0, done=done, spectrum=spectrum, state=state,
+        transform=transform_address(dy.dtype), block_tiles=block_tiles,
         v_distance=distances[0], w_distance=distances[1], m_distance=distances[2], padded=filters,
         v=places[0], points=places[1], m=places[2], zeros=places[3], part=places[4], last=places[5], last_distance=last,
         chain=CHAIN, together=together, work=2.0 * tiles * POINTS * c * f * (to_kernel + to_input),
@@ -99,84 +96,6 @@ def add_winograd_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
         add_kernel_chunks(graph, sums, dkernel, sizes)
     if to_input:
         add_direct_input_gradient(dy, kernel, dx, sizes, done)
-
-
-def tiles_a_block(tiles, numbers, itemsize, cache):
-    """Return into blocks of how many tiles to cut them, if each tile takes so many numbers for each point."""
-    fitting = cache // (POINTS * numbers * itemsize)
-    return max(1, min(tiles, max(2, min(8, fitting // ROWS)) * ROWS))
-
-
-def odd_lines(numbers, itemsize):
-    """Return the distance of matrices of that many numbers, an odd number of cache lines."""
-    return (-(-numbers * itemsize // LINE_BYTES) | 1) * LINE_BYTES // itemsize
-
-
-# The weights.
-
-
-@functools.cache
-def _factors(dtype):
-    diagonal = np.array(constants(), dtype)
-    return np.outer(diagonal, diagonal).ravel()
-
-
-def transformed_weights(kernel, graph):
-    """Add a stage that writes D U^T D for the gradient of the input; return its buffer (36, panels, F, two vectors)."""
-    taps, _, c, f = kernel.shape
-    width = panel_width(kernel.dtype)
-    out = graph.work((POINTS, -(-c // width), f, width), kernel.dtype)
-    pieces = -(-f // WEIGHT_ROWS)
-    graph.add(_transform_weights, units=out.shape[1] * pieces, kernel=kernel, factors=_factors(kernel.dtype), out=out,
-              transform=transform_address(kernel.dtype), taps=taps, channels=c, filters=f, panels=out.shape[1],
-              pieces=pieces, scratch=taps * taps * WEIGHT_ROWS * width * kernel.itemsize, work=4 * math.prod(out.shape))
-    return out
-
-
-@stage(reads="kernel", writes="fine", sizes="size", footprint=BATCH)
-def _look_at_weights(r, run, first, last):
-    """Weights that are not moderate have no spectrum: all is done directly then."""
-    array_as(run, r.fine, (1,), np.int64)[0] = moderate(array(run, r.kernel, (r.size,)))
-
-
-@stage(reads="kernel factors", writes="out", sizes="transform taps channels filters panels pieces", footprint=BATCH)
-def _transform_weights(r, run, first, last):
-    """Transform some rows, f, of one panel."""
-    squared, f, c = r.taps * r.taps, r.filters, r.channels
-    factors = array(run, r.factors, (POINTS,))
-    width = 2 * VECTOR_BYTES // factors.itemsize
-    kernel, out = array(run, r.kernel, (squared * c * f,)), array(run, r.out, (POINTS * r.panels * f * width,))
-    part = scratch(run, 0, (squared * WEIGHT_ROWS * width,))
-    for unit in range(first, last):
-        panel, begin = unit // r.pieces, unit % r.pieces * WEIGHT_ROWS
-        rows = min(f - begin, WEIGHT_ROWS)
-        column, columns = _panel(panel, c, width)
-        for k in range(squared * rows):
-            source = (k // rows * c + column) * f + begin + k % rows
-            for j in range(columns):
-                part[k * width + j] = kernel[source + j * f]
-            for j in range(columns, width):
-                part[k * width + j] = 0
-        # The rows lie side by side, before and after: to the transform they are the channels of one pixel.
-        numbers, place, distance = rows * width, (panel * f + begin) * width, r.panels * f * width
-        call_transform(r.transform, r.taps, numbers, part.ctypes.data, r.taps, r.taps, numbers, 0, 0,
-                       out.ctypes.data + place * out.itemsize, distance, 0)
-        for point in range(POINTS):
-            for i in range(numbers):
-                out[place + point * distance + i] *= factors[point]
-
-
-@compiled
-def _panel(panel, channels, width):
-    """Return the first channel of a panel and their number.
-
-    The last panel begins earlier where it would have less than a vector of channels: what it shares with the one before
-    is computed twice, and every vector that is written is whole.
-    """
-    column = panel * width
-    if channels - column < width // 2:
-        column = channels - width // 2
-    return column, min(width, channels - column)
 
 
 # The samples.
@@ -227,7 +146,7 @@ def _way(r, run, i):
     """Return what is done by this method for a sample."""
     if not moderate(array(run, r.dy, (i + 1, r.oh * r.ow * r.filters))[i]):
         return 0
-    way = TO_INPUT if r.dx != NONE and array_as(run, r.fine, (1,), np.int64)[0] else 0
+    way = TO_INPUT if r.dx != NONE and are_moderate(array_as(run, r.flags, (r.flag_count,), np.int64)) else 0
     if r.sums != NONE and moderate(array(run, r.x, (i + 1, r.h * r.w * r.channels))[i]):
         way |= TO_KERNEL
     return way
@@ -334,7 +253,7 @@ def _add_to_input(r, run, sample, begin, rows, itemsize):
     zeros, memory = scratch(run, r.zeros, (width,)), word(run, SCRATCH)
     clear(zeros)
     for panel in range(panels):
-        column, columns = _panel(panel, c, width)
+        column, columns = panel_columns(panel, c, width)
         for point in range(POINTS):
             call_block(r.block, rows, 1 if columns <= width // 2 else 2,
                        memory + r.m + point * r.m_distance * itemsize, width, zeros.ctypes.data, 0,

@@ -1,5 +1,7 @@
 """What the executor calls: each unit once, whoever takes it, with the samples, the rows and the chunk that it has."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -57,7 +59,7 @@ def test_each_chunk_has_its_samples_once_and_an_empty_one_zeros(n, together, lan
     array, found = numbers(n, 3), np.full((chunk_count(n), 2), np.nan, "float32")
     prepared(graph, n, lanes, [(x, array), (sums, found)]).run(lanes)
     bounds = [i * n // len(found) for i in range(len(found) + 1)]
-    expected = [(end - begin, 2 * array[begin:end].sum()) for begin, end in zip(bounds, bounds[1:])]
+    expected = [(end - begin, 2 * array[begin:end].sum()) for begin, end in itertools.pairwise(bounds)]
     np.testing.assert_array_equal(found, expected)
 
 

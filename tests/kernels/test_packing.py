@@ -78,7 +78,7 @@ def test_threads_that_use_one_kernel_for_the_first_time_at_once_all_get_it_whole
     for seed in range(10):
         kernel = RNG(seed).normal(size=(3, 3, 17, 19)).astype("f4")
         layer = layers.Conv2D(19, 3)
-        layer.build((11, 12, 17))
+        layer.build((None, 11, 12, 17))
         layer.params["kernel"] = kernel
         expected, results = fresh(x, kernel, 1).tobytes(), []
         for compute in (layer, lambda x, kernel=kernel: kernels.conv2d(x, kernel)):

@@ -8,7 +8,8 @@ from cnnlite import reference
 from cnnlite.kernels import winograd_gradients
 from cnnlite.kernels.geometry import Geometry, fields
 from cnnlite.kernels.operation import operation
-from cnnlite.kernels.winograd_gradients import add_winograd_gradients, transformed_weights
+from cnnlite.kernels.winograd import transformed_weights
+from cnnlite.kernels.winograd_gradients import add_winograd_gradients
 from cnnlite.kernels.winograd_transforms import TAPS, constants, evaluation
 from tests.kernels.drawn import MARGIN, compiled_kernels_needed, dtypes, guarded, seeds
 from tests.kernels.stages import results
@@ -66,7 +67,8 @@ def test_they_equal_their_definitions_and_touch_nothing_else(problem, names):
 @given(seeds, dtypes, st.sampled_from(TAPS), numbers_of_channels, numbers_of_channels)
 def test_transformed_weights_are_those_of_the_turned_kernel_times_constants_in_panels(seed, dtype, taps, c, f):
     kernel = np.random.default_rng(seed).normal(size=(taps, taps, c, f)).astype(dtype)
-    (u,) = results(lambda kernel: transformed_weights(kernel, kernel.graph), {"kernel": guarded(kernel)[0]})
+    (u,) = results(lambda kernel: transformed_weights(kernel.graph, kernel, to_input=True),
+                   {"kernel": guarded(kernel)[0]})
     v = np.array(constants(), np.float64)[:, None] * np.array(evaluation(taps), np.float64)
     expected = np.einsum("ia,abcf,jb->ijfc", v, kernel, v).reshape(36, f, c)
     for panel in range(u.shape[1]):
