@@ -321,8 +321,8 @@ class Layer(metaclass=LayerType):
         if self._memory is None:
             raise ValueError(
                 f"{self.name}: backward needs a forward pass in training mode before it. "
-                "Call forward(x, training=True) first; of a layer that ran as one with its neighbours, inside a "
-                "model, run it within `with cnnlite.fusion.disabled():`."
+                "Call forward(x, training=True) first, of this layer or of the model that holds it: the plan of a "
+                "model runs in the place of its layers, which go back from passes of their own alone."
             )
         return self._memory
 
