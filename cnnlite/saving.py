@@ -28,7 +28,7 @@ import numpy as np
 from cnnlite.architecture import check_extent, describe, is_model, rebuild, revive
 from cnnlite.floating import converted_or_raise
 from cnnlite.interrupts import held_back_interrupts
-from cnnlite.layers.weights import weights_to_be_loaded
+from cnnlite.layers.weights import only_reading, weights_to_be_loaded
 from cnnlite.model_files import check_path_to_write, read, write
 from cnnlite.random import RandomStream
 from cnnlite.tensor_files import parse_json, shown
@@ -177,7 +177,8 @@ def _rebuild_model(entry, custom_objects, tensors):
 def _weights(model, owner):
     if not model.built:
         raise ValueError(f"{owner}: {model.name} has no weights yet. Call build(input_shape) first.")
-    return model.params | model.state
+    with only_reading():
+        return model.params | model.state
 
 
 def check_weights(model, tensors, path, owner):
@@ -214,6 +215,9 @@ def assign_weights(model, tensors, path, owner):
     with held_back_interrupts():
         for name, array in _weights(model, owner).items():
             array[...] = converted.pop(name)  # so that the memory of the file's arrays is free one by one
+        for layer in model.walk():
+            layer._params.version += 1
+            layer._state.version += 1
 
 
 # What training goes on from.
