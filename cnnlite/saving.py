@@ -181,6 +181,11 @@ def _weights(model, owner):
         return model.params | model.state
 
 
+def _parameter_names(model):
+    with only_reading():
+        return list(model.params)
+
+
 def check_weights(model, tensors, path, owner):
     """Return the arrays in the dtypes of the weights; a ValueError if they are not those of the model."""
     mine = _weights(model, owner)
@@ -257,7 +262,7 @@ def restore_optimizer(model, training, vectors):
     state = training.get("optimizer_state")
     if state is None:
         return
-    if state["parameters"] != list(model.params):
+    if state["parameters"] != _parameter_names(model):
         raise ValueError("the optimizer's vectors belong to other weights")
     if vectors:
         model.optimizer.build(model.parameters())
@@ -269,7 +274,7 @@ def optimizer_state(model):
     state = model.optimizer.state()
     vectors = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
     numbers = {name: value for name, value in state.items() if name not in vectors}
-    table = {"numbers": numbers, "vectors": list(vectors), "parameters": list(model.params)}
+    table = {"numbers": numbers, "vectors": list(vectors), "parameters": _parameter_names(model)}
     return table, {f"optimizer/{name}": vector for name, vector in vectors.items()}
 
 
