@@ -102,15 +102,15 @@ def _apply(layer_class: type[ActivationLayer], x: ArrayLike, *arguments: Any) ->
     dtype = dtype.name if dtype in (np.float32, np.float64) else config.floatx()
     # To make a layer takes longer than a row of its numbers. (One that warns of its input does so each time.)
     if type(x) is np.ndarray and 1 not in x.shape[1:] and all(type(argument) in _PLAIN for argument in arguments):
-        return _layer(layer_class, arguments, dtype, x.ndim).forward(x)
+        return _layer(layer_class, dtype, x.ndim, *arguments).forward(x)
     return layer_class(*arguments, dtype=dtype).forward(x)
 
 
 _PLAIN = (int, float, bool, type(None))
 
 
-@functools.lru_cache(maxsize=64)
-def _layer(layer_class: type[ActivationLayer], arguments: Any, dtype: str, axes: int) -> ActivationLayer:
+@functools.lru_cache(maxsize=64, typed=True)
+def _layer(layer_class: type[ActivationLayer], dtype: str, axes: int, *arguments: Any) -> ActivationLayer:
     return layer_class(*arguments, dtype=dtype)
 
 
