@@ -326,13 +326,13 @@ class Layer(metaclass=LayerType):
             )
         return self._memory
 
-    def allocate(self, key: str, shape: Shape, training: bool = True, dtype: DTypeLike | None = None) -> Array:
+    def allocate(self, key: str, shape: Shape, training: bool = True, dtype: DTypeLike | None = None) -> Any:
         """Return an uninitialised array of `shape`; or a buffer, where a graph is being made."""
         dtype = self.dtype if dtype is None else np.dtype(dtype)
         graph = current_graph()
         return np.empty(shape, dtype) if graph is None else graph.work(shape, dtype)
 
-    def value(self, function: Callable[[], Any], shape: Shape, dtype: DTypeLike) -> Array:
+    def value(self, function: Callable[[], Any], shape: Shape, dtype: DTypeLike) -> Any:
         """Return the few numbers that `function()` returns for this pass: the key of a mask, say."""
         graph = current_graph()
         return np.array(function(), dtype) if graph is None else graph.value(function, shape, dtype)
