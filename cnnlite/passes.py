@@ -21,7 +21,7 @@ from cnnlite import fusion
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
-from cnnlite.layers.base import Layer, held_commits
+from cnnlite.layers.base import Layer, commit_held, held_commits
 from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
 from cnnlite.types import Array, Shape
 
@@ -65,8 +65,22 @@ def parts_of(layer: Any) -> list[Part]:
         return [first._replace(within=(layer, *first.within)), *rest]
     if not hasattr(layer, "weight_gradients") or not keeps(layer, "forward", "backward", "backward_weights"):
         return [whole(layer)]
-    core = Part(layer, layer.preactivation, layer.backward_preactivation, layer.weight_gradients, is_ours(layer))
-    return [core, whole(layer.activation)]
+    return [_core(layer), whole(layer.activation)]
+
+
+def parts_to_logits(layer: Any) -> list[Part]:
+    """Return the parts of a layer, or of a model, without the activation that it ends with."""
+    if hasattr(layer, "run_up") and layer.inner_layers:
+        *below, top = layer.inner_layers
+        first, *rest = [part for inner in below for part in parts_of(inner)] + parts_to_logits(top)
+        return [first._replace(within=(layer, *first.within)), *rest]
+    return [_core(layer)]
+
+
+def _core(layer: Any) -> Part:
+    """Return what `preactivation` and `backward_preactivation` stand for."""
+    weight_gradients = getattr(layer, "weight_gradients", layer.backward_preactivation)
+    return Part(layer, layer.preactivation, layer.backward_preactivation, weight_gradients, is_ours(layer))
 
 
 def is_ours(layer: Any) -> bool:
@@ -142,6 +156,7 @@ class Stretch:
         self.parts, self._memo, self._number = list(parts), memo, number
         self.dtype = parts[0].layer.dtype
         self._last: tuple[_Training, int] | None = None
+        self._commit: Callable[[Any], None] | None = None
 
     @property
     def has_trainable_weights(self) -> bool:
@@ -153,10 +168,13 @@ class Stretch:
         if not training:
             return made.run(x)
         pair, samples = made, len(x)
+        if self._commit is not None:  # of a pass before in the same step: what it would read is written over now
+            commit_held(only=self._commit)
         self._last = pair, samples
         y = pair.forward(x)
         if pair.commits:
-            self.parts[0].layer.commit(lambda refused: pair.commit(samples))
+            self._commit = lambda refused: pair.commit(samples)
+            self.parts[0].layer.commit(self._commit)
         return y
 
     def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:

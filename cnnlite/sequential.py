@@ -239,14 +239,15 @@ class Sequential(Trainer):
         if is_eager() or current_graph() is not None:
             parts = [passes.whole(layer) for layer in self.inner_layers]
             if to_logits:
-                parts[-1:] = passes.parts_of(self._top)[:-1]
+                parts[-1:] = passes.parts_to_logits(self._top)
             return [passes.Alone(part) for part in parts]
         return self.memo.get(("units", to_logits), lambda: self._find_units(to_logits))
 
     def _find_units(self, to_logits: bool) -> list[Any]:
-        parts = [part for layer in self.inner_layers for part in passes.parts_of(layer)]
+        layers = self.inner_layers[:-1] if to_logits else self.inner_layers
+        parts = [part for layer in layers for part in passes.parts_of(layer)]
         if to_logits:
-            parts[-len(passes.parts_of(self._top)):] = passes.parts_of(self._top)[:-1]
+            parts += passes.parts_to_logits(self._top)
         return passes.stretches_of(parts, self.memo)
 
     @property
@@ -284,9 +285,9 @@ class Sequential(Trainer):
 
     @property
     def _top(self) -> Any:
-        """The top layer, where it has what `preactivation` and `backward_preactivation` stand for."""
+        """The top layer, where it has what `preactivation` and `backward_preactivation` stand for, or a model has."""
         top = self.inner_layers[-1] if self.inner_layers else None
-        if not hasattr(top, "preactivation"):
+        if not hasattr(top, "preactivation") and not (isinstance(top, Sequential) and top._top):
             raise ValueError(
                 f"{self.name}: for logits, the top layer must be an activation, or have one inside. Received: {top!r}."
             )
