@@ -43,20 +43,20 @@ def step_plan(model: Any, x: Array, y: Any, sample_weight: Any) -> StepPlan | No
         or not optimizers.is_traceable(optimizer)
     ):
         return None
-    penalties = [(key, penalty) for layer in model.walk() if layer.regularizers and layer.trainable
+    penalties = [(id(layer), key, penalty) for layer in model.walk() if layer.regularizers and layer.trainable
                  for key, penalty in layer.regularizers.items()]
-    if not all(regularizers.is_traceable(penalty) for _, penalty in penalties):
+    if not all(regularizers.is_traceable(penalty) for _, _, penalty in penalties):
         return None
     run = model.training_run
-    of_loss = tuple(vars(loss).values())
+    settings = *vars(loss).values(), *((layer, key, penalty.l1, penalty.l2) for layer, key, penalty in penalties)
     try:
-        hash(of_loss)
+        hash(settings)
     except TypeError:  # an array, say, in which a change would not be seen
         return None
     key = (
         "step", x.shape[1:], getattr(y, "shape", ())[1:], fused, None if sample_weight is None else sample_weight.ndim,
-        id(loss), of_loss, id(optimizer), optimizer.plan_key(), id(model._parameters()), run is not None and run.refuses_nonfinite,
-        fusion.is_on(), *((key, penalty.l1, penalty.l2) for key, penalty in penalties),
+        id(loss), settings, id(optimizer), optimizer.plan_key(), id(model._parameters()),
+        run is not None and run.refuses_nonfinite, fusion.is_on(),
     )
     return model.memo.get(key, lambda: StepPlan(model, x, y, sample_weight), passes.PLANS_KEPT)
 
