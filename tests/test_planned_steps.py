@@ -1,4 +1,4 @@
-"""A training step as one plan does what `train_step` would do layer by layer, whatever has changed since the last one."""
+"""A training step as one plan does what `train_step` does layer by layer, whatever has changed since the last one."""
 
 import contextlib
 import os
