@@ -141,6 +141,7 @@ class Stretch:
     def __init__(self, parts: Sequence[Part], memo: Memo, number: int) -> None:
         self.parts, self._memo, self._number = list(parts), memo, number
         self.dtype = parts[0].layer.dtype
+        self._layers = [layer for part in parts for layer in part.layer.walk()]
         self._last: tuple[_Training, int] | None = None
 
     @property
@@ -154,6 +155,9 @@ class Stretch:
             return made.run(x)
         pair, samples = made, len(x)
         self._last = pair, samples
+        for layer in self._layers:
+            if layer._memory is not None:  # of a pass of its own
+                layer._memory = None
         y = pair.forward(x)
         if pair.commits:
             self.parts[0].layer.commit(lambda refused: pair.commit(samples))
@@ -180,6 +184,7 @@ class Stretch:
             name = self.parts[0].layer.name
             raise ValueError(f"{name}: backward needs a forward pass in training mode before it. The last failed.")
         pair, samples = self._last
+        dy = self.parts[-1].layer.prepare_gradient(dy, (samples, *pair.output_shape))
         return pair.backward(as_given(dy, self.dtype), samples, purposes)
 
 
