@@ -65,8 +65,29 @@ def parts_of(layer: Any) -> list[Part]:
         return [first._replace(within=(layer, *first.within)), *rest]
     if not hasattr(layer, "weight_gradients") or not keeps(layer, "forward", "backward", "backward_weights"):
         return [whole(layer)]
-    core = Part(layer, layer.preactivation, layer.backward_preactivation, layer.weight_gradients, is_ours(layer))
-    return [core, whole(layer.activation)]
+    return [_core(layer), whole(layer.activation)]
+
+
+def parts_to_logits(layer: Any, parts: Callable[[Any], list[Part]] = parts_of) -> list[Part]:
+    """Return the parts of a layer without the activation that it ends with.
+
+    Args:
+        layer: an activation, a layer with one inside, or a model that ends with either.
+        parts: returns the parts of a layer below.
+    """
+    if hasattr(layer, "run_up"):
+        *below, top = layer.inner_layers
+        found = [part for inner in below for part in parts(inner)] + parts_to_logits(top, parts)
+        return [part._replace(within=(layer, *part.within)) for part in found[:1]] + found[1:]
+    return [_core(layer)] if hasattr(layer, "weight_gradients") else []
+
+
+def _core(layer: Any) -> Part:
+    """Return a Dense or a convolution without its activation."""
+    for_weights = layer.weight_gradients
+    if class_keeps(type(layer), "weight_gradients") and not keeps(layer, "backward_preactivation"):
+        for_weights = layer.backward_preactivation  # where that alone is the user's own
+    return Part(layer, layer.preactivation, layer.backward_preactivation, for_weights, is_ours(layer))
 
 
 def is_ours(layer: Any) -> bool:

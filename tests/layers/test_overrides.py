@@ -28,10 +28,6 @@ def negated(method):
     return lambda *arguments, **named: -method(*arguments, **named)
 
 
-def negated_in_place(kernel):
-    return lambda *arguments, out: np.negative(kernel(*arguments, out=out), out=out)
-
-
 def scaled(method):
     return lambda x: method(x) * np.float32(2)
 
@@ -105,8 +101,8 @@ PATCHES = {
     "Dropout.forward": on_class(layers.Dropout, "forward"),
     "Layer.prepare": on_class(layers.Layer, "prepare", lambda prepare: lambda layer, x: prepare(layer, x) * 2),
     "kernels.relu": on_class(kernels, "relu"),
-    "kernels.matmul": on_class(kernels, "matmul", negated_in_place),
-    "kernels.conv2d": on_class(kernels, "conv2d", negated_in_place),
+    "kernels.matmul": on_class(kernels, "matmul"),
+    "kernels.conv2d": on_class(kernels, "conv2d"),
 }
 # These compute the same, and only go another way.
 SAME = {"Conv2D.geometry"}
