@@ -18,9 +18,11 @@ from cnnlite.batches import Epochs, make_source, make_validation_source, split_v
 from cnnlite.callbacks import Callback, CallbackList, History, TerminateOnNaN
 from cnnlite.compiled import RunningLoss
 from cnnlite.evaluation import Evaluator
+from cnnlite.engine.plan import TrainingPlan
 from cnnlite.floating import arithmetic, conversion
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.base import commit_held, held_commits
+from cnnlite.layers.changes import Memo
 from cnnlite.locks import used_by_one_thread
 from cnnlite.metrics.kept import counts_kept
 from cnnlite.progress import Progress, verbosity
@@ -197,7 +199,7 @@ class Trainer(Evaluator):
                     self.training_run = outer
                     if outer is not None:  # a fit whose callback called this one
                         self.history, self.stop_training = outer_history, outer_stops
-                    self._release_memory()
+                    self._release_memory(all_of_it=outer is None)
         return history
 
     def _train_epoch(
@@ -297,11 +299,16 @@ class Trainer(Evaluator):
                     commit_held()  # of a `train_step` that makes its step by itself
         return result
 
-    def _release_memory(self) -> None:
-        """Let go of what the layers remember for backward, which holds on to a batch."""
+    def _release_memory(self, all_of_it: bool = False) -> None:
+        """Let go of what layers and plans remember of a batch; of the memory in which plans worked too, if asked to."""
         for layer in self.walk():
             if layer._memory is not None:
                 layer._memory = None
+            memo = getattr(layer, "_memo", None)
+            for made in memo.values() if isinstance(memo, Memo) else ():
+                plan = getattr(made, "plan", None)
+                if isinstance(plan, TrainingPlan):
+                    plan.release() if all_of_it else plan.forget()
 
 
 class _LossWatch:

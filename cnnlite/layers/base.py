@@ -329,8 +329,8 @@ class Layer(metaclass=LayerType):
         if self._memory is None:
             raise ValueError(
                 f"{self.name}: backward needs a forward pass in training mode before it. "
-                "Call forward(x, training=True) first; of a layer that ran as one with its neighbours, inside a "
-                "model, run it within `with cnnlite.fusion.disabled():`."
+                "Call forward(x, training=True) first; of a layer inside a model, whose plan ran in its place, run the "
+                "model within `with cnnlite.reference_mode():`."
             )
         return self._memory
 

@@ -6,13 +6,16 @@ and those of other models don't. When something is put on a class, or in the pla
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
+_UNKNOWN: Any = object()
 
 class WeakSet(Generic[T]):
     """A set of things that are in it for as long as they live.
@@ -46,7 +49,7 @@ class Memo:
 
     def __init__(self, layers: Callable[[], Iterable[Any]]) -> None:
         self._layers = layers
-        self._found: dict[Any, Any] | None = None  # None until it knows of each change
+        self._found: OrderedDict[Any, Any] | None = None  # None until it knows of each change
         _memos.add(self)
 
     def get(self, key: Any, work_out: Callable[[], T], most: int | None = None) -> T:
@@ -58,13 +61,15 @@ class Memo:
         found = self._found
         if found is None:
             # Whoever changes a layer from now on empties this very dict, or one that comes after it.
-            found = self._found = {}
+            found = self._found = OrderedDict()
             for layer in self._layers():
                 layer.memos.add(self)
-        if key in found:
-            value = found[key]
+        # Several threads may be here at once; each of these calls is one step for the others.
+        value = found.get(key, _UNKNOWN)
+        if value is not _UNKNOWN:
             if most is not None:
-                found[key] = found.pop(key, value)
+                with contextlib.suppress(KeyError):  # where another thread has just made room
+                    found.move_to_end(key)
             return value
         value = work_out()
         if self._found is found:
@@ -74,6 +79,11 @@ class Memo:
                 for oldest in alike[:-most]:
                     found.pop(oldest, None)
         return value
+
+    def values(self) -> list[Any]:
+        """Return all that it holds."""
+        found = self._found
+        return [] if found is None else list(found.values())
 
     def forget(self) -> None:
         """Forget everything."""
