@@ -176,7 +176,7 @@ def get(identifier: Any, dtype: DTypeLike | None = None) -> ActivationLayer:
 def _another(activation: ActivationLayer) -> ActivationLayer:
     """Return a copy with a memory and weights of its own, and built only if there are weights to keep."""
     layer = copy.copy(activation)
-    layer._memory, layer._buffers, layer.regularizers = None, {}, dict(activation.regularizers)
+    layer._memory, layer.regularizers = None, dict(activation.regularizers)
     layer._params, layer._grads, layer._state = map(
         copy.deepcopy, (activation._params, activation._grads, activation._state)
     )

@@ -190,6 +190,11 @@ class TrainingPlan:
         """Let go of the arrays that runs were given."""
         self._given.clear()
 
+    def release(self) -> None:
+        """Let go of the memory as well; the next run takes it again."""
+        self.forget()
+        self.workspace = Workspace(self._program)
+
 
 def _storages(graph: Graph, kind: str) -> list[Storage]:
     return [storage for storage in graph.buffers if storage.kind == kind]
