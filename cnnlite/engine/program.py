@@ -20,7 +20,7 @@ from cnnlite.engine.stages import BATCH, FIXED_WORDS, IMAGE, SAMPLES
 from cnnlite.types import Array
 
 KEPT_LAYOUTS = 8  # for different numbers of samples
-SMALL_WORK = 2e6  # additions and multiplications that are done before other threads would have begun
+SMALL_WORK = 6e6  # additions and multiplications that are done before other threads would have begun
 BANDS_A_THREAD, MOST_BANDS = 4, 64  # of rows, into which a sample is cut
 ALL = 3  # purposes
 
@@ -97,11 +97,11 @@ class Layout:
         row["together"] = track.samples_together(samples, int(row["bands"]))
         row["grain"] = math.lcm(*(step.grain for step in track.steps))
         row["units"] = track.units(samples, int(row["bands"]))
-        offset = base
-        for i, buffer in enumerate(track.local, first_local):
-            sample_bytes = buffer.sample_size * buffer.itemsize
-            self.locals[i] = FIXED_WORDS + buffer.number, offset, sample_bytes
-            offset += -(-sample_bytes * int(row["together"]) // ALIGNMENT) * ALIGNMENT
+        sizes = {buffer.number: buffer.sample_size * buffer.itemsize for buffer in track.local}
+        places, size = lay_out({number: size * int(row["together"]) for number, size in sizes.items()}, track.lives())
+        for i, (number, sample_bytes) in enumerate(sizes.items(), first_local):
+            self.locals[i] = FIXED_WORDS + number, base + places[number], sample_bytes
+        offset = base + size
         for i, buffer in enumerate(track.lanes, first_local + len(track.local)):
             self.locals[i] = FIXED_WORDS + buffer.number, offset, 0
             offset += -(-buffer.sample_size * buffer.itemsize // ALIGNMENT) * ALIGNMENT
