@@ -164,6 +164,10 @@ class Stretch:
         made = self._made(shape, training)
         return made.plan, made.output_shape
 
+    def release(self) -> None:
+        """Let go of the last pass in training mode."""
+        self._last = None
+
     def _made(self, shape: Shape, training: bool) -> Any:
         key = "training" if training else "inference", self._number, len(self.parts), shape, fusion.is_on()
         kind = _Training if training else _Inference
@@ -248,6 +252,10 @@ class _Training:
     def backward(self, dy: Array, samples: int, purposes: int) -> Any:
         self.plan.run(samples, {self._dy.number: dy}, BACKWARD, purposes)
         return self._array(self._dx, self._dy, dy) if purposes & INPUT else None
+
+    def release(self) -> None:
+        """Let go of the memory of passes."""
+        self.plan.release()
 
     def _array(self, buffer: Any, given: Any, array: Array) -> Array:
         if buffer.number == given.number:

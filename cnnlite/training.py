@@ -195,7 +195,7 @@ class Trainer(Evaluator):
                     self.training_run = outer
                     if outer is not None:  # a fit whose callback called this one
                         self.history, self.stop_training = outer_history, outer_stops
-                    self._release_memory()
+                    self._release_memory(plans=True)
         return history
 
     def _train_epoch(
@@ -294,11 +294,13 @@ class Trainer(Evaluator):
                     commit(None)
         return result
 
-    def _release_memory(self) -> None:
-        """Let go of what the layers remember for backward, which holds on to a batch."""
+    def _release_memory(self, plans: bool = False) -> None:
+        """Let go of what the layers remember for backward, which holds on to a batch; and of the memory of plans."""
         for layer in self.walk():
             if layer._memory is not None:
                 layer._memory = None
+            if plans and getattr(layer, "_memo", None) is not None:
+                layer._memo.release()
 
 
 class _LossWatch:

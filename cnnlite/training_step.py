@@ -122,6 +122,7 @@ class StepPlan:
         if weights is not None and self._weights is not None:
             given[self._weights.number] = passes.as_given(weights, self._weights.dtype)
         self.plan.run(len(x), given)
+        self.plan.forget()
         run = self._model.training_run
         if self._refused is not None:
             run.refused = bool(self.plan.array(self._refused)[0])
@@ -131,6 +132,10 @@ class StepPlan:
             for arrays in self._states:
                 arrays.version += 1
         return float(self.plan.array(self._value)[0]), self.plan.array(self._z)
+
+    def release(self) -> None:
+        """Let go of the memory of steps."""
+        self.plan.release()
 
 
 class _Parameters:

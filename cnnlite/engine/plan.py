@@ -187,6 +187,11 @@ class TrainingPlan:
         """Let go of the arrays that runs were given."""
         self._given.clear()
 
+    def release(self) -> None:
+        """Let go of what runs were given, and of their memory, until the next one."""
+        self.forget()
+        self.workspace.release()
+
 
 def _storages(graph: Graph, kind: str) -> list[Storage]:
     return [storage for storage in graph.buffers if storage.kind == kind]

@@ -182,6 +182,11 @@ class Workspace:
         if failed:
             raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
 
+    def release(self) -> None:
+        """Let go of the memory, until the next run is prepared."""
+        self.layout, self.lanes = None, 0
+        self.memory = self.own = _memory(0)
+
     def addresses(self) -> dict[int, int]:
         """Return the addresses of all buffers that lie in the workspace."""
         layout: Any = self.layout

@@ -53,6 +53,13 @@ class Memo:
                     found.pop(oldest, None)
         return value
 
+    def release(self) -> None:
+        """Let all that can, plans of training passes, let go of the memory that they keep from one pass to the next."""
+        for value in list((self._found or {}).values()):
+            for part in value if isinstance(value, list) else [value]:
+                if hasattr(part, "release"):
+                    part.release()
+
     def forget(self) -> None:
         """Forget everything."""
         self._found = None
