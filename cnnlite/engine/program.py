@@ -124,7 +124,8 @@ class Workspace:
         self.job = np.zeros(1, JOB)
         self.job_address = self.job.ctypes.data
         self.job["words"], self.job["table"] = program.words, self.table.ctypes.data
-        self.job["steps"], self.job["yield_"] = program.steps.ctypes.data, executor.yield_address()
+        self.job["steps"], self.job["step_count"] = program.steps.ctypes.data, len(program.steps)
+        self.job["yield_"] = executor.yield_address()
         self.control = np.zeros(1 + 2 * len(program.schedule.groups), np.int64)
         self.job["control"] = self.control.ctypes.data
         self.memory = self.own = _memory(0)
@@ -148,7 +149,8 @@ class Workspace:
                 self.memory = _memory(layout.size)
             self.lanes = 0
             job = self.job
-            job["tracks"], job["locals"] = layout.tracks.ctypes.data, layout.locals.ctypes.data
+            job["tracks"], job["track_count"] = layout.tracks.ctypes.data, len(layout.tracks)
+            job["locals"], job["local_count"] = layout.locals.ctypes.data, len(layout.locals)
             job["samples"], job["chunks"] = samples, chunk_count(samples)
             job["own_bytes"] = layout.own_bytes
             self.table[SAMPLES] = samples
@@ -160,27 +162,27 @@ class Workspace:
                 self.own = _memory(lanes * layout.own_bytes)
             self.job["own"], self.lanes = self.own.ctypes.data, lanes
 
-    def run(self, lanes: int, section: int | None = None, purposes: int = ALL) -> None:
-        """Run the program or a section of it, for all purposes or for some.
+    def choose(self, section: int | None = None, purposes: int = ALL) -> None:
+        """Say what the next run is of: the program or a section of it, for all purposes or for some.
 
-        The numbers that Python says are asked for at the beginning, or with the first section.
-
-        Args:
-            lanes: by how many threads, as `prepare` was told.
+        The numbers that Python says are asked for, unless it is a later section.
         """
         layout: Any = self.layout
         if not section:
             for values, function in self._values:
                 values[...] = function()
-        groups, first, last = layout.groups, 0, len(layout.groups)
+        first, last = 0, len(layout.groups)
         if section is not None:
             bounds = [*self.program.schedule.sections, last]
             first, last = bounds[section], bounds[section + 1]
-        self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
+        self.job["groups"], self.job["group_count"] = layout.groups.ctypes.data + first * GROUP.itemsize, last - first
         self.job["purposes"] = purposes
-        failed = executor.start(self.job_address, lanes)
-        if failed:
-            raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
+
+    def run(self, lanes: int) -> None:
+        """Run all of the program by so many threads, as `prepare` was told."""
+        self.choose()
+        start, lane, share = executor.entry(lanes)
+        check(start(lane, share, self.job_address, lanes))
 
     def release(self) -> None:
         """Let go of the memory, until the next run is prepared."""
@@ -211,6 +213,12 @@ def threads_for(work: float) -> Iterator[int]:
     finally:
         if lanes > 1:
             thread_pool.give_back()
+
+
+def check(failed: int) -> None:
+    """Raise a RuntimeError if units failed."""
+    if failed:
+        raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
 
 
 def shape_of(buffer: Any, samples: int) -> tuple[int, ...]:
