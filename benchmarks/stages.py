@@ -25,10 +25,10 @@ from benchmarks.sides.data import batch
 from benchmarks.sides.with_cnnlite import build
 from benchmarks.tables import table
 from cnnlite import thread_pool
-from cnnlite.engine import executor
+from cnnlite.engine import executor, plan
 from cnnlite.engine.executor import GROUP
 from cnnlite.engine.program import Workspace, work_of
-from cnnlite.engine.stages import BAND, BANDS, BEGIN, CHUNKS, END, GRAIN, SCRATCH, UNIT, stage
+from cnnlite.engine.stages import SCRATCH, stage
 
 ALL = {**NETS, **LARGER}
 REPETITIONS, SECONDS = 50, 3.0  # at most
@@ -64,16 +64,19 @@ class Clock:
 
     def __enter__(self):
         self.overhead = statistics.median(self._of_nothing() for _ in range(200))
-        run, clock = Workspace.run, self
+        choose, clock = Workspace.choose, self
 
         def remembering(workspace, *arguments, **more):
             clock._workspace = workspace
-            return run(workspace, *arguments, **more)
+            return choose(workspace, *arguments, **more)
 
+        def entry(lanes):
+            return self.start, 0, 0
+
+        self._entry = executor.entry
         self._patches = ExitStack()
-        self._start = executor.start
-        for thing, name, new in ((Workspace, "run", remembering), (executor, "start", self.start),
-                                 (thread_pool, "take", lambda: 1)):
+        for thing, name, new in ((Workspace, "choose", remembering), (executor, "entry", entry),
+                                 (plan, "entry", entry), (thread_pool, "take", lambda: 1)):
             self._patches.enter_context(patch.object(thing, name, new))
         return self
 
@@ -86,35 +89,38 @@ class Clock:
         call(nothing.address(np.dtype(np.float32)), run, run, 0, 1)
         return time.perf_counter() - begin
 
-    def start(self, job_address, lanes):
-        """Stand for the function of the executor."""
+    def start(self, lane, share, job_address, lanes):
+        """Stand for the executor."""
         if self.each:
             return self._walk(self._workspace)
+        start, lane, share = self._entry(lanes)
         begin = time.perf_counter()
-        failed = self._start(job_address, lanes)
+        failed = start(lane, share, job_address, lanes)
         self.seconds += time.perf_counter() - begin
         return failed
 
     def _walk(self, workspace):
         """Do what `executor.execute` does, and time each stage."""
         job, layout, program = workspace.job[0], workspace.layout, workspace.program
-        address = workspace.own.ctypes.data
+        own = workspace.own.ctypes.data
         run = workspace.own[: program.words * 8].view(np.int64)
         run[:] = workspace.table
-        run[SCRATCH], run[CHUNKS] = address + program.words * 8, job["chunks"]
-        self.samples = samples = int(job["samples"])
+        run[SCRATCH] = own + program.words * 8
+        self.samples = int(job["samples"])
         first = (int(job["groups"]) - layout.groups.ctypes.data) // GROUP.itemsize
         failed = 0
         for number, group in enumerate(layout.groups[first : first + job["group_count"]], first):
             for track in layout.tracks[group["first_track"] : group["last_track"]]:
                 steps = [i for i in range(track["first_step"], track["last_step"])
                          if program.steps[i]["purposes"] & job["purposes"]]
-                local = layout.locals[track["first_local"] : track["last_local"]]
-                for begin, end in _parts(track, samples, run):
-                    for place, offset, sample_bytes in local.tolist() if track["by_samples"] else ():
-                        run[place] = address + offset - begin * sample_bytes
-                    for i in steps:
-                        failed |= self._timed(program, i, number, address, begin, end)
+                local = layout.locals[track["first_local"] : track["last_local"]].tolist()
+                for unit in range(track["units"]):
+                    begin, end = executor._part_of(job, track, unit, run)
+                    for at in range(begin, max(end, begin + 1), max(1, track["together"])):
+                        for place, offset, sample_bytes in local:
+                            run[place] = own + offset - at * sample_bytes
+                        for i in steps:
+                            failed |= self._timed(program, i, number, own, at, min(end, at + track["together"]))
         return failed
 
     def _timed(self, program, i, group, run, first, last):
@@ -126,26 +132,6 @@ class Clock:
         entry[0] += 1
         entry[1] += max(0.0, end - begin - self.overhead)
         return failed
-
-
-def _parts(track, samples, run):
-    """Yield the (first, last) with which the stages of a track are called, having written into the table which unit."""
-    units, bands, together = int(track["units"]), int(track["bands"]), int(track["together"])
-    for unit in range(units):
-        run[UNIT], run[BAND], run[BANDS], run[GRAIN] = unit, 0, 1, 1
-        if not track["by_samples"]:
-            yield unit, unit + 1
-            continue
-        if track["adds"]:
-            begin, end = unit * samples // units, (unit + 1) * samples // units
-        else:
-            run[BAND], run[BANDS], run[GRAIN] = unit % bands, bands, track["grain"]
-            begin = unit // bands * together
-            end = min(samples, begin + together)
-        run[BEGIN], run[END] = begin, end
-        yield begin, min(end, begin + together)
-        for first in range(begin + together, end, together):
-            yield first, min(end, first + together)
 
 
 def measure(work):
