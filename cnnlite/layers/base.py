@@ -19,7 +19,7 @@ from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.changes import Memo, note_change
 from cnnlite.layers.overrides import LayerType
 from cnnlite.layers.settings import DTypeSetting
-from cnnlite.layers.weights import ArrayDict, zeros_to_be_loaded
+from cnnlite.layers.weights import ArrayDict, only_reading, zeros_to_be_loaded
 from cnnlite.locks import in_forked_children, new_lock
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Identifier, Shape
 
@@ -321,8 +321,8 @@ class Layer(metaclass=LayerType):
         if self._memory is None:
             raise ValueError(
                 f"{self.name}: backward needs a forward pass in training mode before it. "
-                "Call forward(x, training=True) first; of a layer that ran as one with its neighbours, inside a "
-                "model, run it within `with cnnlite.fusion.disabled():`."
+                "Call forward(x, training=True) first, of this layer or of the model that holds it: the plan of a "
+                "model runs in the place of its layers, which go back from passes of their own alone."
             )
         return self._memory
 
@@ -456,7 +456,8 @@ class Layer(metaclass=LayerType):
 
     def get_weights(self) -> list[Array]:
         """Return copies of `weights`."""
-        return [array.copy() for array in self.weights]
+        with only_reading():
+            return [array.copy() for array in self.weights]
 
     def set_weights(self, weights: Sequence[ArrayLike]) -> None:
         """Copy a list of arrays, in the order of `get_weights`, into the weights; all of them or none.
@@ -471,17 +472,22 @@ class Layer(metaclass=LayerType):
             )
         arrays = [float_array(array, None, "a weight", self.name) for array in weights]
         shapes = [array.shape for array in arrays]
-        expected = [array.shape for array in self.weights]
+        with only_reading():
+            mine = self.weights
+        expected = [array.shape for array in mine]
         if not self.built:
             raise ValueError(f"{self.name}: set_weights needs weights to set. Call build(input_shape) first.")
         if shapes != expected:
             raise ValueError(
                 f"{self.name}: set_weights must get arrays of the shapes {expected}. Received: shapes={shapes}."
             )
-        converted = [self._as_weight(array, mine.dtype) for mine, array in zip(self.weights, arrays)]
+        converted = [self._as_weight(array, weight.dtype) for weight, array in zip(mine, arrays)]
         with held_back_interrupts():
-            for mine, array in zip(self.weights, converted):
-                mine[...] = array
+            for weight, array in zip(mine, converted):
+                weight[...] = array
+            for layer in self.walk():
+                layer._params.version += 1
+                layer._state.version += 1
 
     def _as_weight(self, array: Array, dtype: np.dtype[Any]) -> Array:
         try:
@@ -497,7 +503,8 @@ class Layer(metaclass=LayerType):
         """Return how many numbers the weights hold, the non-trainable ones included."""
         if not self.built:
             raise ValueError(f"{self.name}: count_params needs weights to count. Call build(input_shape) first.")
-        return sum(array.size for array in self.weights)
+        with only_reading():
+            return sum(array.size for array in self.weights)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"
