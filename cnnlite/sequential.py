@@ -339,7 +339,7 @@ class Sequential(Trainer):
         x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
         if not fits(x.shape[1:], built_for[1:]) or x.ndim == 0:
-            self.memo.get(("fits", x.shape), lambda: self.checkfits(x.shape), MOST_SHAPES)
+            self.memo.get(("fits", x.shape), lambda: self.check_fits(x.shape), MOST_SHAPES)
         return x
 
     # Description and files.
