@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cnnlite import fusion
+from cnnlite.arguments import float_array
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
@@ -148,7 +149,7 @@ class Stretch:
         return any(has_trainable_weights(part.layer) for part in self.parts)
 
     def forward(self, x: Array, training: bool) -> Array:
-        x = as_given(x, self.dtype)
+        x = float_array(x, self.dtype, "x", self.parts[0].layer.name)
         made = self._made(x.shape[1:], training)
         if not training:
             return made.run(x)
@@ -180,7 +181,8 @@ class Stretch:
             name = self.parts[0].layer.name
             raise ValueError(f"{name}: backward needs a forward pass in training mode before it. The last failed.")
         pair, samples = self._last
-        return pair.backward(as_given(dy, self.dtype), samples, purposes)
+        dy = self.parts[-1].layer.prepare_gradient(dy, (samples, *pair.output_shape))
+        return pair.backward(dy, samples, purposes)
 
 
 def as_given(x: Any, dtype: Any) -> Array:
