@@ -29,7 +29,7 @@ from cnnlite.types import Array, Shape
 if TYPE_CHECKING:
     from cnnlite.layers.changes import Memo
 
-PLANS_KEPT = 16  # of a model, for samples of different shapes
+PLANS_KEPT = 16  # of a stretch, for samples of different shapes
 FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a plan of a training pass
 
 # Of a model in a stack: with another of these it runs by itself.
@@ -90,7 +90,7 @@ def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
     run: list[Part] = []
     for part in (*parts, None):
         if run and (part is None or not part.is_ours or part.layer.dtype != run[-1].layer.dtype):
-            result.append(Stretch(run, memo, len(result)))
+            result.append(Stretch(run, memo))
             run = []
         if part is not None and part.is_ours:
             run.append(part)
@@ -136,11 +136,10 @@ class Stretch:
     Args:
         parts: the parts.
         memo: where the plans are kept.
-        number: tells the stretch from others of the model.
     """
 
-    def __init__(self, parts: Sequence[Part], memo: Memo, number: int) -> None:
-        self.parts, self._memo, self._number = list(parts), memo, number
+    def __init__(self, parts: Sequence[Part], memo: Memo) -> None:
+        self.parts, self._memo = list(parts), memo
         self.dtype = parts[0].layer.dtype
         self._last: tuple[_Training, int] | None = None
 
@@ -166,9 +165,9 @@ class Stretch:
         return made.plan, made.output_shape
 
     def _made(self, shape: Shape, training: bool) -> Any:
-        key = "training" if training else "inference", self._number, len(self.parts), shape, fusion.is_on()
+        # The stretch itself is in the key: one that was found before a change makes no plans for those found after it.
         kind = _Training if training else _Inference
-        return self._memo.get(key, lambda: kind(self.parts, shape), PLANS_KEPT)
+        return self._memo.get(((kind, self), shape, fusion.is_on()), lambda: kind(self.parts, shape), PLANS_KEPT)
 
     def backward(self, dy: Array) -> Array:
         return self._backward(dy, INPUT | WEIGHTS)

@@ -42,15 +42,16 @@ def step_plan(model: Any, x: Array, y: Any, sample_weight: Any) -> StepPlan | No
         or not optimizers.is_traceable(optimizer)
     ):
         return None
-    penalties = [(key, penalty) for layer in model.walk() if layer.regularizers and layer.trainable
+    penalties = [(id(layer), key, penalty) for layer in model.walk() if layer.regularizers and layer.trainable
                  for key, penalty in layer.regularizers.items()]
-    if not all(regularizers.is_traceable(penalty) for _, penalty in penalties):
+    if not all(regularizers.is_traceable(penalty) for *_, penalty in penalties):
         return None
     run = model.training_run
     key = (
         "step", x.shape[1:], getattr(y, "shape", ())[1:], fused, None if sample_weight is None else sample_weight.ndim,
         id(loss), optimizer.plan_key(), id(model._parameters()), run is not None and run.refuses_nonfinite,
-        fusion.is_on(), *((key, penalty.l1, penalty.l2) for key, penalty in penalties),
+        fusion.is_on(), *map(str, vars(loss).values()),  # a loss may be changed after `compile`
+        *((*place, float(penalty.l1), float(penalty.l2)) for *place, penalty in penalties),
     )
     return model.memo.get(key, lambda: StepPlan(model, x, y, sample_weight), passes.PLANS_KEPT)
 

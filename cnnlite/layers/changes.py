@@ -10,9 +10,12 @@ import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+from cnnlite.locks import new_lock
+
 T = TypeVar("T")
 
 _memos: weakref.WeakSet[Memo] = weakref.WeakSet()
+_lock = new_lock()  # held while a set of memos grows or is listed
 
 
 class Memo:
@@ -25,7 +28,8 @@ class Memo:
     def __init__(self, layers: Callable[[], Iterable[Any]]) -> None:
         self._layers = layers
         self._found: dict[Any, Any] | None = None  # None until it knows of each change
-        _memos.add(self)
+        with _lock:
+            _memos.add(self)
 
     def get(self, key: Any, work_out: Callable[[], T], most: int | None = None) -> T:
         """Return what `work_out()` returned for a key.
@@ -38,7 +42,8 @@ class Memo:
             # Whoever changes a layer from now on empties this very dict, or one that comes after it.
             found = self._found = {}
             for layer in self._layers():
-                layer.memos.add(self)
+                with _lock:
+                    layer.memos.add(self)
         if key in found:
             value = found[key]
             if most is not None:
@@ -60,11 +65,18 @@ class Memo:
 
 def note_change(layer: Any) -> None:
     """Say that a layer has changed; to be called after it has, or another thread would keep what was before."""
-    for memo in list(vars(layer).get("_memos", ())):
+    memos = vars(layer).get("_memos")
+    if not memos:
+        return
+    with _lock:
+        memos = list(memos)
+    for memo in memos:
         memo.forget()
 
 
 def note_change_of_all() -> None:
     """Say that any layer may have changed: a class has, or a kernel."""
-    for memo in list(_memos):
+    with _lock:
+        memos = list(_memos)
+    for memo in memos:
         memo.forget()
