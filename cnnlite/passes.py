@@ -19,7 +19,7 @@ import numpy as np
 
 from cnnlite import fusion
 from cnnlite.arguments import float_array
-from cnnlite.engine.buffers import N
+from cnnlite.engine.buffers import Samples
 from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
 from cnnlite.layers.base import Layer, held_commits
@@ -148,26 +148,31 @@ class Stretch:
         return any(has_trainable_weights(part.layer) for part in self.parts)
 
     def forward(self, x: Array, training: bool) -> Array:
-        x = float_array(x, self.dtype, "x", self.parts[0].layer.name)
-        made = self._made(x.shape[1:], training)
+        lowest = self.parts[0].layer
+        x = float_array(x, self.dtype, "x", lowest.name)
+        if x.ndim == 0:
+            lowest.check_fits(x.shape)
+            raise ValueError(f"{lowest.name}: x must have an axis of samples. Received: shape={x.shape}.")
+        made = self._made(x.shape[1:], training, len(x))
         if not training:
             return made.run(x)
         pair, samples = made, len(x)
         self._last = pair, samples
         y = pair.forward(x)
         if pair.commits:
-            self.parts[0].layer.commit(lambda refused: pair.commit(samples))
+            lowest.commit(lambda refused: pair.commit(samples))
         return y
 
     def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:
         """Return the plan for samples of a shape, and the shape of what it makes of one."""
-        made = self._made(shape, training)
+        made = self._made(shape, training, None)
         return made.plan, made.output_shape
 
-    def _made(self, shape: Shape, training: bool) -> Any:
+    def _made(self, shape: Shape, training: bool, samples: int | None) -> Any:
         # The stretch itself is in the key: one that was found before a change makes no plans for those found after it.
         kind = _Training if training else _Inference
-        return self._memo.get(((kind, self), shape, fusion.is_on()), lambda: kind(self.parts, shape), PLANS_KEPT)
+        return self._memo.get(((kind, self), shape, fusion.is_on()), lambda: kind(self.parts, shape, samples),
+                              PLANS_KEPT)
 
     def backward(self, dy: Array) -> Array:
         return self._backward(dy, INPUT | WEIGHTS)
@@ -201,10 +206,10 @@ def weights_of(parts: Iterable[Part]) -> list[dict[str, Array]]:
 class _Inference:
     """A plan of the forward pass of some parts in inference."""
 
-    def __init__(self, parts: Sequence[Part], shape: Shape) -> None:
+    def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         graph = Graph(parts[0].layer.dtype, weights_of(parts))
         with graph.being_made():
-            self._x = y = graph.given((N, *shape))
+            self._x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
             for part in parts:
                 y = Alone(part).forward(y, training=False)
         self._y, self.output_shape = y, y.shape[1:]
@@ -219,10 +224,10 @@ class _Inference:
 class _Training:
     """A plan of a training pass over some parts, forward and back."""
 
-    def __init__(self, parts: Sequence[Part], shape: Shape) -> None:
+    def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         graph = Graph(parts[0].layer.dtype, weights_of(parts))
         with graph.being_made(), remembering_nothing(parts), held_commits() as commits:
-            self._x = y = graph.given((N, *shape))
+            self._x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
             for part in parts:
                 y = Alone(part).forward(y, training=True)
             graph.section = BACKWARD
