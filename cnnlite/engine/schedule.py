@@ -116,6 +116,8 @@ class Schedule:
         ours = set(steps)
         for step in steps:
             self._put(step, ours)
+        while len(self.sections) <= graph.section:  # those without a stage
+            self.sections.append(len(self.groups))
         if joined and not banded:
             self._find_local()
 
