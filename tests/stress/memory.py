@@ -24,7 +24,7 @@ from numba.core.runtime import rtsys
 
 import cnnlite
 from cnnlite import layers
-from cnnlite.kernels import packing
+from tests.fused import plans_of
 
 SIZE, CLASSES, BATCH, MOST = 12, 10, 8, 32
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
@@ -66,7 +66,7 @@ def fit(rounds, steps):
 
     def run():
         model.fit(x, y, batch_size=BATCH, verbose=0)
-        assert not buffers_of(model)
+        assert not memory_of(model)
 
     return watched(run, rounds)
 
@@ -80,13 +80,15 @@ def train_on_batch(rounds, steps):
     def run():
         for size in (MOST, *sizes.integers(1, MOST, steps - 1)):
             model.train_on_batch(x[:size], y[:size])
-        assert buffers_of(model) == buffers_of(largest) > 0
+        assert memory_of(model) == memory_of(largest) > 0
 
     return watched(run, rounds)
 
 
-def buffers_of(model):
-    return sum(buffer.nbytes for layer in model.walk() for buffer in layer._buffers.values())
+def memory_of(model):
+    """Return how many bytes the plans of training have to work in."""
+    plans = [made.plan for key, made in plans_of(model).items() if key[0] != "inference"]
+    return sum(plan.workspace.memory.nbytes for plan in plans)
 
 
 def predict(rounds, steps):
