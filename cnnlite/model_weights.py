@@ -143,10 +143,10 @@ class ModelWeights(Layer):
         for layer in self.walk():
             if layer.regularizers and layer.trainable:
                 for key, penalty in layer.regularizers.items():
-                    weights, gradient = layer._params[key], layer._grads[key]
+                    arrays: Any = layer._params[key], layer._grads[key]
                     if graph is not None:
-                        weights, gradient = graph.of_array(weights), graph.of_array(gradient)
-                    penalty.add_gradient(weights, gradient)
+                        arrays = map(graph.of_array, arrays)
+                    penalty.add_gradient(*arrays)
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ from cnnlite import fusion
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
-from cnnlite.layers.base import Layer, held_commits
+from cnnlite.layers.base import Layer, commit_held, held_commits
 from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
 from cnnlite.types import Array, Shape
 
@@ -164,6 +164,7 @@ class Stretch:
         self.dtype = parts[0].layer.dtype
         self._layers = [layer for part in parts for layer in part.layer.walk()]
         self._last: tuple[_Training, int] | None = None
+        self._commit: Callable[[Any], None] | None = None
 
     @property
     def has_trainable_weights(self) -> bool:
@@ -175,13 +176,16 @@ class Stretch:
         if not training:
             return made.run(x)
         pair, samples = made, len(x)
+        if self._commit is not None:  # of a pass before in the same step: what it would read is written over now
+            commit_held(only=self._commit)
         self._last = pair, samples
         for layer in self._layers:
             if layer._memory is not None:  # of a pass of its own
                 layer._memory = None
         y = pair.forward(x)
         if pair.commits:
-            self.parts[0].layer.commit(lambda refused: pair.commit(samples))
+            self._commit = lambda refused: pair.commit(samples)
+            self.parts[0].layer.commit(self._commit)
         return y
 
     def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:

@@ -220,13 +220,13 @@ class Sequential(Trainer):
 
     def run_up(self, x: ArrayLike, training: bool = False, to_logits: bool = False) -> Array:
         """Run the layers one after the other, or the plans that stand for several of them; see `passes.py`."""
-        x = self.prepare(x)
+        y: Array = self.prepare(x)
         units = self._units(to_logits)
         if training:
             self.remember(units)
         for unit in units:
-            x = unit.forward(x, training)
-        return x
+            y = unit.forward(y, training)
+        return y
 
     def run_down(self, dy: Array) -> Array:
         """Take the gradient by what `run_up` returned down again."""

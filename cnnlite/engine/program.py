@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -144,10 +145,11 @@ class Workspace:
         layout = self.layout
         bands = min(MOST_BANDS, BANDS_A_THREAD * lanes)
         if layout is None or layout.samples != samples or (layout.bands != bands and self.program.schedule.banded):
-            layout = self.layout = self.program.layout(samples, bands)
+            self.layout, self.lanes = None, 0  # until there is memory for all of it
+            layout = self.program.layout(samples, bands)
             if layout.size > self.memory.size:
-                self.memory = _memory(layout.size)
-            self.lanes = 0
+                self.memory = _memory(0)
+                self.memory = _memory(layout.size, samples)
             job = self.job
             job["tracks"], job["track_count"] = layout.tracks.ctypes.data, len(layout.tracks)
             job["locals"], job["local_count"] = layout.locals.ctypes.data, len(layout.locals)
@@ -157,9 +159,11 @@ class Workspace:
             base = self.memory.ctypes.data
             for number, place in layout.places.items():
                 self.table[FIXED_WORDS + number] = base + place
+            self.layout = layout
         if lanes > self.lanes:
             if lanes * layout.own_bytes > self.own.size:
-                self.own = _memory(lanes * layout.own_bytes)
+                self.lanes, self.own = 0, _memory(0)
+                self.own = _memory(lanes * layout.own_bytes, samples)
             self.job["own"], self.lanes = self.own.ctypes.data, lanes
 
     def choose(self, section: int | None = None, purposes: int = ALL) -> None:
@@ -223,7 +227,24 @@ def shape_of(buffer: Any, samples: int) -> tuple[int, ...]:
     return (chunk_count(samples), *buffer.shape[1:]) if buffer.of_chunks else buffer.shape
 
 
-def _memory(size: int) -> Array:
-    """Return so many bytes, which begin at a cache line."""
-    raw = np.empty(size + ALIGNMENT, np.uint8)
+@functools.cache
+def _machine_bytes() -> float:
+    """Return the bytes of memory of this machine, or infinity where they can't be asked for."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # of Windows
+        return math.inf
+
+
+def _memory(size: int, samples: int = 0) -> Array:
+    """Return so many bytes, which begin at a cache line; a MemoryError if the machine doesn't have them."""
+    try:
+        if size > _machine_bytes():  # which NumPy would hand out, to be missed when they are written to
+            raise MemoryError
+        raw = np.empty(size + ALIGNMENT, np.uint8)
+    except MemoryError:
+        raise MemoryError(
+            f"a plan for {samples} samples needs {size / 2**30:.1f} GiB of memory for what lies between its stages, and "
+            f"this machine has {_machine_bytes() / 2**30:.1f}. Use a smaller batch_size."
+        ) from None
     return raw[-raw.ctypes.data % ALIGNMENT:][:size]

@@ -146,14 +146,14 @@ class Schedule:
                 self.groups.append([])
             else:
                 first += 1
-        track = self._track_of_samples(first) if by_samples else None
-        if track is None:
-            track = Track([])
-            self.groups[first].append(track)
-        track.steps.append(step)
-        track.resident += resident
-        track.lanes += lanes
-        self._place[step] = first, track
+        mine = self._track_of_samples(first) if by_samples else None
+        if mine is None:
+            mine = Track([])
+            self.groups[first].append(mine)
+        mine.steps.append(step)
+        mine.resident += resident
+        mine.lanes += lanes
+        self._place[step] = first, mine
 
     def _before(self, step: Step) -> Any:
         """Yield (buffer, steps that must come before because of it)."""

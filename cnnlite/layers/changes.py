@@ -10,13 +10,34 @@ import contextlib
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 _UNKNOWN: Any = object()
 
-_memos: weakref.WeakSet[Memo] = weakref.WeakSet()
+class WeakSet(Generic[T]):
+    """A set of things that are in it for as long as they live.
+
+    That of the standard library calls a function in Python when one dies, in which what a signal's handler raises would
+    be lost. Here it is a method in C.
+    """
+
+    def __init__(self) -> None:
+        self._references: dict[int, weakref.ref[T]] = {}
+
+    def add(self, thing: T) -> None:
+        key = id(thing)
+        self._references[key] = weakref.ref(thing, partial(self._references.pop, key))
+
+    def things(self) -> list[T]:
+        """Return those that are alive."""
+        found = [reference() for reference in list(self._references.values())]
+        return [thing for thing in found if thing is not None]
+
+
+_memos: WeakSet[Memo] = WeakSet()
 
 
 class Memo:
@@ -71,11 +92,12 @@ class Memo:
 
 def note_change(layer: Any) -> None:
     """Say that a layer has changed; to be called after it has, or another thread would keep what was before."""
-    for memo in list(vars(layer).get("_memos", ())):
+    memos = vars(layer).get("_memos")
+    for memo in () if memos is None else memos.things():
         memo.forget()
 
 
 def note_change_of_all() -> None:
     """Say that any layer may have changed: a class has, or a kernel."""
-    for memo in list(_memos):
+    for memo in _memos.things():
         memo.forget()
