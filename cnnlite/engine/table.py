@@ -7,7 +7,7 @@ from typing import Any
 
 from cnnlite.engine.buffers import WORK, Buffer
 from cnnlite.engine.graph import Step
-from cnnlite.engine.program import Layout, Program, shape_of
+from cnnlite.engine.program import Layout, Program, shape_of, work_of
 from cnnlite.engine.schedule import size_of
 from cnnlite.engine.stages import BATCH
 
@@ -55,7 +55,7 @@ def table(titled_programs: Sequence[tuple[str, Program]], samples: int) -> str:
 def _row(step: Step, track: Any, layout: Layout, local: set[int]) -> tuple[tuple[str, ...], tuple[float, int, int]]:
     samples = layout.samples
     is_batch = step.stage.footprint == BATCH
-    flops = step.work * (1 if is_batch else samples) / 1e6
+    flops = work_of(step, samples) / 1e6
     read, written = (sum(size_of(buffer, samples) for buffer in buffers) for buffers in (step.inputs, step.outputs))
     if is_batch:
         unit = f"{track['units']} blocks" if track["units"] > 1 else "all"

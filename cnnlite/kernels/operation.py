@@ -65,7 +65,7 @@ def operation(samples: Any) -> Any:
             ours = frozenset(samples(**values).split()) if of_samples is None else of_samples
             return _run_alone(function, values, ours)
 
-        kernel.is_operation = True
+        vars(kernel)["is_operation"] = True
         return kernel
 
     return decorate
