@@ -20,7 +20,7 @@ from cnnlite.eager import is_eager
 from cnnlite.engine import executor
 from tests.kernels.test_jit import train
 assert is_eager()
-executor.start = None  # what enters compiled code
+executor._start = None  # what enters compiled code
 print(repr(train()))
 """
 
