@@ -248,7 +248,7 @@ def _memory(size: int, samples: int = 0) -> Array:
         raw = np.empty(size + ALIGNMENT, np.uint8)
     except MemoryError:
         raise MemoryError(
-            f"a plan for {samples} samples needs {size / 2**30:.1f} GiB of memory for what lies between its stages, and "
-            f"this machine has {_machine_bytes() / 2**30:.1f}. Use a smaller batch_size."
+            f"a plan for {samples} samples needs {size / 2**30:.1f} GiB of memory for what lies between its stages, "
+            f"and this machine has {_machine_bytes() / 2**30:.1f}. Use a smaller batch_size."
         ) from None
     return raw[-raw.ctypes.data % ALIGNMENT:][:size]
