@@ -85,7 +85,7 @@ def _run_alone(function: Any, values: dict[str, Any], of_samples: frozenset[str]
         elif _has_arrays(value):
             forms.append((name, tuple((len(item) == samples, item.shape[1:], item.dtype) for item in value)))
         elif name == "x_shape" and value[:1] == (samples,):
-            forms.append((name, tuple(value[1:])))
+            forms.append((name, True, tuple(value[1:])))
         else:
             forms.append((name, value))
     key = tuple(forms)

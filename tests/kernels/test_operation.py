@@ -6,6 +6,7 @@ import pytest
 from cnnlite import kernels
 from cnnlite.engine.graph import Graph
 from cnnlite.engine.plan import Plan
+from cnnlite.kernels import operation
 from cnnlite.layers.weights import ArrayDict
 from tests.kernels.drawn import compiled_kernels_needed
 
@@ -39,6 +40,48 @@ def test_a_read_only_array_may_be_read_but_not_written():
     out.flags.writeable = False
     with pytest.raises(ValueError, match="out must be writeable"):
         kernels.average_pool(x, *WINDOW, out=out)
+
+
+def backward_calls(n):
+    """Return calls of kernels that are told the shape of x, of n samples."""
+    ones, dy = np.ones, np.ones((n, 2, 2, 3), "float32")
+    return [
+        lambda x_shape: kernels.average_pool_backward(dy, x_shape, *WINDOW),
+        lambda x_shape: kernels.max_pool_backward(dy, np.zeros(dy.shape, np.uint8), x_shape, *WINDOW),
+        lambda x_shape: kernels.conv2d_input_gradient(dy, ones((3, 3, 3, 3), "float32"), x_shape),
+        lambda x_shape: kernels.depthwise_conv2d_input_gradient(dy, ones((3, 3, 3, 1), "float32"), x_shape),
+    ]
+
+
+def test_one_plan_serves_all_numbers_of_samples():
+    counts = set()
+    for n in (2, 1, 5, 0):
+        for call in backward_calls(n):
+            assert call((n, 4, 4, 3)).shape == (n, 4, 4, 3)
+        counts.add(len(operation._plans))
+    assert len(counts) == 1
+
+
+@pytest.mark.parametrize("x_shape", [(3, 4, 4, 3), (2, 4, 3), (4, 4, 3), (2, 4, 4, 2)])
+def test_the_shape_of_x_must_fit_also_where_another_one_did(x_shape):
+    for call in backward_calls(2):
+        call((2, 4, 4, 3))
+        with pytest.raises((ValueError, IndexError)):
+            call(x_shape)
+
+
+def test_results_are_named_in_their_places_whether_given_or_new():
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
+    y, argmax = kernels.max_pool(x, *WINDOW)
+    given = np.zeros_like(y), np.zeros_like(argmax)
+    results = kernels.max_pool(x, *WINDOW, out=given)
+    assert type(results) is tuple
+    assert [result is array for result, array in zip(results, given)] == [True, True]
+    np.testing.assert_array_equal(given[0], y)
+    np.testing.assert_array_equal(given[1], argmax)
+    columns = np.zeros((18, 12), "float32")
+    assert kernels.im2col(x, (2, 2), out=columns) is columns
+    np.testing.assert_array_equal(columns, kernels.im2col(x, (2, 2)))
 
 
 def test_a_kernel_of_weights_alone_belongs_to_the_graph_that_is_being_made():
