@@ -26,7 +26,7 @@ def kernel(function=None, *, parallel=False):
     """Compile a function with numba on its first call with each dtype.
 
     Args:
-        parallel: run its `prange` loop in numba's pool of threads; `threads.py` has the only one.
+        parallel: run its `prange` loop in numba's pool of threads; `executor.py` has the only one.
     """
     if function is None:
         return lambda function: kernel(function, parallel=parallel)
@@ -56,7 +56,7 @@ def _dispatcher(function, parallel, wrapped):
     process if Python called it. So no kernel is: what Python has is wrapped and compiled if it is called, and hands
     compiled code its `inner()`.
     """
-    # No wrapper for calls from C: `threads.py` calls what it would wrap.
+    # No wrapper for calls from C: `executor.py` calls what it would wrap.
     compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, error_model="numpy",
                           no_cfunc_wrapper=True, no_cpython_wrapper=not wrapped)(function)
     # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.

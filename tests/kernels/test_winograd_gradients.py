@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlite import reference
-from cnnlite.kernels import winograd_gradients
+from cnnlite.kernels.direct import panel_columns
 from cnnlite.kernels.geometry import Geometry, fields
 from cnnlite.kernels.operation import operation
 from cnnlite.kernels.winograd import transformed_weights
@@ -73,7 +73,7 @@ def test_transformed_weights_are_those_of_the_turned_kernel_times_constants_in_p
     expected = np.einsum("ia,abcf,jb->ijfc", v, kernel, v).reshape(36, f, c)
     for panel in range(u.shape[1]):
         # A last panel with less than a vector begins earlier.
-        column, columns = winograd_gradients._panel.py_func(panel, c, u.shape[3])
+        column, columns = panel_columns.py_func(panel, c, u.shape[3])
         assert columns >= u.shape[3] // 2
         assert_close(u[:, panel, :, :columns], expected[:, :, column : column + columns])
         assert not u[:, panel, :, columns:].any()
