@@ -11,12 +11,14 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
+from cnnlite.eager import is_eager
+
 _is_on = ContextVar("fusion", default=True)
 
 
 def is_on() -> bool:
-    """Return whether stages run together here."""
-    return _is_on.get()
+    """Return whether stages run together here; in eager mode none do."""
+    return _is_on.get() and not is_eager()
 
 
 @contextlib.contextmanager
