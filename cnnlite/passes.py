@@ -18,17 +18,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cnnlite import fusion
-from cnnlite.engine.buffers import N
+from cnnlite.arguments import float_array
+from cnnlite.engine.buffers import Samples
 from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
-from cnnlite.layers.base import Layer, held_commits
+from cnnlite.layers.base import Layer, commit_held, held_commits
 from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
 from cnnlite.types import Array, Shape
 
 if TYPE_CHECKING:
     from cnnlite.layers.changes import Memo
 
-PLANS_KEPT = 16  # of a model, for samples of different shapes
+PLANS_KEPT = 16  # of a stretch, for samples of different shapes
 FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a plan of a training pass
 
 # Of a model in a stack: with another of these it runs by itself.
@@ -65,8 +66,29 @@ def parts_of(layer: Any) -> list[Part]:
         return [first._replace(within=(layer, *first.within)), *rest]
     if not hasattr(layer, "weight_gradients") or not keeps(layer, "forward", "backward", "backward_weights"):
         return [whole(layer)]
-    core = Part(layer, layer.preactivation, layer.backward_preactivation, layer.weight_gradients, is_ours(layer))
-    return [core, whole(layer.activation)]
+    return [_core(layer), whole(layer.activation)]
+
+
+def parts_to_logits(layer: Any, parts: Callable[[Any], list[Part]] = parts_of) -> list[Part]:
+    """Return the parts of a layer without the activation that it ends with.
+
+    Args:
+        layer: an activation, a layer with one inside, or a model that ends with either.
+        parts: returns the parts of a layer below.
+    """
+    if hasattr(layer, "run_up"):
+        *below, top = layer.inner_layers
+        found = [part for inner in below for part in parts(inner)] + parts_to_logits(top, parts)
+        return [part._replace(within=(layer, *part.within)) for part in found[:1]] + found[1:]
+    return [_core(layer)] if hasattr(layer, "weight_gradients") else []
+
+
+def _core(layer: Any) -> Part:
+    """Return a Dense or a convolution without its activation."""
+    for_weights = layer.weight_gradients
+    if class_keeps(type(layer), "weight_gradients") and not keeps(layer, "backward_preactivation"):
+        for_weights = layer.backward_preactivation  # where that alone is the user's own
+    return Part(layer, layer.preactivation, layer.backward_preactivation, for_weights, is_ours(layer))
 
 
 def is_ours(layer: Any) -> bool:
@@ -89,7 +111,7 @@ def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
     run: list[Part] = []
     for part in (*parts, None):
         if run and (part is None or not part.is_ours or part.layer.dtype != run[-1].layer.dtype):
-            result.append(Stretch(run, memo, len(result)))
+            result.append(Stretch(run, memo))
             run = []
         if part is not None and part.is_ours:
             run.append(part)
@@ -135,43 +157,51 @@ class Stretch:
     Args:
         parts: the parts.
         memo: where the plans are kept.
-        number: tells the stretch from others of the model.
     """
 
-    def __init__(self, parts: Sequence[Part], memo: Memo, number: int) -> None:
-        self.parts, self._memo, self._number = list(parts), memo, number
+    def __init__(self, parts: Sequence[Part], memo: Memo) -> None:
+        self.parts, self._memo = list(parts), memo
         self.dtype = parts[0].layer.dtype
+        self._layers = [layer for part in parts for layer in part.layer.walk()]
         self._last: tuple[_Training, int] | None = None
+        self._commit: Callable[[Any], None] | None = None
 
     @property
     def has_trainable_weights(self) -> bool:
         return any(has_trainable_weights(part.layer) for part in self.parts)
 
     def forward(self, x: Array, training: bool) -> Array:
-        x = as_given(x, self.dtype)
-        made = self._made(x.shape[1:], training)
+        lowest = self.parts[0].layer
+        x = float_array(x, self.dtype, "x", lowest.name)
+        if x.ndim == 0:
+            lowest.check_fits(x.shape)
+            raise ValueError(f"{lowest.name}: x must have an axis of samples. Received: shape={x.shape}.")
+        made = self._made(x.shape[1:], training, len(x))
         if not training:
             return made.run(x)
         pair, samples = made, len(x)
+        if self._commit is not None:  # of a pass before in the same step: what it would read is written over now
+            commit_held(only=self._commit)
         self._last = pair, samples
+        for layer in self._layers:
+            if layer._memory is not None:  # of a pass of its own
+                layer._memory = None
         y = pair.forward(x)
         if pair.commits:
-            self.parts[0].layer.commit(lambda refused: pair.commit(samples))
+            self._commit = lambda refused: pair.commit(samples)
+            lowest.commit(self._commit)
         return y
 
     def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:
         """Return the plan for samples of a shape, and the shape of what it makes of one."""
-        made = self._made(shape, training)
+        made = self._made(shape, training, None)
         return made.plan, made.output_shape
 
-    def release(self) -> None:
-        """Let go of the last pass in training mode."""
-        self._last = None
-
-    def _made(self, shape: Shape, training: bool) -> Any:
-        key = "training" if training else "inference", self._number, len(self.parts), shape, fusion.is_on()
+    def _made(self, shape: Shape, training: bool, samples: int | None) -> Any:
+        # The stretch itself is in the key: one that was found before a change makes no plans for those found after it.
         kind = _Training if training else _Inference
-        return self._memo.get(key, lambda: kind(self.parts, shape), PLANS_KEPT)
+        return self._memo.get(((kind, self), shape, fusion.is_on()), lambda: kind(self.parts, shape, samples),
+                              PLANS_KEPT)
 
     def backward(self, dy: Array) -> Array:
         return self._backward(dy, INPUT | WEIGHTS)
@@ -184,7 +214,8 @@ class Stretch:
             name = self.parts[0].layer.name
             raise ValueError(f"{name}: backward needs a forward pass in training mode before it. The last failed.")
         pair, samples = self._last
-        return pair.backward(as_given(dy, self.dtype), samples, purposes)
+        dy = self.parts[-1].layer.prepare_gradient(dy, (samples, *pair.output_shape))
+        return pair.backward(dy, samples, purposes)
 
 
 def as_given(x: Any, dtype: Any) -> Array:
@@ -204,10 +235,10 @@ def weights_of(parts: Iterable[Part]) -> list[dict[str, Array]]:
 class _Inference:
     """A plan of the forward pass of some parts in inference."""
 
-    def __init__(self, parts: Sequence[Part], shape: Shape) -> None:
+    def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         graph = Graph(parts[0].layer.dtype, weights_of(parts))
         with graph.being_made():
-            self._x = y = graph.given((N, *shape))
+            self._x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
             for part in parts:
                 y = Alone(part).forward(y, training=False)
         self._y, self.output_shape = y, y.shape[1:]
@@ -222,10 +253,10 @@ class _Inference:
 class _Training:
     """A plan of a training pass over some parts, forward and back."""
 
-    def __init__(self, parts: Sequence[Part], shape: Shape) -> None:
+    def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         graph = Graph(parts[0].layer.dtype, weights_of(parts))
         with graph.being_made(), remembering_nothing(parts), held_commits() as commits:
-            self._x = y = graph.given((N, *shape))
+            self._x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
             for part in parts:
                 y = Alone(part).forward(y, training=True)
             graph.section = BACKWARD
@@ -252,10 +283,6 @@ class _Training:
     def backward(self, dy: Array, samples: int, purposes: int) -> Any:
         self.plan.run(samples, {self._dy.number: dy}, BACKWARD, purposes)
         return self._array(self._dx, self._dy, dy) if purposes & INPUT else None
-
-    def release(self) -> None:
-        """Let go of the memory of passes."""
-        self.plan.release()
 
     def _array(self, buffer: Any, given: Any, array: Array) -> Array:
         if buffer.number == given.number:

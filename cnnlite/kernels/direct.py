@@ -32,6 +32,7 @@ Shapes as in `conv2d.py`.
 """
 
 import math
+from typing import Any
 
 from numba.extending import register_jitable
 
@@ -47,7 +48,7 @@ UNIT_NUMBERS = 1 << 14  # so many numbers of the output are convolved together
 LINE_BYTES = 64
 
 # Stages that fall back to the direct way have the record that it takes.
-RECORD = {
+RECORD: dict[str, Any] = {
     "reads": "x panels start special flags",
     "writes": "y",
     "sizes": "h w c oh ow filters groups kh kw stride_h stride_w top left dilation_h dilation_w block "
