@@ -6,6 +6,7 @@
 All arrays that NumPy allocates, and all that compiled code does, end where a forbidden page begins, or begin where one
 ends. One number too far, read or written, and the operating system ends the process; pytest says in which test. The
 pages of an array that was freed become forbidden, too, and stay so: whoever still has its address is found out as well.
+Each buffer in the workspace of a plan is an array of its own, where else they all lie in one.
 New arrays hold bytes of 0xFF, which are NaN, -1 or 255, so that what is read before it was written shows.
 
 The functions that allocate are compiled by numba, because threads call them that don't hold Python's lock.
@@ -21,6 +22,10 @@ from numba import types
 from numba.core.registry import cpu_target
 from numba.core.runtime import _nrt_python, rtsys
 from numba.extending import intrinsic
+
+from cnnlite.engine.program import Workspace, shape_of
+from cnnlite.engine.schedule import size_of
+from cnnlite.engine.stages import FIXED_WORDS
 
 PAGE = mmap.PAGESIZE
 NONE, READ_AND_WRITE = 0, mmap.PROT_READ | mmap.PROT_WRITE
@@ -167,6 +172,29 @@ def install(after):
     _kept.extend([functions, handler, capsule, set_handler(capsule)])
 
 
+def take_buffers_apart(workspaces):
+    """Have each buffer of a workspace lie in an array of its own."""
+    prepare = workspaces.prepare
+
+    def prepare_apart(self, samples, lanes):
+        prepare(self, samples, lanes)
+        if getattr(self, "apart_for", None) is not self.layout:
+            self.apart_for = self.layout
+            buffers = self.program.graph.buffers
+            self.apart = {number: np.empty(size_of(buffers[number].buffer, samples), np.uint8)
+                          for number in self.layout.places}
+        for number, address in self.addresses().items():
+            self.table[FIXED_WORDS + number] = address
+
+    def addresses(self):
+        return {number: array.ctypes.data for number, array in self.apart.items()}
+
+    def array(self, buffer):
+        return self.apart[buffer.number].view(buffer.dtype).reshape(shape_of(buffer, self.layout.samples))
+
+    workspaces.prepare, workspaces.addresses, workspaces.array = prepare_apart, addresses, array
+
+
 def pytest_addoption(parser):
     parser.addoption("--guard-page", choices=["after", "before"], help="where the page lies that must not be touched")
 
@@ -175,3 +203,4 @@ def pytest_configure(config):
     where = config.getoption("--guard-page")
     if where:
         install(where == "after")
+        take_buffers_apart(Workspace)
