@@ -10,6 +10,7 @@ from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
 from tests.engine.made_up import batch, count, double, fail_at_three, mark_rows, new_graph
 from tests.kernels.drawn import compiled_kernels_needed, two_threads_needed
+import itertools
 
 pytestmark = compiled_kernels_needed
 LANES = [1, pytest.param(2, marks=two_threads_needed)]
@@ -57,7 +58,7 @@ def test_each_chunk_has_its_samples_once_and_an_empty_one_zeros(n, together, lan
     array, found = numbers(n, 3), np.full((chunk_count(n), 2), np.nan, "float32")
     prepared(graph, n, lanes, [(x, array), (sums, found)]).run(lanes)
     bounds = [i * n // len(found) for i in range(len(found) + 1)]
-    expected = [(end - begin, 2 * array[begin:end].sum()) for begin, end in zip(bounds, bounds[1:])]
+    expected = [(end - begin, 2 * array[begin:end].sum()) for begin, end in itertools.pairwise(bounds)]
     np.testing.assert_array_equal(found, expected)
 
 
