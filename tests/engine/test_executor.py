@@ -1,5 +1,7 @@
 """What the executor calls: each unit once, whoever takes it, with the samples, the rows and the chunk that it has."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,6 @@ from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
 from tests.engine.made_up import batch, count, double, fail_at_three, mark_rows, new_graph
 from tests.kernels.drawn import compiled_kernels_needed, two_threads_needed
-import itertools
 
 pytestmark = compiled_kernels_needed
 LANES = [1, pytest.param(2, marks=two_threads_needed)]

@@ -82,8 +82,8 @@ def test_a_stage_is_told_all_that_its_record_holds_and_nothing_else():
     arguments = dict(x=x, w=None, y=graph.work(x.shape), size=3, slope=0.5)
     graph.add(_with_all, **arguments)
     for wrong in ({**arguments, "top": 1}, {name: value for name, value in arguments.items() if name != "size"}):
-        wrong = r"The stage with_all takes other arguments\. Wrong or missing: \['(top|size)'"
-        with pytest.raises(TypeError, match=wrong):
+        message = r"The stage with_all takes other arguments\. Wrong or missing: \['(top|size)'"
+        with pytest.raises(TypeError, match=message):
             graph.add(_with_all, **wrong)
     assert len(graph.steps) == 1
 
