@@ -244,11 +244,11 @@ class Sequential(Trainer):
         return passes.stretches_of(self._parts(passes.parts_of, to_logits), self.memo)
 
     def _parts(self, parts_of: Callable[[Any], list[passes.Part]], to_logits: bool) -> list[passes.Part]:
-        *below, top = self.inner_layers or [None]
-        if to_logits:
-            self._require_logits()
-        parts = [part for layer in below for part in parts_of(layer)]
-        return parts + (passes.parts_to_logits(top, parts_of) if to_logits else parts_of(top) if top else [])
+        if not to_logits:
+            return [part for layer in self.inner_layers for part in parts_of(layer)]
+        self._require_logits()
+        *below, top = self.inner_layers
+        return [part for layer in below for part in parts_of(layer)] + passes.parts_to_logits(top, parts_of)
 
     @property
     def activation(self) -> ActivationLayer | None:

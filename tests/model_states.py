@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import cnnlite
 from cnnlite import check_gradients, fusion, layers, losses, optimizers
 from cnnlite.models import clone_model
+from tests.models import holds_no_batch
 
 N, SHAPE, CLASSES = 6, (7, 6, 2), 3
 MOST_MODELS = 3
@@ -295,7 +296,7 @@ class Models(RuleBasedStateMachine):
             done["fits"] += 1
             if healthy and model.output_activation == "softmax":  # others may make no sense of their outputs
                 assert np.isfinite(history.history["loss"]).all()
-            assert all(layer._memory is None and not layer._buffers for layer in model.walk())
+            assert holds_no_batch(model)
 
     @rule(i=st.integers(0, 2), n=st.integers(1, N), evaluates=st.booleans())
     def on_a_batch(self, i, n, evaluates):

@@ -5,6 +5,7 @@ import numpy as np
 import cnnlite
 from cnnlite import layers
 from cnnlite.callbacks import Callback
+from cnnlite.engine.plan import TrainingPlan
 from cnnlite.random import RandomStream
 
 # What is trained.
@@ -33,6 +34,21 @@ def make_model(*, optimizer="sgd", loss="sparse_categorical_crossentropy", metri
 
 def weights_of(model):
     return np.concatenate([array.ravel() for array in model.get_weights()])
+
+
+def plans_of_training(model):
+    """Return the plans of passes in training mode, and of steps, that a model and those in it keep."""
+    made = [made for layer in model.walk() for made in (layer.memo.values() if hasattr(layer, "memo") else ())]
+    return [each.plan for each in made if isinstance(getattr(each, "plan", None), TrainingPlan)]
+
+
+def holds_no_batch(model):
+    """Return whether a model keeps neither a batch nor the memory in which it was computed."""
+    plans = plans_of_training(model)
+    return (
+        all(layer._memory is None for layer in model.walk())
+        and all(not plan._given and not plan.workspace.memory.size and not plan.workspace.own.size for plan in plans)
+    )
 
 
 def fit(model, x, y, **arguments):

@@ -8,7 +8,7 @@ import pytest
 import cnnlite
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-TEN_LINES, BACKUP, GRADIENT_CHECK = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TEN_LINES, PLAN, BACKUP, GRADIENT_CHECK = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_the_ten_lines_train_and_save_a_model(capsys, monkeypatch, tmp_path):
@@ -19,6 +19,14 @@ def test_the_ten_lines_train_and_save_a_model(capsys, monkeypatch, tmp_path):
     exec(TEN_LINES, {})
     assert "'accuracy': " in capsys.readouterr().out
     assert cnnlite.load_model("mnist.safetensors").output_shape == (None, 10)
+
+
+def test_the_plan_of_the_ten_lines_is_a_table_of_all_their_layers(capsys):
+    names = {}
+    exec(TEN_LINES.split("model.fit")[0] + PLAN, names)
+    shown = capsys.readouterr().out
+    assert all(layer.name in shown for layer in names["model"].layers if layer.name != "flatten")  # which is no work
+    assert "adam" in shown
 
 
 def test_the_run_with_a_backup_goes_on_where_it_was(monkeypatch, tmp_path):

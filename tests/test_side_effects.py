@@ -10,7 +10,7 @@ from cnnlite.callbacks import Callback, LambdaCallback
 from cnnlite.losses import SparseCategoricalCrossentropy
 from cnnlite.metrics import Metric
 from cnnlite.optimizers import SGD
-from tests.models import N, Stop, fit, make_data, make_model, weights_of
+from tests.models import N, Stop, fit, holds_no_batch, make_data, make_model, plans_of_training, weights_of
 
 
 @pytest.fixture
@@ -58,7 +58,8 @@ def test_the_users_arrays_are_neither_written_nor_kept(data, dtype, shuffle):
 def test_a_fit_leaves_neither_its_last_batch_nor_its_buffers(data):
     model = make_model()
     fit(model, *data)
-    assert all(layer._memory is None and not layer._buffers for layer in model.walk())
+    assert plans_of_training(model)
+    assert holds_no_batch(model)
     with pytest.raises(ValueError, match="backward needs a forward pass"):
         model.layers[0].backward(np.zeros((N, 8)))
 
