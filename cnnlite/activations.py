@@ -7,6 +7,7 @@ give a layer that activation. Names and defaults are Keras's.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,8 +99,19 @@ def log_softmax(x: ArrayLike, axis: int | Sequence[int] = -1) -> Array:
 def _apply(layer_class: type[ActivationLayer], x: ArrayLike, *arguments: Any) -> Array:
     """Return what the layer computes, in the precision of x where x is an array of floats."""
     dtype = getattr(x, "dtype", None)
-    dtype = dtype if dtype in (np.float32, np.float64) else config.floatx()
+    dtype = dtype.name if dtype in (np.float32, np.float64) else config.floatx()
+    # To make a layer takes longer than a row of its numbers. (One that warns of its input does so each time.)
+    if type(x) is np.ndarray and 1 not in x.shape[1:] and all(type(argument) in _PLAIN for argument in arguments):
+        return _layer(layer_class, dtype, x.ndim, *arguments).forward(x)
     return layer_class(*arguments, dtype=dtype).forward(x)
+
+
+_PLAIN = (int, float, bool, type(None))
+
+
+@functools.lru_cache(maxsize=64, typed=True)
+def _layer(layer_class: type[ActivationLayer], dtype: str, axes: int, *arguments: Any) -> ActivationLayer:
+    return layer_class(*arguments, dtype=dtype)
 
 
 ACTIVATIONS = {
@@ -164,7 +176,7 @@ def get(identifier: Any, dtype: DTypeLike | None = None) -> ActivationLayer:
 def _another(activation: ActivationLayer) -> ActivationLayer:
     """Return a copy with a memory and weights of its own, and built only if there are weights to keep."""
     layer = copy.copy(activation)
-    layer._memory, layer._buffers, layer.regularizers = None, {}, dict(activation.regularizers)
+    layer._memory, layer.regularizers = None, dict(activation.regularizers)
     layer._params, layer._grads, layer._state = map(
         copy.deepcopy, (activation._params, activation._grads, activation._state)
     )

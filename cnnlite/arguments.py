@@ -131,7 +131,7 @@ def float_array(x: ArrayLike, dtype: DTypeLike | None, name: str, owner: str) ->
     ragged lists a ValueError. The buffer of a graph is what it is.
     """
     if is_prepared(x, dtype) or type(x) is Buffer:
-        return x  # type: ignore[return-value]
+        return x
     x = real_array(x, name, owner)
     with conversion():
         x = np.ascontiguousarray(x, dtype=dtype) if x.ndim else x.astype(dtype)

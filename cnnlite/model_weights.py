@@ -35,8 +35,8 @@ class ModelWeights(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles take over: all but what has only been worked out."""
-        worked_out = ("_memo", "_memory", "_flat")
-        return {name: value for name, value in super().__getstate__().items() if name not in worked_out}
+        state = {name: value for name, value in super().__getstate__().items() if name not in ("_memo", "_flat")}
+        return {**state, "_memory": None}  # which is what plans of this very model would go back from
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -143,10 +143,10 @@ class ModelWeights(Layer):
         for layer in self.walk():
             if layer.regularizers and layer.trainable:
                 for key, penalty in layer.regularizers.items():
-                    weights, gradient = layer._params[key], layer._grads[key]
+                    arrays: Any = layer._params[key], layer._grads[key]
                     if graph is not None:
-                        weights, gradient = graph.of_array(weights), graph.of_array(gradient)
-                    penalty.add_gradient(weights, gradient)
+                        arrays = map(graph.of_array, arrays)
+                    penalty.add_gradient(*arrays)
 
 
 @contextlib.contextmanager

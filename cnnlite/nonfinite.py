@@ -120,7 +120,7 @@ def _look(
         yield _first(np.asarray(value), "loss")
     for path, layer in _leaves(model):
         for name, penalty in layer.regularizers.items() if layer.trainable else ():
-            arrays = np.asarray(penalty(layer.params[name])), penalty.gradient(layer.params[name])
+            arrays = np.asarray(penalty(layer._params[name])), penalty.gradient(layer._params[name])
             if not all(map(is_finite, arrays)):
                 yield _first(arrays[0], "penalty", path, name)
     if not is_finite(dy):

@@ -22,7 +22,7 @@ from cnnlite.arguments import float_array
 from cnnlite.engine.buffers import Samples
 from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
-from cnnlite.layers.base import Layer, held_commits
+from cnnlite.layers.base import Layer, commit_held, held_commits
 from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
 from cnnlite.types import Array, Shape
 
@@ -66,8 +66,29 @@ def parts_of(layer: Any) -> list[Part]:
         return [first._replace(within=(layer, *first.within)), *rest]
     if not hasattr(layer, "weight_gradients") or not keeps(layer, "forward", "backward", "backward_weights"):
         return [whole(layer)]
-    core = Part(layer, layer.preactivation, layer.backward_preactivation, layer.weight_gradients, is_ours(layer))
-    return [core, whole(layer.activation)]
+    return [_core(layer), whole(layer.activation)]
+
+
+def parts_to_logits(layer: Any, parts: Callable[[Any], list[Part]] = parts_of) -> list[Part]:
+    """Return the parts of a layer without the activation that it ends with.
+
+    Args:
+        layer: an activation, a layer with one inside, or a model that ends with either.
+        parts: returns the parts of a layer below.
+    """
+    if hasattr(layer, "run_up"):
+        *below, top = layer.inner_layers
+        found = [part for inner in below for part in parts(inner)] + parts_to_logits(top, parts)
+        return [part._replace(within=(layer, *part.within)) for part in found[:1]] + found[1:]
+    return [_core(layer)] if hasattr(layer, "weight_gradients") else []
+
+
+def _core(layer: Any) -> Part:
+    """Return a Dense or a convolution without its activation."""
+    for_weights = layer.weight_gradients
+    if class_keeps(type(layer), "weight_gradients") and not keeps(layer, "backward_preactivation"):
+        for_weights = layer.backward_preactivation  # where that alone is the user's own
+    return Part(layer, layer.preactivation, layer.backward_preactivation, for_weights, is_ours(layer))
 
 
 def is_ours(layer: Any) -> bool:
@@ -141,7 +162,9 @@ class Stretch:
     def __init__(self, parts: Sequence[Part], memo: Memo) -> None:
         self.parts, self._memo = list(parts), memo
         self.dtype = parts[0].layer.dtype
+        self._layers = [layer for part in parts for layer in part.layer.walk()]
         self._last: tuple[_Training, int] | None = None
+        self._commit: Callable[[Any], None] | None = None
 
     @property
     def has_trainable_weights(self) -> bool:
@@ -157,10 +180,16 @@ class Stretch:
         if not training:
             return made.run(x)
         pair, samples = made, len(x)
+        if self._commit is not None:  # of a pass before in the same step: what it would read is written over now
+            commit_held(only=self._commit)
         self._last = pair, samples
+        for layer in self._layers:
+            if layer._memory is not None:  # of a pass of its own
+                layer._memory = None
         y = pair.forward(x)
         if pair.commits:
-            lowest.commit(lambda refused: pair.commit(samples))
+            self._commit = lambda refused: pair.commit(samples)
+            lowest.commit(self._commit)
         return y
 
     def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:

@@ -52,8 +52,8 @@ def plan_table(model: Any, batch_size: int, training: bool, sample: Shape | None
     if sample is None:
         if not model.built or None in model.input_shape[1:]:
             raise ValueError(
-                f"{model.name}: plan needs the shape of a sample. Received: input_shape=None, and a model that is built "
-                f"for {model.input_shape}. Pass input_shape=(height, width, channels)."
+                f"{model.name}: plan needs the shape of a sample. Received: input_shape=None, and a model that is "
+                f"built for {model.input_shape}. Pass input_shape=(height, width, channels)."
             )
         sample = model.input_shape[1:]
     model.prepare(np.zeros((0, *sample), model.dtype))  # which builds it, or says that the shape doesn't fit

@@ -28,7 +28,7 @@ import numpy as np
 from cnnlite.architecture import check_extent, describe, is_model, rebuild, revive
 from cnnlite.floating import converted_or_raise
 from cnnlite.interrupts import held_back_interrupts
-from cnnlite.layers.weights import weights_to_be_loaded
+from cnnlite.layers.weights import only_reading, weights_to_be_loaded
 from cnnlite.model_files import check_path_to_write, read, write
 from cnnlite.random import RandomStream
 from cnnlite.tensor_files import parse_json, shown
@@ -177,7 +177,13 @@ def _rebuild_model(entry, custom_objects, tensors):
 def _weights(model, owner):
     if not model.built:
         raise ValueError(f"{owner}: {model.name} has no weights yet. Call build(input_shape) first.")
-    return model.params | model.state
+    with only_reading():
+        return model.params | model.state
+
+
+def _parameter_names(model):
+    with only_reading():
+        return list(model.params)
 
 
 def check_weights(model, tensors, path, owner):
@@ -214,6 +220,9 @@ def assign_weights(model, tensors, path, owner):
     with held_back_interrupts():
         for name, array in _weights(model, owner).items():
             array[...] = converted.pop(name)  # so that the memory of the file's arrays is free one by one
+        for layer in model.walk():
+            layer._params.version += 1
+            layer._state.version += 1
 
 
 # What training goes on from.
@@ -253,7 +262,7 @@ def restore_optimizer(model, training, vectors):
     state = training.get("optimizer_state")
     if state is None:
         return
-    if state["parameters"] != list(model.params):
+    if state["parameters"] != _parameter_names(model):
         raise ValueError("the optimizer's vectors belong to other weights")
     if vectors:
         model.optimizer.build(model.parameters())
@@ -265,7 +274,7 @@ def optimizer_state(model):
     state = model.optimizer.state()
     vectors = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
     numbers = {name: value for name, value in state.items() if name not in vectors}
-    table = {"numbers": numbers, "vectors": list(vectors), "parameters": list(model.params)}
+    table = {"numbers": numbers, "vectors": list(vectors), "parameters": _parameter_names(model)}
     return table, {f"optimizer/{name}": vector for name, vector in vectors.items()}
 
 

@@ -220,13 +220,13 @@ class Sequential(Trainer):
 
     def run_up(self, x: ArrayLike, training: bool = False, to_logits: bool = False) -> Array:
         """Run the layers one after the other, or the plans that stand for several of them; see `passes.py`."""
-        x = self.prepare(x)
+        y: Array = self.prepare(x)
         units = self._units(to_logits)
         if training:
             self.remember(units)
         for unit in units:
-            x = unit.forward(x, training)
-        return x
+            y = unit.forward(y, training)
+        return y
 
     def run_down(self, dy: Array) -> Array:
         """Take the gradient by what `run_up` returned down again."""
@@ -237,17 +237,18 @@ class Sequential(Trainer):
 
     def _units(self, to_logits: bool) -> list[Any]:
         if is_eager() or current_graph() is not None:
-            parts = [passes.whole(layer) for layer in self.inner_layers]
-            if to_logits:
-                parts[-1:] = passes.parts_of(self._top)[:-1]
-            return [passes.Alone(part) for part in parts]
+            return [passes.Alone(part) for part in self._parts(lambda layer: [passes.whole(layer)], to_logits)]
         return self.memo.get(("units", to_logits), lambda: self._find_units(to_logits))
 
     def _find_units(self, to_logits: bool) -> list[Any]:
-        parts = [part for layer in self.inner_layers for part in passes.parts_of(layer)]
+        return passes.stretches_of(self._parts(passes.parts_of, to_logits), self.memo)
+
+    def _parts(self, parts_of: Callable[[Any], list[passes.Part]], to_logits: bool) -> list[passes.Part]:
+        *below, top = self.inner_layers or [None]
         if to_logits:
-            parts[-len(passes.parts_of(self._top)):] = passes.parts_of(self._top)[:-1]
-        return passes.stretches_of(parts, self.memo)
+            self._require_logits()
+        parts = [part for layer in below for part in parts_of(layer)]
+        return parts + (passes.parts_to_logits(top, parts_of) if to_logits else parts_of(top) if top else [])
 
     @property
     def activation(self) -> ActivationLayer | None:
@@ -282,15 +283,15 @@ class Sequential(Trainer):
         fusable = type(top) is Sigmoid or (type(top) is Softmax and top.axis == (-1,))
         return top.activation_name if fusable and is_untouched(top) else None
 
-    @property
-    def _top(self) -> Any:
-        """The top layer, where it has what `preactivation` and `backward_preactivation` stand for."""
-        top = self.inner_layers[-1] if self.inner_layers else None
-        if not hasattr(top, "preactivation"):
+    def _require_logits(self) -> None:
+        """Raise a ValueError unless the model ends with an activation, or with a layer that has one inside."""
+        top: Any = self
+        while isinstance(top, Sequential):
+            top = top.inner_layers[-1] if top.inner_layers else None
+        if not isinstance(top, ActivationLayer) and not hasattr(top, "preactivation"):
             raise ValueError(
                 f"{self.name}: for logits, the top layer must be an activation, or have one inside. Received: {top!r}."
             )
-        return top
 
     def forward_logits(self, x: ArrayLike, training: bool = False) -> Array:
         """Return what goes into the activation of the top layer.

@@ -64,8 +64,8 @@ def _rows(stack, corner, lead="", branch=""):
 
 def _totals(model):
     named = model.named_layers()
-    trainable = sum(array.size for _, layer in named if layer.trainable for array in layer.params.values())
-    frozen = sum(array.size for _, layer in named for array in (layer.params | layer.state).values()) - trainable
+    trainable = sum(array.size for _, layer in named if layer.trainable for array in layer._params.values())
+    frozen = sum(array.size for _, layer in named for array in (layer._params | layer._state).values()) - trainable
     itemsize = model.dtype.itemsize
     totals = [("Total params", trainable + frozen), ("Trainable params", trainable), ("Non-trainable params", frozen)]
     return [f" {text}: {count:,} ({_memory(count * itemsize)})" for text, count in totals]

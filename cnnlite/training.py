@@ -18,9 +18,11 @@ from cnnlite.batches import Epochs, make_source, make_validation_source, split_v
 from cnnlite.callbacks import Callback, CallbackList, History, TerminateOnNaN
 from cnnlite.compiled import RunningLoss
 from cnnlite.evaluation import Evaluator
+from cnnlite.engine.plan import TrainingPlan
 from cnnlite.floating import arithmetic, conversion
 from cnnlite.interrupts import held_back_interrupts
-from cnnlite.layers.base import held_commits
+from cnnlite.layers.base import commit_held, held_commits
+from cnnlite.layers.changes import Memo
 from cnnlite.locks import used_by_one_thread
 from cnnlite.metrics.kept import counts_kept
 from cnnlite.progress import Progress, verbosity
@@ -69,7 +71,9 @@ class Trainer(Evaluator):
             return
         parameters, run = self._parameters(), self.training_run
         if run is None or not run.refuses(loss, parameters):
-            self.optimizer.step(parameters)
+            with held_back_interrupts():
+                self.optimizer.step(parameters)
+                commit_held()
 
     def fit(
         self,
@@ -195,7 +199,7 @@ class Trainer(Evaluator):
                     self.training_run = outer
                     if outer is not None:  # a fit whose callback called this one
                         self.history, self.stop_training = outer_history, outer_stops
-                    self._release_memory()
+                    self._release_memory(all_of_it=outer is None)
         return history
 
     def _train_epoch(
@@ -278,11 +282,12 @@ class Trainer(Evaluator):
     def _make_step(self, x: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
         """Make a step, and commit what the layers have learned without a gradient, unless the step was refused.
 
-        Signals wait for the end of the step, in which BatchNorm and Dropout go on too; a second Ctrl-C does not.
+        Signals wait for the end of the step. A second Ctrl-C waits for that of the compiled code alone, or of the
+        optimizer's step, within which the moving averages of BatchNorm go on too.
         """
         run = self.training_run
         # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
-        with held_back_interrupts(second_passes=True), arithmetic(), self._mode(), held_commits() as commits:
+        with held_back_interrupts(second_passes=True), arithmetic(), self._mode(), held_commits():
             if run is not None:
                 run.refused = False
             plan = step_plan(self, x, y, sample_weight)
@@ -290,15 +295,20 @@ class Trainer(Evaluator):
                 return plan.run(x, y, sample_weight)
             result = self.train_step(x, y, sample_weight)
             if run is None or not run.refused:
-                for commit in commits:
-                    commit(None)
+                with held_back_interrupts():
+                    commit_held()  # of a `train_step` that makes its step by itself
         return result
 
-    def _release_memory(self) -> None:
-        """Let go of what the layers remember for backward, which holds on to a batch."""
+    def _release_memory(self, all_of_it: bool = False) -> None:
+        """Let go of what layers and plans remember of a batch; of the memory in which plans worked too, if asked to."""
         for layer in self.walk():
             if layer._memory is not None:
                 layer._memory = None
+            memo = getattr(layer, "_memo", None)
+            for made in memo.values() if isinstance(memo, Memo) else ():
+                plan = getattr(made, "plan", None)
+                if isinstance(plan, TrainingPlan):
+                    plan.release() if all_of_it else plan.forget()
 
 
 class _LossWatch:

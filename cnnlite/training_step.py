@@ -17,6 +17,7 @@ from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph
 from cnnlite.engine.plan import TrainingPlan
 from cnnlite.floating import arithmetic
+from cnnlite.interrupts import held_back_interrupts
 from cnnlite.kernels.finite import nonfinite
 from cnnlite.layers.base import held_commits
 from cnnlite.layers.overrides import keeps
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 # Of a model: with another of these, `train_step` does not do what the plan would.
 _METHODS = (
-    "train_step", "take_step", "add_penalties", "forward", "forward_logits", "backward_weights", "run_up", "run_down",
+    "train_step", "take_step", "add_penalties", "forward", "forward_logits", "backward", "backward_weights", "run_up", "run_down",
     "regularization_loss", "add_regularization_gradients", "parameters", "compute_output_shape",
 )
 
@@ -44,14 +45,18 @@ def step_plan(model: Any, x: Array, y: Any, sample_weight: Any) -> StepPlan | No
         return None
     penalties = [(id(layer), key, penalty) for layer in model.walk() if layer.regularizers and layer.trainable
                  for key, penalty in layer.regularizers.items()]
-    if not all(regularizers.is_traceable(penalty) for *_, penalty in penalties):
+    if not all(regularizers.is_traceable(penalty) for _, _, penalty in penalties):
         return None
     run = model.training_run
+    settings = *vars(loss).values(), *((layer, key, penalty.l1, penalty.l2) for layer, key, penalty in penalties)
+    try:
+        hash(settings)
+    except TypeError:  # an array, say, in which a change would not be seen
+        return None
     key = (
         "step", x.shape[1:], getattr(y, "shape", ())[1:], fused, None if sample_weight is None else sample_weight.ndim,
-        id(loss), optimizer.plan_key(), id(model._parameters()), run is not None and run.refuses_nonfinite,
-        fusion.is_on(), *map(str, vars(loss).values()),  # a loss may be changed after `compile`
-        *((*place, float(penalty.l1), float(penalty.l2)) for *place, penalty in penalties),
+        id(loss), settings, id(optimizer), optimizer.plan_key(), id(model._parameters()),
+        run is not None and run.refuses_nonfinite, fusion.is_on(),
     )
     return model.memo.get(key, lambda: StepPlan(model, x, y, sample_weight), passes.PLANS_KEPT)
 
@@ -122,15 +127,16 @@ class StepPlan:
         given = {self._x.number: x, self._t.number: passes.as_given(t, self._t.dtype)}
         if weights is not None and self._weights is not None:
             given[self._weights.number] = passes.as_given(weights, self._weights.dtype)
-        self.plan.run(len(x), given)
         run = self._model.training_run
-        if self._refused is not None:
-            run.refused = bool(self.plan.array(self._refused)[0])
-        if run is None or not run.refused:
-            self._optimizer.finish_step(self._parameters)
-            self._parameters.note_step()
-            for arrays in self._states:
-                arrays.version += 1
+        with held_back_interrupts():  # the weights and the number of their steps belong together
+            self.plan.run(len(x), given)
+            if self._refused is not None:
+                run.refused = bool(self.plan.array(self._refused)[0])
+            if run is None or not run.refused:
+                self._optimizer.finish_step(self._parameters)
+                self._parameters.note_step()
+                for arrays in self._states:
+                    arrays.version += 1
         z = self._z
         is_x = z.number == self._x.number  # of a model that only reshapes
         return float(self.plan.array(self._value)[0]), x.reshape((-1, *z.shape[1:])) if is_x else self.plan.array(z)
@@ -142,8 +148,6 @@ class _Parameters:
     def __init__(self, parameters: FlatParameters, vector: Any, gradient: Any, values: Any, refused: Any) -> None:
         self.vector, self.gradient, self.values, self.refused = vector, gradient, values, refused
         self.slices, self.trainable_segments = parameters.slices, parameters.trainable_segments
-
-
 
 
 def example_plan(model: Any, sample: Shape) -> TrainingPlan | None:

@@ -1,4 +1,4 @@
-"""What the tests of fusion share: stacks to draw, and everything that a model computes, fused and layer by layer."""
+"""What the tests of plans share: stacks to draw, and everything that a model computes: joined, unjoined, by layers."""
 
 import copy
 
@@ -121,6 +121,35 @@ def unfused(function, *arguments):
         return function(*arguments)
 
 
+def layer_by_layer(model, x, training=False):
+    """Return what the layers give, each called by itself, one after the other; those of models inside as well."""
+    for layer in model.layers:
+        x = layer_by_layer(layer, x, training) if type(layer) is cnnlite.Sequential else layer.forward(x, training)
+    return x
+
+
+def by_layers(model, x, dy):
+    """Return what `everything` does, with each layer called by itself."""
+    model = copy.deepcopy(model)
+    result = {"inference": layer_by_layer(model, x), "y": layer_by_layer(model, x, training=True)}
+    dx = dy.reshape(result["y"].shape)
+    for layer in reversed(list(leaves(model))):
+        dx = layer.backward(dx)
+    return {**result, "dx": dx, **arrays_of(model)}
+
+
+def leaves(model):
+    """Yield the layers of a model, and those of the models in it in their place."""
+    for layer in model.layers:
+        yield from leaves(layer) if type(layer) is cnnlite.Sequential else [layer]
+
+
+def plans_of(model):
+    """Return the plans that a model has, by key."""
+    found = model.memo._found or {}
+    return {key: value for key, value in found.items() if key[0] in ("inference", "training", "step")}
+
+
 def assert_same_bits(mine, expected):
     assert mine.keys() == expected.keys()
     for name, array in expected.items():
@@ -137,6 +166,8 @@ def assert_fused_is_unfused(model, x, seed=1):
     dy = np.random.default_rng(seed).normal(size=shape).astype(model.dtype)
     fused = everything(model, x, dy)
     assert_same_bits(fused, unfused(everything, model, x, dy))
+    alone = by_layers(model, x, dy)
+    assert_same_bits({name: fused[name] for name in alone}, alone)
     return fused
 
 

@@ -97,7 +97,6 @@ def snapshot(model):
         "compiled": None if not model.compiled else json.dumps(model.get_compile_config(), default=str),
         "optimizer": None if optimizer is None else (
             optimizer.iterations, {name: slot.tobytes() for name, slot in optimizer.slots.items()}),
-        "buffers": [layer.reuse_buffers for layer in model.walk()],
     }
 
 
@@ -479,6 +478,5 @@ class Models(RuleBasedStateMachine):
         for model in self.models:
             names = [path for path, _ in model.named_layers()]
             assert len(names) == len(set(names))
-            assert not any(layer.reuse_buffers for layer in model.walk())
             assert all(array.dtype == np.float32 for array in model.weights)
             assert all(model.params[name].shape == gradient.shape for name, gradient in model.grads.items())

@@ -1,5 +1,6 @@
 """Ctrl-C and other signals, at any moment of a training; the long form is tests/stress/test_interrupts.py."""
 
+import gc
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ import cnnlite
 from cnnlite import saving
 from cnnlite.datasets import mnist
 from cnnlite.interrupts import held_back_interrupts
-from cnnlite.kernels import packing
+from cnnlite.layers.changes import WeakSet
 from tests.models import make_model, weights_of
 from tests.stress import interrupts
 
@@ -178,15 +179,19 @@ def test_a_step_of_an_optimizer_is_whole_in_a_loop_of_the_users_own(other):
     np.testing.assert_allclose(weights_of(model), before - np.float32(0.01), rtol=1e-6)
 
 
-def test_an_alarm_is_not_lost_where_packed_weights_go():
+def test_an_alarm_is_not_lost_where_a_model_goes_whose_layers_stay():
     # What a handler raises within a function that a weak reference calls is only printed.
-    weights = np.ones(3)
-    packing.packed(weights, [(("same",), lambda weights, _: weights.copy())])
-    callback = packing._kept[id(weights)].weights.__callback__
+    layer = cnnlite.layers.Dense(2)
+    model = cnnlite.Sequential([cnnlite.Input((3,)), layer])
+    model.predict(np.ones((1, 3)), verbose=0)
+    assert isinstance(layer.memos, WeakSet)
+    (reference,) = layer.memos._references.values()
+    callback = reference.__callback__
     assert not isinstance(getattr(callback, "func", callback), types.FunctionType)
-    key = id(weights)
-    del weights
-    assert key not in packing._kept
+    del model
+    gc.collect()
+    assert not layer.memos.things()
+    assert not layer.memos._references
 
 
 def test_a_handler_that_is_set_within_the_block_stays(other):

@@ -8,7 +8,7 @@ import pytest
 
 import cnnlite
 from cnnlite import callbacks, layers
-from cnnlite.kernels import _cache
+from cnnlite.engine import cache
 from cnnlite.printing import print_text
 from cnnlite.progress import Progress
 
@@ -156,7 +156,7 @@ def test_reports_can_be_printed(stdout, encoding):
 
 def test_what_is_said_of_the_kernels_is_not_lost_on_a_stream_that_can_not_encode_a_folder(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Stream("ascii"))
-    _cache._say("nothing can be kept in /home/jürgen.")
+    cache._say("nothing can be kept in /home/jürgen.")
     assert sys.stderr.text() == "cnnlite: nothing can be kept in /home/j\\xfcrgen.\n"
 
 

@@ -90,8 +90,9 @@ def test_the_gradient_by_the_logits_gives_the_same_weights_gradients(make, shape
     dy = normal(*y.shape, seed=1)
     model.backward(dy)
     expected = {name: gradient.copy() for name, gradient in model.grads.items()}
+    z = model.forward_logits(x, training=True)
+    model.activation.forward(z, training=True)
     dz = model.activation.backward(dy)
-    model.forward_logits(x, training=True)
     for gradient in model.grads.values():
         gradient[...] = np.nan
     model.backward_weights(dz, from_logits=True)

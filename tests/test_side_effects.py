@@ -127,7 +127,7 @@ def test_an_interrupted_fit_leaves_the_model_in_order(data, where, error):
     model.layers[1].preactivation = forward
     assert len(model.history.history["loss"]) == 2
     assert model.optimizer.iterations == 7
-    assert not any(layer.reuse_buffers for layer in model.walk())
+    assert not any(layer._memory for layer in model.walk())
     fit(model, x, y)
 
 

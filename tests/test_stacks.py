@@ -99,7 +99,7 @@ def test_a_stack_takes_arrays_in_any_order_in_memory(name):
 
 @pytest.mark.parametrize("name", STACKS)
 def test_a_stack_trains_in_one_memory_for_batches_of_all_sizes(name):
-    # A fit reuses the memory of the step before; the last batch of an epoch is shorter, and leaves the rest of it.
+    # A plan runs in the memory of the step before; the last batch of an epoch is shorter, and leaves the rest of it.
     rng = np.random.default_rng(0)
     batches = [rng.normal(size=(n, 11, 10, 3)).astype("float32") for n in (4, 2, 5, 1)]
     expected = [together(made(name, (11, 10, 3)), x, np.sin)[2:] for x in batches]
@@ -108,7 +108,6 @@ def test_a_stack_trains_in_one_memory_for_batches_of_all_sizes(name):
     for x, theirs in zip(batches, expected):
         model.set_weights(start)
         for layer in model.walk():
-            layer.reuse_buffers = True
             if hasattr(layer, "random"):
                 layer.random.state = (layer.random.seed, 0)
         y = model.forward(x, training=True)

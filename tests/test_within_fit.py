@@ -173,7 +173,7 @@ def test_a_fit_within_a_fit_leaves_it_its_history_and_its_counts(hook):
     assert history not in inner
     assert {name: pytest.approx(values) for name, values in history.history.items()} == expected
     assert model.training_run is None
-    assert not any(layer.reuse_buffers or layer._buffers for layer in model.walk())
+    assert not any(layer._memory for layer in model.walk())
 
 
 def test_a_fit_of_a_model_that_is_a_layer_of_the_one_in_training_has_a_history_of_its_own():
@@ -250,7 +250,7 @@ def test_a_copy_that_a_hook_makes_is_a_model_of_its_own(how, hook):
     (twin,), ((weights, iterations),) = twins, at_that_time
     np.testing.assert_array_equal(weights_of(twin), weights)
     assert twin.training_run is None
-    assert not any(layer.reuse_buffers or layer._buffers or layer._memory for layer in twin.walk())
+    assert not any(layer._memory for layer in twin.walk())
     fit(twin, X, Y)
     assert twin.optimizer.iterations == iterations + 2
     assert not np.array_equal(weights_of(twin), weights)
@@ -270,7 +270,6 @@ def test_a_copy_that_is_made_within_a_step_has_no_part_in_its_buffers():
     fit(model, X, Y, batch_size=10)
     first, second = (twins[0].forward(sign * X, training=True) for sign in (1, -1))
     assert not np.may_share_memory(first, second)
-    assert not any(layer.reuse_buffers for twin in twins for layer in twin.walk())
 
 
 def test_a_hook_may_clone_save_and_check_the_model(tmp_path):

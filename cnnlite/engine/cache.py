@@ -144,13 +144,14 @@ def _remove_older(path):
     folder in turns, and would compile at every start.
     """
     kernel, version, _ = path.name.rsplit("-", 2)
-    last_use, files = {version: math.inf}, {}
+    last_use = {version: math.inf}
+    files: dict[str, list[Path]] = {}
     for file in path.parent.glob(f"{kernel}-*.nbc"):
         version = file.name.rsplit("-", 2)[1]
         with suppress(OSError):  # another process may remove it
             last_use[version] = max(last_use.get(version, 0), file.stat().st_mtime)
             files.setdefault(version, []).append(file)
-    for version in sorted(last_use, key=last_use.get)[:-VERSIONS_KEPT]:
+    for version in sorted(last_use, key=last_use.__getitem__)[:-VERSIONS_KEPT]:
         for file in files[version]:
             with suppress(OSError):
                 file.unlink()

@@ -40,7 +40,8 @@ def _record(names: str) -> np.dtype[Any]:
     return np.dtype([(name, np.int64) for name in names.split()])
 
 
-JOB = _record("groups group_count tracks steps locals table words own own_bytes control samples chunks yield_ purposes")
+JOB = _record("groups group_count tracks track_count steps step_count locals local_count table words own own_bytes control "
+              "samples chunks yield_ purposes")
 GROUP = _record("first_track last_track units")
 TRACK = _record("first_step last_step first_local last_local units by_samples adds together bands grain")
 STEP = _record("function record purposes")
@@ -115,19 +116,38 @@ def _call_lane(typingctx, function, job, lane):
 def execute(job_address, lane):
     """Run all groups, together with the other threads; `lane` is the number of this one."""
     job = array_at(job_address, (1,), JOB)[0]
-    groups = array_at(job.groups, (job.group_count,), GROUP)
-    own_address = job.own + lane * job.own_bytes
-    run, shared = array_at(own_address, (job.words,), np.int64), array_at(job.table, (job.words,), np.int64)
+    groups, tracks = array_at(job.groups, (job.group_count,), GROUP), array_at(job.tracks, (job.track_count,), TRACK)
+    steps, local = array_at(job.steps, (job.step_count,), STEP), array_at(job.locals, (job.local_count,), LOCAL)
+    own = job.own + lane * job.own_bytes
+    run, shared = array_at(own, (job.words,), np.int64), array_at(job.table, (job.words,), np.int64)
     for i in range(job.words):
         run[i] = shared[i]
-    run[SCRATCH] = own_address + job.words * 8
+    run[SCRATCH] = own + job.words * 8
     for g in range(job.group_count):
         group, taken, done = groups[g], job.control + 16 * g + 8, job.control + 16 * g + 16
         while True:
             unit = _add_to(taken, 1)
             if unit >= group.units:
                 break
-            if _run_unit(job, group, run, own_address, unit):
+            t = group.first_track  # the units of a group are those of its tracks, one after the other
+            number = unit
+            while number >= tracks[t].units:
+                number -= tracks[t].units
+                t += 1
+            track, failed = tracks[t], 0
+            begin, end = _part_of(job, track, number, run)
+            while True:  # once also where a chunk has no samples, as its sums must be zeros
+                last = min(end, begin + track.together)
+                # The addresses of local buffers are such that the sample `begin` lies at their beginning.
+                for i in range(track.first_local, track.last_local):
+                    run[local[i].place] = own + local[i].offset - begin * local[i].sample_bytes
+                for i in range(track.first_step, track.last_step):
+                    if steps[i].purposes & job.purposes:
+                        failed |= _call_stage(steps[i].function, steps[i].record, own, begin, last)
+                begin = last
+                if begin >= end:
+                    break
+            if failed:
                 _add_to(job.control, 1)
             _add_to(done, 1)
         spins = 0
@@ -138,17 +158,11 @@ def execute(job_address, lane):
 
 
 @kernel
-def _run_unit(job, group, run, run_address, unit):
-    """Run the stages of one unit of a group; return whether one failed."""
-    tracks = array_at(job.tracks, (group.last_track,), TRACK)
-    t = group.first_track
-    while unit >= tracks[t].units:
-        unit -= tracks[t].units
-        t += 1
-    track = tracks[t]
+def _part_of(job, track, unit, run):
+    """Return (begin, end) of the samples of a unit of a track, or of its own units; write to the table which it is."""
     run[UNIT], run[BAND], run[BANDS], run[GRAIN], run[CHUNKS] = unit, 0, 1, 1, job.chunks
     if not track.by_samples:
-        return _run_steps(job, track, run_address, unit, unit + 1)
+        return unit, unit + 1
     if track.adds:
         begin, end = unit * job.samples // track.units, (unit + 1) * job.samples // track.units
     else:
@@ -156,27 +170,7 @@ def _run_unit(job, group, run, run_address, unit):
         begin = unit // track.bands * track.together
         end = min(job.samples, begin + track.together)
     run[BEGIN], run[END] = begin, end
-    local = array_at(job.locals, (track.last_local,), LOCAL)
-    failed = 0
-    while True:  # once where a chunk is empty, as its sums must be zeros
-        last = min(end, begin + track.together)
-        # The addresses of local buffers are such that the sample `begin` lies at their beginning.
-        for i in range(track.first_local, track.last_local):
-            run[local[i].place] = run_address + local[i].offset - begin * local[i].sample_bytes
-        failed |= _run_steps(job, track, run_address, begin, last)
-        begin = last
-        if begin >= end:
-            return failed
-
-
-@kernel
-def _run_steps(job, track, run, first, last):
-    steps = array_at(job.steps, (track.last_step,), STEP)
-    failed = 0
-    for i in range(track.first_step, track.last_step):
-        if steps[i].purposes & job.purposes:
-            failed |= _call_stage(steps[i].function, steps[i].record, run, first, last)
-    return failed
+    return begin, end
 
 
 @kernel(parallel=True)
@@ -187,7 +181,7 @@ def _share(lane, job, lanes):
 
 @kernel
 def _start(lane, share, job_address, lanes):
-    """Run a job by so many threads; return how many units failed."""
+    """Run the job at an address by so many threads; return how many units failed."""
     job = array_at(job_address, (1,), JOB)[0]
     control = array_at(job.control, (1 + 2 * job.group_count,), np.int64)
     for i in range(control.size):
@@ -234,6 +228,9 @@ def yield_address() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def start(job: int, lanes: int) -> int:
-    """Run the job at an address by so many threads; return how many units failed."""
-    return _start(_lane_address(), _share_address() if lanes > 1 else 0, job, lanes)
+def entry(lanes: int) -> tuple[Any, int, int]:
+    """Return (start, lane, share): start(lane, share, job, lanes) runs the job at an address, by so many threads.
+
+    It returns how many units failed.
+    """
+    return _start, _lane_address(), _share_address() if lanes > 1 else 0

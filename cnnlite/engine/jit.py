@@ -1,6 +1,7 @@
 """How the kernels are compiled: once, in parallel where asked, and kept on disk between runs."""
 
 from pathlib import Path
+from typing import Any
 
 import numba
 from numba import types
@@ -32,7 +33,7 @@ def kernel(function=None, *, parallel=False):
     if numba.config.DISABLE_JIT:
         return function
     compiled = _dispatcher(function, parallel, wrapped=True)
-    made = []
+    made: list[Any] = []
 
     def inner():
         # Made when it is asked for, since most never are once their callers lie on disk. Should two threads make it at
@@ -66,7 +67,7 @@ def _dispatcher(function, parallel, wrapped):
 
 def c_callback(function, signature):
     """Compile a function for one signature, so that compiled code can call it by its `address`."""
-    compiled = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"nopython": True})
+    compiled: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"nopython": True})
     compiled._cache = KernelCache(_store, function, "callback")
     with held_back_interrupts():
         compiled.compile()

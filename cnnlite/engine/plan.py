@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, WEIGHT, WORK, Buffer
+from cnnlite.engine.executor import entry
 from cnnlite.engine.graph import Graph, Step, Storage
-from cnnlite.engine.program import Program, Workspace, shape_of, threads_for
+from cnnlite.engine.program import Program, Workspace, check, shape_of, threads_for
 from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
 from cnnlite.engine.weights import Snapshot
@@ -173,7 +174,9 @@ class TrainingPlan:
             workspace.table[FIXED_WORDS + number] = array.ctypes.data
         with threads_for(self._program.work(samples)) as lanes:
             workspace.prepare(samples, lanes)
-            workspace.run(lanes, section, purposes)
+            workspace.choose(section, purposes)
+            start, lane, share = entry(lanes)
+            check(start(lane, share, workspace.job_address, lanes))
 
     def programs(self) -> list[tuple[str, Program]]:
         """Return what there is to run, with titles."""
@@ -186,6 +189,11 @@ class TrainingPlan:
     def forget(self) -> None:
         """Let go of the arrays that runs were given."""
         self._given.clear()
+
+    def release(self) -> None:
+        """Let go of the memory as well; the next run takes it again."""
+        self.forget()
+        self.workspace = Workspace(self._program)
 
 
 def _storages(graph: Graph, kind: str) -> list[Storage]:

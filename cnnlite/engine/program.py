@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from cnnlite.engine.stages import BATCH, FIXED_WORDS, IMAGE, SAMPLES
 from cnnlite.types import Array
 
 KEPT_LAYOUTS = 8  # for different numbers of samples
-SMALL_WORK = 2e6  # additions and multiplications that are done before other threads would have begun
+SMALL_WORK = 6e6  # additions and multiplications that are done before other threads would have begun
 BANDS_A_THREAD, MOST_BANDS = 4, 64  # of rows, into which a sample is cut
 ALL = 3  # purposes
 
@@ -97,11 +98,11 @@ class Layout:
         row["together"] = track.samples_together(samples, int(row["bands"]))
         row["grain"] = math.lcm(*(step.grain for step in track.steps))
         row["units"] = track.units(samples, int(row["bands"]))
-        offset = base
-        for i, buffer in enumerate(track.local, first_local):
-            sample_bytes = buffer.sample_size * buffer.itemsize
-            self.locals[i] = FIXED_WORDS + buffer.number, offset, sample_bytes
-            offset += -(-sample_bytes * int(row["together"]) // ALIGNMENT) * ALIGNMENT
+        sizes = {buffer.number: buffer.sample_size * buffer.itemsize for buffer in track.local}
+        places, size = lay_out({number: size * int(row["together"]) for number, size in sizes.items()}, track.lives())
+        for i, (number, sample_bytes) in enumerate(sizes.items(), first_local):
+            self.locals[i] = FIXED_WORDS + number, base + places[number], sample_bytes
+        offset = base + size
         for i, buffer in enumerate(track.lanes, first_local + len(track.local)):
             self.locals[i] = FIXED_WORDS + buffer.number, offset, 0
             offset += -(-buffer.sample_size * buffer.itemsize // ALIGNMENT) * ALIGNMENT
@@ -124,7 +125,8 @@ class Workspace:
         self.job = np.zeros(1, JOB)
         self.job_address = self.job.ctypes.data
         self.job["words"], self.job["table"] = program.words, self.table.ctypes.data
-        self.job["steps"], self.job["yield_"] = program.steps.ctypes.data, executor.yield_address()
+        self.job["steps"], self.job["step_count"] = program.steps.ctypes.data, len(program.steps)
+        self.job["yield_"] = executor.yield_address()
         self.control = np.zeros(1 + 2 * len(program.schedule.groups), np.int64)
         self.job["control"] = self.control.ctypes.data
         self.memory = self.own = _memory(0)
@@ -143,44 +145,48 @@ class Workspace:
         layout = self.layout
         bands = min(MOST_BANDS, BANDS_A_THREAD * lanes)
         if layout is None or layout.samples != samples or (layout.bands != bands and self.program.schedule.banded):
-            layout = self.layout = self.program.layout(samples, bands)
+            self.layout, self.lanes = None, 0  # until there is memory for all of it
+            layout = self.program.layout(samples, bands)
             if layout.size > self.memory.size:
-                self.memory = _memory(layout.size)
-            self.lanes = 0
+                self.memory = _memory(0)
+                self.memory = _memory(layout.size, samples)
             job = self.job
-            job["tracks"], job["locals"] = layout.tracks.ctypes.data, layout.locals.ctypes.data
+            job["tracks"], job["track_count"] = layout.tracks.ctypes.data, len(layout.tracks)
+            job["locals"], job["local_count"] = layout.locals.ctypes.data, len(layout.locals)
             job["samples"], job["chunks"] = samples, chunk_count(samples)
             job["own_bytes"] = layout.own_bytes
             self.table[SAMPLES] = samples
             base = self.memory.ctypes.data
             for number, place in layout.places.items():
                 self.table[FIXED_WORDS + number] = base + place
+            self.layout = layout
         if lanes > self.lanes:
             if lanes * layout.own_bytes > self.own.size:
-                self.own = _memory(lanes * layout.own_bytes)
+                self.lanes, self.own = 0, _memory(0)
+                self.own = _memory(lanes * layout.own_bytes, samples)
             self.job["own"], self.lanes = self.own.ctypes.data, lanes
 
-    def run(self, lanes: int, section: int | None = None, purposes: int = ALL) -> None:
-        """Run the program or a section of it, for all purposes or for some.
+    def choose(self, section: int | None = None, purposes: int = ALL) -> None:
+        """Say what the next run is of: the program or a section of it, for all purposes or for some.
 
-        The numbers that Python says are asked for at the beginning, or with the first section.
-
-        Args:
-            lanes: by how many threads, as `prepare` was told.
+        The numbers that Python says are asked for, unless it is a later section.
         """
         layout: Any = self.layout
         if not section:
             for values, function in self._values:
                 values[...] = function()
-        groups, first, last = layout.groups, 0, len(layout.groups)
+        first, last = 0, len(layout.groups)
         if section is not None:
             bounds = [*self.program.schedule.sections, last]
             first, last = bounds[section], bounds[section + 1]
-        self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
+        self.job["groups"], self.job["group_count"] = layout.groups.ctypes.data + first * GROUP.itemsize, last - first
         self.job["purposes"] = purposes
-        failed = executor.start(self.job_address, lanes)
-        if failed:
-            raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
+
+    def run(self, lanes: int) -> None:
+        """Run all of the program by so many threads, as `prepare` was told."""
+        self.choose()
+        start, lane, share = executor.entry(lanes)
+        check(start(lane, share, self.job_address, lanes))
 
     def addresses(self) -> dict[int, int]:
         """Return the addresses of all buffers that lie in the workspace."""
@@ -208,6 +214,12 @@ def threads_for(work: float) -> Iterator[int]:
             thread_pool.give_back()
 
 
+def check(failed: int) -> None:
+    """Raise a RuntimeError if units failed."""
+    if failed:
+        raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
+
+
 def shape_of(buffer: Any, samples: int) -> tuple[int, ...]:
     """Return the shape of a buffer's array for so many samples."""
     if buffer.of_samples:
@@ -215,7 +227,24 @@ def shape_of(buffer: Any, samples: int) -> tuple[int, ...]:
     return (chunk_count(samples), *buffer.shape[1:]) if buffer.of_chunks else buffer.shape
 
 
-def _memory(size: int) -> Array:
-    """Return so many bytes, which begin at a cache line."""
-    raw = np.empty(size + ALIGNMENT, np.uint8)
+@functools.cache
+def _machine_bytes() -> float:
+    """Return the bytes of memory of this machine, or infinity where they can't be asked for."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # of Windows
+        return math.inf
+
+
+def _memory(size: int, samples: int = 0) -> Array:
+    """Return so many bytes, which begin at a cache line; a MemoryError if the machine doesn't have them."""
+    try:
+        if size > _machine_bytes():  # which NumPy would hand out, to be missed when they are written to
+            raise MemoryError
+        raw = np.empty(size + ALIGNMENT, np.uint8)
+    except MemoryError:
+        raise MemoryError(
+            f"a plan for {samples} samples needs {size / 2**30:.1f} GiB of memory for what lies between its stages, and "
+            f"this machine has {_machine_bytes() / 2**30:.1f}. Use a smaller batch_size."
+        ) from None
     return raw[-raw.ctypes.data % ALIGNMENT:][:size]

@@ -21,6 +21,7 @@ share memory that are never needed at the same time.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,13 +61,27 @@ class Track:
         """Whether it adds up over samples, so that its units are the chunks of the batch."""
         return any(step.stage.adds for step in self.steps)
 
+    def lives(self) -> dict[int, tuple[int, int]]:
+        """Return by the number of each local buffer the first and the last step that needs it."""
+        lives: dict[int, tuple[int, int]] = {buffer.number: (len(self.steps), -1) for buffer in self.local}
+        for i, step in enumerate(self.steps):
+            for buffer in (*step.inputs, *step.outputs):
+                if buffer.number in lives:
+                    first, last = lives[buffer.number]
+                    lives[buffer.number] = min(first, i), max(last, i)
+        return lives
+
     def samples_together(self, samples: int, bands: int = 1) -> int:
         """Return how many samples to compute at a time, of so many: one where it is cut into bands."""
         if bands > 1:
             return 1
         wanted = max(step.together for step in self.steps)
-        local = sum(buffer.sample_size * buffer.itemsize for buffer in self.local)
-        return max(1, min(wanted, LOCAL_BYTES // max(local, 1), samples // TASKS))
+        return max(1, min(wanted, LOCAL_BYTES // max(self.local_bytes, 1), samples // TASKS))
+
+    @functools.cached_property
+    def local_bytes(self) -> int:
+        """The bytes that the local buffers take for each sample."""
+        return lay_out({buffer.number: buffer.sample_size * buffer.itemsize for buffer in self.local}, self.lives())[1]
 
     def units(self, samples: int, bands: int = 1) -> int:
         """Return into how many units it is cut."""
@@ -131,14 +146,14 @@ class Schedule:
                 self.groups.append([])
             else:
                 first += 1
-        track = self._track_of_samples(first) if by_samples else None
-        if track is None:
-            track = Track([])
-            self.groups[first].append(track)
-        track.steps.append(step)
-        track.resident += resident
-        track.lanes += lanes
-        self._place[step] = first, track
+        mine = self._track_of_samples(first) if by_samples else None
+        if mine is None:
+            mine = Track([])
+            self.groups[first].append(mine)
+        mine.steps.append(step)
+        mine.resident += resident
+        mine.lanes += lanes
+        self._place[step] = first, mine
 
     def _before(self, step: Step) -> Any:
         """Yield (buffer, steps that must come before because of it)."""

@@ -119,7 +119,8 @@ def word(typingctx, run, index):
 def _array(context, builder, kind, address, shape):
     array = make_array(kind)(context, builder)
     itemsize = context.get_abi_sizeof(context.get_data_type(kind.dtype))
-    strides, step = [], ir.Constant(_int64, itemsize)
+    strides: list[Any] = []
+    step = ir.Constant(_int64, itemsize)
     for size in reversed(shape):
         strides.insert(0, step)
         step = builder.mul(step, size)

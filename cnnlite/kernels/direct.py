@@ -32,6 +32,7 @@ Shapes as in `conv2d.py`.
 """
 
 import math
+from typing import Any
 
 from numba.extending import register_jitable
 
@@ -40,14 +41,14 @@ from cnnlite.engine.stages import BATCH, HALO, array, band_rows, call_stage, scr
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.geometry import Window
 from cnnlite.kernels.matmul import product_block
-from cnnlite.kernels.microkernel import block_address
+from cnnlite.kernels.microkernel import block_address, call_block
 from cnnlite.kernels.panels import panel_width
 
 UNIT_NUMBERS = 1 << 14  # so many numbers of the output are convolved together
 LINE_BYTES = 64
 
 # Stages that fall back to the direct way have the record that it takes.
-RECORD = {
+RECORD: dict[str, Any] = {
     "reads": "x panels start special flags",
     "writes": "y",
     "sizes": "h w c oh ow filters groups kh kw stride_h stride_w top left dilation_h dilation_w block "
@@ -205,7 +206,8 @@ def direct_rows(r, run, first, last):
     x, y = array(run, r.x, (i + 1, r.h, r.w, r.c))[i], array(run, r.y, (last * ow * filters,))
     kh, kw, stride, dilation = r.kh, r.kw, r.stride_h, r.dilation_h
     channels, group_filters = r.c // r.groups, filters // r.groups
-    k, width = kh * kw * channels, 2 * VECTOR_BYTES // y.itemsize
+    itemsize = y.itemsize
+    k, width = kh * kw * channels, 2 * VECTOR_BYTES // itemsize
     panel_count = (group_filters + width - 1) // width
     panels = array(run, r.panels, (r.groups * panel_count * k * width,))
     start = array(run, r.start, (r.groups * panel_count * width,))
@@ -238,13 +240,19 @@ def direct_rows(r, run, first, last):
                 high = max(low, min(kh, (r.h - 1 - above) // dilation + 1))
                 target = (first + row) * ow * filters
                 fits = spills and target + ow * filters + spill <= y.size
-                product_block(
-                    r.block, ow, filters_here + (spill if fits else 0),
-                    y, target + group * group_filters + column, filters,
-                    start, group * panel_count * width + column, 0,
-                    source, place + (row * stride + low * dilation) * line, pixel, dilation * line, 1,
-                    panels, ((group * panel_count + panel) * k + low * kw * channels) * width,
-                    kw * channels * width, width, high - low, kw * channels, rows)
+                columns, target = filters_here + (spill if fits else 0), target + group * group_filters + column
+                begin, left = group * panel_count * width + column, place + (row * stride + low * dilation) * line
+                right = ((group * panel_count + panel) * k + low * kw * channels) * width
+                if columns % (width // 2):  # the last ones go through `rows`
+                    product_block(r.block, ow, columns, y, target, filters, start, begin, 0,
+                                  source, left, pixel, dilation * line, 1,
+                                  panels, right, kw * channels * width, width, high - low, kw * channels, rows)
+                else:
+                    call_block(r.block, ow, columns // (width // 2), y.ctypes.data + target * itemsize, filters,
+                               start.ctypes.data + begin * itemsize, 0,
+                               source.ctypes.data + left * itemsize, pixel, dilation * line, 1,
+                               panels.ctypes.data + right * itemsize, kw * channels * width, width,
+                               high - low, kw * channels)
 
 
 @compiled

@@ -64,15 +64,17 @@ def operation(samples: Any) -> Any:
             ours = frozenset(samples(**values).split()) if of_samples is None else of_samples
             return _run_alone(function, values, ours)
 
-        kernel.is_operation = True
+        vars(kernel)["is_operation"] = True
         return kernel
 
     return decorate
 
 
-def _run_alone(function: Any, values: dict[str, Any], of_samples: list[str]) -> Any:
+def _run_alone(function: Any, values: dict[str, Any], of_samples: frozenset[str]) -> Any:
     """Run a plan of a kernel's stages on arrays."""
-    arrays, rest, forms = {}, {}, []
+    arrays: dict[Any, Any] = {}
+    rest: dict[str, Any] = {}
+    forms: list[Any] = []
     samples = None
     for name, value in values.items():
         if isinstance(value, np.ndarray):
@@ -120,7 +122,7 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
-def _make(function: Any, values: dict[str, Any], of_samples: list[str], samples: int | None) -> Any:
+def _make(function: Any, values: dict[str, Any], of_samples: frozenset[str], samples: int | None) -> Any:
     """Return the plan, [(the name of an argument, the number of its buffer), ...], and what makes the result."""
     dtypes = [value.dtype for value in values.values() if isinstance(value, np.ndarray)]
     graph = Graph(next((dtype for dtype in dtypes if dtype in FLOATS), dtypes[0]))

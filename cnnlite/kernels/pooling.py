@@ -18,7 +18,9 @@ from cnnlite.engine.stages import HALO, IMAGE, array, array_as, band_rows, scrat
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.geometry import Window, padded_output_size
 from cnnlite.kernels.layout import samples_together
+from cnnlite.kernels.numberwise import add_numberwise
 from cnnlite.kernels.operation import graph_of, operation, result
+from cnnlite.kernels.rewriting import before_rectifier
 from cnnlite.kernels.windows import max_pool_windows, max_unpool_windows
 
 LONG_SUM = 64  # pixels that may be added one by one in float32
@@ -56,6 +58,12 @@ def max_pool(x, window, strides, pads, out=None):
             in row-major order; the first NaN if there is any; the first real pixel where all are -inf.
     """
     shape = checked_shape(x, window, strides, pads, "max_pool")
+    if out is None:
+        z, rectifier = before_rectifier(x, math.prod(shape[1:]))
+        if rectifier is not None:
+            y, argmax = max_pool(z, window, strides, pads)
+            floats = {name: rectifier.arguments[name] for name in rectifier.stage.floats}
+            return add_numberwise(rectifier.stage, (y,), None, **floats), argmax
     y, argmax = (None, None) if out is None else out
     y, argmax = result(y, x, shape), result(argmax, x, shape, argmax_dtype(window))
     require(y, "y", shape, x.dtype, "max_pool")

@@ -5,7 +5,20 @@ from cnnlite.kernels.operation import result
 
 # The stages of max pooling, one for each way of going about it.
 _POOLING = "max_pool", "max_pool_wide"
+_RECTIFIERS = "relu", "leaky_relu"  # of which a larger number never makes a smaller one
 _UNPOOLING = "max_pool_backward", "max_pool_backward_wide", "max_pool_backward_by_pixels"
+
+
+def before_rectifier(x, size):
+    """Return (z, rectifier) where x = rectifier(z) may be pooled as rectifier(max_pool(z)), else (x, None).
+
+    The maximum of rectified numbers is the rectified maximum, to the last bit, and there are fewer of these. `size`
+    says how many numbers a sample has after the pooling. The rectifier is a step of x's graph.
+    """
+    maker = _maker(x) if is_buffer(x) else None
+    if maker is None or maker.stage.name not in _RECTIFIERS or size >= x.sample_size:
+        return x, None
+    return maker.arguments["x"], maker
 
 
 def before_unpooling(dy, y, out, gradient):
@@ -37,7 +50,8 @@ def _unpooling(dy, y):
         return None
     there = back.arguments
     pooling = _maker(there["argmax"])
-    if pooling is None or pooling.stage.name not in _POOLING or pooling.arguments["x"].number != y.number:
+    pooled = {y.number, before_rectifier(y, 0)[0].number}  # whose maxima have the sign of y's
+    if pooling is None or pooling.stage.name not in _POOLING or pooling.arguments["x"].number not in pooled:
         return None
     is_same = all(there[name] == size for name, size in pooling.arguments.items() if name in pooling.stage.sizes)
     is_disjoint = there["kh"] <= there["sh"] and there["kw"] <= there["sw"]

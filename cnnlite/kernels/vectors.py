@@ -41,8 +41,8 @@ loop becomes, for one vector (LLVM writes eight such turns in a row):
           decq     %rbp
           jne      loop
 
-Nothing is reordered. The flags of `engine/jit.py` hold for this code of a kernel too, so LLVM may fuse a product with the
-addition that it goes into; `multiply_add` says that it must, wherever the machine can. Nothing is checked.
+Nothing is reordered. The flags of `engine/jit.py` hold for this code of a kernel too, so LLVM may fuse a product with
+the addition that it goes into; `multiply_add` says that it must, wherever the machine can. Nothing is checked.
 """
 
 import inspect

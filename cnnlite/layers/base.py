@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -16,10 +15,10 @@ from cnnlite.arguments import boolean, float_array, shape_tuple
 from cnnlite.engine.graph import current_graph
 from cnnlite.floating import conversion, converted_or_raise
 from cnnlite.interrupts import held_back_interrupts
-from cnnlite.layers.changes import Memo, note_change
+from cnnlite.layers.changes import Memo, WeakSet, note_change
 from cnnlite.layers.overrides import LayerType
 from cnnlite.layers.settings import DTypeSetting
-from cnnlite.layers.weights import ArrayDict, zeros_to_be_loaded
+from cnnlite.layers.weights import ArrayDict, only_reading, zeros_to_be_loaded
 from cnnlite.locks import in_forked_children, new_lock
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Identifier, Shape
 
@@ -54,6 +53,15 @@ def held_commits() -> Iterator[list[Callable[[Any], None]]]:
         yield commits
     finally:
         _commits.reset(token)
+
+
+def commit_held(only: Callable[[Any], None] | None = None) -> None:
+    """Do what was held back, in its order; or only that, if it still is."""
+    commits = _commits.get() or []
+    for commit in list(commits):
+        if only is None or commit is only:
+            commits.remove(commit)
+            commit(None)
 
 
 class Layer(metaclass=LayerType):
@@ -98,6 +106,7 @@ class Layer(metaclass=LayerType):
     channel_axis: int | None = None  # the axis whose size the weights depend on; None where there is none
     takes_any_rank = False  # whether weights fit inputs with any number of axes; without weights all layers do
     dtype: Any = DTypeSetting()
+    _memory: tuple[Any, ...] | None = None  # what the last pass in training mode kept for backward
 
     def __init__(
         self,
@@ -124,7 +133,6 @@ class Layer(metaclass=LayerType):
         self._params, self._grads, self._state = ArrayDict(), ArrayDict(), ArrayDict()
         self.regularizers: dict[str, regularizers.Regularizer] = {}
         self.inner_layers: Sequence[Layer] = ()
-        self._memory: tuple[Any, ...] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles take over: all but what models have worked out from the layer."""
@@ -141,11 +149,11 @@ class Layer(metaclass=LayerType):
         note_change(self)
 
     @property
-    def memos(self) -> weakref.WeakSet[Memo]:
+    def memos(self) -> WeakSet[Memo]:
         """The `Memo`s that are emptied when the layer changes."""
         memos = vars(self).get("_memos")
         if memos is None:
-            memos = vars(self).setdefault("_memos", weakref.WeakSet())
+            memos = vars(self).setdefault("_memos", WeakSet())
         return memos
 
     # What a layer defines. (x is Any, so that a layer of yours may say that it takes np.ndarray alone.)
@@ -321,18 +329,18 @@ class Layer(metaclass=LayerType):
         if self._memory is None:
             raise ValueError(
                 f"{self.name}: backward needs a forward pass in training mode before it. "
-                "Call forward(x, training=True) first; of a layer that ran as one with its neighbours, inside a "
-                "model, run it within `with cnnlite.fusion.disabled():`."
+                "Call forward(x, training=True) first; of a layer inside a model, whose plan ran in its place, run the "
+                "model within `with cnnlite.reference_mode():`."
             )
         return self._memory
 
-    def allocate(self, key: str, shape: Shape, training: bool = True, dtype: DTypeLike | None = None) -> Array:
+    def allocate(self, key: str, shape: Shape, training: bool = True, dtype: DTypeLike | None = None) -> Any:
         """Return an uninitialised array of `shape`; or a buffer, where a graph is being made."""
         dtype = self.dtype if dtype is None else np.dtype(dtype)
         graph = current_graph()
         return np.empty(shape, dtype) if graph is None else graph.work(shape, dtype)
 
-    def value(self, function: Callable[[], Any], shape: Shape, dtype: DTypeLike) -> Array:
+    def value(self, function: Callable[[], Any], shape: Shape, dtype: DTypeLike) -> Any:
         """Return the few numbers that `function()` returns for this pass: the key of a mask, say."""
         graph = current_graph()
         return np.array(function(), dtype) if graph is None else graph.value(function, shape, dtype)
@@ -456,7 +464,8 @@ class Layer(metaclass=LayerType):
 
     def get_weights(self) -> list[Array]:
         """Return copies of `weights`."""
-        return [array.copy() for array in self.weights]
+        with only_reading():
+            return [array.copy() for array in self.weights]
 
     def set_weights(self, weights: Sequence[ArrayLike]) -> None:
         """Copy a list of arrays, in the order of `get_weights`, into the weights; all of them or none.
@@ -471,17 +480,22 @@ class Layer(metaclass=LayerType):
             )
         arrays = [float_array(array, None, "a weight", self.name) for array in weights]
         shapes = [array.shape for array in arrays]
-        expected = [array.shape for array in self.weights]
+        with only_reading():
+            mine = self.weights
+        expected = [array.shape for array in mine]
         if not self.built:
             raise ValueError(f"{self.name}: set_weights needs weights to set. Call build(input_shape) first.")
         if shapes != expected:
             raise ValueError(
                 f"{self.name}: set_weights must get arrays of the shapes {expected}. Received: shapes={shapes}."
             )
-        converted = [self._as_weight(array, mine.dtype) for mine, array in zip(self.weights, arrays)]
+        converted = [self._as_weight(array, weight.dtype) for weight, array in zip(mine, arrays)]
         with held_back_interrupts():
-            for mine, array in zip(self.weights, converted):
-                mine[...] = array
+            for weight, array in zip(mine, converted):
+                weight[...] = array
+            for layer in self.walk():
+                layer._params.version += 1
+                layer._state.version += 1
 
     def _as_weight(self, array: Array, dtype: np.dtype[Any]) -> Array:
         try:
@@ -497,7 +511,8 @@ class Layer(metaclass=LayerType):
         """Return how many numbers the weights hold, the non-trainable ones included."""
         if not self.built:
             raise ValueError(f"{self.name}: count_params needs weights to count. Call build(input_shape) first.")
-        return sum(array.size for array in self.weights)
+        with only_reading():
+            return sum(array.size for array in self.weights)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} name={self.name}, built={self.built}>"

@@ -6,16 +6,38 @@ and those of other models don't. When something is put on a class, or in the pla
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
-
-from cnnlite.locks import new_lock
+from functools import partial
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-_memos: weakref.WeakSet[Memo] = weakref.WeakSet()
-_lock = new_lock()  # held while a set of memos grows or is listed
+_UNKNOWN: Any = object()
+
+class WeakSet(Generic[T]):
+    """A set of things that are in it for as long as they live.
+
+    That of the standard library calls a function in Python when one dies, in which what a signal's handler raises would
+    be lost. Here it is a method in C.
+    """
+
+    def __init__(self) -> None:
+        self._references: dict[int, weakref.ref[T]] = {}
+
+    def add(self, thing: T) -> None:
+        key = id(thing)
+        self._references[key] = weakref.ref(thing, partial(self._references.pop, key))
+
+    def things(self) -> list[T]:
+        """Return those that are alive."""
+        found = [reference() for reference in list(self._references.values())]
+        return [thing for thing in found if thing is not None]
+
+
+_memos: WeakSet[Memo] = WeakSet()
 
 
 class Memo:
@@ -27,9 +49,8 @@ class Memo:
 
     def __init__(self, layers: Callable[[], Iterable[Any]]) -> None:
         self._layers = layers
-        self._found: dict[Any, Any] | None = None  # None until it knows of each change
-        with _lock:
-            _memos.add(self)
+        self._found: OrderedDict[Any, Any] | None = None  # None until it knows of each change
+        _memos.add(self)
 
     def get(self, key: Any, work_out: Callable[[], T], most: int | None = None) -> T:
         """Return what `work_out()` returned for a key.
@@ -40,14 +61,15 @@ class Memo:
         found = self._found
         if found is None:
             # Whoever changes a layer from now on empties this very dict, or one that comes after it.
-            found = self._found = {}
+            found = self._found = OrderedDict()
             for layer in self._layers():
-                with _lock:
-                    layer.memos.add(self)
-        if key in found:
-            value = found[key]
+                layer.memos.add(self)
+        # Several threads may be here at once; each of these calls is one step for the others.
+        value = found.get(key, _UNKNOWN)
+        if value is not _UNKNOWN:
             if most is not None:
-                found[key] = found.pop(key, value)
+                with contextlib.suppress(KeyError):  # where another thread has just made room
+                    found.move_to_end(key)
             return value
         value = work_out()
         if self._found is found:
@@ -58,6 +80,11 @@ class Memo:
                     found.pop(oldest, None)
         return value
 
+    def values(self) -> list[Any]:
+        """Return all that it holds."""
+        found = self._found
+        return [] if found is None else list(found.values())
+
     def forget(self) -> None:
         """Forget everything."""
         self._found = None
@@ -66,17 +93,11 @@ class Memo:
 def note_change(layer: Any) -> None:
     """Say that a layer has changed; to be called after it has, or another thread would keep what was before."""
     memos = vars(layer).get("_memos")
-    if not memos:
-        return
-    with _lock:
-        memos = list(memos)
-    for memo in memos:
+    for memo in () if memos is None else memos.things():
         memo.forget()
 
 
 def note_change_of_all() -> None:
     """Say that any layer may have changed: a class has, or a kernel."""
-    with _lock:
-        memos = list(_memos)
-    for memo in memos:
+    for memo in _memos.things():
         memo.forget()

@@ -34,12 +34,12 @@ class Flatten(Layer):
         self.data_format = data_format
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        x = self.prepare(x)
-        if self.data_format == "channels_first" and x.ndim > 2:
-            x = kernels.moveaxis(x, 1, -1)
+        y: Array = self.prepare(x)
+        if self.data_format == "channels_first" and y.ndim > 2:
+            y = kernels.moveaxis(y, 1, -1)
         if training:
-            self.remember(x.shape)
-        return x.reshape(self.compute_output_shape(x.shape))
+            self.remember(y.shape)
+        return y.reshape(self.compute_output_shape(y.shape))
 
     def backward(self, dy: Array) -> Array:
         (shape,) = self.recall()

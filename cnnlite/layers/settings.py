@@ -71,7 +71,7 @@ class RegularizerSetting(Setting["regularizers.Regularizer | None"]):
 
     def __set__(self, layer: Layer, value: Any) -> None:
         super().__set__(layer, value)
-        if self.weight in layer.params:
+        if self.weight in layer._params:
             layer.regularizers.pop(self.weight, None)
             if vars(layer)[self.name] is not None:
                 layer.regularizers[self.weight] = vars(layer)[self.name]

@@ -21,6 +21,19 @@ if TYPE_CHECKING:
     from cnnlite.layers.base import Layer
 
 
+_reading: ContextVar[bool] = ContextVar("reading", default=False)
+
+
+@contextlib.contextmanager
+def only_reading() -> Iterator[None]:
+    """Within it the library looks at arrays that nobody else gets: they are not handed out."""
+    token = _reading.set(True)
+    try:
+        yield
+    finally:
+        _reading.reset(token)
+
+
 class ArrayDict(dict[str, Array]):
     """Named arrays that stay where they are: `d[name] = values` copies into the array of that name.
 
@@ -36,7 +49,7 @@ class ArrayDict(dict[str, Array]):
 
     def handed_over(self) -> Self:
         """Return these arrays to whoever asks, who may be the library making a graph."""
-        if not self.handed_out and current_graph() is None:
+        if not self.handed_out and current_graph() is None and not _reading.get():
             self.handed_out = True
             self.version += 1
         return self

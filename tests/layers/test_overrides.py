@@ -1,4 +1,4 @@
-"""What a user puts in the place of a method holds in every mode: fused, recorded for one image, and layer by layer."""
+"""What a user puts in the place of a method holds in every mode: by a plan of some layers, and layer by layer."""
 
 import abc
 import copy
@@ -9,13 +9,13 @@ import pytest
 import cnnlite
 from cnnlite import kernels, layers
 from cnnlite.layers import overrides
-from tests.fused import normal, randomise, unfused
+from tests.fused import layer_by_layer, normal, randomise
 
 SHAPE = (13, 12, 3)
 
 
 def model_of_all():
-    """A model of which all layers run as one or are recorded: Conv2D, ReLU, BatchNorm, MaxPool, Flatten, Dense."""
+    """A model of which all layers run by one plan: Conv2D, ReLU, BatchNorm, MaxPool, Flatten, Dense."""
     model = cnnlite.Sequential([
         layers.Input(shape=SHAPE), layers.Conv2D(17, 3, activation="relu"), layers.BatchNorm(), layers.MaxPool(),
         layers.Flatten(), layers.Dropout(0.5), layers.Dense(4), layers.Activation("relu"), layers.Dense(5, "relu"),
@@ -26,10 +26,6 @@ def model_of_all():
 
 def negated(method):
     return lambda *arguments, **named: -method(*arguments, **named)
-
-
-def negated_in_place(kernel):
-    return lambda *arguments, out: np.negative(kernel(*arguments, out=out), out=out)
 
 
 def scaled(method):
@@ -105,8 +101,8 @@ PATCHES = {
     "Dropout.forward": on_class(layers.Dropout, "forward"),
     "Layer.prepare": on_class(layers.Layer, "prepare", lambda prepare: lambda layer, x: prepare(layer, x) * 2),
     "kernels.relu": on_class(kernels, "relu"),
-    "kernels.matmul": on_class(kernels, "matmul", negated_in_place),
-    "kernels.conv2d": on_class(kernels, "conv2d", negated_in_place),
+    "kernels.matmul": on_class(kernels, "matmul"),
+    "kernels.conv2d": on_class(kernels, "conv2d"),
 }
 # These compute the same, and only go another way.
 SAME = {"Conv2D.geometry"}
@@ -118,14 +114,14 @@ def test_a_patch_holds_in_every_mode_and_so_does_taking_it_off(patch, late, monk
     model = model_of_all()
     plain = copy.deepcopy(model)
     images = [normal(1, *SHAPE, seed=seed) for seed in range(6)]
-    before = [unfused(plain, image) for image in images]
+    before = [layer_by_layer(plain, image) for image in images]
     if late:
         for image in images:
             model(image)
         model(normal(8, *SHAPE))
     with monkeypatch.context() as context:
         PATCHES[patch](model, context)
-        expected = [unfused(model, image) for image in images]
+        expected = [layer_by_layer(model, image) for image in images]
         assert patch in SAME or not any(np.array_equal(*pair) for pair in zip(before, expected))
         for _ in range(2):
             for image, y in zip(images, expected):

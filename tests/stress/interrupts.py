@@ -117,7 +117,7 @@ def interrupted(steps, seconds, way="SIGINT", training=train):
         assert signal.getsignal(number) is handler
     finally:
         signal.signal(number, before)
-    assert not any(layer.reuse_buffers for layer in model.walk())
+    assert not any(layer._memory for layer in model.walk())
     step = model.optimizer.iterations
     if model.built:
         assert digest(model) in (steps[step], steps[-1])

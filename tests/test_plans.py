@@ -1,4 +1,4 @@
-"""After some passes over one image the kernels are recorded and called again, and nothing of it shows in a result."""
+"""A model keeps the plans that it runs by until one of its layers changes, and nothing of it shows in a result."""
 
 import copy
 import pickle
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cnnlite
-from cnnlite import fusion, kernels, layers, recorded
+from cnnlite import layers, passes
 from cnnlite.layers import (
     Activation,
     AveragePool,
@@ -22,10 +22,10 @@ from cnnlite.layers import (
     MaxPool,
     ReLU,
 )
-from tests.fused import WITH_ALL, make, model_of, normal, randomise, unfused
-from tests.test_kept_steps import CHANGES, small
+from tests.fused import WITH_ALL, layer_by_layer, make, model_of, normal, plans_of, randomise, unfused
+from tests.kernels.drawn import compiled_kernels_needed
 
-pytestmark = pytest.mark.skipif(not kernels.COMPILED, reason="nothing is recorded of plain Python")
+pytestmark = compiled_kernels_needed
 
 SHAPE = (13, 12, 3)
 
@@ -52,35 +52,80 @@ STACKS = {
 }
 
 
-def is_recorded(model, x):
-    return model._recordings.recording(x.shape) is not None
-
-
-def record(model, x):
-    """Pass x until it is recorded."""
-    unfused(model, x)  # which builds the activations inside layers: a change
-    for _ in range(recorded.PASSES_BEFORE_AGAIN + 1):
-        model(x)
-    assert is_recorded(model, x)
+def small():
+    return model_of(Conv2D(17, 3, activation="relu"), BatchNorm(), MaxPool(), Flatten(), Dense(5), shape=(13, 12, 3))
 
 
 def assert_right(model, x):
-    y, expected = model(x), unfused(model, x)
-    assert y.dtype == expected.dtype
-    assert y.shape == expected.shape
-    np.testing.assert_array_equal(y, expected)
-    assert np.isnan(y).any() or y.tobytes() == expected.tobytes()
+    y = model(x)
+    for expected in (unfused(model, x), layer_by_layer(model, x)):
+        assert y.dtype == expected.dtype
+        assert y.shape == expected.shape
+        np.testing.assert_array_equal(y, expected)
+        assert np.isnan(y).any() or y.tobytes() == expected.tobytes()
     return y
+
+
+# What can be done to `small()`, and shows in its next pass.
+
+
+def set_on(place, name, value):
+    return lambda model: setattr(model.layers[place], name, value)
+
+
+def assign_weights(model):
+    model.layers[0].kernel = -model.layers[0].kernel
+
+
+def write_weights(model):
+    model.layers[0].params["kernel"][0] = 7
+
+
+def patch_forward(model):
+    forward = model.layers[2].forward
+    model.layers[2].forward = lambda x, training=False: -forward(x, training)
+
+
+def unpatch_forward(model):
+    patch_forward(model)
+    model(np.zeros((2, 13, 12, 3), "float32"))
+    del model.layers[2].forward
+
+
+def replace_top(model):
+    model.pop()
+    model.add(Dense(5, kernel_initializer="ones", activation="tanh"))
+
+
+CHANGES = {
+    "activation": set_on(0, "activation", layers.Linear()),
+    "activation of another kind": set_on(0, "activation", ReLU(max_value=0.5)),
+    "padding of the pooling": set_on(2, "strides", (1, 2)),
+    "window of the pooling": set_on(2, "pool_size", (3, 2)),
+    "strides of the convolution": set_on(0, "strides", (2, 1)),
+    "epsilon": set_on(1, "epsilon", 0.5),
+    "trainable": set_on(1, "trainable", False),
+    "weights": assign_weights,
+    "numbers of the weights": write_weights,
+    "forward on an object": patch_forward,
+    "forward taken off again": unpatch_forward,
+    "the top layer": replace_top,
+}
+
+
+def small_for(change):
+    model = small()
+    if change in ("padding of the pooling", "window of the pooling", "strides of the convolution"):
+        model.pop()  # another number of features
+    return model
 
 
 @pytest.mark.parametrize("n", [1, 3])
 @pytest.mark.parametrize("name", STACKS)
-def test_a_recorded_pass_has_the_bits_of_the_layers(name, n):
+def test_a_plan_has_the_bits_of_the_layers(name, n):
     model = copy.deepcopy(model_of(*STACKS[name], shape=SHAPE))
-    record(model, normal(n, *SHAPE))
     for seed in range(4):
         assert_right(model, normal(n, *SHAPE, seed=seed))
-    assert is_recorded(model, normal(n, *SHAPE))
 
 
 def test_an_empty_batch_and_a_layer_whose_training_has_no_default():
@@ -95,45 +140,50 @@ def test_an_empty_batch_and_a_layer_whose_training_has_no_default():
         assert_right(model, normal(9, *SHAPE))
 
 
-def test_float64_and_winograds_method_are_recorded_as_well():
+def test_float64_and_winograds_method_have_the_bits_of_the_layers_as_well():
     model = make((13, 12, 17), WITH_ALL, dtype="float64")
     x = normal(1, 13, 12, 17, dtype="float64")
-    record(model, x)
+    assert_right(model, x)
     assert_right(model, -x)
 
 
-def test_an_image_with_a_nan_or_large_numbers_goes_another_way():
+def test_an_image_with_a_nan_or_large_numbers_does_not_show_in_the_next():
     model = make((13, 12, 17), WITH_ALL)
     x = normal(1, 13, 12, 17)
-    record(model, x)
     for number in (np.nan, np.inf, 1e30):
         other = x.copy()
         other[0, 4, 5, 6] = number
         assert_right(model, other)
         assert_right(model, x)
-    assert is_recorded(model, x)
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_a_layer_shows_in_the_next_pass(change):
     x = normal(1, 13, 12, 3)
-    model = small()
-    if change in ("padding of the pooling", "window of the pooling", "strides of the convolution"):
-        model.pop()  # another number of features
-    record(model, x)
-    before = model(x)
+    model = small_for(change)
+    before = assert_right(model, x)
     CHANGES[change](model)
     after = assert_right(model, x)
     assert (change in ("forward taken off again", "trainable")) == np.array_equal(before, after)
-    for _ in range(20):
-        assert model(x).tobytes() == after.tobytes()
+    assert model(x).tobytes() == after.tobytes()
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_a_layer_shows_in_the_next_training_pass(change):
+    x = normal(3, 13, 12, 3)
+    model = small_for(change)
+    before = model.forward(x, training=True)
+    CHANGES[change](model)
+    twin = copy.deepcopy(model)
+    after = model.forward(x, training=True)
+    np.testing.assert_array_equal(after, layer_by_layer(twin, x, training=True))
+    assert (change == "forward taken off again") == np.array_equal(before, after)
 
 
 @pytest.mark.parametrize("name", ["kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance"])
 def test_one_number_that_is_written_to_a_weight_shows_in_the_next_pass(name):
     x = normal(1, 13, 12, 3)
     model = small()
-    record(model, x)
     before = model(x)
     layer = model.layers[0 if name in ("kernel", "bias") else 1]
     getattr(layer, name)[..., 3] += 1
@@ -145,88 +195,56 @@ def test_one_number_that_is_written_to_a_weight_shows_in_the_next_pass(name):
 
 def test_weights_that_come_back_are_not_taken_for_those_that_were_packed_meanwhile():
     model, x = small(), normal(1, 13, 12, 3)
-    record(model, x)
     before = model(x)
     first = model.get_weights()
     randomise(model, seed=5)
-    # Batches that are not recorded pack the new weights.
     model(normal(40, 13, 12, 3))
     model.set_weights(first)
     assert model(x).tobytes() == before.tobytes()
-    assert is_recorded(model, x)
 
 
-def test_training_shows_in_the_next_pass_and_is_seldom_recorded():
+def test_training_shows_in_the_next_pass():
     model, x = small(), normal(1, 13, 12, 3)
     model.compile("adam", "mse")
-    record(model, x)
     for seed in range(20):
         before = model(x)
         model.train_on_batch(normal(4, 13, 12, 3, seed=seed), normal(4, 5, seed=seed))
         assert not np.array_equal(before, assert_right(model, x))
-        assert not is_recorded(model, x)
-    for _ in range(recorded.PASSES_BEFORE_AGAIN):
-        model(x)
-    assert is_recorded(model, x)
-    assert_right(model, x)
 
 
-def test_layers_that_are_made_again_and_again_have_little_recorded():
-    model, x = small(), normal(1, 13, 12, 3)
-    record(model, x)
-    for _ in range(10):
-        layers.Dense(3)  # any layer at all
-        for _ in range(recorded.PASSES_BEFORE_AGAIN // 2):
-            model(x)
-        assert not is_recorded(model, x)
-    for _ in range(recorded.PASSES_BEFORE_AGAIN):
-        model(x)
-    assert is_recorded(model, x)
+def test_a_plan_is_kept_for_every_number_of_samples_and_layers_elsewhere_leave_it():
+    model = small()
+    model.compile("sgd", "mse")
+    x = normal(40, 13, 12, 3)
 
+    def use():
+        for n in (1, 2, 40):
+            model(x[:n])
+            model.predict(x[:n], verbose=0)
+            model.train_on_batch(x[:n], np.zeros((n, 5), "float32"))
+        return plans_of(model)
 
-def test_nothing_is_recorded_of_many_images_large_nets_and_layer_by_layer():
-    model, x = small(), normal(1, 13, 12, 3)
-    many = normal(recorded.FEW + 1, 13, 12, 3)
-    for _ in range(5):
-        model(many)
-        unfused(model, x)
-    assert not is_recorded(model, many)
-    assert not is_recorded(model, x)
-    record(model, x)
-    ran = []
-    for layer in model.layers[3:]:
-        layer.forward = lambda x, training=False: ran.append(x) or x.reshape(len(x), -1)
-    record(model, x)
-    ran.clear()
-    model(x)
-    assert len(ran) == 2
-
-
-def test_a_model_with_too_many_weights_is_not_kept_twice(monkeypatch):
-    monkeypatch.setattr(recorded, "MOST_WEIGHTS", 100)
-    model, x = small(), normal(1, 13, 12, 3)
-    for _ in range(10):
-        assert_right(model, x)
-    assert not is_recorded(model, x)
-
-
-def test_work_for_other_threads_ends_what_is_recorded():
-    model = model_of(Conv2D(4, 3), ReLU(), MaxPool(), Flatten(), Dense(2000), Dense(600), Dense(3), shape=SHAPE)
-    x = normal(1, *SHAPE)
-    for _ in range(5):
-        assert_right(model, x)
-    assert not is_recorded(model, x)  # too many weights as well
-    model = model_of(Conv2D(64, 3, padding="same"), ReLU(), Conv2D(64, 5), ReLU(), Flatten(), Dense(3), shape=SHAPE)
-    record(model, x)
-    (entry,) = model._recordings._kept[1].values()
-    assert len(entry._rest) == 4
-    assert_right(model, -x)
+    first = use()
+    assert sorted(key[0] for key in first) == ["inference", "step"]
+    layer = layers.Dense(3)
+    layer.units = 4
+    del layer
+    other = small()
+    other(x)
+    other.layers[0].strides = (2, 1)
+    assert use() == first
+    model.layers[0].note = 1
+    assert not plans_of(model)
+    again = use()
+    assert again.keys() == first.keys()
+    assert not set(map(id, again.values())) & set(map(id, first.values()))
+    unfused(use)
+    assert len(plans_of(model)) == 4
 
 
 def test_results_are_not_overwritten_and_inputs_are_not_kept():
     model = small()
     images = [normal(1, 13, 12, 3, seed=seed) for seed in range(3)]
-    record(model, images[0])
     results = [model(x) for x in images]
     copies = [y.copy() for y in results]
     for x in images:
@@ -238,7 +256,6 @@ def test_results_are_not_overwritten_and_inputs_are_not_kept():
 
 def test_inputs_are_checked_and_converted_as_before():
     model, x = small(), normal(1, 13, 12, 3)
-    record(model, x)
     expected = model(x)
     for other in (x.astype("float64"), x.tolist(), np.asfortranarray(x), np.repeat(x, 2, axis=2)[:, :, ::2]):
         assert model(other).tobytes() == expected.tobytes()
@@ -275,7 +292,7 @@ def test_what_can_not_be_copied_stays_on_its_layer_alone():
     for layer in model.layers:
         layer.lock = threading.Lock()
         layer.of = model
-    record(model, x)
+    model.train_on_batch(x, np.zeros((2, 3)))
     assert_right(model, -x)
     assert all(layer.of is model for layer in model.layers)
 
@@ -283,8 +300,7 @@ def test_what_can_not_be_copied_stays_on_its_layer_alone():
 def test_many_threads_ask_one_model():
     model = small()
     images = [normal(1, 13, 12, 3, seed=seed) for seed in range(8)]
-    expected = [unfused(model, x).tobytes() for x in images]
-    record(model, images[0])
+    expected = [layer_by_layer(model, x).tobytes() for x in images]
     failures = []
 
     def ask(first):
@@ -299,59 +315,76 @@ def test_many_threads_ask_one_model():
     for thread in threads:
         thread.join()
     assert not failures
-    assert is_recorded(model, images[0])
+    assert len(plans_of(model)) == 1
 
 
-def test_a_second_thread_goes_the_usual_way_while_one_is_at_work():
+def test_copies_and_pickles_make_plans_for_themselves():
     model, x = small(), normal(1, 13, 12, 3)
-    record(model, x)
-    (entry,) = model._recordings._kept[1].values()
-    batch = entry._x.copy()
-    with entry._lock:
-        assert_right(model, -x)
-    np.testing.assert_array_equal(entry._x, batch)
-    assert_right(model, -x)
-    np.testing.assert_array_equal(entry._x, -x)
-
-
-def test_copies_and_pickles_record_for_themselves():
-    model, x = small(), normal(1, 13, 12, 3)
-    record(model, x)
     y = model(x)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert not is_recorded(twin, x)
+        assert not plans_of(twin)
         twin.layers[0].kernel[...] *= 2
-        record(twin, x)
         assert not np.array_equal(assert_right(twin, x), y)
     assert model(x).tobytes() == y.tobytes()
 
 
-def test_recording_changes_nothing_about_layers():
+def test_making_a_plan_changes_nothing_about_layers():
     model, x = small(), normal(1, 13, 12, 3)
-    unfused(model, x)
-    steps = model._steps(model.inner_layers, False)
-    before = [(vars(layer).copy(), {**layer.params, **layer.state, **layer.grads}) for layer in model.walk()]
-    record(model, x)
-    assert model._steps(model.inner_layers, False) is steps
-    for layer, (attributes, arrays) in zip(model.walk(), before):
-        assert vars(layer) == attributes
+
+    def attributes():
+        return [{name: value for name, value in vars(layer).items() if name not in ("_memos", "_memo")}
+                for layer in model.walk()]
+
+    before = [(own, {**layer.params, **layer.state, **layer.grads}) for own, layer in zip(attributes(), model.walk())]
+    for n in (1, 2):
+        model(normal(n, *x.shape[1:]))
+    model.plan(training=True)
+    for own, layer, (attributes_before, arrays) in zip(attributes(), model.walk(), before):
+        assert own == attributes_before
         assert all({**layer.params, **layer.state, **layer.grads}[name] is array for name, array in arrays.items())
 
 
-def test_a_model_in_a_model_is_recorded_too():
+def test_weights_of_a_model_in_a_model_show():
     inner = cnnlite.Sequential([Conv2D(4, 3, activation="relu"), MaxPool()])
     model = model_of(inner, Flatten(), Dense(3), shape=SHAPE)
     x = normal(1, *SHAPE)
-    for _ in range(6):
-        assert_right(model, x)
-    assert is_recorded(inner, x)
+    before = assert_right(model, x)
     inner.layers[0].kernel[0, 0, 0, 0] += 1
+    assert not np.array_equal(before, assert_right(model, x))
+    inner.layers[0].activation = "tanh"
     assert_right(model, x)
 
 
-def test_recordings_of_a_hundred_shapes_are_not_all_kept():
+def test_plans_of_a_hundred_shapes_are_not_all_kept():
     model = model_of(Conv2D(4, 3), ReLU(), layers.GlobalMaxPool(), shape=(None, None, 3))
-    for size in range(5, 40):
-        record(model, normal(1, size, 9, 3))
-    assert len(model._recordings._kept[1]) <= recorded.MOST_SHAPES
-    assert fusion.is_on()
+    first = normal(1, 5, 9, 3)
+    for size in range(6, 40):
+        model(normal(1, size, 9, 3))
+        model(first)
+        if size == 6:
+            kept = plans_of(model)
+    assert len(plans_of(model)) == passes.PLANS_KEPT == 16
+    assert len([key for key in kept if kept[key] is plans_of(model).get(key)]) == 1  # that which was used
+
+
+def test_a_plan_lets_go_of_a_batch_with_the_step_and_of_its_memory_with_fit():
+    class Mine(layers.Layer):
+        def forward(self, x, training=False):
+            return x
+
+        def backward(self, dy):
+            return dy
+
+    for stack in ([], [Mine()]):
+        model = model_of(Conv2D(4, 3), BatchNorm(), *stack, Flatten(), Dense(5), shape=(13, 12, 3))
+        model.compile("sgd", "mse")
+        x, y = normal(4, 13, 12, 3), np.zeros((4, 5), "float32")
+        model.train_on_batch(x, y)
+        plans = [made.plan for made in plans_of(model).values()]
+        assert plans
+        assert not any(plan._given for plan in plans)
+        assert any(plan.workspace.memory.size for plan in plans)
+        model.fit(x, y, verbose=0)
+        assert [made.plan for made in plans_of(model).values()][:len(plans)] == plans
+        assert not any(made.plan._given or made.plan.workspace.memory.size for made in plans_of(model).values())
+        model.train_on_batch(x, y)
