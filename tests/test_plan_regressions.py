@@ -153,3 +153,16 @@ def test_an_error_says_how_many_samples_there_are():
     model.layers[0].forward = lambda x, training=False: np.float32(1)
     with pytest.raises(ValueError, match=r"Received: shape=\(\)"):
         model(np.ones((6, 4)))
+
+
+def test_after_a_pass_that_failed_there_is_nothing_to_go_back_from():
+    model = Sequential([Input((4,)), layers.Dense(4), Doubling(), layers.Dense(2)])
+    x, dy = X.reshape(6, -1)[:, :4], np.ones((6, 2), np.float32)
+    model.compile("sgd", "mse")
+    model.train_on_batch(x, dy)
+    model.forward(x, training=True)
+    model.layers[1].forward = lambda x, training=False: np.ones((6, 5), np.float32)
+    with pytest.raises(ValueError, match="must have size 4"):
+        model.forward(x, training=True)
+    with pytest.raises(ValueError, match="needs a forward pass in training mode"):
+        model.backward(dy)
