@@ -1,4 +1,4 @@
-"""Layers that run as one kernel give what they give one after the other, bit for bit; and which layers those are."""
+"""Layers whose stages run together give what they give one after the other, each by itself, bit for bit."""
 
 import copy
 
@@ -38,15 +38,6 @@ from tests.kernels.drawn import compiled_kernels_needed, threads, two_threads_ne
 
 pytestmark = compiled_kernels_needed
 RNG = np.random.default_rng
-def kinds(model, training):
-    """Return the steps of a model in letters, those of a block together: "CBR D"."""
-    letters = {"Conv2D": "C", "BatchNorm": "B", "ReLU": "R", "MaxPool": "P", "AveragePool": "A"}
-    steps = fusion.steps(model.layers, training)
-    return " ".join(
-        "".join(letters.get(type(layer).__name__, type(layer).__name__)
-                for layer in (step.layers if isinstance(step, fusion.ConvBlock) else [step]))
-        for step in steps
-    )
 
 
 # The same bits.
@@ -62,7 +53,6 @@ def test_fused_layers_give_the_same_bits_forward_and_backward(stack, n, dtype, s
 @pytest.mark.parametrize("n", [0, *BATCHES])
 def test_all_of_it_gives_the_same_bits_for_every_size_of_a_batch(n):
     model = make((13, 12, 17), WITH_ALL)
-    assert kinds(model, training=True) == "CBRP CBRP"
     assert_fused_is_unfused(model, normal(n, 13, 12, 17))
 
 
@@ -136,8 +126,6 @@ def test_nested_models_come_out_the_same():
     inner = cnnlite.Sequential([Conv2D(16, 3), BatchNorm(), ReLU(), MaxPool()])
     top = cnnlite.Sequential([Conv2D(8, 1, activation="relu"), BatchNorm()])
     model = model_of(Conv2D(17, 2, activation="relu"), BatchNorm(), inner, ReLU(), top, shape=(9, 8, 3))
-    assert kinds(model, True) == "CB Sequential R Sequential"
-    assert kinds(inner, True) == "CBRP"
     assert_fused_is_unfused(model, normal(17, 9, 8, 3))
 
 
@@ -154,19 +142,16 @@ def test_logits_and_their_gradients_come_out_the_same():
             model = copy.deepcopy(base)
             z = model.forward_logits(normal(5, 13, 12, 17), training=True)
             dz = normal(*z.shape, seed=1)
-            dx = model.backward_preactivation(dz)
-            result = {"z": z, "y": model.activate_logits(z), "dx": dx, **arrays_of(model)}
             model.backward_weights(dz, from_logits=True)
-            return {**result, **{f"again {name}": array for name, array in arrays_of(model).items()}}
+            return {"z": z, "y": model.activate_logits(z), **arrays_of(model)}
 
         assert_same_bits(everything_by_logits(), unfused(everything_by_logits))
 
 
-def test_a_loaded_model_is_fused_and_gives_the_same_bits(tmp_path):
+def test_a_loaded_model_gives_the_same_bits(tmp_path):
     model = make((13, 12, 17), WITH_ALL)
     model.save(tmp_path / "model.cnn")
     loaded = cnnlite.models.load_model(tmp_path / "model.cnn")
-    assert kinds(loaded, True) == "CBRP CBRP"
     x = normal(5, 13, 12, 17)
     dy = normal(*model.compute_output_shape(x.shape), seed=1)
     assert_same_bits(everything(loaded, x, dy), unfused(everything, model, x, dy))
@@ -217,62 +202,53 @@ def test_a_pixel_that_is_not_moderate_changes_its_own_image_alone_and_the_same_i
             np.testing.assert_array_equal(part, y[first:last])
 
 
-# Which layers run as one.
+# What stands beside what.
 
 
-
-TABLE = [
-    # stack, steps in training, steps in inference (where these are others)
-    ([Conv2D(4, 3)], "C", None),
-    ([Conv2D(4, 3, activation="relu")], "C", None),
-    ([Conv2D(4, 3), ReLU()], "CR", None),
-    ([Conv2D(4, 3), ReLU(), ReLU()], "CR R", None),
-    ([Conv2D(4, 3, activation="relu"), ReLU()], "C R", None),
-    ([Conv2D(4, 3), Activation("relu"), MaxPool()], "CActivationP", None),
-    ([Conv2D(4, 3), Activation(ReLU()), BatchNorm()], "CActivationB", None),
-    ([Conv2D(4, 3), BatchNorm(), ReLU(), MaxPool(), Conv2D(4, 1), MaxPool()], "CBRP CP", None),
-    ([Conv2D(4, 3), ReLU(), BatchNorm(), ReLU(), MaxPool(), ReLU()], "CRBRP R", None),
-    ([Conv2D(4, 3), BatchNorm(), BatchNorm()], "CB B", None),
-    ([Conv2D(4, 3), BatchNorm(axis=3)], "CB", None),
-    ([Conv2D(4, 3), BatchNorm(axis=1)], "C B", None),
-    ([Conv2D(4, 3), BatchNorm(axis=2), ReLU()], "C B R", None),
-    ([Conv2D(4, 3), MaxPool(), BatchNorm(), ReLU()], "CP B R", None),
-    ([Conv2D(4, 3), MaxPool(), MaxPool()], "CP P", None),
-    ([Conv2D(4, 3), AveragePool()], "C A", "CA"),
-    ([Conv2D(4, 3, activation="relu"), BatchNorm(), AveragePool()], "CB A", "CBA"),
-    ([Conv2D(4, 3), BatchNorm(trainable=False), ReLU()], "CBR", None),
-    ([Conv2D(4, 3), ReLU(), BatchNorm(trainable=False), ReLU()], "CR B R", "CRBR"),
-    ([Conv2D(4, 3, trainable=False), BatchNorm(), ReLU()], "CBR", None),
-    ([Conv2D(4, 3), LeakyReLU(), MaxPool()], "C LeakyReLU P", None),
-    ([Conv2D(4, 3), ReLU(negative_slope=0.1)], "C R", None),
-    ([Conv2D(4, 3), ReLU(max_value=6), MaxPool()], "C R P", None),
-    ([Conv2D(4, 3), ReLU(threshold=1)], "C R", None),
-    ([Conv2D(4, 3, activation=ReLU(max_value=6)), MaxPool()], "C P", None),
-    ([Conv2D(4, 3, activation="tanh"), BatchNorm(), MaxPool()], "C B P", None),
-    ([Conv2D(4, 3, activation="linear"), MaxPool()], "CP", None),
-    ([Conv2D(4, 3), Activation("linear"), MaxPool()], "C Activation P", None),
-    ([Conv2D(4, 3), Flatten(), ReLU()], "C Flatten R", None),
-    ([Conv2D(4, 3), ZeroPadding2D(), ReLU()], "C ZeroPadding2D R", None),
-    ([ReLU(), BatchNorm(), MaxPool(), Conv2D(4, 3), MaxPool()], "R B P CP", None),
-    ([Conv2D(4, 3, data_format="channels_first"), ReLU(), MaxPool(data_format="channels_first")], "C R P", None),
-    ([Conv2D(4, 3), ReLU(), MaxPool(data_format="channels_first")], "CR P", None),
-    ([Conv2D(4, 3), BatchNorm(dtype="float64"), MaxPool()], "C B P", None),
-    ([Conv2D(4, 3), ReLU(dtype="float64"), MaxPool()], "C R P", None),
-    ([Conv2D(4, 3), MaxPool(dtype="float64")], "C P", None),
+STACKS = [
+    [Conv2D(4, 3)],
+    [Conv2D(4, 3, activation="relu")],
+    [Conv2D(4, 3), ReLU()],
+    [Conv2D(4, 3), ReLU(), ReLU()],
+    [Conv2D(4, 3, activation="relu"), ReLU()],
+    [Conv2D(4, 3), Activation("relu"), MaxPool()],
+    [Conv2D(4, 3), Activation(ReLU()), BatchNorm()],
+    [Conv2D(4, 3), BatchNorm(), ReLU(), MaxPool(), Conv2D(4, 1), MaxPool()],
+    [Conv2D(4, 3), ReLU(), BatchNorm(), ReLU(), MaxPool(), ReLU()],
+    [Conv2D(4, 3), BatchNorm(), BatchNorm()],
+    [Conv2D(4, 3), BatchNorm(axis=3)],
+    [Conv2D(4, 3), BatchNorm(axis=1)],
+    [Conv2D(4, 3), BatchNorm(axis=2), ReLU()],
+    [Conv2D(4, 3), MaxPool(), BatchNorm(), ReLU()],
+    [Conv2D(4, 3), MaxPool(), MaxPool()],
+    [Conv2D(4, 3), AveragePool()],
+    [Conv2D(4, 3, activation="relu"), BatchNorm(), AveragePool()],
+    [Conv2D(4, 3), BatchNorm(trainable=False), ReLU()],
+    [Conv2D(4, 3), ReLU(), BatchNorm(trainable=False), ReLU()],
+    [Conv2D(4, 3, trainable=False), BatchNorm(), ReLU()],
+    [Conv2D(4, 3), LeakyReLU(), MaxPool()],
+    [Conv2D(4, 3), ReLU(negative_slope=0.1)],
+    [Conv2D(4, 3), ReLU(max_value=6), MaxPool()],
+    [Conv2D(4, 3), ReLU(threshold=1)],
+    [Conv2D(4, 3, activation=ReLU(max_value=6)), MaxPool()],
+    [Conv2D(4, 3, activation="tanh"), BatchNorm(), MaxPool()],
+    [Conv2D(4, 3, activation="linear"), MaxPool()],
+    [Conv2D(4, 3), Activation("linear"), MaxPool()],
+    [Conv2D(4, 3), Flatten(), ReLU()],
+    [Conv2D(4, 3), ZeroPadding2D(), ReLU()],
+    [ReLU(), BatchNorm(), MaxPool(), Conv2D(4, 3), MaxPool()],
+    [Conv2D(4, 3, data_format="channels_first"), ReLU(), MaxPool(data_format="channels_first")],
+    [Conv2D(4, 3), ReLU(), MaxPool(data_format="channels_first")],
+    [Conv2D(4, 3), BatchNorm(dtype="float64"), MaxPool()],
+    [Conv2D(4, 3), ReLU(dtype="float64"), MaxPool()],
+    [Conv2D(4, 3), MaxPool(dtype="float64")],
 ]
 
 
-@pytest.mark.parametrize(("stack", "training", "inference"), TABLE)
-def test_the_steps_of(stack, training, inference):
-    model = cnnlite.Sequential([copy.deepcopy(layer) for layer in stack])
-    model.build((None, 10, 12, 6))
-    assert kinds(model, training=True).replace("relu", "R") == training
-    assert kinds(model, training=False) == (inference or training)
-    with fusion.disabled():
-        assert fusion.steps(model.layers, True) == model.layers
-    x = normal(2, 10, 12, 6)
-    dy = normal(*model.compute_output_shape(x.shape), seed=1)
-    assert_same_bits(everything(model, x, dy), unfused(everything, model, x, dy))
+@pytest.mark.parametrize("stack", STACKS)
+def test_any_neighbours_have_the_same_bits(stack):
+    model = model_of(*map(copy.deepcopy, stack), shape=(10, 12, 6))
+    assert_fused_is_unfused(model, normal(2, 10, 12, 6))
 
 
 class Doubled:
@@ -310,25 +286,29 @@ class Halved(ReLU):
 
 
 def test_subclasses_run_on_their_own():
-    for stack, expected in [
-        ([OtherConv2D(4, 3), ReLU()], "OtherConv2D R"),
-        ([Conv2D(4, 3), OtherBatchNorm(), ReLU()], "C OtherBatchNorm R"),
-        ([Conv2D(4, 3), OtherReLU(), MaxPool()], "C OtherReLU P"),
-        ([Conv2D(4, 3), ReLU(), OtherMaxPool()], "CR OtherMaxPool"),
-        ([Conv2D(4, 3, activation=Halved()), MaxPool()], "C P"),
-        ([Conv2D(4, 3), Activation(Halved()), MaxPool()], "C Activation P"),
-    ]:
-        model = model_of(*stack, shape=(10, 12, 6))
-        assert kinds(model, training=True) == expected
-        assert_fused_is_unfused(model, normal(2, 10, 12, 6))
+    for stack in (
+        [OtherConv2D(4, 3), ReLU()],
+        [Conv2D(4, 3), OtherBatchNorm(), ReLU()],
+        [Conv2D(4, 3), OtherReLU(), MaxPool()],
+        [Conv2D(4, 3), ReLU(), OtherMaxPool()],
+        [Conv2D(4, 3, activation=Halved()), MaxPool()],
+        [Conv2D(4, 3), Activation(Halved()), MaxPool()],
+    ):
+        assert_fused_is_unfused(model_of(*stack, shape=(10, 12, 6)), normal(2, 10, 12, 6))
 
 
-def test_disabling_lasts_as_long_as_its_context_even_if_that_fails():
-    stack = [Conv2D(4, 3), ReLU()]
+def test_disabling_lasts_as_long_as_its_context_even_if_that_fails_and_joins_nothing():
+    model = model_of(Conv2D(4, 3), ReLU(), Conv2D(4, 3), MaxPool(), shape=(10, 12, 6))
+
+    def most_together():
+        (_, plan), = model.plan().plans
+        return max(len(track.steps) for group in plan.schedule.groups for track in group)
+
     with pytest.raises(KeyError), fusion.disabled(), fusion.disabled():
         raise KeyError
-    assert len(fusion.steps(stack, True)) == 1
+    assert most_together() == 4
     with fusion.disabled():
         with fusion.disabled():
             pass
-        assert len(fusion.steps(stack, True)) == 2
+        assert most_together() == 1
+    assert most_together() == 4

@@ -33,11 +33,18 @@ class Snapshot:
     def __init__(self, storages: Sequence[Any], copies: bool) -> None:
         owners = {id(storage.owner): storage.owner for storage in storages} if copies else {}
         self._owners = [(owner, owner.version) for owner in owners.values()]
-        self._arrays = [(storage.owner, storage.key, storage.owner[storage.key]) for storage in storages]
-        self.addresses = {storage.buffer.number: array.ctypes.data
-                          for storage, (_, _, array) in zip(storages, self._arrays)}
+        for storage in storages:
+            array, shape = storage.owner[storage.key], storage.buffer.shape
+            if array.shape != shape:
+                raise ValueError(
+                    f"{storage.key} must have the shape with which its layer was built, {shape}. Received: "
+                    f"shape={array.shape}. Reshape a copy of it."
+                )
+        self.addresses = {storage.buffer.number: storage.owner[storage.key].ctypes.data for storage in storages}
         self.workspace: Any = None
-        compared = [array for owner, _, array in self._arrays if copies and owner.handed_out]
+        self._arrays = [(storage.owner, storage.key, storage.owner[storage.key], storage.buffer.shape)
+                        for storage in storages if not copies or storage.owner.handed_out]
+        compared = [array for _, _, array, _ in self._arrays] if copies else []
         self._copies = [array.copy() for array in compared]
         self._pairs = np.array([(array.ctypes.data, copy.ctypes.data, array.nbytes)
                                 for array, copy in zip(compared, self._copies)], _PAIR)
@@ -50,9 +57,9 @@ class Snapshot:
         return self.has_same_arrays() and not (len(self._pairs) and _differ(self._pairs))
 
     def has_same_arrays(self) -> bool:
-        """Return whether all weights are the arrays that they were."""
-        for owner, key, array in self._arrays:
-            if owner[key] is not array:
+        """Return whether the weights are the arrays that they were: all, or those alone that somebody else has had."""
+        for owner, key, array, shape in self._arrays:
+            if owner[key] is not array or array.shape != shape:
                 return False
         return True
 

@@ -16,6 +16,7 @@ import os
 import sys
 import threading
 import weakref
+from collections import Counter
 
 os.environ["NUMBA_NRT_STATS"] = "1"  # before numba is imported
 
@@ -24,7 +25,7 @@ from numba.core.runtime import rtsys
 
 import cnnlite
 from cnnlite import layers
-from cnnlite.kernels import packing
+from cnnlite.passes import PLANS_KEPT
 
 SIZE, CLASSES, BATCH, MOST = 12, 10, 8, 32
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
@@ -66,13 +67,13 @@ def fit(rounds, steps):
 
     def run():
         model.fit(x, y, batch_size=BATCH, verbose=0)
-        assert not buffers_of(model)
+        assert not workspaces_of(model)
 
     return watched(run, rounds)
 
 
 def train_on_batch(rounds, steps):
-    """Train with batches of changing size; the buffers stay as large as the largest of them needs."""
+    """Train with batches of changing size; the workspace stays as large as the largest of them needs."""
     model, (x, y), sizes = make_model(), make_data(MOST), np.random.default_rng(1)
     largest = make_model()
     largest.train_on_batch(x, y)
@@ -80,13 +81,20 @@ def train_on_batch(rounds, steps):
     def run():
         for size in (MOST, *sizes.integers(1, MOST, steps - 1)):
             model.train_on_batch(x[:size], y[:size])
-        assert buffers_of(model) == buffers_of(largest) > 0
+        assert workspaces_of(model) == workspaces_of(largest) > 0
 
     return watched(run, rounds)
 
 
-def buffers_of(model):
-    return sum(buffer.nbytes for layer in model.walk() for buffer in layer._buffers.values())
+def plans_of(model):
+    """Return {key: plan with what belongs to it} of all that the model keeps."""
+    return {key: value for key, value in (model.memo._found or {}).items() if hasattr(value, "plan")}
+
+
+def workspaces_of(model):
+    """Return the bytes of memory that the model's training steps keep for the next one."""
+    workspaces = [made.plan.workspace for made in plans_of(model).values() if hasattr(made.plan, "workspace")]
+    return sum(workspace.memory.nbytes + workspace.own.nbytes for workspace in workspaces)
 
 
 def predict(rounds, steps):
@@ -119,16 +127,15 @@ def images(rounds, steps):
     model.compile("sgd", "sparse_categorical_crossentropy")
 
     def run():
-        # The same ones in each round. What is kept of the last 64 shapes is then the same at its end, if half of the
-        # steps are a multiple of that.
+        # The same ones in each round, so that what is kept of the last shapes is the same at the end of each.
         for i, size in enumerate(range(3, 3 + steps)):
             x = np.ones((1, 3, size, 1), "f4")
             if i % 2:
                 model.predict(x, verbose=0)
             else:
                 model.train_on_batch(x, [0])
-        kept = [len(entry.results) for entry in packing._kept.values()]
-        assert max(kept) <= packing.FORMS
+        kept = Counter(key[0] for key in plans_of(model))
+        assert kept["step"] == kept["inference"] == PLANS_KEPT
 
     return watched(run, rounds)
 
@@ -153,6 +160,7 @@ def delete(rounds, steps):
         copy(x)
         things = [model, copy, model.optimizer, model.parameters(), *model.walk(), *copy.walk(), *model.metrics]
         things += [model.parameters().vector, model.parameters().gradient]
+        things += [*plans_of(model).values(), *plans_of(copy).values()]
         return [weakref.ref(thing) for thing in things]
 
     def run():
@@ -160,7 +168,6 @@ def delete(rounds, steps):
             references = one()
             gc.collect()
             assert all(reference() is None for reference in references)
-            assert not packing._kept
 
     return watched(run, rounds)
 
