@@ -33,7 +33,7 @@ PLANS_KEPT = 16  # of a stretch, for samples of different shapes
 FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a plan of a training pass
 
 # Of a model in a stack: with another of these it runs by itself.
-STACK_PASSES = ("forward", "backward", "backward_weights", "run_up", "run_down")
+STACK_PASSES = ("prepare", "forward", "backward", "backward_weights", "run_up", "run_down")
 
 
 class Part(NamedTuple):

@@ -223,9 +223,11 @@ class Sequential(Trainer):
         y: Array = self.prepare(x)
         units = self._units(to_logits)
         if training:
-            self.remember(units)
+            self._memory = None  # what a pass that fails on its way has left is of no use
         for unit in units:
             y = unit.forward(y, training)
+        if training:
+            self.remember(units)
         return y
 
     def run_down(self, dy: Array) -> Array:

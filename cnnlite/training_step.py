@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 # Of a model: with another of these, `train_step` does not do what the plan would.
 _METHODS = (
-    "train_step", "take_step", "add_penalties", "forward", "forward_logits", "backward", "backward_weights", "run_up",
-    "run_down", "regularization_loss", "add_regularization_gradients", "parameters", "compute_output_shape",
+    "train_step", "take_step", "add_penalties", "prepare", "forward", "forward_logits", "backward", "backward_weights",
+    "run_up", "run_down", "regularization_loss", "add_regularization_gradients", "parameters", "compute_output_shape",
 )
 
 

@@ -153,3 +153,28 @@ def test_an_error_says_how_many_samples_there_are():
     model.layers[0].forward = lambda x, training=False: np.float32(1)
     with pytest.raises(ValueError, match=r"Received: shape=\(\)"):
         model(np.ones((6, 4)))
+
+
+def test_after_a_pass_that_failed_there_is_nothing_to_go_back_from():
+    model = Sequential([Input((4,)), layers.Dense(4), Doubling(), layers.Dense(2)])
+    x, dy = X.reshape(6, -1)[:, :4], np.ones((6, 2), np.float32)
+    model.compile("sgd", "mse")
+    model.train_on_batch(x, dy)
+    model.forward(x, training=True)
+    model.layers[1].forward = lambda x, training=False: np.ones((6, 5), np.float32)
+    with pytest.raises(ValueError, match="must have size 4"):
+        model.forward(x, training=True)
+    with pytest.raises(ValueError, match="needs a forward pass in training mode"):
+        model.backward(dy)
+
+
+@pytest.mark.parametrize("which", [0, None])
+def test_who_puts_a_prepare_on_a_model_gets_arrays_there(which):
+    model = Sequential([Input((4,)), Sequential([layers.Dense(4)]), layers.Dense(2)])
+    model.compile(cnnlite.optimizers.SGD(0.0), "mse")
+    x, y = X.reshape(6, -1)[:, :4], np.ones((6, 2), np.float32)
+    doubled = model.predict(2 * x, verbose=0), model.train_on_batch(2 * x, y)
+    patched = model if which is None else model.layers[which]
+    patched.prepare = lambda x: 2 * np.asarray(type(patched).prepare(patched, x))
+    np.testing.assert_array_equal(model(x), doubled[0])
+    assert model.train_on_batch(x, y) == doubled[1]

@@ -59,7 +59,7 @@ class AgainstTorch:
         mirrors += [Mirror(life.model, life.patches, BLUR[dtype], seed) for seed in range(3)]
 
         def expect(what: str, result: dict[str, Any], *data: Any) -> None:
-            if what not in NAMES:  # what only the library's own ways are compared for
+            if what not in NAMES or not len(data[0]):  # for which only the library's own ways are compared
                 return
             expected = _compute(mirrors[0], what, data)
             if mirrors[0].saturated:

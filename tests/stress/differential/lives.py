@@ -145,7 +145,6 @@ class Life:
     def _inside(self, n: int) -> None:
         """Call the model inside of another one, then by itself."""
         outer = Sequential([self.model, layers.Rescaling(2.0, dtype=self.net.dtype)])
-        outer.dtype = self.model.dtype
         x = self.x[:n]
         self._say("inside", lambda: {"y": outer(x), "alone": self.model(x)})
 
