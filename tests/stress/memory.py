@@ -16,6 +16,7 @@ import os
 import sys
 import threading
 import weakref
+from collections import Counter
 
 os.environ["NUMBA_NRT_STATS"] = "1"  # before numba is imported
 
@@ -23,7 +24,7 @@ import numpy as np
 from numba.core.runtime import rtsys
 
 import cnnlite
-from cnnlite import layers
+from cnnlite import layers, passes
 from tests.fused import plans_of
 
 SIZE, CLASSES, BATCH, MOST = 12, 10, 8, 32
@@ -121,16 +122,15 @@ def images(rounds, steps):
     model.compile("sgd", "sparse_categorical_crossentropy")
 
     def run():
-        # The same ones in each round. What is kept of the last 64 shapes is then the same at its end, if half of the
-        # steps are a multiple of that.
+        # The same ones in each round. What is kept of the last shapes is then the same at its end.
         for i, size in enumerate(range(3, 3 + steps)):
             x = np.ones((1, 3, size, 1), "f4")
             if i % 2:
                 model.predict(x, verbose=0)
             else:
                 model.train_on_batch(x, [0])
-        kept = [len(entry.results) for entry in packing._kept.values()]
-        assert max(kept) <= packing.FORMS
+        kinds = Counter(key[0] for key in plans_of(model))
+        assert max(kinds.values()) <= passes.PLANS_KEPT
 
     return watched(run, rounds)
 
@@ -162,7 +162,6 @@ def delete(rounds, steps):
             references = one()
             gc.collect()
             assert all(reference() is None for reference in references)
-            assert not packing._kept
 
     return watched(run, rounds)
 
