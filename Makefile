@@ -36,11 +36,10 @@ PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 test: $(VENV)/installed-test
 	$(PYTEST) $(ARGS)
 
-# One thread, because numba loses an error in any other. Kernels and layers alone, as what lies above them indexes
-# nothing; test_jit runs other kernels.
+# A stage with a wrong index ends its run with an error, in whichever thread. Kernels and layers alone, as what lies
+# above them indexes nothing; test_jit runs other kernels.
 test-bounds: $(VENV)/installed-test
-	NUMBA_BOUNDSCHECK=1 NUMBA_NUM_THREADS=1 \
-	    $(BIN)/python -m pytest tests/kernels tests/layers --ignore=tests/kernels/test_jit.py $(ARGS)
+	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest tests/kernels tests/layers --ignore=tests/kernels/test_jit.py $(ARGS)
 
 # Twice, because an array can only end or begin where a page does. What test_guard_pages runs in processes of its own has
 # such pages already.

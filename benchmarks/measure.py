@@ -19,10 +19,11 @@ class Bench:
         rounds: how many blocks each side gets.
         seconds: how long a block is.
         threads: how many threads each side may use.
+        make: makes the worker of a side.
     """
 
-    def __init__(self, names, rounds, seconds, threads):
-        self.names, self.rounds, self.seconds, self.threads = names, rounds, seconds, threads
+    def __init__(self, names, rounds, seconds, threads, make=Worker):
+        self.names, self.rounds, self.seconds, self.threads, self._make = names, rounds, seconds, threads, make
         self._workers = {}
 
     def compare(self, jobs, seconds=None, rounds=None, threads=None):
@@ -59,7 +60,7 @@ class Bench:
 
     def _worker(self, name):
         if name not in self._workers:
-            self._workers[name] = Worker(name, self.threads)
+            self._workers[name] = self._make(name, self.threads)
         return self._workers[name]
 
     def close(self):

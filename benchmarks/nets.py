@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 DROPOUT = 0.5
+LEAKY_RELU = ("leaky relu", 0.3)
 
 
 class Net(NamedTuple):
@@ -17,8 +18,16 @@ def conv(filters, size, padding="valid", bias=True):
     return ("conv", filters, size, padding, bias)
 
 
+def depthwise(size, padding="valid", bias=True):
+    return ("depthwise", size, padding, bias)
+
+
 def dense(units, bias=True):
     return ("dense", units, bias)
+
+
+def normalised(layer, activation=("relu",)):
+    return [layer, ("batchnorm",), activation]
 
 
 def w1(size=28, filters=32, batch=128):
@@ -54,6 +63,27 @@ NETS = {
           for layer in [conv(filters, 3, bias=False), ("batchnorm",), ("relu",)]),
         ("flatten",), dense(10, bias=False), ("batchnorm",),
     ]),
+    # Depthwise and 1x1 convolutions in turns, as in a MobileNet.
+    "S1": Net((32, 32, 3), 32, [
+        *normalised(conv(32, 3, "same")),
+        *normalised(depthwise(3, "same")), *normalised(conv(64, 1, "same")), ("pool", 2),
+        *normalised(depthwise(3, "same")), *normalised(conv(128, 1, "same")), ("pool", 2),
+        *normalised(depthwise(3, "same"), LEAKY_RELU), *normalised(conv(128, 1, "same"), LEAKY_RELU),
+        ("average",), dense(10),
+    ]),
+}
+
+# On these only versions of cnnlite are compared, as the other libraries would take too long.
+LARGER = {
+    "V1": Net((32, 32, 3), 64, [
+        *(layer for filters in (64, 128, 256)
+          for layer in [*2 * [conv(filters, 3, "same"), ("relu",)], ("pool", 2)]),
+        ("flatten",), dense(256), ("relu",), dense(10),
+    ]),
+    "G1": Net((180, 180, 3), 4, [
+        *(layer for filters in (32, 64, 128, 128) for layer in [conv(filters, 3, "same"), ("relu",), ("pool", 2)]),
+        ("flatten",), dense(64), ("relu",), dense(10),
+    ]),
 }
 
 
@@ -76,11 +106,14 @@ def stack(net, layers):
     """Return the layers of a network as objects; `layers` is a module that speaks Keras's language."""
     makers = {
         "conv": lambda filters, size, padding, bias: layers.Conv2D(filters, size, padding=padding, use_bias=bias),
+        "depthwise": lambda size, padding, bias: layers.DepthwiseConv2D(size, padding=padding, use_bias=bias),
         "relu": layers.ReLU,
+        "leaky relu": layers.LeakyReLU,
         "pool": layers.MaxPool2D,
         "batchnorm": layers.BatchNormalization,
         "dropout": lambda: layers.Dropout(DROPOUT),
         "flatten": layers.Flatten,
+        "average": layers.GlobalAveragePooling2D,
         "dense": lambda units, bias: layers.Dense(units, use_bias=bias),
     }
     return [makers[kind](*numbers) for kind, *numbers in net.layers]
@@ -96,8 +129,14 @@ def shapes(net):
             filters, size, padding, _ = numbers
             shrinks = size - 1 if padding == "valid" else 0
             shape = (shape[0] - shrinks, shape[1] - shrinks, filters)
+        elif kind == "depthwise":
+            size, padding, _ = numbers
+            shrinks = size - 1 if padding == "valid" else 0
+            shape = (shape[0] - shrinks, shape[1] - shrinks, shape[2])
         elif kind == "pool":
             shape = (shape[0] // numbers[0], shape[1] // numbers[0], shape[2])
+        elif kind == "average":
+            shape = shape[2:]
         elif kind == "flatten":
             shape = (shape[0] * shape[1] * shape[2],)
         elif kind == "dense":
@@ -107,7 +146,7 @@ def shapes(net):
 
 
 def training_flops(net):
-    """Return how many additions and multiplications the matrix products of one training step take.
+    """Return how many additions and multiplications the products with weights of one training step take.
 
     A layer has three of one size: forward, gradient of the weights, gradient of the input. Nobody needs
     the last one of the lowest layer.
@@ -117,6 +156,9 @@ def training_flops(net):
         if kind == "conv":
             filters, size, *_ = numbers
             total += products * 2 * net.batch * after[0] * after[1] * filters * size * size * before[2]
+            products = 3
+        elif kind == "depthwise":
+            total += products * 2 * net.batch * after[0] * after[1] * after[2] * numbers[0] ** 2
             products = 3
         elif kind == "dense":
             total += products * 2 * net.batch * before[0] * after[0]

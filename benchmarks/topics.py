@@ -7,7 +7,7 @@ from benchmarks.nets import NETS, inference, training, training_flops
 from benchmarks.sides import CNNLITE, CONVOLVES, INFERS, NUMPY, TORCH, TORCH_LAST, TRAINS
 from benchmarks.start import first_steps
 
-INFERENCE_BATCHES = [1, 32, 128, 512]
+INFERENCE_BATCHES = {"W1": [1, 32, 128, 512], "W2": [1, 32, 128, 512], "S1": [1, 32]}
 SWEEP_SECONDS, SWEEP_ROUNDS = 0.06, 5
 SGEMM_SIZE = 2048
 COPIED = 256 * 2**20  # bytes, more than caches hold
@@ -26,8 +26,8 @@ def train(bench, quick):
 
 def infer(bench, quick):
     """`model(x)`, the batch a NumPy array or a tensor already."""
-    for name in ["W1"] if quick else ["W1", "W2"]:
-        for batch in [1] if quick else INFERENCE_BATCHES:
+    for name, batches in {"W1": [1]}.items() if quick else INFERENCE_BATCHES.items():
+        for batch in batches:
             comparison = bench.compare(dict.fromkeys(INFERS, inference(NETS[name], batch)))
             yield result("infer", f"infer {name}, batch {batch}", comparison)
 

@@ -36,12 +36,18 @@ class SideFailed(Exception):
 
 
 class Worker:
-    """One side in a process of its own."""
+    """One side in a process of its own.
 
-    def __init__(self, name, threads):
+    Args:
+        name: the side.
+        threads: how many threads it may use.
+        program: what Python is to run, if not this file.
+    """
+
+    def __init__(self, name, threads, program=("-m", "benchmarks.workers")):
         self.name, self.threads = name, threads
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.workers", name], env=environment(threads),
+            [sys.executable, *program, name], env=environment(threads),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
         )
 
@@ -52,7 +58,7 @@ class Worker:
         side uses just so many; without, it uses all, or what suits it best.
         """
         counts = [threads or self.threads]
-        if threads is None and SIDES[self.name].tries_threads and self.threads > 1:
+        if threads is None and self.name in SIDES and SIDES[self.name].tries_threads and self.threads > 1:
             counts.insert(0, 1)
         return self._ask({"prepare": job, "threads": counts})
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cnnlite import fusion
-from cnnlite.engine.buffers import N
+from cnnlite.arguments import float_array
+from cnnlite.engine.buffers import Samples
 from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
 from cnnlite.layers.base import Layer, commit_held, held_commits
@@ -28,7 +29,7 @@ from cnnlite.types import Array, Shape
 if TYPE_CHECKING:
     from cnnlite.layers.changes import Memo
 
-PLANS_KEPT = 16  # of a model, for samples of different shapes
+PLANS_KEPT = 16  # of a stretch, for samples of different shapes
 FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a plan of a training pass
 
 # Of a model in a stack: with another of these it runs by itself.
@@ -110,7 +111,7 @@ def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
     run: list[Part] = []
     for part in (*parts, None):
         if run and (part is None or not part.is_ours or part.layer.dtype != run[-1].layer.dtype):
-            result.append(Stretch(run, memo, len(result)))
+            result.append(Stretch(run, memo))
             run = []
         if part is not None and part.is_ours:
             run.append(part)
@@ -156,11 +157,10 @@ class Stretch:
     Args:
         parts: the parts.
         memo: where the plans are kept.
-        number: tells the stretch from others of the model.
     """
 
-    def __init__(self, parts: Sequence[Part], memo: Memo, number: int) -> None:
-        self.parts, self._memo, self._number = list(parts), memo, number
+    def __init__(self, parts: Sequence[Part], memo: Memo) -> None:
+        self.parts, self._memo = list(parts), memo
         self.dtype = parts[0].layer.dtype
         self._layers = [layer for part in parts for layer in part.layer.walk()]
         self._last: tuple[_Training, int] | None = None
@@ -171,8 +171,12 @@ class Stretch:
         return any(has_trainable_weights(part.layer) for part in self.parts)
 
     def forward(self, x: Array, training: bool) -> Array:
-        x = as_given(x, self.dtype)
-        made = self._made(x.shape[1:], training)
+        lowest = self.parts[0].layer
+        x = float_array(x, self.dtype, "x", lowest.name)
+        if x.ndim == 0:
+            lowest.check_fits(x.shape)
+            raise ValueError(f"{lowest.name}: x must have an axis of samples. Received: shape={x.shape}.")
+        made = self._made(x.shape[1:], training, len(x))
         if not training:
             return made.run(x)
         pair, samples = made, len(x)
@@ -185,18 +189,19 @@ class Stretch:
         y = pair.forward(x)
         if pair.commits:
             self._commit = lambda refused: pair.commit(samples)
-            self.parts[0].layer.commit(self._commit)
+            lowest.commit(self._commit)
         return y
 
     def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:
         """Return the plan for samples of a shape, and the shape of what it makes of one."""
-        made = self._made(shape, training)
+        made = self._made(shape, training, None)
         return made.plan, made.output_shape
 
-    def _made(self, shape: Shape, training: bool) -> Any:
-        key = "training" if training else "inference", self._number, len(self.parts), shape, fusion.is_on()
+    def _made(self, shape: Shape, training: bool, samples: int | None) -> Any:
+        # The stretch itself is in the key: one that was found before a change makes no plans for those found after it.
         kind = _Training if training else _Inference
-        return self._memo.get(key, lambda: kind(self.parts, shape), PLANS_KEPT)
+        return self._memo.get(((kind, self), shape, fusion.is_on()), lambda: kind(self.parts, shape, samples),
+                              PLANS_KEPT)
 
     def backward(self, dy: Array) -> Array:
         return self._backward(dy, INPUT | WEIGHTS)
@@ -210,7 +215,7 @@ class Stretch:
             raise ValueError(f"{name}: backward needs a forward pass in training mode before it. The last failed.")
         pair, samples = self._last
         dy = self.parts[-1].layer.prepare_gradient(dy, (samples, *pair.output_shape))
-        return pair.backward(as_given(dy, self.dtype), samples, purposes)
+        return pair.backward(dy, samples, purposes)
 
 
 def as_given(x: Any, dtype: Any) -> Array:
@@ -230,10 +235,10 @@ def weights_of(parts: Iterable[Part]) -> list[dict[str, Array]]:
 class _Inference:
     """A plan of the forward pass of some parts in inference."""
 
-    def __init__(self, parts: Sequence[Part], shape: Shape) -> None:
+    def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         graph = Graph(parts[0].layer.dtype, weights_of(parts))
         with graph.being_made():
-            self._x = y = graph.given((N, *shape))
+            self._x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
             for part in parts:
                 y = Alone(part).forward(y, training=False)
         self._y, self.output_shape = y, y.shape[1:]
@@ -248,10 +253,10 @@ class _Inference:
 class _Training:
     """A plan of a training pass over some parts, forward and back."""
 
-    def __init__(self, parts: Sequence[Part], shape: Shape) -> None:
+    def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         graph = Graph(parts[0].layer.dtype, weights_of(parts))
         with graph.being_made(), remembering_nothing(parts), held_commits() as commits:
-            self._x = y = graph.given((N, *shape))
+            self._x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
             for part in parts:
                 y = Alone(part).forward(y, training=True)
             graph.section = BACKWARD

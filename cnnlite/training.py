@@ -17,8 +17,8 @@ from cnnlite.arguments import boolean, integer, number
 from cnnlite.batches import Epochs, make_source, make_validation_source, split_validation
 from cnnlite.callbacks import Callback, CallbackList, History, TerminateOnNaN
 from cnnlite.compiled import RunningLoss
-from cnnlite.evaluation import Evaluator
 from cnnlite.engine.plan import TrainingPlan
+from cnnlite.evaluation import Evaluator
 from cnnlite.floating import arithmetic, conversion
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.base import commit_held, held_commits

@@ -137,7 +137,9 @@ class StepPlan:
                 self._parameters.note_step()
                 for arrays in self._states:
                     arrays.version += 1
-        return float(self.plan.array(self._value)[0]), self.plan.array(self._z)
+        z = self._z
+        is_x = z.number == self._x.number  # of a model that only reshapes
+        return float(self.plan.array(self._value)[0]), x.reshape((-1, *z.shape[1:])) if is_x else self.plan.array(z)
 
 
 class _Parameters:

@@ -7,13 +7,12 @@ import cnnlite
 from benchmarks.convolutions import Convolution
 from benchmarks.nets import net_of, stack
 from benchmarks.sides.data import batch, convolution
-from cnnlite import kernels, layers
-from cnnlite.recorded import PASSES_BEFORE
+from cnnlite import activations, kernels, layers
 
 
 def prepare(job, layout, threads):
     numba.set_num_threads(threads)
-    return {"train": train, "infer": infer, "conv": conv}[job["kind"]](job)
+    return {"train": train, "infer": infer, "softmax": softmax, "conv": conv}[job["kind"]](job)
 
 
 def train(job):
@@ -27,10 +26,15 @@ def infer(job):
     net = net_of(job)
     model = build(net)
     x, _ = batch(net.input_shape, job["batch"])
-    # A few images are recorded in their third pass, for which something is compiled, once; see cnnlite/recorded.py.
-    for _ in range(PASSES_BEFORE + 1):
+    for _ in range(3):  # a plan is made in the first pass; versions from before plans compile something in the third
         model(x)
     return lambda: model(x), model.count_params() - not_trained(model)
+
+
+def softmax(job):
+    """Infer, and make probabilities of the answer; two versions of cnnlite are compared by it."""
+    answer, check = infer(job)
+    return lambda: activations.softmax(answer()), check
 
 
 def conv(job):

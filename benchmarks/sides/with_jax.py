@@ -66,8 +66,16 @@ def apply(net, weights, statistics, x, key):
         if kind == "conv":
             dimensions = ("NHWC", "HWIO", "NHWC")
             x = lax.conv_general_dilated(x, weights[i][0], (1, 1), numbers[2].upper(), dimension_numbers=dimensions)
+        elif kind == "depthwise":
+            dimensions = ("NHWC", "HWIO", "NHWC")
+            x = lax.conv_general_dilated(x, weights[i][0], (1, 1), numbers[1].upper(), dimension_numbers=dimensions,
+                                         feature_group_count=x.shape[-1])
         elif kind == "dense":
             x = x @ weights[i][0]
+        elif kind == "leaky relu":
+            x = jax.nn.leaky_relu(x, numbers[0])
+        elif kind == "average":
+            x = x.mean((1, 2))
         elif kind == "relu":
             x = jax.nn.relu(x)
         elif kind == "pool":
@@ -89,7 +97,7 @@ def apply(net, weights, statistics, x, key):
                 new.append([mean, variance])
             gamma, beta = weights[i]
             x = (x - mean) * (gamma * lax.rsqrt(variance + EPSILON)) + beta
-        if kind in ("conv", "dense") and len(weights[i]) > 1:
+        if kind in ("conv", "depthwise", "dense") and len(weights[i]) > 1:
             x = x + weights[i][1]
     return x, new
 
@@ -107,6 +115,9 @@ def build(net):
         if kind == "conv":
             filters, size, _, bias = numbers
             arrays = [normal(size, size, before[-1], filters), *[jnp.zeros(filters)] * bias]
+        elif kind == "depthwise":
+            size, _, bias = numbers
+            arrays = [normal(size, size, 1, before[-1]), *[jnp.zeros(before[-1])] * bias]
         elif kind == "dense":
             units, bias = numbers
             arrays = [normal(before[0], units), *[jnp.zeros(units)] * bias]

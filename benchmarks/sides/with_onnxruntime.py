@@ -7,6 +7,8 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.nets import net_of, shapes
 from benchmarks.sides.data import batch
 
+PADS = {"valid": "VALID", "same": "SAME_UPPER"}
+
 
 def prepare(job, layout, threads):
     net = net_of(job)
@@ -37,7 +39,16 @@ def build(net):
         if kind == "conv":
             filters, size, padding, bias = numbers
             add("Conv", normal(filters, before[-1], size, size), *[normal(filters)] * bias,
-                auto_pad={"valid": "VALID", "same": "SAME_UPPER"}[padding])
+                auto_pad=PADS[padding])
+        elif kind == "depthwise":
+            size, padding, bias = numbers
+            add("Conv", normal(before[-1], 1, size, size), *[normal(before[-1])] * bias, auto_pad=PADS[padding],
+                group=before[-1])
+        elif kind == "average":
+            add("GlobalAveragePool")
+            add("Flatten")
+        elif kind == "leaky relu":
+            add("LeakyRelu", alpha=numbers[0])
         elif kind == "dense":
             units, bias = numbers
             add("Gemm", normal(before[0], units), *[normal(units)] * bias)

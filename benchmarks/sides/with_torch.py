@@ -87,6 +87,11 @@ def build(net):
         if kind == "conv":
             filters, size, padding, bias = numbers
             stack.append(nn.Conv2d(before[-1], filters, size, padding=padding, bias=bias))
+        elif kind == "depthwise":
+            size, padding, bias = numbers
+            stack.append(nn.Conv2d(before[-1], before[-1], size, padding=padding, groups=before[-1], bias=bias))
+        elif kind == "average":
+            stack += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         elif kind == "dense":
             units, bias = numbers
             stack.append(nn.Linear(before[0], units, bias=bias))
@@ -95,7 +100,8 @@ def build(net):
         elif kind == "dropout":
             stack.append(nn.Dropout(DROPOUT))
         else:
-            stack.append({"relu": nn.ReLU, "pool": nn.MaxPool2d, "flatten": nn.Flatten}[kind](*numbers))
+            kinds = {"relu": nn.ReLU, "leaky relu": nn.LeakyReLU, "pool": nn.MaxPool2d, "flatten": nn.Flatten}
+            stack.append(kinds[kind](*numbers))
     return nn.Sequential(*stack)
 
 

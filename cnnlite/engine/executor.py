@@ -40,8 +40,8 @@ def _record(names: str) -> np.dtype[Any]:
     return np.dtype([(name, np.int64) for name in names.split()])
 
 
-JOB = _record("groups group_count tracks track_count steps step_count locals local_count table words own own_bytes control "
-              "samples chunks yield_ purposes")
+JOB = _record("groups group_count tracks track_count steps step_count locals local_count table words own own_bytes "
+              "control samples chunks yield_ purposes")
 GROUP = _record("first_track last_track units")
 TRACK = _record("first_step last_step first_local last_local units by_samples adds together bands grain")
 STEP = _record("function record purposes")

@@ -18,7 +18,7 @@ import numpy as np
 from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, WEIGHT, WORK, Buffer
 from cnnlite.engine.executor import entry
 from cnnlite.engine.graph import Graph, Step, Storage
-from cnnlite.engine.program import Program, Workspace, check, shape_of, threads_for
+from cnnlite.engine.program import Program, Workspace, check, give_back, shape_of, threads_for
 from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
 from cnnlite.engine.weights import Snapshot
@@ -66,7 +66,8 @@ class Plan:
             the arrays of the results, in their order.
         """
         snapshot = self._current()
-        with threads_for(self._program.work(samples)) as lanes:
+        lanes = threads_for(self._program.work(samples))
+        try:
             # Each thread takes samples. Where there are fewer of these, it takes bands of their rows.
             program = self._program if samples >= lanes else self._for_bands()
             pool = self._pools[program]
@@ -77,11 +78,13 @@ class Plan:
             workspace.prepare(samples, lanes)
             if workspace.snapshot is not snapshot:
                 snapshot.bind(workspace)
-            arrays = self._arrays(workspace, samples, given)
+            results = self._set_addresses(workspace, samples, given)
             workspace.run(lanes)
             if len(pool) < WORKSPACES_KEPT:
                 pool.append(workspace)
-        return [arrays[buffer.number].reshape(shape_of(buffer, samples)) for buffer in self.results]
+        finally:
+            give_back(lanes)
+        return results
 
     def _for_bands(self) -> Program:
         if self._banded is None:
@@ -92,16 +95,18 @@ class Plan:
                     self._banded = banded
         return self._banded
 
-    def _arrays(self, workspace: Workspace, samples: int, given: Mapping[int, Array]) -> dict[int, Array]:
-        """Write the addresses of what is given, and of new arrays for the results; return both."""
-        table, arrays = workspace.table, dict(given)
+    def _set_addresses(self, workspace: Workspace, samples: int, given: Mapping[int, Array]) -> list[Array]:
+        """Write the addresses of what is given, and of new arrays for the results; return the results."""
+        table, results, made = workspace.table, [], dict(given)
         for number, array in given.items():
             table[FIXED_WORDS + number] = array.ctypes.data
         for buffer in self.results:
-            if buffer.number not in arrays:
-                array = arrays[buffer.number] = np.empty(shape_of(buffer, samples), buffer.dtype)
-                table[FIXED_WORDS + buffer.number] = array.ctypes.data
-        return arrays
+            shape, known = shape_of(buffer, samples), made.get(buffer.number)
+            if known is None:
+                known = made[buffer.number] = np.empty(shape, buffer.dtype)
+                table[FIXED_WORDS + buffer.number] = known.ctypes.data
+            results.append(known if known.shape == shape else known.reshape(shape))
+        return results
 
     def programs(self) -> list[tuple[str, Program]]:
         """Return what there is to run, with titles."""
@@ -172,11 +177,14 @@ class TrainingPlan:
         for number, array in given.items():
             self._given[number] = array  # which keeps it alive
             workspace.table[FIXED_WORDS + number] = array.ctypes.data
-        with threads_for(self._program.work(samples)) as lanes:
+        lanes = threads_for(self._program.work(samples))
+        try:
             workspace.prepare(samples, lanes)
             workspace.choose(section, purposes)
             start, lane, share = entry(lanes)
             check(start(lane, share, workspace.job_address, lanes))
+        finally:
+            give_back(lanes)
 
     def programs(self) -> list[tuple[str, Program]]:
         """Return what there is to run, with titles."""

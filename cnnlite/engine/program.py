@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -139,6 +137,7 @@ class Workspace:
         self.layout: Layout | None = None
         self.snapshot: Any = None  # of the weights whose addresses are in the table
         self.lanes = 0
+        self._part: Any = None  # which part of the program the job is set to run
 
     def prepare(self, samples: int, lanes: int) -> None:
         """Have memory for so many samples, and for so many threads."""
@@ -175,12 +174,14 @@ class Workspace:
         if not section:
             for values, function in self._values:
                 values[...] = function()
-        first, last = 0, len(layout.groups)
-        if section is not None:
-            bounds = [*self.program.schedule.sections, last]
-            first, last = bounds[section], bounds[section + 1]
-        self.job["groups"], self.job["group_count"] = layout.groups.ctypes.data + first * GROUP.itemsize, last - first
-        self.job["purposes"] = purposes
+        part = layout, section, purposes
+        if part != self._part:
+            groups, first, last = layout.groups, 0, len(layout.groups)
+            if section is not None:
+                bounds = [*self.program.schedule.sections, last]
+                first, last = bounds[section], bounds[section + 1]
+            self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
+            self.job["purposes"], self._part = purposes, part
 
     def run(self, lanes: int) -> None:
         """Run all of the program by so many threads, as `prepare` was told."""
@@ -203,15 +204,18 @@ class Workspace:
         return numbers.reshape(shape_of(buffer, layout.samples))
 
 
-@contextlib.contextmanager
-def threads_for(work: float) -> Iterator[int]:
-    """Yield by how many threads to do so much work: one where there is little, as others take time to begin."""
-    lanes = 1 if work < SMALL_WORK else thread_pool.take()
-    try:
-        yield lanes
-    finally:
-        if lanes > 1:
-            thread_pool.give_back()
+def threads_for(work: float) -> int:
+    """Return by how many threads to do so much work: one where there is little, as others take time to begin.
+
+    After it `give_back` must follow.
+    """
+    return 1 if work < SMALL_WORK else thread_pool.take()
+
+
+def give_back(lanes: int) -> None:
+    """Say that the work has been done by so many threads."""
+    if lanes > 1:
+        thread_pool.give_back()
 
 
 def check(failed: int) -> None:
@@ -244,7 +248,7 @@ def _memory(size: int, samples: int = 0) -> Array:
         raw = np.empty(size + ALIGNMENT, np.uint8)
     except MemoryError:
         raise MemoryError(
-            f"a plan for {samples} samples needs {size / 2**30:.1f} GiB of memory for what lies between its stages, and "
-            f"this machine has {_machine_bytes() / 2**30:.1f}. Use a smaller batch_size."
+            f"a plan for {samples} samples needs {size / 2**30:.1f} GiB of memory for what lies between its stages, "
+            f"and this machine has {_machine_bytes() / 2**30:.1f}. Use a smaller batch_size."
         ) from None
     return raw[-raw.ctypes.data % ALIGNMENT:][:size]

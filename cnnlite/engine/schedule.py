@@ -116,7 +116,7 @@ class Schedule:
         ours = set(steps)
         for step in steps:
             self._put(step, ours)
-        while len(self.sections) <= graph.section:  # those without a stage
+        while len(self.sections) <= graph.section:  # in which nothing is to be done
             self.sections.append(len(self.groups))
         if joined and not banded:
             self._find_local()
@@ -184,15 +184,15 @@ class Schedule:
                         using = tracks.setdefault(buffer.number, [])
                         if track not in using:
                             using.append(track)
-        made = [storage for storage in self.graph.buffers if storage.made_by]
-        # What is made of others comes before these.
-        for storage in sorted(made, key=lambda storage: storage.made_by[0].number, reverse=True):
+        made = [(storage, [step for step in storage.made_by if step in self._place]) for storage in self.graph.buffers]
+        # What is made of others comes first: a track that makes it again uses these too.
+        for storage, makers in sorted(made, key=lambda pair: -max((step.number for step in pair[1]), default=0)):
             buffer = storage.buffer
             using = tracks.get(buffer.number, [])
-            makers = [step for step in storage.made_by if step in self._place]
             if storage.kind != WORK or not buffer.of_samples or buffer.number in self.kept or not makers:
                 continue
             if len(using) > 1 and not (len(makers) == 1 and _is_made_quickly(makers[0], buffer)
+                                       and self._has_final_inputs(makers[0])
                                        and all(track.by_samples for track in using)):
                 continue
             home = self._place[makers[0]][1]
@@ -203,6 +203,11 @@ class Schedule:
                     for needed in makers[0].inputs:
                         if track not in tracks[needed.number]:
                             tracks[needed.number].append(track)
+
+    def _has_final_inputs(self, step: Step) -> bool:
+        """Return whether what a step reads is still the same when all other steps have run."""
+        return all(writer.number < step.number for buffer in step.inputs
+                   for writer in self.graph.buffers[buffer.number].made_by)
 
     def lives(self) -> dict[int, tuple[int, int]]:
         """Return by the number of each buffer in the workspace the first and the last group that needs it.

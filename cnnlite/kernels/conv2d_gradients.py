@@ -6,7 +6,6 @@ The kernel's and the input's go by Winograd's method where that is faster (`wino
 (`direct_kernel_gradient.py`, `direct_input_gradient.py`). The bias's is a sum (`channel_sums.py`).
 """
 
-from cnnlite.engine.buffers import Samples
 from cnnlite.kernels.channel_sums import add_channel_sums
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.direct_input_gradient import add_direct_input_gradient
@@ -21,13 +20,11 @@ from cnnlite.kernels.winograd_gradients import add_winograd_gradients
 def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
     """Return dx[n, h, w, c] = sum of dy[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into."""
     geometry, owner = geometry_of(strides, pads, dilation, groups), "conv2d_input_gradient"
-    samples = dy.shape[0] if dy.shape else None
-    if isinstance(samples, Samples) and samples.shown == x_shape[0]:
-        x_shape = (samples, *x_shape[1:])
+    x_shape = tuple(x_shape)
     shape = convolved_shape(dy, x_shape, kernel, geometry, owner)
     require(dy, "dy", shape, kernel.dtype, owner)
-    out = result(out, dy, tuple(x_shape))
-    require(out, "out", tuple(x_shape), dy.dtype, owner)
+    out = result(out, dy, x_shape)
+    require(out, "out", x_shape, dy.dtype, owner)
     _add_gradients(None, dy, kernel, fields(x_shape, kernel.shape, shape[1:3], geometry), dx=out)
     return out
 

@@ -14,7 +14,6 @@ import math
 
 import numpy as np
 
-from cnnlite.engine.buffers import Samples
 from cnnlite.engine.jit import kernel as compiled
 from cnnlite.engine.stages import (
     BEGIN,
@@ -141,8 +140,6 @@ def depthwise_conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO
     """Return dx: each dy goes back, times the weight, to the pixel that it came from."""
     owner = "depthwise_conv2d_input_gradient"
     kh, kw, c, m = _kernel_shape(kernel.shape, x_shape, owner)
-    if isinstance(dy.shape[0], Samples) and dy.shape[0].shown == x_shape[0]:
-        x_shape = (dy.shape[0], *x_shape[1:])
     require(dy, "dy", (x_shape[0], *output_shape(x_shape, (kh, kw), strides, pads, dilation), c * m), None, owner)
     require(kernel, "kernel", 4, dy.dtype, owner)
     out = result(out, dy, x_shape)

@@ -29,10 +29,12 @@ def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
     require(x, "x", 4, None, "im2col")
     oh, ow = output_shape(x.shape, window, strides, pads, dilation)
     shape = (x.shape[0] * (oh * ow), window[0] * window[1] * x.shape[3])
-    if out is not None:
-        require(out, "out", shape, x.dtype, "im2col")
-        out = out.reshape(x.shape[0], oh, ow, shape[1])
-    return _im2col(x, tuple(window), tuple(strides), pads, tuple(dilation), out).reshape(shape)
+    arguments = x, tuple(window), tuple(strides), pads, tuple(dilation)
+    if out is None:
+        return _im2col(*arguments).reshape(shape)
+    require(out, "out", shape, x.dtype, "im2col")
+    _im2col(*arguments, out.reshape(x.shape[0], oh, ow, shape[1]))
+    return out
 
 
 @operation(samples="x out")

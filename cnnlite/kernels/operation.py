@@ -36,7 +36,8 @@ def operation(samples: Any) -> Any:
 
     Args:
         samples: the names of the arguments whose first axis is that of the samples; or, where that depends on what the
-            others are, a function that is called with all of them and returns the names.
+            others are, a function that is called with all of them and returns the names. An argument `x_shape` begins
+            with their number.
     """
     of_samples = frozenset(samples.split()) if isinstance(samples, str) else None
 
@@ -72,50 +73,53 @@ def operation(samples: Any) -> Any:
 
 def _run_alone(function: Any, values: dict[str, Any], of_samples: frozenset[str]) -> Any:
     """Run a plan of a kernel's stages on arrays."""
-    arrays: dict[Any, Any] = {}
-    rest: dict[str, Any] = {}
-    forms: list[Any] = []
-    samples = None
+    samples, forms = None, [function]
     for name, value in values.items():
         if isinstance(value, np.ndarray):
-            arrays[name] = value
             if name in of_samples and value.ndim:
                 if samples is None:
                     samples = len(value)
                 forms.append((name, len(value) == samples, value.shape[1:], value.dtype))
             else:
-                forms.append((name, None, value.shape, value.dtype))
-        elif isinstance(value, tuple) and any(isinstance(item, np.ndarray) for item in value):
-            for i, item in enumerate(value):
-                arrays[name, i] = item
-                forms.append((name, i, len(item) == samples, item.shape[1:], item.dtype))
+                forms.append((name, value.shape, value.dtype))
+        elif _has_arrays(value):
+            forms.append((name, tuple((len(item) == samples, item.shape[1:], item.dtype) for item in value)))
+        elif name == "x_shape" and value[:1] == (samples,):
+            forms.append((name, tuple(value[1:])))
         else:
-            rest[name] = value
-    key: Any = function, tuple(forms), tuple(rest.items())
+            forms.append((name, value))
+    key = tuple(forms)
     try:
         made = _plans.get(key)
     except TypeError:  # there is a list among them
-        key = function, tuple(forms), _tuples(tuple(rest.items()))
+        key = _tuples(key)
         made = _plans.get(key)
     if made is None:
-        made = _make(function, values, of_samples, samples)
-        _plans[key] = made
+        made = _plans[key] = _make(function, values, of_samples, samples)
         if len(_plans) > PLANS_KEPT:
             _plans.popitem(last=False)
-    plan, places, shape_results = made
+    plan, places, sources, has_several = made
     given, copies = {}, []
-    for name, number in places:
-        array = arrays[name]
+    for source, number, is_written in places:
+        array = values[source] if type(source) is str else values[source[0]][source[1]]
         if not array.flags.carray:
-            is_written = bool(plan.graph.buffers[number].made_by)
-            array = _usable(array, name, function.__name__.strip("_"), is_written)
+            usable = _usable(array, source, function.__name__.strip("_"), is_written)
             if is_written:
-                copies.append((arrays[name], array))
+                copies.append((array, usable))
+            array = usable
         given[number] = array
     results = plan.run(1 if samples is None else samples, given)  # all is one sample where there are none
     for array, copy in copies:
         array[...] = copy
-    return shape_results(results, arrays)
+    if sources:
+        new = iter(results)
+        results = [next(new) if source is None else values[source] if type(source) is str
+                   else values[source[0]][source[1]] for source in sources]
+    return tuple(results) if has_several else results[0] if results else None
+
+
+def _has_arrays(value: Any) -> bool:
+    return isinstance(value, tuple) and any(isinstance(item, np.ndarray) for item in value)
 
 
 def _tuples(value: Any) -> Any:
@@ -123,36 +127,41 @@ def _tuples(value: Any) -> Any:
 
 
 def _make(function: Any, values: dict[str, Any], of_samples: frozenset[str], samples: int | None) -> Any:
-    """Return the plan, [(the name of an argument, the number of its buffer), ...], and what makes the result."""
+    """Return the plan of a kernel, and how it meets arrays.
+
+    Returns:
+        the plan;
+        [(the name of an argument, or with a number that of an item of it, the number of its buffer, whether the plan
+        writes it), ...];
+        of each result the argument that it is written to, or None if it is new; an empty list if all are new;
+        whether there are several results.
+    """
     dtypes = [value.dtype for value in values.values() if isinstance(value, np.ndarray)]
     graph = Graph(next((dtype for dtype in dtypes if dtype in FLOATS), dtypes[0]))
-    arguments, places = {}, []
+    arguments, numbers = {}, {}
 
-    def buffer(name: Any, array: Any, of_samples: bool) -> Any:
+    def buffer(source: Any, array: Any, of_samples: bool) -> Any:
         shape = array.shape
         if of_samples and array.ndim and len(array) == samples:
             shape = (Samples(1, samples), *shape[1:])
         made = graph.given(shape, array.dtype)
-        places.append((name, made.number))
+        numbers[made.number] = source
         return made
 
     for name, value in values.items():
         if isinstance(value, np.ndarray):
             value = buffer(name, value, name in of_samples)
-        elif isinstance(value, tuple) and any(isinstance(item, np.ndarray) for item in value):
+        elif _has_arrays(value):
             value = tuple(buffer((name, i), item, name in of_samples) for i, item in enumerate(value))
+        elif name == "x_shape" and value[:1] == (samples,):
+            value = (Samples(1, samples), *value[1:])
         arguments[name] = value
     result = function(**arguments)
-    by_number = {number: name for name, number in places}
     buffers = [] if result is None else [result] if is_buffer(result) else list(result)
-    plan = Plan(graph, [buffer for buffer in buffers if buffer.number not in by_number])
-
-    def shape_results(results: list[Any], arrays: dict[Any, Any]) -> Any:
-        rest = iter(results)
-        found = [arrays[by_number[buffer.number]] if buffer.number in by_number else next(rest) for buffer in buffers]
-        return None if result is None else found[0] if is_buffer(result) else tuple(found)
-
-    return plan, places, shape_results
+    sources = [numbers.get(buffer.number) for buffer in buffers]
+    plan = Plan(graph, [buffer for buffer, source in zip(buffers, sources) if source is None])
+    places = [(source, number, bool(graph.buffers[number].made_by)) for number, source in numbers.items()]
+    return plan, places, sources if any(sources) else [], len(buffers) > 1 or isinstance(result, (tuple, list))
 
 
 def _usable(array: Any, name: Any, owner: str, is_written: bool) -> Any:

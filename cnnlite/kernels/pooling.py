@@ -118,10 +118,7 @@ def _require_argmax(argmax, shape, window, owner):
 def input_gradient(dy, x_shape, window, strides, pads, out, owner):
     """Return (dx, the shape of y), after a look at dy, the window and `out`."""
     require(dy, "dy", 4, None, owner)
-    samples = dy.shape[0]
-    # Of arrays, x_shape says how many samples there are.
-    of_samples = x_shape[0] in (samples, getattr(samples, "shown", None))
-    x_shape = (samples if of_samples else x_shape[0], *x_shape[1:])
+    x_shape = tuple(x_shape)
     dx = result(out, dy, x_shape)
     require(dx, "out", x_shape, dy.dtype, owner)
     shape = checked_shape(dx, window, strides, pads, owner)

@@ -367,6 +367,12 @@ class Softmax(ActivationLayer):
                 stacklevel=2,
             )
 
+    @property
+    def is_traceable(self) -> bool:
+        """Whether the sums run within a sample."""
+        shape = self.input_shape
+        return 0 not in self.axis and (shape is None or all(axis % len(shape) for axis in self.axis))
+
     def check_settings(self) -> None:
         if self.input_shape is not None:
             self.check_axis(self.input_shape)

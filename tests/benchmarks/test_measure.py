@@ -33,9 +33,8 @@ class Double:
 @pytest.fixture
 def bench(monkeypatch):
     monkeypatch.setattr(Double, "log", [], raising=False)
-    monkeypatch.setattr(measure, "Worker", Double)
     monkeypatch.setattr(measure, "PAUSE", 0)
-    return Bench([CNNLITE, TORCH, JAX], rounds=3, seconds=0, threads=2)
+    return Bench([CNNLITE, TORCH, JAX], rounds=3, seconds=0, threads=2, make=Double)
 
 
 def test_the_sides_take_turns_and_none_is_always_first(bench):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.growth import series, thread_counts
-from benchmarks.nets import NETS, net_of, shapes, training, training_flops
+from benchmarks.nets import LARGER, NETS, net_of, shapes, training, training_flops
 
 
 def weights(net):
@@ -14,6 +14,9 @@ def weights(net):
         if kind == "conv":
             filters, size, _, bias = numbers
             total += size * size * before[-1] * filters + bias * filters
+        elif kind == "depthwise":
+            size, _, bias = numbers
+            total += (size * size + bias) * before[-1]
         elif kind == "dense":
             units, bias = numbers
             total += before[0] * units + bias * units
@@ -24,12 +27,24 @@ def weights(net):
 
 @pytest.mark.parametrize(("name", "flat", "count"), [
     ("W1", (1600,), 34826), ("W2", (1600,), 225226), ("W3", (576,), 87850),
-    ("LeNet-5", (400,), 61706), ("M3", (11264,), 1124180),
+    ("LeNet-5", (400,), 61706), ("M3", (11264,), 1124180), ("V1", (4096,), 2196810), ("G1", (15488,), 1232778),
 ])
 def test_a_network_has_the_features_and_weights_that_were_counted_by_hand(name, flat, count):
-    (after,) = [after for (kind, *_), _, after in shapes(NETS[name]) if kind == "flatten"]
+    net = {**NETS, **LARGER}[name]
+    (after,) = [after for (kind, *_), _, after in shapes(net) if kind == "flatten"]
     assert after == flat
-    assert weights(NETS[name]) == count
+    assert weights(net) == count
+
+
+def test_s1_takes_depthwise_and_1x1_convolutions_in_turns_and_the_average_of_each_channel():
+    assert [layer[0] for layer, _, _ in shapes(NETS["S1"]) if "conv" in layer[0] or "depthwise" in layer[0]] == [
+        "conv", *3 * ["depthwise", "conv"]]
+    assert [after for (kind, *_), _, after in shapes(NETS["S1"]) if kind == "pool"] == [(16, 16, 64), (8, 8, 128)]
+    assert [(before, after) for (kind, *_), before, after in shapes(NETS["S1"]) if kind == "average"] == [
+        ((8, 8, 128), (128,))]
+    kernels = 27 * 32 + 9 * 32 + 32 * 64 + 9 * 64 + 64 * 128 + 9 * 128 + 128 * 128 + 128 * 10
+    biases, scales = 32 + 32 + 64 + 64 + 3 * 128 + 10, 2 * (32 + 32 + 64 + 64 + 3 * 128)
+    assert weights(NETS["S1"]) == kernels + biases + scales
 
 
 def test_m3_is_the_network_of_the_paper():
@@ -43,8 +58,9 @@ def test_m3_is_the_network_of_the_paper():
 
 def test_the_batches_to_train_with():
     assert {name: net.batch for name, net in NETS.items()} == {
-        "W1": 128, "W2": 128, "W3": 512, "LeNet-5": 128, "MLP": 128, "M3": 120,
+        "W1": 128, "W2": 128, "W3": 512, "LeNet-5": 128, "MLP": 128, "M3": 120, "S1": 32,
     }
+    assert {name: net.batch for name, net in LARGER.items()} == {"V1": 64, "G1": 4}
 
 
 def test_the_work_of_a_training_step():

@@ -4,13 +4,17 @@ import pytest
 
 from benchmarks.convolutions import DIRECTIONS, Convolution
 from benchmarks.measure import require_agreement
-from benchmarks.nets import Net, conv, dense, inference, training
+from benchmarks.nets import LEAKY_RELU, Net, conv, dense, depthwise, inference, training
 from benchmarks.sides import CONVOLVES, INFERS, TORCH, TORCH_COMPILE, TRAINS, is_installed
 from benchmarks.workers import Worker
 
 pytestmark = pytest.mark.parity
 
 # Every kind of layer, with and without a bias, on images and on features.
+DEPTHWISE = Net((6, 6, 2), 2, [
+    depthwise(3, "same"), ("batchnorm",), LEAKY_RELU, depthwise(3, bias=False), conv(3, 1, "same"), ("average",),
+    dense(10),
+])
 SMALL = Net((10, 10, 1), 2, [
     conv(2, 3), ("relu",), ("pool", 2), conv(3, 3, "same", bias=False), ("batchnorm",), ("relu",),
     ("flatten",), ("dropout",), dense(5, bias=False), ("batchnorm",), ("relu",), dense(10),
@@ -39,9 +43,11 @@ def checks(workers, job, names):
 
 
 def test_all_build_networks_of_as_many_weights(workers):
-    expected = (9 * 2 + 2) + 9 * 2 * 3 + 2 * 3 + (48 * 5) + 2 * 5 + (5 * 10 + 10)
-    for job, names in [(training(SMALL), TRAINS), (inference(SMALL, 3), INFERS)]:
-        assert set(checks(workers, job, names).values()) == {expected}
+    small = (9 * 2 + 2) + 9 * 2 * 3 + 2 * 3 + (48 * 5) + 2 * 5 + (5 * 10 + 10)
+    depthwise = (9 * 2 + 2) + 2 * 2 + 9 * 2 + (2 * 3 + 3) + (3 * 10 + 10)
+    for net, expected in (SMALL, small), (DEPTHWISE, depthwise):
+        for job, names in [(training(net), TRAINS), (inference(net, 3), INFERS)]:
+            assert set(checks(workers, job, names).values()) == {expected}
 
 
 @pytest.mark.parametrize("direction", DIRECTIONS)

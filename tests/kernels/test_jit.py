@@ -17,10 +17,10 @@ TRAIN = """
 import numpy as np
 import cnnlite
 from cnnlite.eager import is_eager
-from cnnlite.kernels import threads
+from cnnlite.engine import executor
 from tests.kernels.test_jit import train
 assert is_eager()
-threads._call = None  # what enters compiled code
+executor.start = None  # what enters compiled code
 print(repr(train()))
 """
 

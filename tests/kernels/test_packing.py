@@ -2,12 +2,12 @@
 
 import gc
 import threading
+import weakref
 
 import numpy as np
 import pytest
 
-from cnnlite import kernels, reference
-from cnnlite.kernels import packing
+from cnnlite import kernels, layers, reference
 from tests.kernels.drawn import compiled_kernels_needed
 
 pytestmark = compiled_kernels_needed
@@ -64,27 +64,12 @@ def test_an_array_in_the_place_of_one_that_is_gone_is_not_taken_for_it():
 
 
 def test_nothing_is_kept_of_arrays_that_are_gone():
+    x, kernel = np.ones((2, 1, 1, 7), "f4"), np.ones((1, 1, 7, 3), "f4")
+    y = kernels.conv2d(x, kernel)
+    gone = [weakref.ref(array) for array in (x, kernel, y)]
+    del x, kernel, y
     gc.collect()
-    before = len(packing._kept)
-    x, weights = np.ones((2, 1, 1, 7), "f4"), [np.ones((1, 1, 7, 3), "f4") for _ in range(10)]
-    for array in weights:
-        kernels.conv2d(x, array)
-    assert len(packing._kept) == before + 10
-    del array, weights
-    gc.collect()
-    assert len(packing._kept) == before
-
-
-def test_a_packing_that_fails_leaves_nothing_half_done():
-    weights = np.ones(4, "f4")
-
-    def fails(weights, out):
-        raise KeyboardInterrupt
-
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            packing.packed(weights, [("test", fails)])
-    assert packing.packed(weights, [("test", lambda weights, out: out is None)]) == [True]
+    assert [reference() for reference in gone] == [None] * 3
 
 
 def test_threads_that_use_one_kernel_for_the_first_time_at_once_all_get_it_whole():
@@ -92,11 +77,15 @@ def test_threads_that_use_one_kernel_for_the_first_time_at_once_all_get_it_whole
     x = rng.normal(size=(2, 11, 12, 17)).astype("f4")
     for seed in range(10):
         kernel = RNG(seed).normal(size=(3, 3, 17, 19)).astype("f4")
+        layer = layers.Conv2D(19, 3)
+        layer.build((11, 12, 17))
+        layer.params["kernel"] = kernel
         expected, results = fresh(x, kernel, 1).tobytes(), []
-        workers = [threading.Thread(target=lambda kernel=kernel, results=results: results.append(
-            kernels.conv2d(x, kernel).tobytes())) for _ in range(4)]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        assert results == [expected] * 4
+        for compute in (layer, lambda x, kernel=kernel: kernels.conv2d(x, kernel)):
+            workers = [threading.Thread(target=lambda compute=compute, results=results: results.append(
+                compute(x).tobytes())) for _ in range(4)]
+            for worker in workers:
+                worker.start()
+            for worker in workers:
+                worker.join()
+        assert results == [expected] * 8

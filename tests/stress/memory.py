@@ -24,8 +24,8 @@ import numpy as np
 from numba.core.runtime import rtsys
 
 import cnnlite
-from cnnlite import layers, passes
-from tests.fused import plans_of
+from cnnlite import layers
+from cnnlite.passes import PLANS_KEPT
 
 SIZE, CLASSES, BATCH, MOST = 12, 10, 8, 32
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
@@ -67,13 +67,13 @@ def fit(rounds, steps):
 
     def run():
         model.fit(x, y, batch_size=BATCH, verbose=0)
-        assert not memory_of(model)
+        assert not workspaces_of(model)
 
     return watched(run, rounds)
 
 
 def train_on_batch(rounds, steps):
-    """Train with batches of changing size; the buffers stay as large as the largest of them needs."""
+    """Train with batches of changing size; the workspace stays as large as the largest of them needs."""
     model, (x, y), sizes = make_model(), make_data(MOST), np.random.default_rng(1)
     largest = make_model()
     largest.train_on_batch(x, y)
@@ -81,15 +81,20 @@ def train_on_batch(rounds, steps):
     def run():
         for size in (MOST, *sizes.integers(1, MOST, steps - 1)):
             model.train_on_batch(x[:size], y[:size])
-        assert memory_of(model) == memory_of(largest) > 0
+        assert workspaces_of(model) == workspaces_of(largest) > 0
 
     return watched(run, rounds)
 
 
-def memory_of(model):
-    """Return how many bytes the plans of training have to work in."""
-    plans = [made.plan for key, made in plans_of(model).items() if key[0] != "inference"]
-    return sum(plan.workspace.memory.nbytes for plan in plans)
+def plans_of(model):
+    """Return {key: plan with what belongs to it} of all that the model keeps."""
+    return {key: value for key, value in (model.memo._found or {}).items() if hasattr(value, "plan")}
+
+
+def workspaces_of(model):
+    """Return the bytes of memory that the model's training steps keep for the next one."""
+    workspaces = [made.plan.workspace for made in plans_of(model).values() if hasattr(made.plan, "workspace")]
+    return sum(workspace.memory.nbytes + workspace.own.nbytes for workspace in workspaces)
 
 
 def predict(rounds, steps):
@@ -122,15 +127,15 @@ def images(rounds, steps):
     model.compile("sgd", "sparse_categorical_crossentropy")
 
     def run():
-        # The same ones in each round. What is kept of the last shapes is then the same at its end.
+        # The same ones in each round, so that what is kept of the last shapes is the same at the end of each.
         for i, size in enumerate(range(3, 3 + steps)):
             x = np.ones((1, 3, size, 1), "f4")
             if i % 2:
                 model.predict(x, verbose=0)
             else:
                 model.train_on_batch(x, [0])
-        kinds = Counter(key[0] for key in plans_of(model))
-        assert max(kinds.values()) <= passes.PLANS_KEPT
+        kept = Counter(key[0] for key in plans_of(model))
+        assert kept["step"] == kept["inference"] == PLANS_KEPT
 
     return watched(run, rounds)
 
@@ -155,6 +160,7 @@ def delete(rounds, steps):
         copy(x)
         things = [model, copy, model.optimizer, model.parameters(), *model.walk(), *copy.walk(), *model.metrics]
         things += [model.parameters().vector, model.parameters().gradient]
+        things += [*plans_of(model).values(), *plans_of(copy).values()]
         return [weakref.ref(thing) for thing in things]
 
     def run():

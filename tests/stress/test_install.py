@@ -74,7 +74,7 @@ def without_rights(site):
 def test_without_a_home_the_kernels_lie_beside_the_package_in_a_strange_path(site, losses):
     assert result_of(start(site), site, losses) == COMPILING
     assert result_of(start(site), site, losses) == ""
-    assert list(site.glob("cnnlite/kernels/__pycache__/*.nbc"))
+    assert list(site.glob("cnnlite/engine/__pycache__/*.nbc"))
     # And whoever may not write there uses them.
     assert result_of(start(site, *without_rights(site)), site, losses) == ""
     count("ways to be installed (read-only, no home, strange path, full disk, no source files)", 2)

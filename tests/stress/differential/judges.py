@@ -59,6 +59,8 @@ class AgainstTorch:
         mirrors += [Mirror(life.model, life.patches, BLUR[dtype], seed) for seed in range(3)]
 
         def expect(what: str, result: dict[str, Any], *data: Any) -> None:
+            if what not in NAMES:  # what only the library's own ways are compared for
+                return
             expected = _compute(mirrors[0], what, data)
             if mirrors[0].saturated:
                 self.counts["steps with probabilities of nearly 0 or 1, not compared with PyTorch"] += 1

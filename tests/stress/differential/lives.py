@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite import Sequential, layers
+from cnnlite import Sequential, fusion, layers
 from tests.stress.differential.nets import Net, make
 from tests.stress.differential.twists import Patches, has
 
-SAMPLES = 18
+SAMPLES = 33
 Observations = list[tuple[str, dict[str, Any]]]  # for each step what was done, and the arrays that came of it
 
 # Attributes that a user may change after a layer is built, with values to change them to.
@@ -93,6 +93,61 @@ class Life:
 
     def _predict(self, n: int) -> None:
         self._say("predict", lambda: {"y": self.model.predict(self.x[:n], batch_size=7, verbose=0)}, self.x[:n])
+
+    def _sizes(self, sizes: Sequence[int]) -> None:
+        """Call with one number of samples after the other, none among them."""
+        for n in sizes:
+            x = self.x[:n]
+            self._say("call", lambda x=x: {"y": self.model(x)}, x)
+
+    def _by_hand(self, n: int, more: int) -> None:
+        """Go up in training mode and come down, once or several times; in between others may be asked for."""
+        x = self.x[:n]
+
+        def run() -> dict[str, Any]:
+            y = self.model.forward(x, training=True)
+            dy = np.linspace(-1, 1, y.size).reshape(y.shape).astype(y.dtype)
+            result = {"y": y.copy(), "dx": self.model.backward(dy)}
+            gradients = self._gradients()
+            for _ in range(more):
+                self.model(self.x[:3])
+                assert np.array_equal(self.model.backward(dy), result["dx"], equal_nan=True)
+            self.model.backward_weights(dy)
+            assert all(np.array_equal(array, gradients[name], equal_nan=True)
+                       for name, array in self._gradients().items())
+            assert np.array_equal(result["y"], y, equal_nan=True)
+            return result | gradients
+
+        self._say("by hand", run)
+
+    def _gradients(self) -> dict[str, Any]:
+        return {f"gradient of {path}/{name}": array.copy() for path, layer in self.model.named_layers()
+                if layer.trainable for name, array in layer.grads.items()}
+
+    def _weighted(self, n: int) -> None:
+        weights = np.linspace(0, 2, n)
+        self._say("weighted", lambda: {
+            "loss": np.array(self.model.train_on_batch(self.x[:n], self.y[:n], sample_weight=weights))})
+
+    def _otherwise(self, how: str, n: int) -> None:
+        """Make a step in another mode, between those in this one."""
+        x, y = self.x[:n], self.y[:n]
+        if how == "apart":
+            with fusion.disabled():
+                self._say("train apart", lambda: {"loss": np.array(self.model.train_on_batch(x, y))})
+            return
+        self.model.run_eagerly = True
+        try:
+            self._say("train eagerly", lambda: {"loss": np.array(self.model.train_on_batch(x, y))})
+        finally:
+            self.model.run_eagerly = False
+
+    def _inside(self, n: int) -> None:
+        """Call the model inside of another one, then by itself."""
+        outer = Sequential([self.model, layers.Rescaling(2.0, dtype=self.net.dtype)])
+        outer.dtype = self.model.dtype
+        x = self.x[:n]
+        self._say("inside", lambda: {"y": outer(x), "alone": self.model(x)})
 
     def _evaluate(self, n: int) -> None:
         x, y = self.x[:n], self.y[:n]

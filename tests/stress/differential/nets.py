@@ -217,7 +217,12 @@ EVENTS = st.one_of(
     st.tuples(st.just("call"), st.integers(1, 5), st.integers(1, 6)),  # so many images at a time, so often
     st.tuples(st.just("call"), st.just(1), st.integers(3, 6)),
     st.tuples(st.just("predict"), st.integers(1, 18)),
-    st.tuples(st.just("train"), st.sampled_from([1, 2, 5, 16, 17, 18])),
+    st.tuples(st.just("train"), st.sampled_from([1, 2, 3, 5, 16, 17, 18, 33])),
+    st.tuples(st.just("sizes"), st.lists(st.sampled_from([0, 1, 2, 3, 17, 33]), min_size=2, max_size=4)),
+    st.tuples(st.just("by_hand"), st.sampled_from([0, 1, 2, 17]), st.sampled_from([0, 1, 2])),
+    st.tuples(st.just("weighted"), st.sampled_from([1, 2, 17])),
+    st.tuples(st.just("otherwise"), st.sampled_from(["eagerly", "apart"]), st.sampled_from([1, 3, 17])),
+    st.tuples(st.just("inside"), st.sampled_from([1, 3, 17])),
     st.tuples(st.just("evaluate"), st.integers(1, 18)),
     st.tuples(st.just("edit"), NUMBERS, st.sampled_from(["in place", "a view", "set_weights", "assign", "update"])),
     st.tuples(st.just("change"), NUMBERS, NUMBERS),

@@ -1,0 +1,116 @@
+"""Compare this version of cnnlite with another one: a folder with its source, such as a worktree of git.
+
+    git worktree add ../before v1.0
+    python -m benchmarks.versions ../before              # all networks, 5 minutes
+    python -m benchmarks.versions ../before W1 S1        # some of them
+
+Each version works in a process of its own; the two take turns in short blocks. The ratio is the other version's time
+divided by this one's, in each round on its own: above 1, this one is faster. Kernels are compiled before anything is
+timed, each version's into a folder of its own.
+"""
+
+import argparse
+import sys
+from functools import partial
+from pathlib import Path
+
+from benchmarks import machine
+from benchmarks.figures import spread
+from benchmarks.measure import Bench
+from benchmarks.nets import LARGER, NETS, inference, training
+from benchmarks.tables import milliseconds, table
+from benchmarks.workers import ROOT, Worker
+
+THIS, OTHER = "this version", "the other one"
+ALL = {**NETS, **LARGER}
+
+# Of a version's folder the library alone is taken: both are measured by the same program.
+PROGRAM = f"""
+import sys
+sys.path.insert(0, sys.argv[1])
+import cnnlite
+sys.path[0] = {str(ROOT)!r}
+from benchmarks.workers import main
+main("cnnlite")
+"""
+
+
+def main():
+    options = read_options()
+    folders = {THIS: ROOT, OTHER: options.path}
+    bench = Bench([THIS, OTHER], options.rounds, options.seconds, options.threads, partial(worker, folders))
+    lines, answers = [], []
+    try:
+        for name in options.nets or ALL:
+            for work, job in jobs(name).items():
+                comparison = bench.compare(dict.fromkeys([THIS, OTHER], job))
+                lines.append(line(work, comparison))
+                print(" | ".join(lines[-1]), file=sys.stderr, flush=True)
+                if job["batch"] == 1:
+                    answers.append(comparison["seconds"])
+            lines.append(line_of_softmax(name, *answers[-2:]))
+    finally:
+        bench.close()
+    print(table(["Work", f"{THIS}, ms", f"{OTHER}, ms", "ratio", "lowest to highest"], lines))
+
+
+def read_options():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.versions", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=folder, help="the folder that holds the other version's folder cnnlite")
+    parser.add_argument("nets", nargs="*", metavar="net", help=f"some of {', '.join(ALL)}; all, if none is named")
+    parser.add_argument("--rounds", type=int, default=9, help="how many blocks each version gets, by default 9")
+    parser.add_argument("--seconds", type=float, default=0.12, help="how long a block is, by default 0.12")
+    parser.add_argument("--threads", type=int, default=machine.cores(), help="by default all")
+    options = parser.parse_args()
+    for name in options.nets:
+        if name not in ALL:
+            parser.error(f"the networks are {', '.join(ALL)}. Received: {name!r}.")
+    return options
+
+
+def folder(text):
+    path = Path(text).resolve()
+    if not (path / "cnnlite" / "__init__.py").is_file():
+        raise argparse.ArgumentTypeError(f"there must be a folder cnnlite in it. Received: {text!r}.")
+    return path
+
+
+def worker(folders, name, threads):
+    return Worker(name, threads, program=("-c", PROGRAM, str(folders[name])))
+
+
+def jobs(name):
+    """Return {what is done: job}."""
+    net = ALL[name]
+    return {
+        f"train {name}": training(net),
+        f"infer {name}, batch {net.batch}": inference(net, net.batch),
+        f"infer {name}, batch 1": inference(net, 1),
+        f"softmax of {name}, batch 1": {**inference(net, 1), "kind": "softmax"},
+    }
+
+
+def line(work, comparison):
+    """Return the cells of a line; those of a version that failed are empty."""
+    seconds = comparison["seconds"]
+    medians = [milliseconds(spread(seconds[name], "seconds")["seconds"]) if name in seconds else ""
+               for name in (THIS, OTHER)]
+    if not all(medians):
+        return [work, *medians, "", ""]
+    figures = spread([other / this for this, other in zip(seconds[THIS], seconds[OTHER])], "ratio")
+    return [work, *medians, f"**{figures['ratio']:.2f}**", f"{figures['lowest']:.2f} to {figures['highest']:.2f}"]
+
+
+def line_of_softmax(name, answers, probabilities):
+    """Return how many times as long as `model(x)` it takes each version to make probabilities of it as well."""
+    cells = []
+    for version in (THIS, OTHER):
+        both = version in answers and version in probabilities
+        cells.append(f"{spread(probabilities[version], 'it')['it'] / spread(answers[version], 'it')['it']:.2f} times"
+                     if both else "")
+    return [f"softmax of {name} against {name}, batch 1", *cells, "", ""]
+
+
+if __name__ == "__main__":
+    main()

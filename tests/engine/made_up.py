@@ -1,0 +1,175 @@
+"""Stages made up for the tests of the engine, which knows nothing of what a stage computes."""
+
+import numpy as np
+
+from cnnlite.engine import buffers
+from cnnlite.engine.buffers import N
+from cnnlite.engine.graph import Graph
+from cnnlite.engine.stages import (
+    BATCH,
+    BEGIN,
+    CHUNKS,
+    HALO,
+    IMAGE,
+    PIXEL,
+    UNIT,
+    array,
+    array_as,
+    band_rows,
+    span,
+    stage,
+    word,
+)
+
+
+@stage(reads="x", writes="y", sizes="rows numbers", footprint=PIXEL)
+def _double(r, run, first, last):
+    start, stop = span(run, first, last, r.rows, r.numbers)
+    x, y = array(run, r.x, (stop,)), array(run, r.y, (stop,))
+    for i in range(start, stop):
+        y[i] = 2 * x[i]
+
+
+@stage(reads="x", writes="y", sizes="rows", footprint=HALO)
+def _mark_rows(r, run, first, last):
+    """Add to each row of y (N, rows) that it is at 1000, and the first row of the band."""
+    top, bottom = band_rows(run, r.rows)
+    y = array(run, r.y, (last, r.rows))
+    for i in range(first, last):
+        for row in range(top, bottom):
+            y[i, row] += 1000 + top
+
+
+@stage(reads="x", writes="y", footprint=IMAGE)
+def _whole(r, run, first, last):
+    pass
+
+
+@stage(reads="x", writes="y", footprint=PIXEL, spreads=True)
+def _spread(r, run, first, last):
+    pass
+
+
+@stage(reads="x", writes="y", sizes="size", footprint=BATCH)
+def _batch(r, run, first, last):
+    """Add to y[unit] the number of the unit, and 1000."""
+    y = array(run, r.y, (r.size,))
+    for unit in range(first, last):
+        y[unit] += 1000 + unit
+
+
+@stage(reads="x", adds="sums", sizes="size")
+def _count(r, run, first, last):
+    """Write into the sums of a chunk how many samples it has, and what these add up to."""
+    sums, x = array(run, r.sums, (word(run, CHUNKS), 2))[word(run, UNIT)], array(run, r.x, (last, r.size))
+    if first == word(run, BEGIN):
+        sums[0] = sums[1] = 0
+    for i in range(first, last):
+        sums[0] += 1
+        for j in range(r.size):
+            sums[1] += x[i, j]
+
+
+@stage(reads="w calls", writes="out", sizes="size", footprint=BATCH)
+def _copy_weights(r, run, first, last):
+    """Copy w, and count the call in an array that plans take for a constant."""
+    w, out, calls = array(run, r.w, (r.size,)), array(run, r.out, (r.size,)), array_as(run, r.calls, (1,), np.int64)
+    calls[0] += 1
+    for i in range(r.size):
+        out[i] = w[i]
+
+
+@stage(reads="w", writes="out", sizes="size", footprint=BATCH)
+def _copy_positive(r, run, first, last):
+    w, out = array(run, r.w, (r.size,)), array(run, r.out, (r.size,))
+    for i in range(r.size):
+        if w[i] < 0:
+            raise ValueError("on purpose")
+        out[i] = w[i]
+
+
+@stage(reads="x w", writes="y", sizes="size", footprint=PIXEL)
+def _scale(r, run, first, last):
+    x, y, w = array(run, r.x, (last, r.size)), array(run, r.y, (last, r.size)), array(run, r.w, (r.size,))
+    for i in range(first, last):
+        for j in range(r.size):
+            y[i, j] = x[i, j] * w[j]
+
+
+@stage(reads="x", writes="y", sizes="size", footprint=BATCH)
+def _fail_at_three(r, run, first, last):
+    y = array(run, r.y, (r.size,))
+    for unit in range(first, last):
+        if unit == 3:
+            raise ValueError("on purpose")
+        y[unit] = 1
+
+
+def new_graph(*shape):
+    """Return a graph of float32, and a buffer of N samples of a shape that each run is given."""
+    graph = Graph(np.float32)
+    return graph, graph.given((N, *shape))
+
+
+def _follow(stage, x, **arguments):
+    """Add a stage that makes something of the shape of x."""
+    y = x.graph.work(x.shape)
+    x.graph.add(stage, x=x, y=y, **arguments)
+    return y
+
+
+def double(x, y=None, **how):
+    y = x.graph.work(x.shape) if y is None else y
+    x.graph.add(_double, x=x, y=y, rows=x.shape[1] if x.ndim > 2 else 1, numbers=x.sample_size, **how)
+    return y
+
+
+def mark_rows(x, **how):
+    return _follow(_mark_rows, x, rows=x.shape[1], **how)
+
+
+def whole(x):
+    return _follow(_whole, x)
+
+
+def spread(x, times):
+    y = x.graph.work((x.shape[0], times * x.shape[1], *x.shape[2:]))
+    x.graph.add(_spread, x=x, y=y)
+    return y
+
+
+def batch(x, size=1, **how):
+    y = x.graph.work((size,))
+    x.graph.add(_batch, x=x, y=y, size=size, **how)
+    return y
+
+
+def count(x, **how):
+    sums = x.graph.work((buffers.CHUNKS, 2))
+    x.graph.add(_count, x=x, sums=sums, size=x.sample_size, **how)
+    return sums
+
+
+def copy_weights(graph, w, calls):
+    out = graph.work(w.shape)
+    graph.add(_copy_weights, w=w, calls=calls, out=out, size=w.shape[0])
+    return out
+
+
+def copy_positive(graph, w):
+    """Copy weights; it fails where one is negative."""
+    out = graph.work(w.shape)
+    graph.add(_copy_positive, w=w, out=out, size=w.shape[0])
+    return out
+
+
+def scale(x, w):
+    y = x.graph.work(x.shape)
+    x.graph.add(_scale, x=x, w=w, y=y, size=x.shape[1])
+    return y
+
+
+def fail_at_three(x, size):
+    y = x.graph.work((size,))
+    x.graph.add(_fail_at_three, x=x, y=y, size=size, units=size)
+    return y
