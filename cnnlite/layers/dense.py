@@ -116,11 +116,12 @@ class Dense(Layer):
     def weight_gradients(self, dz: Array) -> Array:
         """Fill `grads`, and return dz as a matrix."""
         rows, x_shape = self.recall()
-        dz = self.prepare_gradient(dz, (*x_shape[:-1], self.units)).reshape(-1, self.units)
+        dz = self.prepare_gradient(dz, (*x_shape[:-1], self.units))
+        if self.trainable and self.use_bias:
+            kernels.column_sums(dz, out=self.grads["bias"])
+        dz = dz.reshape(-1, self.units)
         if self.trainable:
             kernels.matmul(rows, dz, transpose_a=True, out=self.grads["kernel"])
-            if self.use_bias:
-                kernels.column_sums(dz, out=self.grads["bias"])
         return dz
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
