@@ -21,6 +21,8 @@ NO_PADS = ((0, 0), (0, 0))
 
 def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
     """c = a @ b + bias"""
+    if a.ndim > 2:  # rows of samples, of which each has several
+        a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     c = product(a.T if transpose_a else a, b.T if transpose_b else b)
     return write(c if bias is None else c + bias, out)
 
