@@ -29,7 +29,7 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
 
 def column_sums(x, out=None):
     """out[j] = sum over all i of x[i..., j]"""
-    return write(exact_sum(x.reshape(-1, x.shape[-1]), axis=0), out)
+    return write(exact_sum(x.reshape(-1, x.shape[-1]) if x.ndim > 2 else x, axis=0), out)
 
 
 def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):

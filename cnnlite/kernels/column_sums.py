@@ -21,7 +21,8 @@ def column_sums(x, out=None):
     So many rows at a time are added up one by one, by the micro-kernel as ones @ x, and their sums in float64.
     """
     require(x, "x", max(2, x.ndim), None, "column_sums")
-    x = x.reshape(-1, x.shape[-1])
+    if x.ndim > 2:
+        x = x.reshape(-1, x.shape[-1])
     out = result(out, x, x.shape[1:])
     require(out, "out", x.shape[1:], x.dtype, "column_sums")
     n, width = x.shape[1], panel_width(x.dtype)
