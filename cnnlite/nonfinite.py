@@ -12,6 +12,7 @@ import numpy as np
 from cnnlite import fusion
 from cnnlite.layers.overrides import class_keeps, keeps
 from cnnlite.layers.residual import Residual
+from cnnlite.passes import parts_to_logits, whole
 from cnnlite.printing import for_stdout
 from cnnlite.types import Array, ArrayLike
 
@@ -146,7 +147,8 @@ def _up(layer: Any, path: str, x: Array, training: bool, to_logits: bool) -> Gen
         for name, array in arrays.items():
             if not is_finite(array):
                 yield _first(array, "weight", path, name)
-        x = layer.preactivation(x, training) if to_logits else layer.forward(x, training)
+        for part in parts_to_logits(layer) if to_logits else [whole(layer)]:
+            x = part.forward(x, training=training)
     if not is_finite(x):
         yield _first(x, "output", path)
     return x
@@ -171,7 +173,8 @@ def _down(layer: Any, path: str, dy: Array, from_logits: bool, needs_dx: bool) -
         return dy
     else:
         if from_logits:
-            dy = layer.backward_preactivation(dy)
+            for part in reversed(parts_to_logits(layer)):
+                dy = part.backward(dy)
         elif needs_dx:
             dy = layer.backward(dy)
         else:

@@ -59,18 +59,10 @@ class ActivationLayer(Layer):
             self.remember(x, y)
         return y
 
-    def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
-        """Return what goes into the activation, which for this layer is x; see `Sequential.forward_logits`."""
-        return self.prepare(x)
-
     def backward(self, dy: Array) -> Array:
         x, y = self.recall()
         dy = self.prepare_gradient(dy, y.shape)
         return self.gradient(dy, x, y, self.allocate("dx", y.shape))
-
-    def backward_preactivation(self, dz: Array) -> Array:
-        """Return the gradient by x from that by what `preactivation` returned, which is the same."""
-        return dz
 
 
 class Linear(ActivationLayer):
