@@ -21,13 +21,15 @@ NO_PADS = ((0, 0), (0, 0))
 
 def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
     """c = a @ b + bias"""
+    if a.ndim > 2:  # rows of samples, of which each has several
+        a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     c = product(a.T if transpose_a else a, b.T if transpose_b else b)
     return write(c if bias is None else c + bias, out)
 
 
 def column_sums(x, out=None):
-    """out[j] = sum over i of x[i, j]"""
-    return write(exact_sum(x, axis=0), out)
+    """out[j] = sum over all i of x[i..., j]"""
+    return write(exact_sum(x.reshape(-1, x.shape[-1]) if x.ndim > 2 else x, axis=0), out)
 
 
 def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):

@@ -145,9 +145,13 @@ def leaves(model):
 
 
 def plans_of(model):
-    """Return the plans that a model has, by key."""
-    found = model.memo._found or {}
-    return {key: value for key, value in found.items() if key[0] in ("inference", "training", "step")}
+    """Return the plans that a model has, by keys that begin with "inference", "training" or "step"."""
+    return {(_kind(key), key): made for key, made in (model.memo._found or {}).items() if hasattr(made, "plan")}
+
+
+def _kind(key):
+    return key[0] if isinstance(key[0], str) else {"_Inference": "inference", "_Training": "training"}[
+        key[0][0].__name__]
 
 
 def assert_same_bits(mine, expected):

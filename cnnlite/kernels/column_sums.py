@@ -16,11 +16,13 @@ ROWS_A_SUM = 256  # that are added up one by one before their sum joins the othe
 
 @operation(samples="x")
 def column_sums(x, out=None):
-    """out[j] = sum over i of x[i, j], the gradient of a bias, for x of shape (M, N) whose rows are of samples.
+    """out[j] = sum over all i of x[i..., j], the gradient of a bias, for x of shape (samples, ..., N).
 
     So many rows at a time are added up one by one, by the micro-kernel as ones @ x, and their sums in float64.
     """
-    require(x, "x", 2, None, "column_sums")
+    require(x, "x", max(2, x.ndim), None, "column_sums")
+    if x.ndim > 2:
+        x = x.reshape(-1, x.shape[-1])
     out = result(out, x, x.shape[1:])
     require(out, "out", x.shape[1:], x.dtype, "column_sums")
     n, width = x.shape[1], panel_width(x.dtype)

@@ -41,7 +41,11 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
         b: (K, N), or (N, K) with `transpose_b`.
         bias: (N,), or None for none.
         out: (M, N) to write to.
+
+    With `transpose_a` alone, the K rows are of samples, each of which may have several: (samples, ..., M).
     """
+    if transpose_a and not transpose_b and a.ndim == b.ndim > 2:
+        a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     require(a, "a", 2, None, "matmul")
     m, k = a.shape[::-1] if transpose_a else a.shape
     n = b.shape[0 if transpose_b else -1]

@@ -97,7 +97,7 @@ class Dense(Layer):
         rows = x.reshape(-1, x.shape[-1])
         z = kernels.matmul(rows, self.params["kernel"], self.params.get("bias"))
         if training:
-            self.remember(rows, x.shape)
+            self.remember(x)
         return z.reshape(*x.shape[:-1], self.units)
 
     def backward(self, dy: Array) -> Array:
@@ -107,21 +107,21 @@ class Dense(Layer):
     def backward_preactivation(self, dz: Array) -> Array:
         """dkernel = x.T @ dz,  dbias = sum of dz over the rows,  dx = dz @ kernel.T"""
         dz = self.weight_gradients(dz)
-        _, x_shape = self.recall()
-        return kernels.matmul(dz, self.params["kernel"], transpose_b=True).reshape(x_shape)
+        (x,) = self.recall()
+        return kernels.matmul(dz, self.params["kernel"], transpose_b=True).reshape(x.shape)
 
     def backward_weights(self, dy: Array) -> None:
         self.weight_gradients(self.activation.backward(dy))
 
     def weight_gradients(self, dz: Array) -> Array:
         """Fill `grads`, and return dz as a matrix."""
-        rows, x_shape = self.recall()
-        dz = self.prepare_gradient(dz, (*x_shape[:-1], self.units)).reshape(-1, self.units)
+        (x,) = self.recall()
+        dz = self.prepare_gradient(dz, (*x.shape[:-1], self.units))
         if self.trainable:
-            kernels.matmul(rows, dz, transpose_a=True, out=self.grads["kernel"])
+            kernels.matmul(x, dz, transpose_a=True, out=self.grads["kernel"])
             if self.use_bias:
                 kernels.column_sums(dz, out=self.grads["bias"])
-        return dz
+        return dz.reshape(-1, self.units)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return (*input_shape[:-1], self.units)

@@ -100,7 +100,7 @@ class DepthwiseConv2D(Convolution):
             dkernel = self.grads["kernel"]
             kernels.depthwise_conv2d_kernel_gradient(x, dz, dkernel.shape, *self.geometry(x.shape), out=dkernel)
             if self.use_bias:
-                kernels.column_sums(dz.reshape(-1, dz.shape[-1]), out=self.grads["bias"])
+                kernels.column_sums(dz, out=self.grads["bias"])
         return dz
 
     def output_channels(self, channels: int | Any) -> int | Any:
