@@ -99,18 +99,19 @@ def log_softmax(x: ArrayLike, axis: int | Sequence[int] = -1) -> Array:
 def _apply(layer_class: type[ActivationLayer], x: ArrayLike, *arguments: Any) -> Array:
     """Return what the layer computes, in the precision of x where x is an array of floats."""
     dtype = getattr(x, "dtype", None)
-    dtype = dtype.name if dtype in (np.float32, np.float64) else config.floatx()
-    # To make a layer takes longer than a row of its numbers. (One that warns of its input does so each time.)
-    if type(x) is np.ndarray and 1 not in x.shape[1:] and all(type(argument) in _PLAIN for argument in arguments):
+    dtype = dtype if dtype in _FLOATS else np.dtype(config.floatx())
+    # To make a layer takes longer than a row of its numbers. (One that warns of its input must do so each time.)
+    if type(x) is np.ndarray and 1 not in x.shape[1:] and _PLAIN.issuperset(map(type, arguments)):
         return _layer(layer_class, dtype, x.ndim, *arguments).forward(x)
     return layer_class(*arguments, dtype=dtype).forward(x)
 
 
-_PLAIN = (int, float, bool, type(None))
+_FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+_PLAIN = frozenset((int, float, bool, type(None)))
 
 
 @functools.lru_cache(maxsize=64, typed=True)
-def _layer(layer_class: type[ActivationLayer], dtype: str, axes: int, *arguments: Any) -> ActivationLayer:
+def _layer(layer_class: type[ActivationLayer], dtype: DTypeLike, axes: int, *arguments: Any) -> ActivationLayer:
     return layer_class(*arguments, dtype=dtype)
 
 

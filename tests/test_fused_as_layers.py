@@ -56,14 +56,14 @@ def test_a_way_back_that_was_put_on_a_layer_is_called(place):
 def test_backward_takes_back_the_steps_that_ran():
     model = make((13, 12, 17), WITH_ALL)
     x = normal(5, 13, 12, 17)
-    for context in (fusion.disabled, cnnlite.reference_mode):
+    for context, near in ((fusion.disabled, 0), (cnnlite.reference_mode, 1e-4)):
         with context():
             y = model.forward(x, training=True)
         dy = normal(*y.shape, seed=1)
         dx = model.backward(dy)
         model.forward(x, training=True)
         with context():
-            np.testing.assert_allclose(model.backward(dy), dx, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(model.backward(dy), dx, rtol=near, atol=near / 10)
 
 
 def test_backward_twice_gives_the_same_and_writes_to_nothing():

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
+from ctypes import addressof, c_char
 
 import numpy as np
 
@@ -99,12 +100,12 @@ class Plan:
         """Write the addresses of what is given, and of new arrays for the results; return the results."""
         table, results, made = workspace.table, [], dict(given)
         for number, array in given.items():
-            table[FIXED_WORDS + number] = array.ctypes.data
+            table[FIXED_WORDS + number] = address_of(array)
         for buffer in self.results:
             shape, known = shape_of(buffer, samples), made.get(buffer.number)
             if known is None:
                 known = made[buffer.number] = np.empty(shape, buffer.dtype)
-                table[FIXED_WORDS + buffer.number] = known.ctypes.data
+                table[FIXED_WORDS + buffer.number] = address_of(known)
             results.append(known if known.shape == shape else known.reshape(shape))
         return results
 
@@ -176,7 +177,7 @@ class TrainingPlan:
             snapshot.bind(workspace)
         for number, array in given.items():
             self._given[number] = array  # which keeps it alive
-            workspace.table[FIXED_WORDS + number] = array.ctypes.data
+            workspace.table[FIXED_WORDS + number] = address_of(array)
         lanes = threads_for(self._program.work(samples))
         try:
             workspace.prepare(samples, lanes)
@@ -202,6 +203,14 @@ class TrainingPlan:
         """Let go of the memory as well; the next run takes it again."""
         self.forget()
         self.workspace = Workspace(self._program)
+
+
+def address_of(array: Array) -> int:
+    """Return where the numbers of a contiguous array lie: `array.ctypes.data`, in a third of the time."""
+    try:
+        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]  # for mypy an array is no buffer
+    except (TypeError, ValueError):  # it can't be written to, or is empty
+        return array.ctypes.data
 
 
 def _storages(graph: Graph, kind: str) -> list[Storage]:

@@ -15,20 +15,22 @@ from __future__ import annotations
 import functools
 import inspect
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from cnnlite import reference
 from cnnlite.eager import is_eager
-from cnnlite.engine.buffers import Buffer, Samples, is_buffer
+from cnnlite.engine.buffers import Samples, is_buffer
 from cnnlite.engine.graph import Graph, current_graph
 from cnnlite.engine.plan import Plan
 from cnnlite.kernels.checks import FLOATS
 
 PLANS_KEPT = 256  # of single kernels, for different shapes
 
-_plans: OrderedDict[Any, Any] = OrderedDict()
+_plans: OrderedDict[Any, Any] = OrderedDict()  # by all that a plan depends on, which the number of samples is not
+_calls: OrderedDict[Any, _Call] = OrderedDict()  # by the forms of all arguments, to find the plan fast
 
 
 def operation(samples: Any) -> Any:
@@ -39,7 +41,7 @@ def operation(samples: Any) -> Any:
             others are, a function that is called with all of them and returns the names. An argument `x_shape` begins
             with their number.
     """
-    of_samples = frozenset(samples.split()) if isinstance(samples, str) else None
+    of_samples = _names(samples) if isinstance(samples, str) else None
 
     def decorate(function: Any) -> Any:
         names = tuple(inspect.signature(function).parameters)
@@ -51,19 +53,24 @@ def operation(samples: Any) -> Any:
                 # Compiled code computes with infinities and NaN without a word from NumPy; so does the definition.
                 with np.errstate(all="ignore"):
                     return getattr(reference, name)(*args, **kwargs)
-            for value in args:
-                if type(value) is Buffer:
-                    return function(*args, **kwargs)
-            if any(map(is_buffer, kwargs.values())):
+            graph = current_graph()
+            given = (*args, *kwargs.values())
+            if graph is None:
+                key = (function, *map(_form, given), *kwargs)
+                call = _calls.get(key)
+                if call is not None:
+                    return call.run(given)
+            if any(map(is_buffer, given)):
                 return function(*args, **kwargs)
             values = dict(zip(names, args), **kwargs)
-            graph = current_graph()
             if graph is not None:
                 # Of weights alone, whose numbers are asked for in each run.
                 return function(**{name: graph.of_array(value) if isinstance(value, np.ndarray) else value
                                    for name, value in values.items()})
-            ours = frozenset(samples(**values).split()) if of_samples is None else of_samples
-            return _run_alone(function, values, ours)
+            ours = _names(samples(**values)) if of_samples is None else of_samples
+            call = _Call(function, values, [*names[:len(args)], *kwargs], ours)
+            _keep(_calls, key, call)
+            return call.run(given)
 
         vars(kernel)["is_operation"] = True
         return kernel
@@ -71,8 +78,85 @@ def operation(samples: Any) -> Any:
     return decorate
 
 
-def _run_alone(function: Any, values: dict[str, Any], of_samples: frozenset[str]) -> Any:
-    """Run a plan of a kernel's stages on arrays."""
+@functools.cache
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+def _form(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.shape, value.dtype
+    return tuple(map(_form, value)) if isinstance(value, (tuple, list)) else value
+
+
+def _keep(kept: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    kept[key] = value
+    if len(kept) > PLANS_KEPT:
+        kept.popitem(last=False)
+
+
+class _Call:
+    """A call of a kernel with arrays of certain shapes.
+
+    Args:
+        function: adds the kernel's stages.
+        values: its arguments, by name; calls to come have arrays of the same shapes and else the same.
+        order: their names in the order in which `run` will be given them.
+        of_samples: the names of those whose first axis is that of the samples.
+    """
+
+    def __init__(self, function: Any, values: dict[str, Any], order: list[str], of_samples: frozenset[str]) -> None:
+        self._name = function.__name__.strip("_")
+        samples, key = _plan_key(function, values, of_samples)
+        made = _plans.get(key)
+        if made is None:
+            made = _make(function, values, of_samples, samples)
+            _keep(_plans, key, made)
+        self._plan, places, sources, self._has_several = made
+        self._samples = 1 if samples is None else samples  # all is one sample where there are none
+        self._names = {number: name for (name, _), number, _ in places}
+        self._places = [(order.index(name), item, number, written) for (name, item), number, written in places]
+        self._sources = [source and (order.index(source[0]), source[1]) for source in sources]
+
+    def run(self, values: Sequence[Any]) -> Any:
+        """Run the plan on the arrays among the arguments."""
+        given, copies = {}, []
+        for place, item, number, is_written in self._places:
+            array = values[place] if item is None else values[place][item]
+            if not array.flags.carray:
+                usable = self._usable(array, number, is_written)
+                if is_written:
+                    copies.append((array, usable))
+                array = usable
+            given[number] = array
+        results = self._plan.run(self._samples, given)
+        for array, copy in copies:
+            array[...] = copy
+        if self._sources:
+            new = iter(results)
+            results = [next(new) if source is None else values[source[0]] if source[1] is None
+                       else values[source[0]][source[1]] for source in self._sources]
+        return tuple(results) if self._has_several else results[0] if results else None
+
+
+    def _usable(self, array: Any, number: int, is_written: bool) -> Any:
+        """Return an array that compiled code can read, contiguous and aligned, and can write if it must: or a copy."""
+        if not array.flags.c_contiguous:
+            name = self._names[number]
+            raise ValueError(
+                f"{self._name}: {name} must be C-contiguous. Received: {name} with the strides {array.strides}. "
+                f"Use np.ascontiguousarray({name})."
+            )
+        if is_written and not array.flags.writeable:
+            raise ValueError(
+                f"{self._name}: {self._names[number]} must be writeable. Received: a read-only array. "
+                "Pass a copy of it."
+            )
+        return array if array.flags.aligned else array.copy()
+
+
+def _plan_key(function: Any, values: dict[str, Any], of_samples: frozenset[str]) -> tuple[int | None, Any]:
+    """Return the number of samples, and all else that the plan of a kernel depends on."""
     samples, forms = None, [function]
     for name, value in values.items():
         if isinstance(value, np.ndarray):
@@ -87,43 +171,12 @@ def _run_alone(function: Any, values: dict[str, Any], of_samples: frozenset[str]
         elif name == "x_shape" and value[:1] == (samples,):
             forms.append((name, True, tuple(value[1:])))
         else:
-            forms.append((name, value))
-    key = tuple(forms)
-    try:
-        made = _plans.get(key)
-    except TypeError:  # there is a list among them
-        key = _tuples(key)
-        made = _plans.get(key)
-    if made is None:
-        made = _plans[key] = _make(function, values, of_samples, samples)
-        if len(_plans) > PLANS_KEPT:
-            _plans.popitem(last=False)
-    plan, places, sources, has_several = made
-    given, copies = {}, []
-    for source, number, is_written in places:
-        array = values[source] if type(source) is str else values[source[0]][source[1]]
-        if not array.flags.carray:
-            usable = _usable(array, source, function.__name__.strip("_"), is_written)
-            if is_written:
-                copies.append((array, usable))
-            array = usable
-        given[number] = array
-    results = plan.run(1 if samples is None else samples, given)  # all is one sample where there are none
-    for array, copy in copies:
-        array[...] = copy
-    if sources:
-        new = iter(results)
-        results = [next(new) if source is None else values[source] if type(source) is str
-                   else values[source[0]][source[1]] for source in sources]
-    return tuple(results) if has_several else results[0] if results else None
+            forms.append((name, _form(value)))
+    return samples, tuple(forms)
 
 
 def _has_arrays(value: Any) -> bool:
     return isinstance(value, tuple) and any(isinstance(item, np.ndarray) for item in value)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _make(function: Any, values: dict[str, Any], of_samples: frozenset[str], samples: int | None) -> Any:
@@ -131,9 +184,9 @@ def _make(function: Any, values: dict[str, Any], of_samples: frozenset[str], sam
 
     Returns:
         the plan;
-        [(the name of an argument, or with a number that of an item of it, the number of its buffer, whether the plan
-        writes it), ...];
-        of each result the argument that it is written to, or None if it is new; an empty list if all are new;
+        [(source, the number of its buffer, whether the plan writes it), ...], with as source of an array the name of
+        the argument and None, or where that is a tuple of arrays, a number in it;
+        of each result the source of the array that it is written to, or None if it is new; an empty list if all are;
         whether there are several results.
     """
     dtypes = [value.dtype for value in values.values() if isinstance(value, np.ndarray)]
@@ -150,7 +203,7 @@ def _make(function: Any, values: dict[str, Any], of_samples: frozenset[str], sam
 
     for name, value in values.items():
         if isinstance(value, np.ndarray):
-            value = buffer(name, value, name in of_samples)
+            value = buffer((name, None), value, name in of_samples)
         elif _has_arrays(value):
             value = tuple(buffer((name, i), item, name in of_samples) for i, item in enumerate(value))
         elif name == "x_shape" and value[:1] == (samples,):
@@ -162,19 +215,6 @@ def _make(function: Any, values: dict[str, Any], of_samples: frozenset[str], sam
     plan = Plan(graph, [buffer for buffer, source in zip(buffers, sources) if source is None])
     places = [(source, number, bool(graph.buffers[number].made_by)) for number, source in numbers.items()]
     return plan, places, sources if any(sources) else [], len(buffers) > 1 or isinstance(result, (tuple, list))
-
-
-def _usable(array: Any, name: Any, owner: str, is_written: bool) -> Any:
-    """Return an array that compiled code can read, contiguous and aligned, and can write if it must: or a copy."""
-    name = name if isinstance(name, str) else name[0]
-    if not array.flags.c_contiguous:
-        raise ValueError(
-            f"{owner}: {name} must be C-contiguous. Received: {name} with the strides {array.strides}. "
-            f"Use np.ascontiguousarray({name})."
-        )
-    if is_written and not array.flags.writeable:
-        raise ValueError(f"{owner}: {name} must be writeable. Received: a read-only array. Pass a copy of it.")
-    return array if array.flags.aligned else array.copy()
 
 
 def graph_of(*buffers: Any) -> Graph:

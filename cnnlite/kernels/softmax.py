@@ -30,8 +30,12 @@ def _axes(x, axis, owner):
 def _samples(owner, names):
     """Return what tells which arguments have samples: none if the sums run over the first axis too."""
 
+    first, with_out = names.split()[0], f"{names} out"
+
     def names_of(axis=-1, **values):
-        return "" if 0 in _axes(values[names.split()[0]], axis, owner) else f"{names} out"
+        if axis == (-1,) and values[first].ndim > 1:  # as all but always
+            return with_out
+        return "" if 0 in _axes(values[first], axis, owner) else with_out
 
     return names_of
 
