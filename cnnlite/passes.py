@@ -298,7 +298,7 @@ def remembering_nothing(parts: Iterable[Part]) -> Iterator[None]:
     finally:
         for part in parts:
             for layer in part.layer.walk():
-                vars(layer).pop("_memory", None)
+                layer._memory = None
 
 
 def has_trainable_weights(layer: Layer) -> bool:

@@ -106,7 +106,6 @@ class Layer(metaclass=LayerType):
     channel_axis: int | None = None  # the axis whose size the weights depend on; None where there is none
     takes_any_rank = False  # whether weights fit inputs with any number of axes; without weights all layers do
     dtype: Any = DTypeSetting()
-    _memory: tuple[Any, ...] | None = None  # what the last pass in training mode kept for backward
 
     def __init__(
         self,
@@ -133,6 +132,7 @@ class Layer(metaclass=LayerType):
         self._params, self._grads, self._state = ArrayDict(), ArrayDict(), ArrayDict()
         self.regularizers: dict[str, regularizers.Regularizer] = {}
         self.inner_layers: Sequence[Layer] = ()
+        self._memory: tuple[Any, ...] | None = None  # what the last pass in training mode kept for backward
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles take over: all but what models have worked out from the layer."""
