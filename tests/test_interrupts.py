@@ -16,6 +16,7 @@ from cnnlite import saving
 from cnnlite.datasets import mnist
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.changes import WeakSet
+from tests.kernels.drawn import compiled_kernels_needed
 from tests.models import make_model, weights_of
 from tests.stress import interrupts
 
@@ -179,6 +180,7 @@ def test_a_step_of_an_optimizer_is_whole_in_a_loop_of_the_users_own(other):
     np.testing.assert_allclose(weights_of(model), before - np.float32(0.01), rtol=1e-6)
 
 
+@compiled_kernels_needed  # else nothing is kept of the layers
 def test_an_alarm_is_not_lost_where_a_model_goes_whose_layers_stay():
     # What a handler raises within a function that a weak reference calls is only printed.
     layer = cnnlite.layers.Dense(2)

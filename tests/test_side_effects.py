@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cnnlite.callbacks import Callback, LambdaCallback
+from cnnlite.eager import is_eager
 from cnnlite.losses import SparseCategoricalCrossentropy
 from cnnlite.metrics import Metric
 from cnnlite.optimizers import SGD
@@ -58,7 +59,7 @@ def test_the_users_arrays_are_neither_written_nor_kept(data, dtype, shuffle):
 def test_a_fit_leaves_neither_its_last_batch_nor_its_buffers(data):
     model = make_model()
     fit(model, *data)
-    assert plans_of_training(model)
+    assert plans_of_training(model) or is_eager()
     assert holds_no_batch(model)
     with pytest.raises(ValueError, match="backward needs a forward pass"):
         model.layers[0].backward(np.zeros((N, 8)))

@@ -135,8 +135,8 @@ class Layer(metaclass=LayerType):
         self._memory: tuple[Any, ...] | None = None  # what the last pass in training mode kept for backward
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles take over: all but what models have worked out from the layer."""
-        return {name: value for name, value in vars(self).items() if name != "_memos"}
+        """Return what copies and pickles take over: neither what models keep of it, nor the last pass."""
+        return {**{name: value for name, value in vars(self).items() if name != "_memos"}, "_memory": None}
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Not a list, to which a layer could be added without anyone noticing.
