@@ -1,4 +1,4 @@
-"""A training step works in the memory of the step before: it allocates nothing that grows with images or batch.
+"""A training step works in the memory of the step before: it allocates nothing above 64 KiB.
 
 Fresh memory costs its first touch, about 1 ms for 11 MB, which is more than many a kernel. What is counted is what
 NumPy and compiled code allocate, with one thread, as each has scratch of its own.
@@ -18,39 +18,36 @@ pytestmark = compiled_kernels_needed
 
 BATCH, SIDE, CLASSES = 256, 28, 10
 LIMIT = 64 << 10
-# Scratch of a few images, half a megabyte by Winograd's method, and the partial sums of a kernel's gradient, 16 times
-# as many as its weights. Neither grows with the batch.
-LIMIT_OF_CONVOLUTIONS = 1536 << 10
 SMALLEST_ACTIVATION = BATCH * (SIDE // 2) ** 2 * 12 * 4  # pooled images of 12 channels; most are 4 times as large
 
 NETS = {
-    "BatchNorm, ReLU, MaxPool, Dropout, Flatten": (LIMIT_OF_CONVOLUTIONS, lambda: [
+    "BatchNorm, ReLU, MaxPool, Dropout, Flatten": lambda: [
         layers.Conv2D(16, 3, padding="same"), layers.BatchNorm(), layers.ReLU(), layers.MaxPool(),
         layers.Dropout(0.3), layers.Flatten(), layers.Dense(CLASSES, activation="softmax"),
-    ]),
-    "two convolutions, AveragePool, SpatialDropout2D": (LIMIT_OF_CONVOLUTIONS, lambda: [
+    ],
+    "two convolutions, AveragePool, SpatialDropout2D": lambda: [
         layers.Conv2D(16, 3, activation="relu"), layers.Conv2D(16, 3, padding="same", activation="relu"),
         layers.AveragePool(), layers.SpatialDropout2D(0.2), layers.GlobalAveragePool(),
         layers.Dense(CLASSES, activation="softmax"),
-    ]),
-    "Rescaling, AveragePool, GlobalAveragePool": (LIMIT_OF_CONVOLUTIONS, lambda: [
+    ],
+    "Rescaling, AveragePool, GlobalAveragePool": lambda: [
         layers.Rescaling(1 / 255), layers.Conv2D(12, 5, padding="same", activation="relu"), layers.AveragePool(),
         layers.GlobalAveragePool(), layers.Dense(CLASSES, activation="softmax"),
-    ]),
-    "DepthwiseConv2D, GlobalMaxPool": (LIMIT_OF_CONVOLUTIONS, lambda: [
+    ],
+    "DepthwiseConv2D, GlobalMaxPool": lambda: [
         layers.Conv2D(12, 3, padding="same", activation="tanh"),
         layers.DepthwiseConv2D(3, padding="same", activation="gelu"), layers.MaxPool(3, strides=2, padding="same"),
         layers.GlobalMaxPool(), layers.Dropout(0.1), layers.Dense(CLASSES),
-    ]),
-    "Residual": (LIMIT_OF_CONVOLUTIONS, lambda: [
+    ],
+    "Residual": lambda: [
         layers.Residual([layers.Conv2D(16, 3, padding="same"), layers.BatchNorm()], layers.Conv2D(16, 1)),
         layers.ReLU(), layers.Residual([layers.Conv2D(16, 3, padding="same"), layers.ReLU()]),
         layers.GlobalAveragePool(), layers.Dense(CLASSES, activation="softmax"),
-    ]),
-    "dense layers": (LIMIT, lambda: [
+    ],
+    "dense layers": lambda: [
         layers.Flatten(), layers.Dense(64, activation="sigmoid"), layers.Dropout(0.5), layers.Dense(64),
         layers.LeakyReLU(), layers.BatchNorm(), layers.Dense(CLASSES, activation="softmax"),
-    ]),
+    ],
 }
 
 
@@ -87,8 +84,7 @@ def peak(stack, dtype="float32", one_hot=False, optimizer="adam", **arguments):
 @pytest.mark.parametrize("dtype", ["float32", "uint8"])
 @pytest.mark.parametrize("net", NETS)
 def test_a_step_allocates_nothing_of_the_size_of_its_activations(net, dtype):
-    limit, stack = NETS[net]
-    assert peak(stack, dtype) < limit < SMALLEST_ACTIVATION
+    assert peak(NETS[net], dtype) < LIMIT
 
 
 @pytest.mark.parametrize("arguments", [
@@ -99,8 +95,7 @@ def test_a_step_allocates_nothing_of_the_size_of_its_activations(net, dtype):
     {"dtype": "uint8", "one_hot": True, "shuffle": False, "class_weight": dict.fromkeys(range(CLASSES), 1.0)},
 ], ids=lambda arguments: ", ".join(arguments))
 def test_nor_does_it_for_another_form_of_the_data(arguments):
-    limit, stack = NETS["Rescaling, AveragePool, GlobalAveragePool"]
-    assert peak(stack, **arguments) < limit
+    assert peak(NETS["Rescaling, AveragePool, GlobalAveragePool"], **arguments) < LIMIT
 
 
 @pytest.mark.parametrize("make", [
@@ -112,8 +107,7 @@ def test_nor_does_it_for_another_form_of_the_data(arguments):
     lambda: optimizers.Adagrad(clipvalue=0.1),
 ])
 def test_nor_do_the_optimizers_on_weights_of_200_kilobytes(make):
-    _, stack = NETS["dense layers"]
-    assert peak(stack, optimizer=make()) < LIMIT
+    assert peak(NETS["dense layers"], optimizer=make()) < LIMIT
 
 
 class Fresh(layers.Layer):
@@ -127,5 +121,5 @@ class Fresh(layers.Layer):
 
 
 def test_a_layer_that_allocates_is_seen():
-    limit, stack = NETS["Rescaling, AveragePool, GlobalAveragePool"]
-    assert peak(lambda: [*stack()[:3], Fresh(), *stack()[3:]]) > SMALLEST_ACTIVATION > limit
+    stack = NETS["Rescaling, AveragePool, GlobalAveragePool"]
+    assert peak(lambda: [*stack()[:3], Fresh(), *stack()[3:]]) > SMALLEST_ACTIVATION > LIMIT
