@@ -16,10 +16,12 @@ WINDOW = (2, 2), (2, 2), ((0, 0), (0, 0))
 
 
 def misaligned(array):
-    raw = np.zeros(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
-    raw[...] = array
-    assert not raw.flags.aligned
-    return raw
+    raw = np.zeros(array.nbytes + 2, np.uint8)
+    odd = 1 - raw.ctypes.data % 2
+    result = raw[odd:odd + array.nbytes].view(array.dtype).reshape(array.shape)
+    result[...] = array
+    assert not result.flags.aligned
+    return result
 
 
 def test_arrays_that_are_not_aligned_are_read_and_written():
