@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite.engine.buffers import is_buffer
-from cnnlite.engine.graph import current_graph
+from cnnlite.engine.graph import current_graph, stages_of
 from cnnlite.kernels.finite import add_numbers
 from cnnlite.layers.base import Layer
 from cnnlite.layers.changes import Memo
@@ -133,7 +133,8 @@ class ModelWeights(Layer):
             return loss + self.regularization_loss()
         for layer in self.walk():
             for key, penalty in layer.regularizers.items() if layer.trainable else ():
-                loss = add_numbers(loss, penalty(loss.graph.of_array(layer._params[key])))
+                with stages_of(layer.name):
+                    loss = add_numbers(loss, penalty(loss.graph.of_array(layer._params[key])))
         return loss
 
     def add_regularization_gradients(self) -> None:
@@ -145,7 +146,8 @@ class ModelWeights(Layer):
                     arrays: Any = layer._params[key], layer._grads[key]
                     if graph is not None:
                         arrays = map(graph.of_array, arrays)
-                    penalty.add_gradient(*arrays)
+                    with stages_of(layer.name):
+                        penalty.add_gradient(*arrays)
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ import numpy as np
 from cnnlite import fusion
 from cnnlite.arguments import float_array
 from cnnlite.engine.buffers import Samples
-from cnnlite.engine.graph import Graph, current_graph
+from cnnlite.engine.graph import Graph, stages_of
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
 from cnnlite.layers.base import Layer, commit_held, held_commits
 from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
@@ -131,24 +131,18 @@ class Alone:
         return has_trainable_weights(self.part.layer)
 
     def forward(self, x: Any, training: bool) -> Any:
-        _name_stages(self.part.layer)
-        for model in self.part.within:
-            x = model.prepare(x)
-        return self.part.forward(x, training=training)
+        with stages_of(self.part.layer.name):
+            for model in self.part.within:
+                x = model.prepare(x)
+            return self.part.forward(x, training=training)
 
     def backward(self, dy: Any) -> Any:
-        _name_stages(self.part.layer)
-        return self.part.backward(dy)
+        with stages_of(self.part.layer.name):
+            return self.part.backward(dy)
 
     def backward_weights(self, dy: Any) -> None:
-        _name_stages(self.part.layer)
-        self.part.backward_weights(dy)
-
-
-def _name_stages(layer: Layer) -> None:
-    graph = current_graph()
-    if graph is not None:
-        graph.layer = layer.name
+        with stages_of(self.part.layer.name):
+            self.part.backward_weights(dy)
 
 
 class Stretch:

@@ -14,7 +14,7 @@ import numpy as np
 from cnnlite import fusion, losses, optimizers, passes, regularizers
 from cnnlite.eager import is_eager
 from cnnlite.engine.buffers import N
-from cnnlite.engine.graph import Graph
+from cnnlite.engine.graph import Graph, stages_of
 from cnnlite.engine.plan import TrainingPlan
 from cnnlite.floating import arithmetic
 from cnnlite.interrupts import held_back_interrupts
@@ -111,13 +111,14 @@ class StepPlan:
     def add_update(self, value: Any) -> None:
         """Add the optimizer's step, and what layers have learned without a gradient; `train_step` calls it."""
         graph, parameters, optimizer = self._graph, self._parameters, self._optimizer
-        graph.section, graph.layer = 1, optimizer.name  # weights are views of the vector: all else comes before
+        graph.section = 1  # weights are views of the vector: all else comes before
         vector, gradient = graph.of_array(parameters.vector), graph.of_array(parameters.gradient)
         run = self._model.training_run
-        if run is not None and run.refuses_nonfinite:
-            self._refused = nonfinite(value, gradient, parameters.trainable_segments())
-        values = graph.value(optimizer.next_values, (len(optimizer.next_values()),), np.float64)
-        optimizer.step(_Parameters(parameters, vector, gradient, values, self._refused))
+        with stages_of(optimizer.name):
+            if run is not None and run.refuses_nonfinite:
+                self._refused = nonfinite(value, gradient, parameters.trainable_segments())
+            values = graph.value(optimizer.next_values, (len(optimizer.next_values()),), np.float64)
+            optimizer.step(_Parameters(parameters, vector, gradient, values, self._refused))
         for commit in self._commits:
             commit(self._refused)
 

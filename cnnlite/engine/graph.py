@@ -97,6 +97,20 @@ def current_graph() -> Graph | None:
     return _tracing.graph
 
 
+@contextlib.contextmanager
+def stages_of(name: str) -> Iterator[None]:
+    """Within it, what is added to the graph that is being made, if one is, belongs to the layer of that name."""
+    graph = current_graph()
+    if graph is None:
+        yield
+        return
+    before, graph.layer = graph.layer, name
+    try:
+        yield
+    finally:
+        graph.layer = before
+
+
 class Graph:
     """Stages, and the buffers between them.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cnnlite.engine.buffers import WORK, Buffer
+from cnnlite.engine.buffers import LANE, WORK, Buffer
 from cnnlite.engine.graph import Step
 from cnnlite.engine.program import Layout, Program, shape_of, work_of
 from cnnlite.engine.schedule import size_of
@@ -63,9 +63,11 @@ def _row(step: Step, track: Any, layout: Layout, local: set[int]) -> tuple[tuple
         size = min(int(track["together"]), samples)
         unit = f"{size} sample{'s' * (size != 1)}"
         unit += f" of {track['units']} chunks" if track["adds"] else ""
+    # Not what it takes notes in, which no other stage reads.
+    outputs = [buffer for buffer in step.outputs if layout.program.graph.buffers[buffer.number].kind != LANE]
     arrow = " → ".join(", ".join(_shape(buffer, samples) for buffer in buffers) for buffers
-                       in (step.inputs[:1], step.outputs) if buffers)
-    places = ", ".join(_place(buffer, layout, local) for buffer in step.outputs)
+                       in (step.inputs[:1], outputs) if buffers)
+    places = ", ".join(_place(buffer, layout, local) for buffer in outputs)
     cells = (step.stage.name, step.layer, unit, step.stage.footprint, arrow, f"{flops:.2f}", _bytes(read),
              _bytes(written), places)
     return cells, (flops, read, written)

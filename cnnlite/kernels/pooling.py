@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 
+from cnnlite.engine.graph import stages_of
 from cnnlite.engine.jit import kernel
 from cnnlite.engine.stages import HALO, IMAGE, array, array_as, band_rows, scratch, stage
 from cnnlite.kernels.checks import require
@@ -63,7 +64,8 @@ def max_pool(x, window, strides, pads, out=None):
         if rectifier is not None:
             y, argmax = max_pool(z, window, strides, pads)
             floats = {name: rectifier.arguments[name] for name in rectifier.stage.floats}
-            return add_numberwise(rectifier.stage, (y,), None, **floats), argmax
+            with stages_of(rectifier.layer):
+                return add_numberwise(rectifier.stage, (y,), None, **floats), argmax
     y, argmax = (None, None) if out is None else out
     y, argmax = result(y, x, shape), result(argmax, x, shape, argmax_dtype(window))
     require(y, "y", shape, x.dtype, "max_pool")

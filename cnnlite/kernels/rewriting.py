@@ -1,6 +1,7 @@
 """Steps of a graph put another way, with the same result."""
 
 from cnnlite.engine.buffers import is_buffer
+from cnnlite.engine.graph import stages_of
 from cnnlite.kernels.operation import result
 
 # The stages of max pooling, one for each way of going about it.
@@ -36,8 +37,9 @@ def before_unpooling(dy, y, out, gradient):
     dx = result(out, dy, dy.shape)
     arguments = back.arguments
     dp = gradient(arguments["dy"], _maker(arguments["argmax"]).arguments["y"], None)
-    dy.graph.add(back.stage, together=back.together, scratch=back.scratch, work=back.work, grain=back.grain,
-                 **{**arguments, "dy": dp, "dx": dx})
+    with stages_of(back.layer):
+        dy.graph.add(back.stage, together=back.together, scratch=back.scratch, work=back.work, grain=back.grain,
+                     **{**arguments, "dy": dp, "dx": dx})
     return dx
 
 

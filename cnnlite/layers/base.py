@@ -12,7 +12,7 @@ import numpy as np
 
 from cnnlite import initializers, regularizers
 from cnnlite.arguments import boolean, float_array, shape_tuple
-from cnnlite.engine.graph import current_graph
+from cnnlite.engine.graph import current_graph, stages_of
 from cnnlite.floating import conversion, converted_or_raise
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.changes import Memo, WeakSet, note_change
@@ -353,8 +353,10 @@ class Layer(metaclass=LayerType):
         commits = _commits.get()
         if commits is None:
             function(None)
-        else:
+        elif current_graph() is None:
             commits.append(function)
+        else:
+            commits.append(stages_of(self.name)(function))
 
     @property
     def is_traceable(self) -> bool:

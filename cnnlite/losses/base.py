@@ -10,6 +10,7 @@ from cnnlite import config, kernels, labels, reference
 from cnnlite.arguments import float_array, one_of, text
 from cnnlite.as_written import AsWritten
 from cnnlite.engine.buffers import is_buffer
+from cnnlite.engine.graph import stages_of
 from cnnlite.floating import arithmetic
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
@@ -209,16 +210,18 @@ class KernelLoss(Loss):
 
     def __call__(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         if is_buffer(y_pred):
-            losses = self.terms(y_true, y_pred.reshape(at_least_2d(y_pred.shape)), gradient=False)
-            return kernels.mean_loss(losses, sample_weight, self._takes_mean)
+            with stages_of(self.name):
+                losses = self.terms(y_true, y_pred.reshape(at_least_2d(y_pred.shape)), gradient=False)
+                return kernels.mean_loss(losses, sample_weight, self._takes_mean)
         return super().__call__(y_true, y_pred, sample_weight)
 
     def value_and_gradient(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> tuple[Any, Any]:
         self._require_reduction()
         if is_buffer(y_pred):
-            losses, dy = self.terms(y_true, y_pred.reshape(at_least_2d(y_pred.shape)))
-            dy = kernels.scale_gradient(dy, sample_weight, self._takes_mean, out=dy)
-            return kernels.mean_loss(losses, sample_weight, self._takes_mean), dy.reshape(y_pred.shape)
+            with stages_of(self.name):
+                losses, dy = self.terms(y_true, y_pred.reshape(at_least_2d(y_pred.shape)))
+                dy = kernels.scale_gradient(dy, sample_weight, self._takes_mean, out=dy)
+                return kernels.mean_loss(losses, sample_weight, self._takes_mean), dy.reshape(y_pred.shape)
         if not is_as_written(self):
             return super().value_and_gradient(y_true, y_pred, sample_weight)
         with arithmetic():
