@@ -112,6 +112,7 @@ _PLAIN = frozenset((int, float, bool, type(None)))
 
 @functools.lru_cache(maxsize=64, typed=True)
 def _layer(layer_class: type[ActivationLayer], dtype: DTypeLike, axes: int, *arguments: Any) -> ActivationLayer:
+    # Each number of axes has a layer of its own, since a layer stays built for the first shape that it got.
     return layer_class(*arguments, dtype=dtype)
 
 

@@ -13,7 +13,7 @@ FIRST = {"data_format": "channels_first"}
 PLAIN = [
     *(("Activation", {"activation": name}) for name in ("relu", "sigmoid", "tanh", "gelu", "softplus", "swish", "elu")),
     ("ReLU", {"max_value": 6.0, "negative_slope": 0.1, "threshold": 0.05}), ("LeakyReLU", {}), ("Softmax", {}),
-    ("Softmax", {"axis": 1}), ("Linear", {}),
+    ("Softmax", {"axis": 1}), ("LogSoftmax", {}), ("Linear", {}),
     ("BatchNorm", {}), ("BatchNorm", {"axis": 1, "scale": False}), ("BatchNorm", {"trainable": False}),
     ("Rescaling", {"scale": 0.5, "offset": 0.25}), ("Dropout", {"rate": 0.3, "seed": 1}),
 ]
@@ -22,6 +22,7 @@ IMAGES = [
     ("Conv2D", {"filters": 4, "kernel_size": (1, 2), "use_bias": False, **SAME}),
     ("Conv2D", {"filters": 4, "kernel_size": 3, "groups": 2, "strides": 2, **SAME}),
     ("Conv2D", {"filters": 17, "kernel_size": 3, "activation": "tanh", **SAME}),
+    ("Conv2D", {"filters": 16, "kernel_size": 3, "dilation_rate": 2, **SAME}),
     ("Conv2D", {"filters": 6, "kernel_size": 1}), ("Conv2D", {"filters": 3, "kernel_size": 2, **FIRST}),
     ("DepthwiseConv2D", {"kernel_size": 3, **SAME}),
     ("DepthwiseConv2D", {"kernel_size": 2, "depth_multiplier": 2, "activation": "leaky_relu"}),

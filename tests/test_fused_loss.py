@@ -113,7 +113,7 @@ NOT_FUSED = {
     "such a model on top": lambda: stack(Tempered([layers.Dense(3, "softmax")])),
     "subclass of Softmax in a model on top": lambda: stack(cnnlite.Sequential([layers.Dense(3), Hot()])),
 }
-FUSED_MULTIPLY_ADD = {
+FUSED = {
     "softmax inside": lambda: stack(layers.Dense(3, "softmax")),
     "softmax on top": lambda: stack(layers.Dense(3), layers.Softmax()),
     "softmax by name": lambda: stack(layers.Dense(3), layers.Activation("softmax")),
@@ -157,9 +157,9 @@ def test_the_loss_of_a_top_layer_of_the_users_own_is_that_of_its_outputs(case):
     assert_loss_is_that_of_the_outputs(model)
 
 
-@pytest.mark.parametrize("case", FUSED_MULTIPLY_ADD)
+@pytest.mark.parametrize("case", FUSED)
 def test_a_loss_is_fused_with_softmax_wherever_the_model_ends_with_it(case):
-    model = compiled(FUSED_MULTIPLY_ADD[case])
+    model = compiled(FUSED[case])
     assert model.fusable_activation == "softmax"
     assert_loss_is_that_of_the_outputs(model)
     model.layers[-1].set_weights([1000 * weight for weight in model.layers[-1].get_weights()])
@@ -176,7 +176,7 @@ def test_sigmoid_is_fused_and_a_subclass_of_it_is_not():
 
 
 def test_a_class_or_an_object_patched_after_compile_is_not_fused(monkeypatch):
-    model = compiled(FUSED_MULTIPLY_ADD["softmax inside"])
+    model = compiled(FUSED["softmax inside"])
     model.train_on_batch(X, Y)
     monkeypatch.setattr(layers.Softmax, "function", Hot.function)
     monkeypatch.setattr(layers.Softmax, "gradient", Hot.gradient)
@@ -201,12 +201,12 @@ class Focal(losses.CategoricalCrossentropy):
 
 
 def test_a_loss_of_the_users_own_gets_outputs_and_no_logits():
-    model = compiled(FUSED_MULTIPLY_ADD["softmax inside"], Focal())
+    model = compiled(FUSED["softmax inside"], Focal())
     assert_loss_is_that_of_the_outputs(model, np.eye(3, dtype=np.float32)[Y])
 
 
 def test_a_loss_whose_parts_are_overridden_is_not_fused(monkeypatch):
-    model = compiled(FUSED_MULTIPLY_ADD["softmax inside"])
+    model = compiled(FUSED["softmax inside"])
     model.evaluate(X, Y, verbose=0)
     model.loss.forward = lambda y_true, y_pred: (y_pred**2).sum(axis=-1)
     model.loss.gradient = lambda y_true, y_pred: 2 * y_pred
@@ -218,7 +218,7 @@ def test_a_loss_whose_parts_are_overridden_is_not_fused(monkeypatch):
 
 
 def test_a_patch_of_the_class_that_a_loss_is_derived_from_holds(monkeypatch):
-    model = compiled(FUSED_MULTIPLY_ADD["softmax inside"])
+    model = compiled(FUSED["softmax inside"])
     before = model.evaluate(X, Y, verbose=0)[0]
     for name in ("forward", "gradient"):
         method = getattr(losses.CategoricalCrossentropy, name)
@@ -245,7 +245,7 @@ def test_the_lowest_layer_is_trained_by_its_own_backward_weights_if_it_is_the_to
 
 
 def test_what_is_changed_about_a_loss_after_compile_holds():
-    model = compiled(FUSED_MULTIPLY_ADD["softmax inside"])
+    model = compiled(FUSED["softmax inside"])
     before = model.evaluate(X, Y, verbose=0)[0]
     model.loss.label_smoothing = 0.5
     assert model.evaluate(X, Y, verbose=0)[0] != before

@@ -262,7 +262,8 @@ KINDS = {
     "SpatialDropout2D": (conv_images, lambda: layers.SpatialDropout2D(0.5)),
     "Residual": (conv_images, lambda: layers.Residual([layers.ReLU()])),
     "Activation": (rows, lambda: layers.Activation("tanh")),
-    **{name: (rows, getattr(layers, name)) for name in ("ReLU", "LeakyReLU", "Softmax", "Linear", "Sigmoid", "Tanh")},
+    **{name: (rows, getattr(layers, name)) for name in (
+        "ReLU", "LeakyReLU", "ELU", "GELU", "SiLU", "Softmax", "LogSoftmax", "Linear", "Sigmoid", "Softplus", "Tanh")},
 }
 
 

@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 _UNKNOWN: Any = object()
 
+
 class WeakSet(Generic[T]):
     """A set of things that are in it for as long as they live.
 

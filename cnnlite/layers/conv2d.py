@@ -16,8 +16,8 @@ class Conv2D(Convolution):
     """y[n, oh, ow, f] = activation(bias[f] + sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, f])
 
     The sum runs over ky, kx and c; s are the strides and d the dilation, and the formula is that of padding="valid":
-    with "same" it reads an image with zeros round it. As in all of deep learning this is the cross-correlation: the
-    kernel is not turned round. `im2col` shows the convolution as a matrix product. Arguments and defaults are Keras's.
+    with "same" it reads an image framed with zeros. As in all of deep learning this is the cross-correlation: the
+    kernel is not flipped. `im2col` shows the convolution as a matrix product. Arguments and defaults are Keras's.
 
     Args:
         filters: how many output channels.

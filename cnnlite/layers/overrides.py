@@ -1,7 +1,7 @@
-"""Whether an object still computes what the library wrote for it, as what is fused or recorded stands for that alone.
+"""Whether an object still computes what the library wrote for it, since the stages of a plan stand for that alone.
 
 A subclass may compute something else, and so may a function that was put on an object, on a class or in the place of a
-kernel, before a model ran or after. Then the layers run one by one, and call what the user wrote.
+kernel, before a model ran or after. Then the layer runs by itself, in Python, and calls what the user wrote.
 """
 
 from __future__ import annotations

@@ -161,13 +161,11 @@ def test_the_input_and_the_gradient_are_left_as_they_were_and_results_are_arrays
     np.testing.assert_array_equal((x, dy), (normal(2, 4), normal(2, 4, seed=1)))
 
 
-def test_nested_ones_do_not_share_the_memory_that_is_reused():
+def test_nested_ones_do_not_share_the_memory_that_a_plan_reuses():
     stack = [Residual([Residual(Linear()), Residual([Dropout(0.0), Residual(Linear())])])]
     model = cnnlite.Sequential(stack)
     x = normal(2, 4)
     model(x)
-    for layer in model.walk():
-        layer.reuse_buffers = True
     for seed in range(3):
         x, dy = normal(2, 4, seed=seed), normal(2, 4, seed=seed + 9)
         np.testing.assert_allclose(model.forward(x, training=True), 7 * x, rtol=1e-6)  # 1 + 2 (1 + 2)
