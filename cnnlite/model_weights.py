@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite import regularizers
 from cnnlite.engine.buffers import is_buffer
 from cnnlite.engine.graph import current_graph, stages_of
 from cnnlite.kernels.finite import add_numbers
@@ -122,7 +123,7 @@ class ModelWeights(Layer):
     def regularization_loss(self) -> float:
         """Return the sum of the penalties of all trainable layers' regularizers."""
         return float(sum(
-            penalty(layer._params[key])
+            penalty(_shown(layer, penalty)[key])
             for layer in self.walk() if layer.regularizers and layer.trainable
             for key, penalty in layer.regularizers.items()
         ))
@@ -143,11 +144,16 @@ class ModelWeights(Layer):
         for layer in self.walk():
             if layer.regularizers and layer.trainable:
                 for key, penalty in layer.regularizers.items():
-                    arrays: Any = layer._params[key], layer._grads[key]
+                    arrays: Any = _shown(layer, penalty)[key], layer._grads[key]
                     if graph is not None:
                         arrays = map(graph.of_array, arrays)
                     with stages_of(layer.name):
                         penalty.add_gradient(*arrays)
+
+
+def _shown(layer: Layer, penalty: Any) -> ArrayDict:
+    """Return the weights for a penalty to look at; one of the user's may keep them."""
+    return layer._params if regularizers.is_traceable(penalty) else layer.params
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnlite import optimizers
 from cnnlite.arguments import boolean, integer, number
 from cnnlite.batches import Epochs, make_source, make_validation_source, split_validation
 from cnnlite.callbacks import Callback, CallbackList, History, TerminateOnNaN
@@ -69,7 +70,9 @@ class Trainer(Evaluator):
         if self.step_in_making is not None:
             self.step_in_making.add_update(loss)
             return
-        parameters, run = self._parameters(), self.training_run
+        # An optimizer of the user's may keep the vector, and write to it at any time.
+        is_ours, run = optimizers.is_traceable(self.optimizer), self.training_run
+        parameters = self._parameters() if is_ours else self.parameters()
         if run is None or not run.refuses(loss, parameters):
             with held_back_interrupts():
                 self.optimizer.step(parameters)

@@ -204,6 +204,41 @@ def test_views_that_were_taken_before_are_seen_to_change():
         np.testing.assert_array_equal(after, copy.deepcopy(model)(x))
 
 
+class Keeping(cnnlite.optimizers.SGD):
+    """Keeps what it is given, as one that averages weights would."""
+
+    def step(self, parameters):
+        vars(self)["kept"] = parameters.vector
+        super().step(parameters)
+
+
+class KeepingPenalty(cnnlite.regularizers.Regularizer):
+    """A penalty of nothing on weights that it keeps."""
+
+    def __call__(self, weights):
+        self.kept = weights
+        return 0.0
+
+    def gradient(self, weights):
+        return np.zeros_like(weights)
+
+
+@pytest.mark.parametrize("kind", [Keeping, KeepingPenalty])
+def test_what_a_users_optimizer_or_penalty_kept_is_seen_to_change(kind):
+    model, keeper = small(), kind()
+    if kind is Keeping:
+        model.optimizer = keeper
+    else:
+        model.layers[0].kernel_regularizer = keeper
+    x, y = data(5)
+    model.fit(x, y, verbose=0)
+    before = model(x)
+    keeper.kept[...] *= 2
+    after = model(x)
+    assert not np.array_equal(before, after)
+    np.testing.assert_array_equal(after, copy.deepcopy(model)(x))
+
+
 @compiled_kernels_needed
 def test_what_happens_to_other_layers_leaves_a_models_plans():
     model, other = small(), small()
