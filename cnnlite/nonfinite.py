@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlite import fusion
+from cnnlite.layers.activation import leaving_out
 from cnnlite.layers.overrides import class_keeps, keeps
 from cnnlite.layers.residual import Residual
-from cnnlite.passes import parts_to_logits, whole
 from cnnlite.printing import for_stdout
 from cnnlite.types import Array, ArrayLike
 
@@ -113,7 +113,8 @@ def _look(
     model: Any, x: Array, y: Any, sample_weight: Any, training: bool, loss: Any, from_logits: bool
 ) -> Iterator[NonFinite]:
     """Make the pass, and yield what is not finite as it comes."""
-    x = yield from _up(model, "", x, training, from_logits)
+    left_out = model.activation if from_logits else None
+    x = yield from _up(model, "", x, training, left_out)
     if not training:
         return
     value, dy = loss.value_and_gradient(y, x, sample_weight)
@@ -126,20 +127,20 @@ def _look(
                 yield _first(arrays[0], "penalty", path, name)
     if not is_finite(dy):
         yield _first(dy, "gradient")
-    yield from _down(model, "", dy, from_logits, needs_dx=False)
+    yield from _down(model, "", dy, left_out, needs_dx=False)
 
 
-def _up(layer: Any, path: str, x: Array, training: bool, to_logits: bool) -> Generator[NonFinite, None, Array]:
+def _up(layer: Any, path: str, x: Array, training: bool, left_out: Any) -> Generator[NonFinite, None, Array]:
     """Go forward through a layer, looking at each one inside; return its output."""
     parts = _parts(layer, path)
     if parts is not None and _is_residual(layer):
         outputs = []
         for name, branch in parts:
-            outputs.append((yield from _up(branch, name, x, training, to_logits=False)))
+            outputs.append((yield from _up(branch, name, x, training, left_out)))
         x = outputs[0] + (outputs[1] if len(outputs) > 1 else x)
     elif parts is not None:
-        for i, (name, inner) in enumerate(parts):
-            x = yield from _up(inner, name, x, training, to_logits and i == len(parts) - 1)
+        for name, inner in parts:
+            x = yield from _up(inner, name, x, training, left_out)
         return x
     else:
         # In training the moving averages of a BatchNorm take no part.
@@ -147,14 +148,14 @@ def _up(layer: Any, path: str, x: Array, training: bool, to_logits: bool) -> Gen
         for name, array in arrays.items():
             if not is_finite(array):
                 yield _first(array, "weight", path, name)
-        for part in parts_to_logits(layer) if to_logits else [whole(layer)]:
-            x = part.forward(x, training=training)
+        with leaving_out(left_out):
+            x = layer.forward(x, training=training)
     if not is_finite(x):
         yield _first(x, "output", path)
     return x
 
 
-def _down(layer: Any, path: str, dy: Array, from_logits: bool, needs_dx: bool) -> Generator[NonFinite, None, Array]:
+def _down(layer: Any, path: str, dy: Array, left_out: Any, needs_dx: bool) -> Generator[NonFinite, None, Array]:
     """Go backward through a layer as far as there are weights to learn; return its dx if that is needed."""
     parts = _parts(layer, path)
     if not needs_dx and not _learns(layer):
@@ -162,23 +163,21 @@ def _down(layer: Any, path: str, dy: Array, from_logits: bool, needs_dx: bool) -
     if parts is not None and _is_residual(layer):
         gradients = []
         for name, branch in parts:
-            gradients.append((yield from _down(branch, name, dy, False, needs_dx)))
+            gradients.append((yield from _down(branch, name, dy, left_out, needs_dx)))
         if needs_dx:
             dy = gradients[0] + (gradients[1] if len(gradients) > 1 else dy)
     elif parts is not None:
         for i in range(len(parts) - 1, -1, -1):
             learns_below = any(_learns(inner) for _, inner in parts[:i])
             name, inner = parts[i]
-            dy = yield from _down(inner, name, dy, from_logits and i == len(parts) - 1, needs_dx or learns_below)
+            dy = yield from _down(inner, name, dy, left_out, needs_dx or learns_below)
         return dy
     else:
-        if from_logits:
-            for part in reversed(parts_to_logits(layer)):
-                dy = part.backward(dy)
-        elif needs_dx:
-            dy = layer.backward(dy)
-        else:
-            layer.backward_weights(dy)
+        with leaving_out(left_out):
+            if needs_dx:
+                dy = layer.backward(dy)
+            else:
+                layer.backward_weights(dy)
         for name, gradient in layer._grads.items() if layer.trainable else ():
             if not is_finite(gradient):
                 yield _first(gradient, "gradient", path, name)

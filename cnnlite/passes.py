@@ -1,10 +1,10 @@
 """Passes over a stack of layers, up and down: by plans where the layers are the library's, else layer by layer.
 
-A stack is taken apart into *parts*: the layers in it, those of models in it, and of a Dense or a convolution its core
-and its activation. Parts that do what the library wrote, one after the other, are a *stretch*. A stretch is run by a
-plan: it is made by calling the parts with the buffers of a graph instead of arrays, once for each shape of a sample,
-and run by one call of compiled code (`cnnlite/engine/plan.py`). All else is Python: a layer of the user's, or one of
-which a method has been replaced, runs by itself, on arrays that are valid until the next pass.
+A stack is taken apart into *parts*: the layers in it, and those of models in it. Parts that do what the library wrote,
+one after the other, are a *stretch*. A stretch is run by a plan: it is made by calling the parts with the buffers of a
+graph instead of arrays, once for each shape of a sample, and run by one call of compiled code
+(`cnnlite/engine/plan.py`). All else is Python: a layer of the user's, or one of which a method has been replaced, runs
+by itself.
 
 In eager mode every layer runs by itself, in Python, on `reference.py`.
 """
@@ -22,6 +22,7 @@ from cnnlite.arguments import float_array
 from cnnlite.engine.buffers import Samples
 from cnnlite.engine.graph import Graph, stages_of
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
+from cnnlite.layers.activation import ActivationLayer, leaving_out
 from cnnlite.layers.base import Layer, commit_held, held_commits
 from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
 from cnnlite.types import Array, Shape
@@ -37,58 +38,32 @@ STACK_PASSES = ("prepare", "forward", "backward", "backward_weights", "run_up", 
 
 
 class Part(NamedTuple):
-    """Something that runs by itself.
+    """A layer that runs by itself.
 
     Attributes:
-        layer: the layer that it is, or is a part of.
-        forward, backward, backward_weights: its passes, as of a layer.
+        layer: the layer.
         is_ours: whether it does what the library wrote.
         within: the models inside of which it is the first part, the outer one first; they check their input.
+        left_out: the activation that hands on what it gets; see `leaving_out`.
     """
 
     layer: Layer
-    forward: Callable[..., Array]
-    backward: Callable[[Array], Array]
-    backward_weights: Callable[[Array], Any]
     is_ours: bool
     within: tuple[Any, ...] = ()
+    left_out: ActivationLayer | None = None
 
 
 def whole(layer: Any) -> Part:
     """Return a layer as a part."""
-    return Part(layer, layer.forward, layer.backward, _backward_of_weights(layer), is_ours(layer))
+    return Part(layer, is_ours(layer))
 
 
 def parts_of(layer: Any) -> list[Part]:
-    """Return the parts of a layer: of a model those of its layers, of a Dense or a convolution two, else itself."""
+    """Return the parts of a layer: of a model those of its layers, else itself."""
     if hasattr(layer, "run_up") and keeps(layer, *STACK_PASSES) and layer.inner_layers:
         first, *rest = [part for inner in layer.inner_layers for part in parts_of(inner)]
         return [first._replace(within=(layer, *first.within)), *rest]
-    if not hasattr(layer, "weight_gradients") or not keeps(layer, "forward", "backward", "backward_weights"):
-        return [whole(layer)]
-    return [_core(layer), whole(layer.activation)]
-
-
-def parts_to_logits(layer: Any, parts: Callable[[Any], list[Part]] = parts_of) -> list[Part]:
-    """Return the parts of a layer without the activation that it ends with.
-
-    Args:
-        layer: an activation, a layer with one inside, or a model that ends with either.
-        parts: returns the parts of a layer below.
-    """
-    if hasattr(layer, "run_up"):
-        *below, top = layer.inner_layers
-        found = [part for inner in below for part in parts(inner)] + parts_to_logits(top, parts)
-        return [part._replace(within=(layer, *part.within)) for part in found[:1]] + found[1:]
-    return [_core(layer)] if hasattr(layer, "weight_gradients") else []
-
-
-def _core(layer: Any) -> Part:
-    """Return a Dense or a convolution without its activation."""
-    for_weights = layer.weight_gradients
-    if class_keeps(type(layer), "weight_gradients") and not keeps(layer, "backward_preactivation"):
-        for_weights = layer.backward_preactivation  # where that alone is the user's own
-    return Part(layer, layer.preactivation, layer.backward_preactivation, for_weights, is_ours(layer))
+    return [whole(layer)]
 
 
 def is_ours(layer: Any) -> bool:
@@ -96,11 +71,9 @@ def is_ours(layer: Any) -> bool:
     return all(is_untouched(inner) and inner.is_traceable and inner.dtype == layer.dtype for inner in layer.walk())
 
 
-def _backward_of_weights(layer: Any) -> Callable[[Array], Any]:
+def backward_of_weights(layer: Any) -> Callable[[Array], Any]:
     """Return `layer.backward_weights`, or `layer.backward` where that alone is the user's own."""
-    inherited = isinstance(layer, Layer) and class_keeps(type(layer), "backward_weights")
-    passes = [name for name in ("backward", "backward_preactivation") if hasattr(layer, name)]
-    if inherited and not keeps(layer, *passes):
+    if isinstance(layer, Layer) and class_keeps(type(layer), "backward_weights") and not keeps(layer, "backward"):
         return layer.backward
     return layer.backward_weights
 
@@ -131,18 +104,27 @@ class Alone:
         return has_trainable_weights(self.part.layer)
 
     def forward(self, x: Any, training: bool) -> Any:
-        with stages_of(self.part.layer.name):
+        with self._context():
             for model in self.part.within:
                 x = model.prepare(x)
-            return self.part.forward(x, training=training)
+            return self.part.layer.forward(x, training=training)
 
     def backward(self, dy: Any) -> Any:
-        with stages_of(self.part.layer.name):
-            return self.part.backward(dy)
+        with self._context():
+            return self.part.layer.backward(dy)
 
     def backward_weights(self, dy: Any) -> None:
+        with self._context():
+            backward_of_weights(self.part.layer)(dy)
+
+    @contextlib.contextmanager
+    def _context(self) -> Iterator[None]:
         with stages_of(self.part.layer.name):
-            self.part.backward_weights(dy)
+            if self.part.left_out is None:
+                yield
+                return
+            with leaving_out(self.part.left_out):
+                yield
 
 
 class Stretch:

@@ -214,6 +214,9 @@ class Sequential(Trainer):
         lowest = next((i for i, unit in enumerate(units) if unit.has_trainable_weights), None)
         if lowest is None:
             return
+        if is_eager() and all(unit.part.is_ours for unit in units[:lowest + 1]):
+            self.run_down(dy)  # all the way, for whoever follows the gradient with a debugger
+            return
         for unit in reversed(units[lowest + 1:]):
             dy = unit.backward(dy)
         units[lowest].backward_weights(dy)
@@ -240,17 +243,15 @@ class Sequential(Trainer):
     def _units(self, to_logits: bool) -> list[Any]:
         if is_eager() or current_graph() is not None:
             return [passes.Alone(part) for part in self._parts(lambda layer: [passes.whole(layer)], to_logits)]
-        return self.memo.get(("units", to_logits), lambda: self._find_units(to_logits))
-
-    def _find_units(self, to_logits: bool) -> list[Any]:
-        return passes.stretches_of(self._parts(passes.parts_of, to_logits), self.memo)
+        return self.memo.get(("units", to_logits),
+                             lambda: passes.stretches_of(self._parts(passes.parts_of, to_logits), self.memo))
 
     def _parts(self, parts_of: Callable[[Any], list[passes.Part]], to_logits: bool) -> list[passes.Part]:
-        if not to_logits:
-            return [part for layer in self.inner_layers for part in parts_of(layer)]
-        self._require_logits()
-        *below, top = self.inner_layers
-        return [part for layer in below for part in parts_of(layer)] + passes.parts_to_logits(top, parts_of)
+        parts = [part for layer in self.inner_layers for part in parts_of(layer)]
+        if to_logits:
+            left_out = self._activation_of_logits()
+            parts[-1] = parts[-1]._replace(left_out=left_out)
+        return parts
 
     @property
     def activation(self) -> ActivationLayer | None:
@@ -285,15 +286,26 @@ class Sequential(Trainer):
         fusable = type(top) is Sigmoid or (type(top) is Softmax and top.axis == (-1,))
         return top.activation_name if fusable and is_untouched(top) else None
 
-    def _require_logits(self) -> None:
-        """Raise a ValueError unless the model ends with an activation, or with a layer that has one inside."""
+    def _activation_of_logits(self) -> ActivationLayer:
+        """Return the activation that logits go into, on top of the model or inside its top layer."""
         top: Any = self
-        while isinstance(top, Sequential):
-            top = top.inner_layers[-1] if top.inner_layers else None
-        if not isinstance(top, ActivationLayer) and not hasattr(top, "preactivation"):
+        keeps_all = True
+        while isinstance(top, Sequential) and top.inner_layers:
+            top = top.inner_layers[-1]
+            keeps_all &= keeps(top, *(passes.STACK_PASSES if isinstance(top, Sequential) else _LAYER_PASSES))
+        activation = top if isinstance(top, ActivationLayer) else None
+        if isinstance(top, (Dense, Convolution)):
+            activation = top.activation
+        if activation is None:
             raise ValueError(
                 f"{self.name}: for logits, the top layer must be an activation, or have one inside. Received: {top!r}."
             )
+        if not keeps_all or not keeps(activation, *_LAYER_PASSES):
+            raise ValueError(
+                f"{self.name}: for logits, the top layer and its activation must have the forward and backward that "
+                f"the library wrote. Received: {top!r}, with others. Use forward, whose output is what they make of x."
+            )
+        return activation
 
     def forward_logits(self, x: ArrayLike, training: bool = False) -> Array:
         """Return what goes into the activation of the top layer.
@@ -477,6 +489,7 @@ def _build(layer: Layer, shape: Shape) -> Shape:
         return layer.compute_output_shape(shape)
 
 
+_LAYER_PASSES = "forward", "backward"
 _PASSES = (
     "forward", "backward", "backward_weights", "forward_logits", "activate_logits", "run_up", "run_down", "activation",
     "fusable_activation",

@@ -265,7 +265,7 @@ def test_inputs_are_checked_and_converted_as_before():
         model(x.astype("complex64"))
 
 
-@pytest.mark.parametrize("place", ["Dense.forward", "Dense.preactivation", "ReLU.forward", "Flatten.forward",
+@pytest.mark.parametrize("place", ["Dense.forward", "Dense.prepare", "ReLU.forward", "Flatten.forward",
                                    "an activation's forward"])
 def test_a_method_that_was_put_on_a_layer_is_called_each_time(place):
     flatten, dense, relu = Flatten(), Dense(4, activation="relu"), ReLU()

@@ -169,3 +169,20 @@ def test_batches_of_every_size_are_computed_from_the_same_packed_weights():
     expected = model(x)
     for samples in (8, 2, 1, 20):
         np.testing.assert_array_equal(model(x[:samples]), expected[:samples])
+
+
+@pytest.mark.parametrize("where", ["layer", "activation", "model on top"])
+def test_logits_of_a_top_that_is_the_users_own_are_refused(where):
+    dense = layers.Dense(3, activation="softmax")
+    top = cnnlite.Sequential([dense]) if where == "model on top" else dense
+    model = cnnlite.Sequential([cnnlite.Input((4,)), layers.Dense(5), top])
+    x = normal(2, 4)
+    expected, y = model.forward_logits(x), model.forward(x)
+    thing = {"layer": dense, "activation": dense.activation, "model on top": top}[where]
+    forward = thing.forward
+    thing.forward = lambda x, training=False: 2 * forward(x, training)
+    with pytest.raises(ValueError, match="the forward and backward that the library wrote"):
+        model.forward_logits(x)
+    np.testing.assert_array_equal(model.forward(x), 2 * y)
+    del thing.forward
+    np.testing.assert_array_equal(model.forward_logits(x), expected)

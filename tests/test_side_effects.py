@@ -118,15 +118,15 @@ def test_an_interrupted_fit_leaves_the_model_in_order(data, where, error):
             raise error
         return forward(*args, **kwargs) if where == "layer" else None
 
-    forward = model.layers[1].preactivation
+    forward = model.layers[1].forward
     if where == "layer":
-        model.layers[1].preactivation = stop
+        model.layers[1].forward = stop
         callbacks = []
     else:
         callbacks = [LambdaCallback(on_train_batch_end=stop)]
     with pytest.raises(error):
         fit(model, x, y, batch_size=25, epochs=9, callbacks=callbacks)
-    model.layers[1].preactivation = forward
+    model.layers[1].forward = forward
     assert len(model.history.history["loss"]) == 2
     assert model.optimizer.iterations == 7
     assert not any(layer._memory for layer in model.walk())

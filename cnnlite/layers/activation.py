@@ -7,8 +7,10 @@ take name, dtype, trainable and input_shape besides their own arguments. Names a
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextvars import ContextVar
 from functools import partial
 from typing import Any
 
@@ -19,6 +21,22 @@ from cnnlite.layers.settings import Setting, optional
 from cnnlite.types import Array, ArrayLike, Config, Shape
 
 not_negative = partial(number, minimum=0)
+
+_left_out: ContextVar[ActivationLayer | None] = ContextVar("left_out", default=None)
+
+
+@contextlib.contextmanager
+def leaving_out(activation: ActivationLayer | None) -> Iterator[None]:
+    """Within it that activation hands on x and dy as they are.
+
+    A cross-entropy takes the logits, what goes into the softmax or sigmoid on top of a model, since from these it is
+    exact where probabilities have been rounded to 0 or 1. The derivative of both together is simply y - t.
+    """
+    token = _left_out.set(activation)
+    try:
+        yield
+    finally:
+        _left_out.reset(token)
 
 
 class ActivationLayer(Layer):
@@ -54,7 +72,7 @@ class ActivationLayer(Layer):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         x = self.prepare(x)
-        y = self.function(x, self.allocate("y", x.shape, training))
+        y = x if _left_out.get() is self else self.function(x, self.allocate("y", x.shape, training))
         if training:
             self.remember(x, y)
         return y
@@ -62,7 +80,7 @@ class ActivationLayer(Layer):
     def backward(self, dy: Array) -> Array:
         x, y = self.recall()
         dy = self.prepare_gradient(dy, y.shape)
-        return self.gradient(dy, x, y, self.allocate("dx", y.shape))
+        return dy if _left_out.get() is self else self.gradient(dy, x, y, self.allocate("dx", y.shape))
 
 
 class Linear(ActivationLayer):

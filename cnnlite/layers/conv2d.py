@@ -97,28 +97,34 @@ class Conv2D(Convolution):
             self.add_weight("bias", (self.filters,), self.bias_initializer, regularizer=self.bias_regularizer)
         self.activation.build_once(self.compute_output_shape(input_shape))
 
-    def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
-        """z = x * kernel + bias, the convolution itself."""
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        """y = activation(x * kernel + bias), where * is the convolution."""
         x = self.prepare(x)
         z = kernels.conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x.shape), self.groups)
         if training:
             self.remember(x, z.shape)
-        return self.finish(z)
+        return self.activation.forward(self.finish(z), training)
 
-    def backward_preactivation(self, dz: Array) -> Array:
-        """dx[n, h, w, c] = sum of dz[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into"""
+    def backward(self, dy: Array) -> Array:
+        """dx[n, h, w, c] = sum of dz[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into
+
+        with dz = dy * activation'(z), and the gradients of the weights as in `_weight_gradients`.
+        """
         x, _ = self.recall()
         dx = self.allocate("dx", x.shape)
-        self.weight_gradients(dz, dx)
+        self._weight_gradients(dy, dx)
         return self.finish(dx)
 
-    def weight_gradients(self, dz: Array, dx: Array | None = None) -> None:
+    def backward_weights(self, dy: Array) -> None:
+        self._weight_gradients(dy)
+
+    def _weight_gradients(self, dy: Array, dx: Array | None = None) -> None:
         """dkernel[ky, kx, c, f] = sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * dz[n, oh, ow, f],  dbias[f] = sum of dz
 
         Both sums run over all images and all output pixels, n, oh and ow. dx, if given, is written on the way.
         """
-        x, z_shape = self.recall()
-        dz = self.prepare_image_gradient(dz, z_shape)
+        x, z_shape = self.recall()  # here first, so that an error speaks of this layer and not of its activation
+        dz = self.prepare_image_gradient(self.activation.backward(dy), z_shape)
         dkernel, dbias = (self.grads["kernel"], self.grads.get("bias")) if self.trainable else (None, None)
         kernels.conv2d_backward(x, dz, self.params["kernel"], *self.geometry(x.shape), self.groups, dkernel, dbias, dx)
 

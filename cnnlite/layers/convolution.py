@@ -12,14 +12,11 @@ from cnnlite.layers.image import ImageLayer
 from cnnlite.layers.inner_activation import InnerActivation
 from cnnlite.layers.settings import RegularizerSetting, Setting, image_layout, made_by
 from cnnlite.layers.weights import Weight
-from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
+from cnnlite.types import Config, Identifier, IntPair, Shape
 
 
 class Convolution(ImageLayer):
-    """The base of the convolutions: a subclass defines `preactivation` and the two that go back from it.
-
-    Its `__init__` ends with `check_settings`.
-    """
+    """The base of the convolutions: a subclass defines the passes, and its `__init__` ends with `check_settings`."""
 
     channel_axis: int
 
@@ -64,28 +61,6 @@ class Convolution(ImageLayer):
                 f"Received: strides={self.strides}, dilation_rate={self.dilation_rate}."
             )
         self.channel_axis = -1 if self.data_format == "channels_last" else 1
-
-    def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        return self.activation.forward(self.preactivation(x, training), training)
-
-    def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
-        """Return what goes into the activation."""
-        raise NotImplementedError(f"{type(self).__name__} must define preactivation(x, training=False).")
-
-    def backward(self, dy: Array) -> Array:
-        self.recall()  # here first, so that an error speaks of this layer and not of the activation inside it
-        return self.backward_preactivation(self.activation.backward(dy))
-
-    def backward_weights(self, dy: Array) -> None:
-        self.weight_gradients(self.activation.backward(dy))
-
-    def backward_preactivation(self, dz: Array) -> Array:
-        """Take the gradient by what `preactivation` returned, fill `grads` and return dx."""
-        raise NotImplementedError(f"{type(self).__name__} must define backward_preactivation(dz).")
-
-    def weight_gradients(self, dz: Array) -> Any:
-        """Fill `grads`."""
-        raise NotImplementedError(f"{type(self).__name__} must define weight_gradients(dz).")
 
     def geometry(self, x_shape: Shape) -> tuple[tuple[int, int], Pads, tuple[int, int]]:
         """Return (strides, pads, dilation), the arguments of the kernels, for images of shape (N, H, W, C)."""

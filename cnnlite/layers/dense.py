@@ -89,34 +89,27 @@ class Dense(Layer):
         self.activation.build_once(self.compute_output_shape(input_shape))
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
-        return self.activation.forward(self.preactivation(x, training), training)
-
-    def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
-        """z = x @ kernel + bias"""
+        """y = activation(x @ kernel + bias)"""
         x = self.prepare(x)
         rows = x.reshape(-1, x.shape[-1])
         z = kernels.matmul(rows, self.params["kernel"], self.params.get("bias"))
         if training:
             self.remember(x)
-        return z.reshape(*x.shape[:-1], self.units)
+        return self.activation.forward(z.reshape(*x.shape[:-1], self.units), training)
 
     def backward(self, dy: Array) -> Array:
-        self.recall()  # here first, so that an error speaks of this layer and not of the activation inside it
-        return self.backward_preactivation(self.activation.backward(dy))
-
-    def backward_preactivation(self, dz: Array) -> Array:
-        """dkernel = x.T @ dz,  dbias = sum of dz over the rows,  dx = dz @ kernel.T"""
-        dz = self.weight_gradients(dz)
+        """dz = dy * activation'(z),  dkernel = x.T @ dz,  dbias = sum of dz over the rows,  dx = dz @ kernel.T"""
         (x,) = self.recall()
+        dz = self._weight_gradients(dy)
         return kernels.matmul(dz, self.params["kernel"], transpose_b=True).reshape(x.shape)
 
     def backward_weights(self, dy: Array) -> None:
-        self.weight_gradients(self.activation.backward(dy))
+        self._weight_gradients(dy)
 
-    def weight_gradients(self, dz: Array) -> Array:
+    def _weight_gradients(self, dy: Array) -> Array:
         """Fill `grads`, and return dz as a matrix."""
-        (x,) = self.recall()
-        dz = self.prepare_gradient(dz, (*x.shape[:-1], self.units))
+        (x,) = self.recall()  # here first, so that an error speaks of this layer and not of the activation inside it
+        dz = self.prepare_gradient(self.activation.backward(dy), (*x.shape[:-1], self.units))
         if self.trainable:
             kernels.matmul(x, dz, transpose_a=True, out=self.grads["kernel"])
             if self.use_bias:

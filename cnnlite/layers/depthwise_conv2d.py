@@ -77,25 +77,34 @@ class DepthwiseConv2D(Convolution):
                             regularizer=self.bias_regularizer)
         self.activation.build_once(self.compute_output_shape(input_shape))
 
-    def preactivation(self, x: ArrayLike, training: bool = False) -> Array:
-        """z = x * kernel + bias, channel by channel."""
+    def forward(self, x: ArrayLike, training: bool = False) -> Array:
+        """y = activation(x * kernel + bias), where * is the convolution, channel by channel."""
         x = self.prepare(x)
         z = kernels.depthwise_conv2d(x, self.params["kernel"], self.params.get("bias"), *self.geometry(x.shape))
         if training:
             self.remember(x, z.shape)
-        return self.finish(z)
+        return self.activation.forward(self.finish(z), training)
 
-    def backward_preactivation(self, dz: Array) -> Array:
-        """dx[n, h, w, c] = sum of dz[n, oh, ow, c*M + m] * kernel[ky, kx, c, m] over all that the pixel went into"""
-        dz = self.weight_gradients(dz)
+    def backward(self, dy: Array) -> Array:
+        """dx[n, h, w, c] = sum of dz[n, oh, ow, c*M + m] * kernel[ky, kx, c, m] over all that the pixel went into
+
+        with dz = dy * activation'(z), and the gradients of the weights as in `_weight_gradients`.
+        """
         x, _ = self.recall()
+        dz = self._weight_gradients(dy)
         dx = kernels.depthwise_conv2d_input_gradient(dz, self.params["kernel"], x.shape, *self.geometry(x.shape))
         return self.finish(dx)
 
-    def weight_gradients(self, dz: Array) -> Array:
-        """dkernel[ky, kx, c, m] = sum over n, oh, ow of x[n, oh*s + ky*d, ow*s + kx*d, c] * dz[n, oh, ow, c*M + m]"""
-        x, z_shape = self.recall()
-        dz = self.prepare_image_gradient(dz, z_shape)
+    def backward_weights(self, dy: Array) -> None:
+        self._weight_gradients(dy)
+
+    def _weight_gradients(self, dy: Array) -> Array:
+        """dkernel[ky, kx, c, m] = sum over n, oh, ow of x[n, oh*s + ky*d, ow*s + kx*d, c] * dz[n, oh, ow, c*M + m]
+
+        dbias[f] = sum over n, oh, ow of dz[n, oh, ow, f]. Returns dz.
+        """
+        x, z_shape = self.recall()  # here first, so that an error speaks of this layer and not of its activation
+        dz = self.prepare_image_gradient(self.activation.backward(dy), z_shape)
         if self.trainable:
             dkernel = self.grads["kernel"]
             kernels.depthwise_conv2d_kernel_gradient(x, dz, dkernel.shape, *self.geometry(x.shape), out=dkernel)

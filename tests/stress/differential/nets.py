@@ -34,7 +34,7 @@ ACTIVATIONS = [
     None, "relu", "tanh", "leaky_relu", "elu", "gelu", "silu", "sigmoid", "softplus", "softmax", "log_softmax", "relu6",
     "linear", "swish",
 ]
-TWISTS = st.sampled_from([*[""] * 8, "forward", "function", "weight_gradients"])
+TWISTS = st.sampled_from([*[""] * 8, "forward", "function", "_weight_gradients"])
 
 sizes = st.integers(1, 4) | st.tuples(st.integers(1, 3), st.integers(1, 4))
 paddings = st.sampled_from(["valid", "same"])
@@ -142,7 +142,7 @@ HEADS = {
                           Part("Activation", dict(activation="softmax"))], "classes"),
     "classes, nested": ([Part("Flatten", {}), Part("Sequential", {"layers": [
         Part("Dense", dict(units=3, activation="softmax"))]})], "classes"),
-    "classes, doubled": ([Part("Flatten", {}), Part("Dense", dict(units=3, activation="softmax"), "weight_gradients")],
+    "classes, doubled": ([Part("Flatten", {}), Part("Dense", dict(units=3, activation="softmax"), "_weight_gradients")],
                        "classes"),
     "logits": ([Part("Flatten", {}), Part("Dense", dict(units=3))], "logits"),
     "pixels": ([Part("Dense", dict(units=2, activation="softmax"))], "classes"),
@@ -227,7 +227,7 @@ EVENTS = st.one_of(
     st.tuples(st.just("edit"), NUMBERS, st.sampled_from(["in place", "a view", "set_weights", "assign", "update"])),
     st.tuples(st.just("change"), NUMBERS, NUMBERS),
     st.tuples(st.just("spoil"), NUMBERS, NUMBERS),
-    st.tuples(st.just("patch"), NUMBERS, st.sampled_from(["forward", "function", "prepare", "weight_gradients"]),
+    st.tuples(st.just("patch"), NUMBERS, st.sampled_from(["forward", "function", "prepare", "_weight_gradients"]),
               st.sampled_from(["object", "class"])),
     st.tuples(st.just("unpatch")),
     st.tuples(st.just("copy")),

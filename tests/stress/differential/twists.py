@@ -5,7 +5,7 @@ Four changes, each easy to say in PyTorch too:
     forward             the output is doubled, and so is the gradient that goes back
     function            an activation f(x) is f(3 x), with its gradient
     prepare             the input is doubled, of which backward knows nothing
-    weight_gradients    the gradients of the layer's own weights are doubled
+    _weight_gradients   the gradients of the layer's own weights are doubled
 """
 
 from __future__ import annotations
@@ -133,16 +133,16 @@ def _methods(what: str, present: Callable[[str], Any]) -> dict[str, Any]:
             return _times(gradient(self, dy, _times(x, INNER), y, out), INNER)
 
         return {"function": inner, "gradient": inner_gradient}
-    if what == "weight_gradients":
-        weight_gradients = present("weight_gradients")
+    if what == "_weight_gradients":
+        weight_gradients = present("_weight_gradients")
 
-        def doubled_gradients(self: Any, dz: Any) -> Any:
-            dz = weight_gradients(self, dz)
+        def doubled_gradients(self: Any, *arguments: Any) -> Any:
+            dz = weight_gradients(self, *arguments)
             for gradient in self.grads.values() if self.trainable else ():
                 gradient *= 2
             return dz
 
-        return {"weight_gradients": doubled_gradients}
+        return {"_weight_gradients": doubled_gradients}
     prepare = present("prepare")
 
     def doubled_input(self: Any, x: Any) -> Any:

@@ -113,7 +113,7 @@ class Mirror:
         if path not in self.params:
             return self.state.get(path)
         weight = self.params[path]
-        for _ in range(self.patches.doublings(layer, "weight_gradients")):
+        for _ in range(self.patches.doublings(layer, "_weight_gradients")):
             weight = weight + (weight - weight.detach())  # the same value, and twice the gradient
         return weight
 
