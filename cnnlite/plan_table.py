@@ -17,7 +17,7 @@ class PlanTable:
     """The table, and the plans that it shows.
 
     Attributes:
-        plans: [(title, plan or None), ...]; None for what runs in Python.
+        plans: [("", plan), ...] in the order in which they run, with (what it is, None) for what runs in Python.
         batch_size: for how many samples.
     """
 
@@ -31,7 +31,7 @@ class PlanTable:
         programs: list[Any] = []
         for title, plan in self.plans:
             if plan is not None:
-                programs += [(f"{title}, {when}" if title else when, program) for when, program in plan.programs()]
+                programs += plan.programs(self.batch_size)
                 continue
             if programs:
                 texts.append(table(programs, self.batch_size))
@@ -46,7 +46,7 @@ class PlanTable:
 
 def plan_table(model: Any, batch_size: int, training: bool, sample: Shape | None) -> PlanTable:
     """Return the table of a model."""
-    if is_eager():
+    if is_eager() or (training and model.run_eagerly):
         raise ValueError(f"{model.name}: there are no plans in eager mode, in which layers run one by one.")
     model._require_layers("plan")
     if sample is None:
@@ -57,16 +57,19 @@ def plan_table(model: Any, batch_size: int, training: bool, sample: Shape | None
             )
         sample = model.input_shape[1:]
     model.prepare(np.zeros((0, *sample), model.dtype))  # which builds it, or says that the shape doesn't fit
-    if training and model.compiled and model.loss is not None:
+    with_loss = training and model.compiled and model.loss is not None
+    if with_loss:
         plan = example_plan(model, sample)
         if plan is not None:
             return PlanTable([("", plan)], batch_size)
     plans: list[tuple[str, Any]] = []
-    for unit in model._units(False):
+    for unit in model._units(with_loss and model._fused_loss()[1]):
         if isinstance(unit, Alone):
             plans.append((f"in Python: {unit.part.layer.name} ({type(unit.part.layer).__name__})", None))
             sample = tuple(unit.part.layer.compute_output_shape((None, *sample))[1:])
         else:
             plan, sample = unit.plan(tuple(sample), training)
             plans.append(("", plan))
+    if with_loss:
+        plans.append((f"in Python: {model.loss.name}, and the step of {model.optimizer.name}", None))
     return PlanTable(plans, batch_size)

@@ -6,6 +6,7 @@ import pytest
 import cnnlite
 from cnnlite import Input, Sequential, fusion, layers, losses, regularizers
 from cnnlite.eager import is_eager
+from tests.kernels.drawn import threads
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 8, 8, 3)).astype(np.float32)
@@ -80,6 +81,35 @@ def test_backward_takes_no_gradient_of_another_shape_than_the_output():
 def test_a_plan_is_shown_whose_work_depends_on_the_samples():
     model = pooled(layers.Flatten(), layers.Dense(3))
     assert "MFLOP" in str(model.plan(4)) + str(model.plan(4, training=True))
+
+
+@planned
+def test_the_table_names_the_layer_that_each_stage_is_of():
+    residual = layers.Residual([layers.Conv2D(3, 1, name="inner")], name="outer")
+    model = Sequential([Input((8, 8, 3)), residual, layers.Flatten(), layers.Dense(2, "softmax", name="top")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    rows = [line.split()[:2] for line in str(model.plan(4, training=True)).splitlines()]
+    assert ["add", "outer"] in rows
+    assert ["add", "inner"] not in rows
+    assert ["sparse_crossentropy_of_logits", "sparse_categorical_crossentropy"] in rows
+
+
+class Mine(layers.Layer):
+    """A layer that runs in Python."""
+
+    def forward(self, x, training=False):
+        return x
+
+    def backward(self, dy):
+        return dy
+
+
+@planned
+def test_the_table_of_a_step_in_python_has_no_activation_that_the_loss_leaves_out():
+    model = Sequential([Input((8, 8, 3)), Mine(), layers.Flatten(), layers.Dense(2, "softmax")])
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    assert "softmax" in str(model.plan(4))
+    assert "softmax" not in str(model.plan(4, training=True))
 
 
 @pytest.mark.parametrize("axis", [0, (0, 1), -2])
@@ -178,3 +208,17 @@ def test_who_puts_a_prepare_on_a_model_gets_arrays_there(which):
     patched.prepare = lambda x: 2 * np.asarray(type(patched).prepare(patched, x))
     np.testing.assert_array_equal(model(x), doubled[0])
     assert model.train_on_batch(x, y) == doubled[1]
+
+
+@planned
+def test_the_table_says_what_runs_in_bands_and_what_in_python():
+    model = Sequential([Input((128, 128, 3)), layers.Conv2D(16, 3), Mine(), layers.Flatten(), layers.Dense(2)])
+    model.compile("sgd", "mse")
+    with threads(2):
+        assert "1 of 8 bands" in str(model.plan(1))
+        assert "bands" not in str(model.plan(8))
+    assert "in Python: mine (Mine)" in str(model.plan(8))
+    assert str(model.plan(8, training=True)).endswith("in Python: mean_squared_error, and the step of sgd")
+    model.compile("sgd", "mse", run_eagerly=True)
+    with pytest.raises(ValueError, match="no plans in eager mode"):
+        model.plan(8, training=True)

@@ -24,7 +24,7 @@ VALUE = "value"  # in the workspace too: a few numbers that Python says before e
 
 
 class Samples:
-    """So many times as many as a run has samples.
+    """A multiple of the number of samples of a run.
 
     Args:
         factor: how many times.
@@ -68,7 +68,7 @@ MOST_CHUNKS = 16
 
 
 def chunk_count(samples: int) -> int:
-    """Return into how many chunks so many samples are cut: a power of two, at most 16 and no more than there are."""
+    """Return into how many chunks a number of samples is cut: a power of two, at most 16 and no more than there are."""
     return min(MOST_CHUNKS, 1 << max(1, samples).bit_length() - 1)
 
 

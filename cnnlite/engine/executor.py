@@ -181,7 +181,7 @@ def _share(lane, job, lanes):
 
 @kernel
 def _start(lane, share, job_address, lanes):
-    """Run the job at an address by so many threads; return how many units failed."""
+    """Run the job at an address by that many threads; return how many units failed."""
     job = array_at(job_address, (1,), JOB)[0]
     control = array_at(job.control, (1 + 2 * job.group_count,), np.int64)
     for i in range(control.size):
@@ -229,7 +229,7 @@ def yield_address() -> int:
 
 
 def entry(lanes: int) -> tuple[Any, int, int]:
-    """Return (start, lane, share): start(lane, share, job, lanes) runs the job at an address, by so many threads.
+    """Return (start, lane, share): start(lane, share, job, lanes) runs the job at an address, by that many threads.
 
     It returns how many units failed.
     """

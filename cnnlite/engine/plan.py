@@ -17,9 +17,8 @@ from ctypes import addressof, c_char
 import numpy as np
 
 from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, WEIGHT, WORK, Buffer
-from cnnlite.engine.executor import entry
 from cnnlite.engine.graph import Graph, Step, Storage
-from cnnlite.engine.program import Program, Workspace, check, give_back, shape_of, threads_for
+from cnnlite.engine.program import Program, Workspace, bands_for, give_back, shape_of, threads_for
 from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
 from cnnlite.engine.weights import Snapshot
@@ -109,12 +108,16 @@ class Plan:
             results.append(known if known.shape == shape else known.reshape(shape))
         return results
 
-    def programs(self) -> list[tuple[str, Program]]:
-        """Return what there is to run, with titles."""
-        ours = [("for each batch", self._program)]
+    def programs(self, samples: int) -> list[tuple[str, Program, int]]:
+        """Return what is run for that many samples: [(title, program, bands), ...]."""
+        lanes = threads_for(self._program.work(samples))
+        give_back(lanes)
+        ours = ("for each batch", self._program, 1)
+        if samples < lanes:
+            ours = ("for each batch, by bands of rows", self._for_bands(), bands_for(lanes))
         if self._prologue_program is None:
-            return ours
-        return [("when weights have changed", self._prologue_program), *ours]
+            return [ours]
+        return [("when weights have changed", self._prologue_program, 1), ours]
 
     def _current(self) -> Snapshot:
         """Return what the prologue has made of the weights as they are now."""
@@ -181,15 +184,13 @@ class TrainingPlan:
         lanes = threads_for(self._program.work(samples))
         try:
             workspace.prepare(samples, lanes)
-            workspace.choose(section, purposes)
-            start, lane, share = entry(lanes)
-            check(start(lane, share, workspace.job_address, lanes))
+            workspace.run(lanes, section, purposes)
         finally:
             give_back(lanes)
 
-    def programs(self) -> list[tuple[str, Program]]:
-        """Return what there is to run, with titles."""
-        return [("for each batch", self._program)]
+    def programs(self, samples: int) -> list[tuple[str, Program, int]]:
+        """See `Plan.programs`."""
+        return [("for each batch", self._program, 1)]
 
     def array(self, buffer: Buffer) -> Array:
         """Return the array of a kept buffer as the last run left it."""

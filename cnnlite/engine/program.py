@@ -49,7 +49,7 @@ class Program:
         self.layout = functools.lru_cache(KEPT_LAYOUTS)(self._layout)
 
     def _work(self, samples: int) -> float:
-        """Return how many additions and multiplications it takes for so many samples."""
+        """Return how many additions and multiplications it takes for that many samples."""
         return sum(work_of(step, samples) for track in self.tracks for step in track.steps)
 
     def _layout(self, samples: int, bands: int) -> Layout:
@@ -57,7 +57,7 @@ class Program:
 
 
 class Layout:
-    """The groups and tracks of a program for so many samples, and where its buffers lie.
+    """The groups and tracks of a program for that many samples, and where its buffers lie.
 
     Attributes:
         places: by the number of a buffer of the workspace, its offset.
@@ -108,7 +108,7 @@ class Layout:
 
 
 def work_of(step: Step, samples: int) -> float:
-    """Return how many additions and multiplications a step takes for so many samples."""
+    """Return how many additions and multiplications a step takes for that many samples."""
     if callable(step.work):
         return float(step.work(samples))
     return step.work if step.stage.footprint == BATCH else step.work * samples
@@ -140,9 +140,9 @@ class Workspace:
         self._part: Any = None  # which part of the program the job is set to run
 
     def prepare(self, samples: int, lanes: int) -> None:
-        """Have memory for so many samples, and for so many threads."""
+        """Have memory for that many samples and threads."""
         layout = self.layout
-        bands = min(MOST_BANDS, BANDS_A_THREAD * lanes)
+        bands = bands_for(lanes)
         if layout is None or layout.samples != samples or (layout.bands != bands and self.program.schedule.banded):
             self.layout, self.lanes = None, 0  # until there is memory for all of it
             layout = self.program.layout(samples, bands)
@@ -165,11 +165,8 @@ class Workspace:
                 self.own = _memory(lanes * layout.own_bytes, samples)
             self.job["own"], self.lanes = self.own.ctypes.data, lanes
 
-    def choose(self, section: int | None = None, purposes: int = ALL) -> None:
-        """Say what the next run is of: the program or a section of it, for all purposes or for some.
-
-        The numbers that Python says are asked for, unless it is a later section.
-        """
+    def _choose(self, section: int | None, purposes: int) -> None:
+        """Write into the job what is run, and ask for the numbers that Python says, unless it is a later section."""
         layout: Any = self.layout
         if not section:
             for values, function in self._values:
@@ -183,9 +180,9 @@ class Workspace:
             self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
             self.job["purposes"], self._part = purposes, part
 
-    def run(self, lanes: int) -> None:
-        """Run all of the program by so many threads, as `prepare` was told."""
-        self.choose()
+    def run(self, lanes: int, section: int | None = None, purposes: int = ALL) -> None:
+        """Run the program, or a section of it, by that many threads; `prepare` was told how many."""
+        self._choose(section, purposes)
         start, lane, share = executor.entry(lanes)
         check(start(lane, share, self.job_address, lanes))
 
@@ -204,6 +201,11 @@ class Workspace:
         return numbers.reshape(shape_of(buffer, layout.samples))
 
 
+def bands_for(lanes: int) -> int:
+    """Return into how many bands of rows a sample is cut, where a plan is run in bands."""
+    return min(MOST_BANDS, BANDS_A_THREAD * lanes)
+
+
 def threads_for(work: float) -> int:
     """Return by how many threads to do so much work: one where there is little, as others take time to begin.
 
@@ -213,7 +215,7 @@ def threads_for(work: float) -> int:
 
 
 def give_back(lanes: int) -> None:
-    """Say that the work has been done by so many threads."""
+    """Say that the work has been done by that many threads."""
     if lanes > 1:
         thread_pool.give_back()
 
@@ -225,7 +227,7 @@ def check(failed: int) -> None:
 
 
 def shape_of(buffer: Any, samples: int) -> tuple[int, ...]:
-    """Return the shape of a buffer's array for so many samples."""
+    """Return the shape of a buffer's array for that many samples."""
     if buffer.of_samples:
         return (buffer.shape[0].factor * samples, *buffer.shape[1:])
     return (chunk_count(samples), *buffer.shape[1:]) if buffer.of_chunks else buffer.shape

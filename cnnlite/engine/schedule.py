@@ -262,7 +262,7 @@ def _bytes(buffers: Sequence[Buffer]) -> int:
 
 
 def size_of(buffer: Buffer, samples: int) -> int:
-    """Return the bytes of a buffer for so many samples."""
+    """Return the bytes of a buffer for that many samples."""
     count = samples if buffer.of_samples else chunk_count(samples) if buffer.of_chunks else 1
     return count * buffer.sample_size * buffer.itemsize
 

@@ -66,7 +66,6 @@ class Stage:
     def __init__(self, function: Any, reads: str, writes: str, adds: str, sizes: str, floats: str,
                  footprint: str, spreads: bool) -> None:
         self.name = function.__name__.strip("_")
-        self.plain = function
         self.function = kernel(function)
         self.reads, self.writes, self.adds = reads.split(), writes.split(), adds.split()
         self.buffers = tuple(dict.fromkeys([*self.reads, *self.writes, *self.adds]))
@@ -197,7 +196,9 @@ def call_stage(typingctx, address, r, run, first, last):
         pointer = ir.IntType(8).as_pointer()
         function = builder.inttoptr(address, context.call_conv.get_function_type(types.none, kinds).as_pointer())
         arguments = [builder.bitcast(r, pointer), builder.bitcast(run, pointer), first, last]
-        context.call_conv.call_function(builder, function, types.none, kinds, arguments)
+        status, _ = context.call_conv.call_function(builder, function, types.none, kinds, arguments)
+        with cgutils.if_unlikely(builder, status.is_error):
+            context.call_conv.return_status_propagate(builder, status)
         return context.get_dummy_value()
 
     return types.void(types.int64, r, run, types.int64, types.int64), codegen

@@ -14,16 +14,16 @@ from cnnlite.engine.stages import BATCH
 _HEADINGS = ("stage", "layer", "unit", "footprint", "shapes", "MFLOP", "read", "written", "lies at")
 
 
-def table(titled_programs: Sequence[tuple[str, Program]], samples: int) -> str:
-    """Return the table of some programs for so many samples.
+def table(titled_programs: Sequence[tuple[str, Program, int]], samples: int) -> str:
+    """Return the table of some programs for that many samples: [(title, program, bands of a sample), ...].
 
     Between two groups, where all threads wait for one another, there is a line. A buffer that lies "in the thread" is
     never in the memory that all share; two buffers at the same place share memory, one after the other.
     """
     lines: list[Any] = []
     totals = [0.0, 0, 0, 0, 0]
-    for title, program in titled_programs:
-        layout = program.layout(samples, 1)
+    for title, program, bands in titled_programs:
+        layout = program.layout(samples, bands)
         lines.append(f"{title}:")
         number = 0
         for group in program.schedule.groups:
@@ -44,7 +44,7 @@ def table(titled_programs: Sequence[tuple[str, Program]], samples: int) -> str:
     for row in lines:
         text.append("─" * len(text[0]) if row is None else row if isinstance(row, str) else _line(row, widths))
     flops, read, written, shared, own = totals
-    groups = sum(len(program.schedule.groups) for _, program in titled_programs)
+    groups = sum(len(program.schedule.groups) for _, program, _ in titled_programs)
     text.append(
         f"{len(rows)} stages in {groups} groups, {flops:.1f} MFLOP; {_bytes(read)} read and {_bytes(written)} written; "
         f"{_bytes(shared)} of workspace, and {_bytes(own)} for each thread."
@@ -63,6 +63,7 @@ def _row(step: Step, track: Any, layout: Layout, local: set[int]) -> tuple[tuple
         size = min(int(track["together"]), samples)
         unit = f"{size} sample{'s' * (size != 1)}"
         unit += f" of {track['units']} chunks" if track["adds"] else ""
+        unit = f"1 of {track['bands']} bands" if track["bands"] > 1 else unit
     # Not what it takes notes in, which no other stage reads.
     outputs = [buffer for buffer in step.outputs if layout.program.graph.buffers[buffer.number].kind != LANE]
     arrow = " → ".join(", ".join(_shape(buffer, samples) for buffer in buffers) for buffers

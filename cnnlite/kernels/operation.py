@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -86,6 +87,8 @@ def _names(text: str) -> frozenset[str]:
 def _form(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype
+    if isinstance(value, float):
+        return value, math.copysign(1, value)  # as 0.0 == -0.0
     return tuple(map(_form, value)) if isinstance(value, (tuple, list)) else value
 
 
@@ -190,6 +193,12 @@ def _make(function: Any, values: dict[str, Any], of_samples: frozenset[str], sam
         whether there are several results.
     """
     dtypes = [value.dtype for value in values.values() if isinstance(value, np.ndarray)]
+    if not dtypes:
+        name, first = next(iter(values.items()), ("", None))
+        raise TypeError(
+            f"{function.__name__.strip('_')}: {name} must be a NumPy array. Received: a {type(first).__name__}. "
+            f"Use np.asarray({name}, dtype=\"float32\")."
+        )
     graph = Graph(next((dtype for dtype in dtypes if dtype in FLOATS), dtypes[0]))
     arguments, numbers = {}, {}
 

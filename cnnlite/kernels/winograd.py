@@ -47,7 +47,7 @@ transformed once, to W, for both:
     P                       -- B^T p B, added up -->                dx (N, H, W, C)      overlapping tiles of 6 x 6
 
 That of the input is the transpose of forward, step by step: what was read from tiles that overlap is added to
-them. As a convolution of dy with the kernel turned round it would have tiles of its own, and more of them where there
+them. As a convolution of dy with the kernel flipped it would have tiles of its own, and more of them where there
 is no padding: dx is larger than y, 16 tiles instead of 9 for 13 x 13 pixels and K = 3.
 
 **Rounding** is relative to the largest number of a *tile*, not to each output: the pixels of a tile are added and

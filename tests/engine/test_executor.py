@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 
-from cnnlite.engine import executor
 from cnnlite.engine.buffers import chunk_count
 from cnnlite.engine.plan import INPUT, WEIGHTS
 from cnnlite.engine.program import Program, Workspace, shape_of
@@ -27,13 +26,6 @@ def prepared(graph, samples, lanes, arrays, purposes=None, **how):
     for buffer, array in arrays:
         workspace.table[FIXED_WORDS + buffer.number] = array.ctypes.data
     return workspace
-
-
-def run_part(workspace, lanes, section=None, purposes=WEIGHTS | INPUT):
-    """Run a section of a program, or all of it for some purposes."""
-    workspace.choose(section, purposes)
-    start, lane, share = executor.entry(lanes)
-    assert start(lane, share, workspace.job_address, lanes) == 0
 
 
 def numbers(*shape):
@@ -112,7 +104,7 @@ def test_a_stage_runs_only_for_its_purposes(lanes):
     for wanted, expected in ((WEIGHTS, [1, 0, 1]), (INPUT, [0, 1, 1]), (WEIGHTS | INPUT, [1, 1, 1])):
         for _, out in outs:
             out[:] = 0
-        run_part(workspace, lanes, purposes=wanted)
+        workspace.run(lanes, purposes=wanted)
         assert [out[0] != 0 for _, out in outs] == expected
 
 
@@ -124,7 +116,7 @@ def test_sections_run_one_by_one(lanes):
         outs.append((batch(x), np.zeros(1, "float32")))
     workspace = prepared(graph, 1, lanes, [(x, numbers(1, 1)), *outs])
     for section, expected in ((1, [0, 1, 0]), (2, [0, 1, 0]), (0, [1, 1, 0]), (3, [1, 1, 1]), (None, [2, 2, 2])):
-        run_part(workspace, lanes, section)
+        workspace.run(lanes, section)
         assert [out[0] // 1000 for _, out in outs] == expected
 
 

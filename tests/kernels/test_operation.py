@@ -95,3 +95,14 @@ def test_a_kernel_of_weights_alone_belongs_to_the_graph_that_is_being_made():
     for variance in (1, 6):
         weights["variance"] = np.full(3, variance)
         np.testing.assert_array_equal(plan.run(1, {})[0], np.full(3, 1 / np.sqrt(variance + 3.0), "float32"))
+
+
+def test_zeros_of_different_signs_are_different_arguments():
+    x = np.full((1, 3), -1.0, "float32")
+    signs = [np.signbit(kernels.leaky_relu(x, slope)).all() for slope in (0.0, -0.0, 0.0)]
+    assert signs == [np.signbit(np.float32(-1.0) * slope) for slope in (0.0, -0.0, 0.0)] == [True, False, True]
+
+
+def test_what_is_no_array_is_refused():
+    with pytest.raises(TypeError, match=r"relu: x must be a NumPy array. Received: a list. Use np.asarray\(x"):
+        kernels.relu([1.0, 2.0])
