@@ -49,12 +49,13 @@ test-guards: $(VENV)/installed-test
 	        --ignore=tests/kernels/test_guard_pages.py --ignore=tests/kernels/test_jit.py $(ARGS) || exit 1; \
 	done
 
-# Left out is what trains for long, which takes minutes without kernels, and what has nothing to do with them. The tests
-# of compiled code skip themselves.
+# Left out is what trains for long, which takes minutes without kernels, and what has nothing to do with them; and the
+# example of `plan`, as there are no plans. The tests of compiled code skip themselves.
 test-plain: $(VENV)/installed-test
 	NUMBA_DISABLE_JIT=1 $(PYTEST) $(ARGS) --ignore=tests/keras_scripts --ignore=tests/test_keras_scripts.py \
 	    --ignore=tests/test_examples.py --ignore=tests/benchmarks --ignore=tests/test_determinism.py \
-	    --ignore=tests/test_readme.py --ignore=tests/test_typing.py --ignore=tests/datasets
+	    --ignore=tests/test_readme.py --ignore=tests/test_typing.py --ignore=tests/datasets \
+	    --deselect=cnnlite/sequential.py::cnnlite.sequential.Sequential.plan
 
 # In virtual environments of their own. The oldest Matplotlib has no build for Python 3.12 and later.
 test-oldest:

@@ -25,7 +25,7 @@ from benchmarks.sides.data import batch
 from benchmarks.sides.with_cnnlite import build
 from benchmarks.tables import table
 from cnnlite import thread_pool
-from cnnlite.engine import executor, plan
+from cnnlite.engine import executor
 from cnnlite.engine.executor import GROUP
 from cnnlite.engine.program import Workspace, work_of
 from cnnlite.engine.stages import SCRATCH, stage
@@ -64,19 +64,19 @@ class Clock:
 
     def __enter__(self):
         self.overhead = statistics.median(self._of_nothing() for _ in range(200))
-        choose, clock = Workspace.choose, self
+        run, clock = Workspace.run, self
 
         def remembering(workspace, *arguments, **more):
             clock._workspace = workspace
-            return choose(workspace, *arguments, **more)
+            return run(workspace, *arguments, **more)
 
         def entry(lanes):
             return self.start, 0, 0
 
         self._entry = executor.entry
         self._patches = ExitStack()
-        for thing, name, new in ((Workspace, "choose", remembering), (executor, "entry", entry),
-                                 (plan, "entry", entry), (thread_pool, "take", lambda: 1)):
+        for thing, name, new in ((Workspace, "run", remembering), (executor, "entry", entry),
+                                 (thread_pool, "take", lambda: 1)):
             self._patches.enter_context(patch.object(thing, name, new))
         return self
 

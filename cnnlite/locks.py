@@ -22,7 +22,10 @@ def hold_while_forking(acquire: Callable[[], Any], release: Callable[[], Any]) -
 
 
 def new_lock() -> Any:
-    """Return a `threading.RLock` that is free in a forked child, whoever holds it in the parent."""
+    """Return a `threading.RLock` that is free in a forked child, whoever holds it in the parent.
+
+    It is for a module: what is to be done in a fork is never forgotten, so the lock lives as long as the process.
+    """
     lock: Any = threading.RLock()
     in_forked_children(lock._at_fork_reinit)
     return lock

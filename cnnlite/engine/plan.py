@@ -27,6 +27,8 @@ from cnnlite.types import Array
 
 WORKSPACES_KEPT = 4  # of a plan, for threads that run it at once
 
+_preparing = new_lock()  # one for all plans, as a lock that a fork frees stays in the process for good
+
 
 class Plan:
     """A graph, scheduled.
@@ -53,7 +55,6 @@ class Plan:
         self._pools: dict[Program, deque[Workspace]] = {self._program: deque()}
         self._weights = _storages(graph, WEIGHT)
         self._snapshot: Snapshot | None = None
-        self._lock = new_lock()
 
     def run(self, samples: int, given: Mapping[int, Array]) -> list[Array]:
         """Run the plan.
@@ -88,7 +89,7 @@ class Plan:
 
     def _for_bands(self) -> Program:
         if self._banded is None:
-            with self._lock:
+            with _preparing:
                 if self._banded is None:
                     banded = Program(Schedule(self.graph, self.steps, (), self._joined, banded=True))
                     self._pools[banded] = deque()
@@ -123,7 +124,7 @@ class Plan:
         """Return what the prologue has made of the weights as they are now."""
         snapshot = self._snapshot
         if snapshot is None or not snapshot.holds():
-            with self._lock:
+            with _preparing:
                 snapshot = self._snapshot
                 if snapshot is None or not snapshot.holds():
                     snapshot = self._snapshot = self._prepare()

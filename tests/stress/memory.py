@@ -26,6 +26,7 @@ from numba.core.runtime import rtsys
 import cnnlite
 from cnnlite import layers
 from cnnlite.passes import PLANS_KEPT
+from cnnlite.training_step import StepPlan
 
 SIZE, CLASSES, BATCH, MOST = 12, 10, 8, 32
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
@@ -134,8 +135,8 @@ def images(rounds, steps):
                 model.predict(x, verbose=0)
             else:
                 model.train_on_batch(x, [0])
-        kept = Counter(key[0] for key in plans_of(model))
-        assert kept["step"] == kept["inference"] == PLANS_KEPT
+        kept = Counter(type(made) for made in plans_of(model).values())
+        assert kept[StepPlan] == PLANS_KEPT and sorted(kept.values()) == [PLANS_KEPT] * 2  # the others for inference
 
     return watched(run, rounds)
 
