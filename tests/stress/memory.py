@@ -136,7 +136,8 @@ def images(rounds, steps):
             else:
                 model.train_on_batch(x, [0])
         kept = Counter(type(made) for made in plans_of(model).values())
-        assert kept[StepPlan] == PLANS_KEPT and sorted(kept.values()) == [PLANS_KEPT] * 2  # the others for inference
+        assert kept[StepPlan] == PLANS_KEPT
+        assert sorted(kept.values()) == [PLANS_KEPT] * 2  # the others are for inference
 
     return watched(run, rounds)
 
