@@ -278,7 +278,7 @@ class Sequential(Trainer):
             return None
         top: Any = self.inner_layers[-1]
         if isinstance(top, Sequential):
-            return top.fusable_activation
+            return top.fusable_activation if keeps(top, *passes.STACK_PASSES) else None
         if isinstance(top, (Dense, Convolution)) and keeps(top, "forward", "backward", "backward_weights"):
             top = top.activation
         if type(top) is Activation and is_untouched(top):

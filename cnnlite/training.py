@@ -18,7 +18,6 @@ from cnnlite.arguments import boolean, integer, number
 from cnnlite.batches import Epochs, make_source, make_validation_source, split_validation
 from cnnlite.callbacks import Callback, CallbackList, History, TerminateOnNaN
 from cnnlite.compiled import RunningLoss
-from cnnlite.engine.plan import TrainingPlan
 from cnnlite.evaluation import Evaluator
 from cnnlite.floating import arithmetic, conversion
 from cnnlite.interrupts import held_back_interrupts
@@ -26,11 +25,12 @@ from cnnlite.layers.base import commit_held, held_commits
 from cnnlite.layers.changes import Memo
 from cnnlite.locks import used_by_one_thread
 from cnnlite.metrics.kept import counts_kept
+from cnnlite.passes import Stretch
 from cnnlite.progress import Progress, verbosity
 from cnnlite.random import RandomStream
 from cnnlite.runs import Run
 from cnnlite.samples import checked_samples, optional_integer
-from cnnlite.training_step import step_plan
+from cnnlite.training_step import StepPlan, step_plan
 from cnnlite.types import Array, ArrayLike, Data, Logs, Scores, Shape
 
 
@@ -308,10 +308,10 @@ class Trainer(Evaluator):
             if layer._memory is not None:
                 layer._memory = None
             memo = getattr(layer, "_memo", None)
-            for made in memo.values() if isinstance(memo, Memo) else ():
-                plan = getattr(made, "plan", None)
-                if isinstance(plan, TrainingPlan):
-                    plan.release() if all_of_it else plan.forget()
+            for found in memo.values() if isinstance(memo, Memo) else ():
+                for made in found if isinstance(found, list) else [found]:
+                    if isinstance(made, (Stretch, StepPlan)):
+                        made.release(all_of_it)
 
 
 class _LossWatch:

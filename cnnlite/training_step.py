@@ -16,6 +16,7 @@ from cnnlite.eager import is_eager
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph, stages_of
 from cnnlite.engine.plan import TrainingPlan
+from cnnlite.engine.program import Memory
 from cnnlite.floating import arithmetic
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.kernels.finite import nonfinite
@@ -96,7 +97,8 @@ class StepPlan:
             finally:
                 del vars(model)["step_in_making"]
         kept = [self._value, self._z, *([] if self._refused is None else [self._refused])]
-        self.plan = TrainingPlan(graph, kept, joined=fusion.is_on(), in_sections=False)
+        self.plan = TrainingPlan(graph, kept, joined=fusion.is_on(), in_sections=False,
+                                 memory=model.memo.get("memory of steps", Memory))
         self._states = [layer._state for layer in layers if layer._state]
 
     def _prepared(self, samples: int, y: Any, sample_weight: Any) -> tuple[Array, Array | None]:
@@ -117,7 +119,8 @@ class StepPlan:
         with stages_of(optimizer.name):
             if run is not None and run.refuses_nonfinite:
                 self._refused = nonfinite(value, gradient, parameters.trainable_segments())
-            values = graph.value(optimizer.next_values, (len(optimizer.next_values()),), np.float64)
+            count = len(optimizer.step_values(1.0, 0.0))  # `next_values` may call a schedule of the user's
+            values = graph.value(optimizer.next_values, (count,), np.float64)
             optimizer.step(_Parameters(parameters, vector, gradient, values, self._refused))
         for commit in self._commits:
             commit(self._refused)
@@ -141,6 +144,11 @@ class StepPlan:
         z = self._z
         is_x = z.number == self._x.number  # of a model that only reshapes
         return float(self.plan.array(self._value)[0]), x.reshape((-1, *z.shape[1:])) if is_x else self.plan.array(z)
+
+
+    def release(self, all_of_it: bool) -> None:
+        """Let go of what the last step was given, or also of the memory in which it was made."""
+        self.plan.release() if all_of_it else self.plan.forget()
 
 
 class _Parameters:

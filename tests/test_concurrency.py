@@ -184,3 +184,84 @@ def test_a_thread_waits_while_another_one_builds_the_layer():
 def test_the_work_of_the_programs_is_the_same_each_time():
     assert work.train(work.make_model(3), 3) == work.train(work.make_model(3), 3)
     assert work.train(work.make_model(3), 3) != work.train(work.make_model(4), 3)
+
+
+# One model, many threads.
+
+
+def in_threads(number, function):
+    """Call function(i) in so many threads at once; return what they returned."""
+    begin, found, errors = threading.Barrier(number), [None] * number, []
+
+    def run(i):
+        try:
+            begin.wait(60)
+            found[i] = function(i)
+        except Exception as error:
+            errors.append(error)
+
+    running = [threading.Thread(target=run, args=(i,)) for i in range(number)]
+    for thread in running:
+        thread.start()
+    for thread in running:
+        thread.join()
+    assert not errors
+    return found
+
+
+def test_eight_threads_that_run_a_model_in_training_mode_get_what_one_would():
+    model = cnnlite.Sequential([
+        cnnlite.Input((16, 16, 3)), layers.Conv2D(16, 3, activation="relu"), layers.MaxPool(), layers.Conv2D(16, 3),
+        layers.Flatten(), layers.Dense(10),
+    ])
+    rng = np.random.default_rng(0)
+    xs = [rng.normal(size=(samples, 16, 16, 3)).astype("f4") for samples in (1, 3, 17, 64, 40, 130)]
+    expected = [model(x, training=True) for x in xs]
+
+    def passes(i):
+        order = np.random.default_rng(i).integers(len(xs), size=60)
+        return all(np.array_equal(model(xs[k], training=True), expected[k]) for k in order)
+
+    assert in_threads(8, passes) == [True] * 8
+
+
+def test_a_thread_takes_back_the_gradient_of_its_own_pass():
+    model = cnnlite.Sequential([cnnlite.Input((12, 12, 3)), layers.Conv2D(8, 3, activation="tanh"), layers.MaxPool(),
+                                layers.Flatten(), layers.Dense(5)])
+    xs = np.random.default_rng(0).normal(size=(4, 9, 12, 12, 3)).astype("f4")
+    expected = []
+    for x in xs:
+        expected.append(model.backward(model(x, training=True)))
+
+    def there_and_back(i):
+        return all(np.array_equal(model.backward(model(xs[i], training=True)), expected[i]) for _ in range(40))
+
+    if cnnlite.eager.is_eager():
+        pytest.skip("in eager mode what a layer remembers is of the last pass by any thread")
+    assert in_threads(4, there_and_back) == [True] * 4
+
+
+def test_who_asks_a_model_while_its_first_step_moves_the_weights_reads_no_memory_that_is_gone():
+    x = np.ones((1, 24, 24, 8), "f4")
+    for _ in range(10):
+        model = cnnlite.Sequential([
+            cnnlite.Input((24, 24, 8)), layers.Conv2D(32, 3, activation="relu"), layers.Conv2D(32, 3),
+            layers.GlobalAveragePool(), layers.Dense(256), layers.Dense(3),
+        ])
+        model.compile(cnnlite.optimizers.SGD(0.0), "mse")
+        expected = model(x)
+        is_done = threading.Event()
+
+        def ask(i, model=model, expected=expected, is_done=is_done):
+            if i == 0:
+                model.train_on_batch(x, np.zeros((1, 3)))
+                junk = [np.full(shape, np.nan, "f4") for shape in ((3, 3, 8, 32), (3, 3, 32, 32), 256, 32) * 20]
+                time.sleep(0.01)
+                is_done.set()
+                return len(junk) > 0
+            while not is_done.is_set():
+                if not np.array_equal(model(x), expected):
+                    return False
+            return True
+
+        assert in_threads(4, ask) == [True] * 4

@@ -8,6 +8,7 @@ import pytest
 
 import cnnlite
 from cnnlite import layers
+from cnnlite.engine.program import Memory
 from cnnlite.passes import PLANS_KEPT
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.stress.growth import assert_no_growth
@@ -16,7 +17,8 @@ from tests.stress.memory import SIZE, make_data, make_model, plans_of, workspace
 pytestmark = compiled_kernels_needed
 
 
-@pytest.mark.parametrize(("way", "rounds", "steps"), [("fit", 4, 100), ("predict", 4, 200), ("delete", 4, 1)])
+@pytest.mark.parametrize(("way", "rounds", "steps"), [("fit", 4, 100), ("predict", 4, 200), ("images", 4, 256),
+                                                      ("delete", 4, 1)])
 def test_no_memory_is_lost(way, rounds, steps):
     assert_no_growth(way, rounds, steps)
 
@@ -30,6 +32,31 @@ def test_a_workspace_is_as_large_as_the_largest_batch_needs_and_gone_after_a_fit
     assert workspaces_of(model) == workspaces_of(largest) > 0
     model.fit(x, y, batch_size=8, verbose=0)
     assert workspaces_of(model) == 0
+
+
+@pytest.mark.parametrize("step", ["train_on_batch", "a pass by hand"])
+def test_steps_with_images_of_different_sizes_work_in_the_same_memory(step):
+    def there_and_back(model, x, y):
+        if step == "train_on_batch":
+            return model.train_on_batch(x, y)
+        return model.backward(model(x, training=True))
+
+    x, y = np.zeros((16, 20, 20, 3), "f4"), np.zeros((16, 4), "f4")
+    found = []
+    for sizes in (range(8, 20), [19]):
+        gc.collect()
+        before = {id(thing) for thing in gc.get_objects() if type(thing) is Memory}
+        model = cnnlite.Sequential([layers.Conv2D(8, 3), layers.BatchNorm(), layers.GlobalAveragePool(),
+                                    layers.Dense(4)])
+        model.compile("sgd", "mse")
+        for size in sizes:
+            there_and_back(model, x[:, :size], y)
+        gc.collect()
+        found.append(sum(thing.bytes.nbytes for thing in gc.get_objects()
+                         if type(thing) is Memory and id(thing) not in before))
+    for_all, for_the_largest = found
+    assert for_the_largest > 1e5
+    assert for_all == pytest.approx(for_the_largest, rel=0.1)
 
 
 def test_no_batch_is_held_on_to_after_a_fit():

@@ -1,5 +1,8 @@
 """What plans have got wrong once, each in a network as small as shows it."""
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -222,3 +225,98 @@ def test_the_table_says_what_runs_in_bands_and_what_in_python():
     model.compile("sgd", "mse", run_eagerly=True)
     with pytest.raises(ValueError, match="no plans in eager mode"):
         model.plan(8, training=True)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda thing: pickle.loads(pickle.dumps(thing))])
+@pytest.mark.parametrize("get", [
+    lambda model: model.layers[0].kernel, lambda model: model.weights[0],
+    lambda model: model.layers[0].params["kernel"],
+])
+def test_a_weight_that_is_copied_with_its_model_is_the_weight_of_the_copy(get, copied):
+    model = pooled(layers.Flatten(), layers.Dense(3))
+    weight, twin = copied((get(model), model))
+    y = twin.predict(X, verbose=0)
+    weight *= 2
+    assert not np.allclose(twin.predict(X, verbose=0), y)
+    with cnnlite.reference_mode():
+        expected = twin.predict(X, verbose=0)
+    np.testing.assert_allclose(twin.predict(X, verbose=0), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_schedule_may_ask_a_model_and_is_asked_once_a_step():
+    teacher = Sequential([Input((8, 8, 3)), layers.Conv2D(2, 3), layers.Flatten(), layers.Dense(1, "sigmoid")])
+
+    class Taught(cnnlite.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            asked.append(step)
+            return float(teacher(X)[0, 0]) / 100
+
+        def get_config(self):
+            return {}
+
+    losses_of = []
+    for eager in (False, True):
+        asked = []
+        model = pooled()
+        model.compile(cnnlite.optimizers.SGD(Taught()), "mse", run_eagerly=eager)
+        y = np.ones((6, 4, 4, 8))
+        losses_of.append([model.train_on_batch(X, y) for _ in range(3)])
+        assert asked == [0, 1, 2]
+    np.testing.assert_allclose(*losses_of, rtol=1e-5)
+
+
+@pytest.mark.parametrize("where", ["the first call", "later"])
+def test_what_a_schedule_keeps_of_the_model_is_the_weight_itself(where):
+    class Keeping(cnnlite.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            if step == (0 if where == "the first call" else 1):
+                kept.append(model.layers[0].kernel)
+            return 0.01
+
+        def get_config(self):
+            return {}
+
+    kept = []
+    model = pooled()
+    model.compile(cnnlite.optimizers.SGD(Keeping()), "mse")
+    for _ in range(3):
+        model.train_on_batch(X, np.ones((6, 4, 4, 8)))
+    y = model(X)
+    kept[0][...] = 0
+    assert not np.allclose(model(X), y)
+
+
+@pytest.mark.parametrize("copied", [lambda layer: layer, copy.deepcopy])
+def test_the_constants_of_a_rescaling_can_only_be_assigned(copied):
+    layer = copied(layers.Rescaling([1.0, 2.0, 4.0], offset=[0.0, 0.0, 1.0]))
+    model = Sequential([Input((8, 8, 3)), layer])
+    np.testing.assert_allclose(model(X), X * [1, 2, 4] + [0, 0, 1], rtol=1e-6)
+    for constant in (layer.scale, layer.offset):
+        with pytest.raises(ValueError, match="read-only"):
+            constant[...] = 0
+    layer.scale = layer.scale * 2
+    np.testing.assert_allclose(model(X), X * [2, 4, 8] + [0, 0, 1], rtol=1e-6)
+
+
+def test_a_model_within_another_one_may_prepare_what_a_cross_entropy_is_taken_of():
+    class Shifted(Sequential):
+        def prepare(self, x):
+            return super().prepare(x) + 1
+
+    losses_of = []
+    for eager in (False, True):
+        cnnlite.utils.set_random_seed(0)
+        model = Sequential([Input((8, 8, 3)), layers.Flatten(), Shifted([layers.Dense(3, "softmax")])])
+        model.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=eager)
+        losses_of.append([model.train_on_batch(X, np.arange(6) % 3) for _ in range(3)])
+    np.testing.assert_allclose(*losses_of, rtol=1e-5)
+
+
+def test_a_step_that_is_put_on_the_base_of_all_optimizers_is_called(monkeypatch):
+    step, calls = cnnlite.optimizers.Optimizer.step, []
+    model, y = pooled(), np.ones((6, 4, 4, 8))
+    model.train_on_batch(X, y)
+    monkeypatch.setattr(cnnlite.optimizers.Optimizer, "step",
+                        lambda optimizer, parameters: (calls.append(1), step(optimizer, parameters)))
+    model.train_on_batch(X, y)
+    assert calls == [1]

@@ -18,7 +18,7 @@ import numpy as np
 
 from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, WEIGHT, WORK, Buffer
 from cnnlite.engine.graph import Graph, Step, Storage
-from cnnlite.engine.program import Program, Workspace, bands_for, give_back, shape_of, threads_for
+from cnnlite.engine.program import Memory, Program, Workspace, bands_for, give_back, shape_of, threads_for
 from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
 from cnnlite.engine.weights import Snapshot
@@ -154,17 +154,18 @@ class TrainingPlan:
         for_input: buffers that a run for WEIGHTS alone need not compute.
         joined: False runs each stage for all samples before the next one begins.
         in_sections: whether the sections of the graph will be run one by one.
+        memory: what it runs in, by default its own; plans that take turns may share one.
     """
 
     def __init__(self, graph: Graph, kept: Sequence[Buffer], for_input: Sequence[Buffer] = (), joined: bool = True,
-                 in_sections: bool = True) -> None:
+                 in_sections: bool = True, memory: Memory | None = None) -> None:
         self.graph = graph
         without = set(_needed(graph, kept))
         steps = _needed(graph, [*kept, *for_input])
         purposes = {step.number: WEIGHTS | INPUT if step in without else INPUT for step in steps}
         self.schedule = Schedule(graph, steps, [*kept, *for_input], joined, in_sections=in_sections)
         self._program = Program(self.schedule, purposes)
-        self.workspace = Workspace(self._program)
+        self.workspace = Workspace(self._program, memory)
         self._weights = _storages(graph, WEIGHT)
         self._snapshot: Snapshot | None = None
         self._given: dict[int, Array] = {}
@@ -197,6 +198,10 @@ class TrainingPlan:
         """Return the array of a kept buffer as the last run left it."""
         return self.workspace.array(buffer)
 
+    def use(self, memory: Memory) -> None:
+        """Run in that memory from now on."""
+        self.workspace.use(memory)
+
     def forget(self) -> None:
         """Let go of the arrays that runs were given."""
         self._given.clear()
@@ -204,7 +209,7 @@ class TrainingPlan:
     def release(self) -> None:
         """Let go of the memory as well; the next run takes it again."""
         self.forget()
-        self.workspace = Workspace(self._program)
+        self.workspace.memory.free()
 
 
 def address_of(array: Array) -> int:

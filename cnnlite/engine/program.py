@@ -61,7 +61,7 @@ class Layout:
 
     Attributes:
         places: by the number of a buffer of the workspace, its offset.
-        size: the bytes of all.
+        size: the bytes of all, a multiple of a cache line's.
         own_bytes: the bytes that each thread needs: its table of the run, scratch memory, and local buffers.
     """
 
@@ -114,11 +114,40 @@ def work_of(step: Step, samples: int) -> float:
     return step.work if step.stage.footprint == BATCH else step.work * samples
 
 
-class Workspace:
-    """The memory of a run of a program: what lies between its stages, a table of addresses, and what threads need."""
+class Memory:
+    """Memory that several workspaces may use in turn: what a run has left there is lost when another one begins.
 
-    def __init__(self, program: Program) -> None:
+    Attributes:
+        bytes: the memory.
+        version: which is raised whenever `bytes` becomes another array.
+    """
+
+    def __init__(self) -> None:
+        self.bytes, self.version = _memory(0), 0
+
+    def reserve(self, size: int, samples: int) -> None:
+        """Have at least so many bytes; a MemoryError names the number of samples."""
+        if size > self.bytes.size:
+            self.free()  # first, so that there are never both
+            self.bytes = _memory(size, samples)
+
+    def free(self) -> None:
+        """Let go of it all."""
+        self.bytes = _memory(0)
+        self.version += 1
+
+
+class Workspace:
+    """What a run of a program needs: memory for what lies between its stages and for threads, a table of addresses.
+
+    Args:
+        program: the program.
+        memory: where all of it lies; by default its own.
+    """
+
+    def __init__(self, program: Program, memory: Memory | None = None) -> None:
         self.program = program
+        self.memory = Memory() if memory is None else memory
         self.table = np.zeros(program.words, np.int64)
         self.job = np.zeros(1, JOB)
         self.job_address = self.job.ctypes.data
@@ -127,7 +156,6 @@ class Workspace:
         self.job["yield_"] = executor.yield_address()
         self.control = np.zeros(1 + 2 * len(program.schedule.groups), np.int64)
         self.job["control"] = self.control.ctypes.data
-        self.memory = self.own = _memory(0)
         self._values = []
         for storage in program.graph.buffers:
             if storage.kind == VALUE:
@@ -135,35 +163,42 @@ class Workspace:
                 self._values.append((values, storage.owner))
                 self.table[FIXED_WORDS + storage.buffer.number] = values.ctypes.data
         self.layout: Layout | None = None
-        self.snapshot: Any = None  # of the weights whose addresses are in the table
         self.lanes = 0
+        self.snapshot: Any = None  # of the weights whose addresses are in the table
+        self._memory_version = -1  # of the memory whose addresses are in the table
         self._part: Any = None  # which part of the program the job is set to run
 
     def prepare(self, samples: int, lanes: int) -> None:
         """Have memory for that many samples and threads."""
-        layout = self.layout
-        bands = bands_for(lanes)
+        layout, bands = self.layout, bands_for(lanes)
         if layout is None or layout.samples != samples or (layout.bands != bands and self.program.schedule.banded):
-            self.layout, self.lanes = None, 0  # until there is memory for all of it
             layout = self.program.layout(samples, bands)
-            if layout.size > self.memory.size:
-                self.memory = _memory(0)
-                self.memory = _memory(layout.size, samples)
-            job = self.job
-            job["tracks"], job["track_count"] = layout.tracks.ctypes.data, len(layout.tracks)
-            job["locals"], job["local_count"] = layout.locals.ctypes.data, len(layout.locals)
-            job["samples"], job["chunks"] = samples, chunk_count(samples)
-            job["own_bytes"] = layout.own_bytes
-            self.table[SAMPLES] = samples
-            base = self.memory.ctypes.data
-            for number, place in layout.places.items():
-                self.table[FIXED_WORDS + number] = base + place
-            self.layout = layout
-        if lanes > self.lanes:
-            if lanes * layout.own_bytes > self.own.size:
-                self.lanes, self.own = 0, _memory(0)
-                self.own = _memory(lanes * layout.own_bytes, samples)
-            self.job["own"], self.lanes = self.own.ctypes.data, lanes
+        if layout is not self.layout or lanes > self.lanes or self._memory_version != self.memory.version:
+            self._lay_out(layout, max(lanes, self.lanes))
+
+    def use(self, memory: Memory) -> None:
+        """Let the next runs be in that memory."""
+        self.memory, self._memory_version = memory, -1
+
+    def _lay_out(self, layout: Layout, lanes: int) -> None:
+        """Write into the job and the table where everything lies."""
+        self.layout = None  # until there is memory for all of it
+        self.memory.reserve(layout.size + lanes * layout.own_bytes, layout.samples)
+        base, job = self.memory.bytes.ctypes.data, self.job
+        job["tracks"], job["track_count"] = layout.tracks.ctypes.data, len(layout.tracks)
+        job["locals"], job["local_count"] = layout.locals.ctypes.data, len(layout.locals)
+        job["samples"], job["chunks"] = layout.samples, chunk_count(layout.samples)
+        job["own"], job["own_bytes"] = base + layout.size, layout.own_bytes
+        self.table[SAMPLES] = layout.samples
+        for number, place in layout.places.items():
+            self.table[FIXED_WORDS + number] = base + place
+        self.layout, self.lanes, self._memory_version = layout, lanes, self.memory.version
+
+    @property
+    def own(self) -> Array:
+        """The memory of the threads."""
+        layout: Any = self.layout
+        return self.memory.bytes[layout.size:layout.size + self.lanes * layout.own_bytes]
 
     def _choose(self, section: int | None, purposes: int) -> None:
         """Write into the job what is run, and ask for the numbers that Python says, unless it is a later section."""
@@ -189,7 +224,7 @@ class Workspace:
     def addresses(self) -> dict[int, int]:
         """Return the addresses of all buffers that lie in the workspace."""
         layout: Any = self.layout
-        base = self.memory.ctypes.data
+        base = self.memory.bytes.ctypes.data
         return {number: base + place for number, place in layout.places.items()}
 
     def array(self, buffer: Any) -> Array:
@@ -197,7 +232,7 @@ class Workspace:
         layout: Any = self.layout
         count = layout.samples if buffer.of_samples else chunk_count(layout.samples) if buffer.of_chunks else 1
         place, size = layout.places[buffer.number], count * buffer.sample_size
-        numbers = self.memory[place:place + size * buffer.itemsize].view(buffer.dtype)
+        numbers = self.memory.bytes[place:place + size * buffer.itemsize].view(buffer.dtype)
         return numbers.reshape(shape_of(buffer, layout.samples))
 
 

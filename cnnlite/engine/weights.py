@@ -33,17 +33,18 @@ class Snapshot:
     def __init__(self, storages: Sequence[Any], copies: bool) -> None:
         owners = {id(storage.owner): storage.owner for storage in storages} if copies else {}
         self._owners = [(owner, owner.version) for owner in owners.values()]
-        for storage in storages:
-            array, shape = storage.owner[storage.key], storage.buffer.shape
-            if array.shape != shape:
+        # All of them, as a run may still read from one when another thread has put a new array in its place.
+        self._alive = [storage.owner[storage.key] for storage in storages]
+        for storage, array in zip(storages, self._alive):
+            if array.shape != storage.buffer.shape:
                 raise ValueError(
-                    f"{storage.key} must have the shape with which its layer was built, {shape}. Received: "
-                    f"shape={array.shape}. Reshape a copy of it."
+                    f"{storage.key} must have the shape with which its layer was built, {storage.buffer.shape}. "
+                    f"Received: shape={array.shape}. Reshape a copy of it."
                 )
-        self.addresses = {storage.buffer.number: storage.owner[storage.key].ctypes.data for storage in storages}
+        self.addresses = {storage.buffer.number: array.ctypes.data for storage, array in zip(storages, self._alive)}
         self.workspace: Any = None
-        self._arrays = [(storage.owner, storage.key, storage.owner[storage.key], storage.buffer.shape)
-                        for storage in storages if not copies or storage.owner.handed_out]
+        self._arrays = [(storage.owner, storage.key, array, storage.buffer.shape)
+                        for storage, array in zip(storages, self._alive) if not copies or storage.owner.handed_out]
         compared = [array for _, _, array, _ in self._arrays] if copies else []
         self._copies = [array.copy() for array in compared]
         self._pairs = np.array([(array.ctypes.data, copy.ctypes.data, array.nbytes)

@@ -59,7 +59,7 @@ def commit_held(only: Callable[[Any], None] | None = None) -> None:
     """Do what was held back, in its order; or only that, if it still is."""
     commits = _commits.get() or []
     for commit in list(commits):
-        if only is None or commit is only:
+        if only is None or commit == only:
             commits.remove(commit)
             commit(None)
 

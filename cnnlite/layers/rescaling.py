@@ -18,6 +18,7 @@ def _constant(value: Any, name: str, owner: str) -> Array:
     value = np.array(float_array(value, np.float64, name, owner))
     if not np.isfinite(value).all():
         raise ValueError(f"{owner}: {name} must be finite. Received: {name}={value}.")
+    value.flags.writeable = False
     return value
 
 
@@ -30,6 +31,9 @@ class Rescaling(Layer):
         **kwargs: name, dtype, trainable, input_shape, see `Layer`; and data_format, by default
             `cnnlite.config.image_data_format()`, which is "channels_last". With "channels_first" the first axis of an
             array is that of the channels of images (N, C, H, W).
+
+    Attributes:
+        scale, offset: float64 arrays that can't be written to; assign others.
 
     Shapes: x and y any, the same.
 
@@ -54,6 +58,10 @@ class Rescaling(Layer):
         self.scale = scale
         self.offset = offset
         self.data_format = data_format
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.scale.flags.writeable = self.offset.flags.writeable = False  # as copies of arrays can be written to
 
     def check_settings(self) -> None:
         if self.input_shape is not None:

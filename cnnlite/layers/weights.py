@@ -108,8 +108,9 @@ class ArrayDict(dict[str, Array]):
             raise self._refusal(f"{type(arrays).__name__} in the place of them all")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Copying and pickling would otherwise assign to names that the new one doesn't have yet.
-        return ArrayDict, (dict(self),)
+        # Copying and pickling would otherwise assign to names that the new one doesn't have yet. An array of it that
+        # somebody has may be copied with it: then it is the one in the copy.
+        return ArrayDict, (dict(self),), {"handed_out": True} if self.handed_out else None
 
     def _converted(self, name: str, values: ArrayLike) -> Array:
         """Return values for the array of that name, of its shape and dtype."""

@@ -82,8 +82,9 @@ class KernelOptimizer(Optimizer):
 
 # What a plan's stages stand for. What is called in Python before each run may be anybody's.
 is_as_written = AsWritten("update", "step", "step_values", "step_with", "add_step")
+_step = Optimizer.step  # which that of the library's optimizers calls
 
 
 def is_traceable(optimizer: Optimizer) -> bool:
     """Return whether a plan may hold the steps of this optimizer as stages; others are called with arrays."""
-    return is_as_written(optimizer)
+    return is_as_written(optimizer) and Optimizer.step is _step

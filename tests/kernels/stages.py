@@ -60,7 +60,7 @@ def _guard(workspace):
     size = workspace.own.size
     memory = np.full(size + ALIGNMENT + (1 << 12), 171, np.uint8)
     memory = memory[-memory.ctypes.data % ALIGNMENT :]
-    workspace.own, workspace.job["own"] = memory[:size], memory.ctypes.data
+    workspace.job["own"] = memory.ctypes.data
     return memory[size:]
 
 

@@ -94,8 +94,8 @@ def plans_of(model):
 
 def workspaces_of(model):
     """Return the bytes of memory that the model's training steps keep for the next one."""
-    workspaces = [made.plan.workspace for made in plans_of(model).values() if hasattr(made.plan, "workspace")]
-    return sum(workspace.memory.nbytes + workspace.own.nbytes for workspace in workspaces)
+    memories = {made.plan.workspace.memory for made in plans_of(model).values() if isinstance(made, StepPlan)}
+    return sum(memory.bytes.nbytes for memory in memories)
 
 
 def predict(rounds, steps):
