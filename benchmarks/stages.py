@@ -64,18 +64,18 @@ class Clock:
 
     def __enter__(self):
         self.overhead = statistics.median(self._of_nothing() for _ in range(200))
-        run, clock = Workspace.run, self
+        call, clock = Workspace.call, self
 
         def remembering(workspace, *arguments, **more):
             clock._workspace = workspace
-            return run(workspace, *arguments, **more)
+            return call(workspace, *arguments, **more)
 
         def entry(lanes):
-            return self.start, 0, 0
+            return self.start, 0
 
         self._entry = executor.entry
         self._patches = ExitStack()
-        for thing, name, new in ((Workspace, "run", remembering), (executor, "entry", entry),
+        for thing, name, new in ((Workspace, "call", remembering), (executor, "entry", entry),
                                  (thread_pool, "take", lambda: 1)):
             self._patches.enter_context(patch.object(thing, name, new))
         return self
@@ -89,13 +89,13 @@ class Clock:
         call(nothing.address(np.dtype(np.float32)), run, run, 0, 1)
         return time.perf_counter() - begin
 
-    def start(self, lane, share, job_address, lanes):
+    def start(self, lane, job_address, lanes):
         """Stand for the executor."""
         if self.each:
             return self._walk(self._workspace)
-        start, lane, share = self._entry(lanes)
+        start, lane = self._entry(lanes)
         begin = time.perf_counter()
-        failed = start(lane, share, job_address, lanes)
+        failed = start(lane, job_address, lanes)
         self.seconds += time.perf_counter() - begin
         return failed
 

@@ -1,10 +1,10 @@
 """Passes over a stack of layers, up and down: by plans where the layers are the library's, else layer by layer.
 
-A stack is taken apart into *parts*: the layers in it, and those of models in it. Parts that do what the library wrote,
-one after the other, are a *stretch*. A stretch is run by a plan: it is made by calling the parts with the buffers of a
-graph instead of arrays, once for each shape of a sample, and run by one call of compiled code
-(`cnnlite/engine/plan.py`). All else is Python: a layer of the user's, or one of which a method has been replaced, runs
-by itself.
+A stack is taken apart into *parts*, the layers in it and those of models in it (`parts.py`). Parts that do what the
+library wrote, one after the other, are a *stretch*. A stretch is run by a plan: it is made by calling the parts with
+the buffers of a graph instead of arrays, once for each shape of a sample, and run by one call of compiled code
+(`engine/plan.py`). All else is Python: a layer of the user's, or one of which a method has been replaced, runs by
+itself.
 
 In eager mode every layer runs by itself, in Python, on `reference.py`.
 """
@@ -14,20 +14,17 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from cnnlite import fusion
 from cnnlite.arguments import float_array
 from cnnlite.engine.buffers import WORK, Samples
-from cnnlite.engine.graph import Graph, stages_of
+from cnnlite.engine.graph import Graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
 from cnnlite.engine.program import Memory
-from cnnlite.layers.activation import ActivationLayer, leaving_out
-from cnnlite.layers.base import Layer, commit_held, held_commits
-from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
+from cnnlite.layers.base import commit_held, held_commits
+from cnnlite.parts import Alone, Part, has_trainable_weights, remembering_nothing, weights_of
 from cnnlite.types import Array, Shape
 
 if TYPE_CHECKING:
@@ -36,51 +33,6 @@ if TYPE_CHECKING:
 PLANS_KEPT = 16  # of a stretch, for samples of different shapes
 PASSES_KEPT = 8  # of a stretch, by threads that run it in training mode
 FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a plan of a training pass
-
-# Of a model in a stack: with another of these it runs by itself.
-STACK_PASSES = ("prepare", "forward", "backward", "backward_weights", "run_up", "run_down")
-
-
-class Part(NamedTuple):
-    """A layer that runs by itself.
-
-    Attributes:
-        layer: the layer.
-        is_ours: whether it does what the library wrote.
-        within: the models inside of which it is the first part, the outer one first; they check their input.
-        left_out: the activation that hands on what it gets; see `leaving_out`.
-    """
-
-    layer: Layer
-    is_ours: bool
-    within: tuple[Any, ...] = ()
-    left_out: ActivationLayer | None = None
-
-
-def whole(layer: Any) -> Part:
-    """Return a layer as a part."""
-    return Part(layer, is_ours(layer))
-
-
-def parts_of(layer: Any) -> list[Part]:
-    """Return the parts of a layer: of a model those of its layers, else itself."""
-    if hasattr(layer, "run_up") and keeps(layer, *STACK_PASSES) and layer.inner_layers:
-        first, *rest = [part for inner in layer.inner_layers for part in parts_of(inner)]
-        return [first._replace(within=(layer, *first.within)), *rest]
-    return [whole(layer)]
-
-
-def is_ours(layer: Any) -> bool:
-    """Return whether a plan can stand for a layer: whether it, and all inside it, does what the library wrote."""
-    return all(is_untouched(inner) and inner.is_traceable and inner.dtype == layer.dtype for inner in layer.walk())
-
-
-def backward_of_weights(layer: Any) -> Callable[[Array], Any]:
-    """Return `layer.backward_weights`, or `layer.backward` where that alone is the user's own."""
-    if isinstance(layer, Layer) and class_keeps(type(layer), "backward_weights") and not keeps(layer, "backward"):
-        return layer.backward
-    return layer.backward_weights
-
 
 def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
     """Return the parts, with a `Stretch` in the place of those that a plan can run together."""
@@ -95,40 +47,6 @@ def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
         elif part is not None:
             result.append(Alone(part))
     return result
-
-
-class Alone:
-    """A part that runs by itself: on arrays, or with the buffers of the graph that is being made."""
-
-    def __init__(self, part: Part) -> None:
-        self.part = part
-
-    @property
-    def has_trainable_weights(self) -> bool:
-        return has_trainable_weights(self.part.layer)
-
-    def forward(self, x: Any, training: bool) -> Any:
-        with self._context():
-            for model in self.part.within:
-                x = model.prepare(x)
-            return self.part.layer.forward(x, training=training)
-
-    def backward(self, dy: Any) -> Any:
-        with self._context():
-            return self.part.layer.backward(dy)
-
-    def backward_weights(self, dy: Any) -> None:
-        with self._context():
-            backward_of_weights(self.part.layer)(dy)
-
-    @contextlib.contextmanager
-    def _context(self) -> Iterator[None]:
-        with stages_of(self.part.layer.name):
-            if self.part.left_out is None:
-                yield
-                return
-            with leaving_out(self.part.left_out):
-                yield
 
 
 class Stretch:
@@ -223,20 +141,6 @@ class Stretch:
             self._passes.clear()
         for run in list(self._passes):
             run.forget()
-
-
-def as_given(x: Any, dtype: Any) -> Array:
-    """Return an array as compiled code takes one."""
-    if type(x) is np.ndarray and x.dtype == dtype and x.flags.carray:
-        return x
-    x = np.ascontiguousarray(x, dtype)
-    return x if x.flags.aligned else x.copy()
-
-
-def weights_of(parts: Iterable[Part]) -> list[dict[str, Array]]:
-    """Return the dicts of all arrays that parts own, each once."""
-    layers = {id(layer): layer for part in parts for layer in part.layer.walk()}
-    return [arrays for layer in layers.values() for arrays in (layer._params, layer._grads, layer._state) if arrays]
 
 
 class _Inference:
@@ -348,18 +252,3 @@ class _Pass:
         if buffer.number == given.number:
             return array.reshape((len(array), *buffer.shape[1:]))
         return self._plan.array(buffer).copy()
-
-
-@contextlib.contextmanager
-def remembering_nothing(parts: Iterable[Part]) -> Iterator[None]:
-    """Within it layers remember buffers of a graph, and after it nothing of that."""
-    try:
-        yield
-    finally:
-        for part in parts:
-            for layer in part.layer.walk():
-                layer._memory = None
-
-
-def has_trainable_weights(layer: Layer) -> bool:
-    return any(inner.trainable and inner._params for inner in layer.walk())

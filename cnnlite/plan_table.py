@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnlite.eager import is_eager
 from cnnlite.engine.table import table
-from cnnlite.passes import Alone
+from cnnlite.parts import Alone
 from cnnlite.training_step import example_plan
 from cnnlite.types import Shape
 

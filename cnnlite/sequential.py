@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnnlite import passes, saving
+from cnnlite import saving
 from cnnlite.architecture import describe, rebuild
 from cnnlite.arguments import boolean, float_array, integer, shape_tuple
 from cnnlite.eager import is_eager
@@ -20,6 +20,8 @@ from cnnlite.layers.dense import Dense
 from cnnlite.layers.input import InputLayer
 from cnnlite.layers.overrides import is_untouched, keeps, remember
 from cnnlite.model_weights import built_or_left, fits
+from cnnlite.parts import STACK_PASSES, Alone, Part, parts_of, whole
+from cnnlite.passes import stretches_of
 from cnnlite.plan_table import PlanTable, plan_table
 from cnnlite.summary import print_summary
 from cnnlite.training import Trainer
@@ -242,11 +244,11 @@ class Sequential(Trainer):
 
     def _units(self, to_logits: bool) -> list[Any]:
         if is_eager() or current_graph() is not None:
-            return [passes.Alone(part) for part in self._parts(lambda layer: [passes.whole(layer)], to_logits)]
+            return [Alone(part) for part in self._parts(lambda layer: [whole(layer)], to_logits)]
         return self.memo.get(("units", to_logits),
-                             lambda: passes.stretches_of(self._parts(passes.parts_of, to_logits), self.memo))
+                             lambda: stretches_of(self._parts(parts_of, to_logits), self.memo))
 
-    def _parts(self, parts_of: Callable[[Any], list[passes.Part]], to_logits: bool) -> list[passes.Part]:
+    def _parts(self, parts_of: Callable[[Any], list[Part]], to_logits: bool) -> list[Part]:
         parts = [part for layer in self.inner_layers for part in parts_of(layer)]
         if to_logits:
             left_out = self._activation_of_logits()
@@ -278,7 +280,7 @@ class Sequential(Trainer):
             return None
         top: Any = self.inner_layers[-1]
         if isinstance(top, Sequential):
-            return top.fusable_activation if keeps(top, *passes.STACK_PASSES) else None
+            return top.fusable_activation if keeps(top, *STACK_PASSES) else None
         if isinstance(top, (Dense, Convolution)) and keeps(top, "forward", "backward", "backward_weights"):
             top = top.activation
         if type(top) is Activation and is_untouched(top):
@@ -292,7 +294,7 @@ class Sequential(Trainer):
         keeps_all = True
         while isinstance(top, Sequential) and top.inner_layers:
             top = top.inner_layers[-1]
-            keeps_all &= keeps(top, *(passes.STACK_PASSES if isinstance(top, Sequential) else _LAYER_PASSES))
+            keeps_all &= keeps(top, *(STACK_PASSES if isinstance(top, Sequential) else _LAYER_PASSES))
         activation = top if isinstance(top, ActivationLayer) else None
         if isinstance(top, (Dense, Convolution)):
             activation = top.activation

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlite import fusion, losses, optimizers, passes, regularizers
+from cnnlite import fusion, losses, optimizers, regularizers
 from cnnlite.eager import is_eager
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph, stages_of
@@ -22,6 +22,8 @@ from cnnlite.interrupts import held_back_interrupts
 from cnnlite.kernels.finite import nonfinite
 from cnnlite.layers.base import held_commits
 from cnnlite.layers.overrides import keeps
+from cnnlite.parts import parts_of, remembering_nothing, whole
+from cnnlite.passes import PLANS_KEPT
 from cnnlite.types import Array, Shape
 
 if TYPE_CHECKING:
@@ -59,11 +61,11 @@ def step_plan(model: Any, x: Array, y: Any, sample_weight: Any) -> StepPlan | No
         id(loss), settings, id(optimizer), optimizer.plan_key(), id(model._parameters()),
         run is not None and run.refuses_nonfinite, fusion.is_on(),
     )
-    return model.memo.get(key, lambda: StepPlan(model, x, y, sample_weight), passes.PLANS_KEPT)
+    return model.memo.get(key, lambda: StepPlan(model, x, y, sample_weight), PLANS_KEPT)
 
 
 def _is_one_stretch(model: Any) -> bool:
-    parts = [part for layer in model.inner_layers for part in passes.parts_of(layer)]
+    parts = [part for layer in model.inner_layers for part in parts_of(layer)]
     return keeps(model, *_METHODS) and all(part.is_ours and part.layer.dtype == model.dtype for part in parts)
 
 
@@ -89,8 +91,8 @@ class StepPlan:
         self._t = graph.given((N, *t.shape[1:]), t.dtype)
         self._weights = None if weights is None else graph.given((N, *weights.shape[1:]), weights.dtype)
         self._refused: Any = None
-        parts = [passes.whole(layer) for layer in layers]
-        with graph.being_made(), passes.remembering_nothing(parts), held_commits() as self._commits:
+        parts = [whole(layer) for layer in layers]
+        with graph.being_made(), remembering_nothing(parts), held_commits() as self._commits:
             vars(model)["step_in_making"] = self
             try:
                 self._value, self._z = model.train_step(self._x, self._t, self._weights)
@@ -128,9 +130,9 @@ class StepPlan:
     def run(self, x: Array, y: Any, sample_weight: Any) -> tuple[float, Array]:
         """Make a step; return its loss, and what the loss was computed from, which is valid until the next step."""
         t, weights = self._prepared(len(x), y, sample_weight)
-        given = {self._x.number: x, self._t.number: passes.as_given(t, self._t.dtype)}
+        given = {self._x.number: x, self._t.number: as_given(t, self._t.dtype)}
         if weights is not None and self._weights is not None:
-            given[self._weights.number] = passes.as_given(weights, self._weights.dtype)
+            given[self._weights.number] = as_given(weights, self._weights.dtype)
         run = self._model.training_run
         with held_back_interrupts():  # the weights and the number of their steps belong together
             self.plan.run(len(x), given)
@@ -157,6 +159,14 @@ class _Parameters:
     def __init__(self, parameters: FlatParameters, vector: Any, gradient: Any, values: Any, refused: Any) -> None:
         self.vector, self.gradient, self.values, self.refused = vector, gradient, values, refused
         self.slices, self.trainable_segments = parameters.slices, parameters.trainable_segments
+
+
+def as_given(x: Any, dtype: Any) -> Array:
+    """Return an array as compiled code takes one."""
+    if type(x) is np.ndarray and x.dtype == dtype and x.flags.carray:
+        return x
+    x = np.ascontiguousarray(x, dtype)
+    return x if x.flags.aligned else x.copy()
 
 
 def example_plan(model: Any, sample: Shape) -> TrainingPlan | None:

@@ -1,12 +1,14 @@
 """What the tests of plans share: stacks to draw, and everything that a model computes: joined, unjoined, by layers."""
 
 import copy
+import gc
 
 import numpy as np
 from hypothesis import strategies as st
 
 import cnnlite
 from cnnlite import fusion, layers
+from cnnlite.engine.program import Memory
 
 BATCHES = [1, 2, 5, 16, 17, 33]
 # From 16 channels and filters on, kernels of 2 to 5 taps may go by Winograd's method.
@@ -147,6 +149,12 @@ def leaves(model):
 def plans_of(model):
     """Return the plans that a model has, by keys that begin with "inference", "training" or "step"."""
     return {(_kind(key), key): made for key, made in (model.memo._found or {}).items() if hasattr(made, "plan")}
+
+
+def memory_in_use():
+    """Return the bytes of memory that plans work in, of all models."""
+    gc.collect()
+    return sum(thing.bytes.nbytes for thing in gc.get_objects() if type(thing) is Memory)
 
 
 def _kind(key):

@@ -4,6 +4,7 @@ import copy
 import pickle
 import threading
 import types
+import weakref
 
 import numpy as np
 import pytest
@@ -22,7 +23,17 @@ from cnnlite.layers import (
     MaxPool,
     ReLU,
 )
-from tests.fused import WITH_ALL, layer_by_layer, make, model_of, normal, plans_of, randomise, unfused
+from tests.fused import (
+    WITH_ALL,
+    layer_by_layer,
+    make,
+    memory_in_use,
+    model_of,
+    normal,
+    plans_of,
+    randomise,
+    unfused,
+)
 from tests.kernels.drawn import compiled_kernels_needed
 
 pytestmark = compiled_kernels_needed
@@ -378,13 +389,12 @@ def test_a_plan_lets_go_of_a_batch_with_the_step_and_of_its_memory_with_fit():
     for stack in ([], [Mine()]):
         model = model_of(Conv2D(4, 3), BatchNorm(), *stack, Flatten(), Dense(5), shape=(13, 12, 3))
         model.compile("sgd", "mse")
-        x, y = normal(4, 13, 12, 3), np.zeros((4, 5), "float32")
-        model.train_on_batch(x, y)
-        plans = [made.plan for made in plans_of(model).values()]
-        assert plans
-        assert not any(plan._given for plan in plans)
-        assert any(plan.workspace.memory.size for plan in plans)
-        model.fit(x, y, verbose=0)
-        assert [made.plan for made in plans_of(model).values()][:len(plans)] == plans
-        assert not any(made.plan._given or made.plan.workspace.memory.size for made in plans_of(model).values())
-        model.train_on_batch(x, y)
+        before = memory_in_use()
+        for train in (model.train_on_batch, lambda x, y, model=model: model.fit(x, y, verbose=0)):
+            x, y = normal(4, 13, 12, 3), np.zeros((4, 5), "float32")
+            given = weakref.ref(x), weakref.ref(y)
+            train(x, y)
+            del x, y
+            left = memory_in_use() - before  # little, of kernels that run alone
+            assert [reference() for reference in given] == [None, None]
+            assert left > 100_000 if train == model.train_on_batch else left < 4096

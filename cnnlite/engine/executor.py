@@ -173,49 +173,29 @@ def _part_of(job, track, unit, run):
     return begin, end
 
 
+@kernel
+def _start(lane, job_address, lanes):
+    """Run the job at an address by this thread; return how many units failed."""
+    _call_lane(lane, job_address, 0)
+    return _failures(job_address)
+
+
 @kernel(parallel=True)
-def _share(lane, job, lanes):
+def _share(lane, job_address, lanes):
+    """Run the job at an address by that many threads; return how many units failed."""
     for number in numba.prange(lanes):
-        _call_lane(lane, job, number)
+        _call_lane(lane, job_address, number)
+    return _failures(job_address)
 
 
 @kernel
-def _start(lane, share, job_address, lanes):
-    """Run the job at an address by that many threads; return how many units failed."""
-    job = array_at(job_address, (1,), JOB)[0]
-    control = array_at(job.control, (1 + 2 * job.group_count,), np.int64)
-    for i in range(control.size):
-        control[i] = 0
-    if lanes == 1:
-        _call_lane(lane, job_address, 0)
-    else:
-        _call_share(share, lane, job_address, lanes)
-    return control[0]
-
-
-@intrinsic
-def _call_share(typingctx, share, lane, job, lanes):
-    def codegen(context, builder, signature, args):
-        kinds = (types.int64,) * 3
-        kind = context.call_conv.get_function_type(types.none, kinds).as_pointer()
-        context.call_conv.call_function(builder, builder.inttoptr(args[0], kind), types.none, kinds, args[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 4), codegen
+def _failures(job_address):
+    return _look_at(array_at(job_address, (1,), JOB)[0].control)
 
 
 @functools.cache
 def _lane_address() -> int:
     return c_callback(execute, types.void(types.int64, types.int64)).address
-
-
-@functools.cache
-def _share_address() -> int:
-    kinds = (types.int64,) * 3
-    inner = _share.inner()
-    inner.compile(kinds)
-    compiled = inner.overloads[kinds]
-    return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
 
 @functools.cache
@@ -228,9 +208,9 @@ def yield_address() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def entry(lanes: int) -> tuple[Any, int, int]:
-    """Return (start, lane, share): start(lane, share, job, lanes) runs the job at an address, by that many threads.
+def entry(lanes: int) -> tuple[Any, int]:
+    """Return (start, lane): start(lane, job, lanes) runs the job at an address by that many threads.
 
     It returns how many units failed.
     """
-    return _start, _lane_address(), _share_address() if lanes > 1 else 0
+    return (_start if lanes == 1 else _share), _lane_address()

@@ -18,7 +18,7 @@ import numpy as np
 
 from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, WEIGHT, WORK, Buffer
 from cnnlite.engine.graph import Graph, Step, Storage
-from cnnlite.engine.program import Memory, Program, Workspace, bands_for, give_back, shape_of, threads_for
+from cnnlite.engine.program import Memory, Program, Workspace, bands_for, check, give_back, shape_of, threads_for
 from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
 from cnnlite.engine.weights import Snapshot
@@ -80,7 +80,8 @@ class Plan:
             if workspace.snapshot is not snapshot:
                 snapshot.bind(workspace)
             results = self._set_addresses(workspace, samples, given)
-            workspace.run(lanes)
+            start, *arguments = workspace.call(lanes)
+            check(start(*arguments))
             if len(pool) < WORKSPACES_KEPT:
                 pool.append(workspace)
         finally:
@@ -137,7 +138,8 @@ class Plan:
             workspace = snapshot.workspace = Workspace(self._prologue_program)
             workspace.prepare(1, 1)
             snapshot.bind(workspace)
-            workspace.run(1)
+            start, *arguments = workspace.call(1)
+            check(start(*arguments))
             snapshot.addresses.update(workspace.addresses())
         return snapshot
 
@@ -186,7 +188,8 @@ class TrainingPlan:
         lanes = threads_for(self._program.work(samples))
         try:
             workspace.prepare(samples, lanes)
-            workspace.run(lanes, section, purposes)
+            start, *arguments = workspace.call(lanes, section, purposes)
+            check(start(*arguments))
         finally:
             give_back(lanes)
 

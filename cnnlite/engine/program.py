@@ -200,8 +200,12 @@ class Workspace:
         layout: Any = self.layout
         return self.memory.bytes[layout.size:layout.size + self.lanes * layout.own_bytes]
 
-    def _choose(self, section: int | None, purposes: int) -> None:
-        """Write into the job what is run, and ask for the numbers that Python says, unless it is a later section."""
+    def call(self, lanes: int, section: int | None = None, purposes: int = ALL) -> tuple[Any, int, int, int]:
+        """Return what to call, and with what, to run the program or a section of it; see `executor.entry`.
+
+        `prepare` was told how many threads there will be. The numbers that Python says are asked for here, unless it is
+        a later section.
+        """
         layout: Any = self.layout
         if not section:
             for values, function in self._values:
@@ -214,12 +218,9 @@ class Workspace:
                 first, last = bounds[section], bounds[section + 1]
             self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
             self.job["purposes"], self._part = purposes, part
-
-    def run(self, lanes: int, section: int | None = None, purposes: int = ALL) -> None:
-        """Run the program, or a section of it, by that many threads; `prepare` was told how many."""
-        self._choose(section, purposes)
-        start, lane, share = executor.entry(lanes)
-        check(start(lane, share, self.job_address, lanes))
+        self.control.fill(0)
+        start, lane = executor.entry(lanes)
+        return start, lane, self.job_address, lanes
 
     def addresses(self) -> dict[int, int]:
         """Return the addresses of all buffers that lie in the workspace."""

@@ -16,7 +16,7 @@ pytestmark = compiled_kernels_needed
 
 
 def test_all_stages_of_a_step_are_timed_once():
-    before = executor.entry, Workspace.run, thread_pool.take
+    before = executor.entry, Workspace.call, thread_pool.take
     net = NETS["LeNet-5"]._replace(batch=20)
     model, (x, y) = build(net), batch(net.input_shape, net.batch)
     rows, together, whole = stages.measure(lambda: model.train_on_batch(x, y))
@@ -26,7 +26,7 @@ def test_all_stages_of_a_step_are_timed_once():
     assert sorted(row[:2] for row in rows) == sorted(expected)
     assert all(calls > 0 and seconds >= 0 for _, _, _, calls, seconds, _ in rows)
     assert 0 < together < whole
-    assert (executor.entry, Workspace.run, thread_pool.take) == before
+    assert (executor.entry, Workspace.call, thread_pool.take) == before
 
 
 @pytest.mark.parametrize("name", ["LeNet-5", "W1"])

@@ -5,6 +5,7 @@ import numpy as np
 from cnnlite.engine import buffers
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph
+from cnnlite.engine.program import check
 from cnnlite.engine.stages import (
     BATCH,
     BEGIN,
@@ -173,3 +174,9 @@ def fail_at_three(x, size):
     y = x.graph.work((size,))
     x.graph.add(_fail_at_three, x=x, y=y, size=size, units=size)
     return y
+
+
+def run(workspace, lanes, *arguments, **more):
+    """Run what a workspace is for, as plans do."""
+    start, *found = workspace.call(lanes, *arguments, **more)
+    check(start(*found))

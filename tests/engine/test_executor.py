@@ -10,7 +10,7 @@ from cnnlite.engine.plan import INPUT, WEIGHTS
 from cnnlite.engine.program import Program, Workspace, shape_of
 from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
-from tests.engine.made_up import batch, count, double, fail_at_three, mark_rows, new_graph
+from tests.engine.made_up import batch, count, double, fail_at_three, mark_rows, new_graph, run
 from tests.kernels.drawn import compiled_kernels_needed, two_threads_needed
 
 pytestmark = compiled_kernels_needed
@@ -37,7 +37,7 @@ def numbers(*shape):
 def test_each_unit_of_a_batch_is_computed_once(units, lanes):
     graph, x = new_graph(1)
     outs = [(batch(x, units, units=units), np.zeros(units, "float32")) for _ in range(3)]  # beside one another
-    prepared(graph, 5, lanes, [(x, numbers(5, 1)), *outs]).run(lanes)
+    run(prepared(graph, 5, lanes, [(x, numbers(5, 1)), *outs]), lanes)
     for _, out in outs:
         np.testing.assert_array_equal(out, 1000 + np.arange(units))
 
@@ -46,7 +46,7 @@ def test_each_unit_of_a_batch_is_computed_once(units, lanes):
 def test_into_how_many_units_may_follow_from_the_number_of_samples(lanes):
     graph, x = new_graph(1)
     y, out = batch(x, 50, units=lambda samples: 2 * samples), np.zeros(50, "float32")
-    prepared(graph, 7, lanes, [(x, numbers(7, 1)), (y, out)]).run(lanes)
+    run(prepared(graph, 7, lanes, [(x, numbers(7, 1)), (y, out)]), lanes)
     np.testing.assert_array_equal(out, [*(1000 + np.arange(14)), *np.zeros(36)])
 
 
@@ -57,7 +57,7 @@ def test_each_chunk_has_its_samples_once_and_an_empty_one_zeros(n, together, lan
     graph, x = new_graph(3)
     sums = count(double(x, together=together))
     array, found = numbers(n, 3), np.full((chunk_count(n), 2), np.nan, "float32")
-    prepared(graph, n, lanes, [(x, array), (sums, found)]).run(lanes)
+    run(prepared(graph, n, lanes, [(x, array), (sums, found)]), lanes)
     bounds = [i * n // len(found) for i in range(len(found) + 1)]
     expected = [(end - begin, 2 * array[begin:end].sum()) for begin, end in itertools.pairwise(bounds)]
     np.testing.assert_array_equal(found, expected)
@@ -70,7 +70,7 @@ def test_bands_have_each_row_once_and_begin_at_multiples_of_the_grain(n, rows, g
     graph, x = new_graph(rows)
     y, out = mark_rows(x, grain=grain), np.zeros((n, rows), "float32")
     workspace = prepared(graph, n, lanes, [(x, numbers(n, rows)), (y, out)], banded=True)
-    workspace.run(lanes)
+    run(workspace, lanes)
     tops = out - 1000
     assert ((tops >= 0) & (tops <= np.arange(rows)) & (tops % grain == 0)).all()
     assert (np.diff(tops) >= 0).all()
@@ -87,11 +87,11 @@ def test_a_stage_that_fails_is_an_error_in_whichever_thread_and_the_next_run_is_
     for _ in range(2):
         out[:] = 0
         with pytest.raises(RuntimeError, match=r"^1 units of the plan failed"):
-            workspace.run(lanes)
+            run(workspace, lanes)
         np.testing.assert_array_equal(out, [1, 1, 1, 0, 1, 1, 1, 1])
     graph, x = new_graph(1)
     y, out = fail_at_three(x, 3), np.zeros(3, "float32")
-    prepared(graph, 1, lanes, [(x, numbers(1, 1)), (y, out)]).run(lanes)
+    run(prepared(graph, 1, lanes, [(x, numbers(1, 1)), (y, out)]), lanes)
     assert out.tolist() == [1, 1, 1]
 
 
@@ -104,7 +104,7 @@ def test_a_stage_runs_only_for_its_purposes(lanes):
     for wanted, expected in ((WEIGHTS, [1, 0, 1]), (INPUT, [0, 1, 1]), (WEIGHTS | INPUT, [1, 1, 1])):
         for _, out in outs:
             out[:] = 0
-        workspace.run(lanes, purposes=wanted)
+        run(workspace, lanes, purposes=wanted)
         assert [out[0] != 0 for _, out in outs] == expected
 
 
@@ -116,7 +116,7 @@ def test_sections_run_one_by_one(lanes):
         outs.append((batch(x), np.zeros(1, "float32")))
     workspace = prepared(graph, 1, lanes, [(x, numbers(1, 1)), *outs])
     for section, expected in ((1, [0, 1, 0]), (2, [0, 1, 0]), (0, [1, 1, 0]), (3, [1, 1, 1]), (None, [2, 2, 2])):
-        workspace.run(lanes, section)
+        run(workspace, lanes, section)
         assert [out[0] // 1000 for _, out in outs] == expected
 
 
@@ -132,6 +132,6 @@ def test_one_workspace_serves_any_number_of_samples(how, lanes):
         workspace.prepare(n, lanes)
         for buffer, given in ((x, array), (y, out)):
             workspace.table[FIXED_WORDS + buffer.number] = given.ctypes.data
-        workspace.run(lanes)
+        run(workspace, lanes)
         assert shape_of(y, n) == out.shape
         np.testing.assert_array_equal(out, 8 * array)

@@ -8,6 +8,7 @@ from cnnlite.engine.plan import Plan
 from cnnlite.engine.program import Program, Workspace, shape_of
 from cnnlite.engine.schedule import ALIGNMENT, Schedule
 from cnnlite.engine.stages import FIXED_WORDS
+from tests.engine.made_up import run
 from tests.kernels.drawn import MARGIN, guarded
 
 
@@ -47,7 +48,7 @@ def results(function, arrays, samples="", lanes=1, together=None, **how):
     for storage in graph.buffers:
         if storage.kind == "constant":
             workspace.table[FIXED_WORDS + storage.buffer.number] = storage.owner.ctypes.data
-    workspace.run(lanes)
+    run(workspace, lanes)
     assert (behind == 171).all(), "written beyond the memory of a stage"
     for whole, before in around:
         for margin in (slice(MARGIN), slice(-MARGIN, None)):

@@ -1,0 +1,112 @@
+"""The parts of a stack of layers: the layers in it, and those of models in it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+from cnnlite.engine.graph import stages_of
+from cnnlite.layers.activation import ActivationLayer, leaving_out
+from cnnlite.layers.base import Layer
+from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
+from cnnlite.types import Array
+
+# Of a model in a stack: with another of these it runs by itself.
+STACK_PASSES = ("prepare", "forward", "backward", "backward_weights", "run_up", "run_down")
+
+
+class Part(NamedTuple):
+    """A layer that runs by itself.
+
+    Attributes:
+        layer: the layer.
+        is_ours: whether it does what the library wrote.
+        within: the models inside of which it is the first part, the outer one first; they check their input.
+        left_out: the activation that hands on what it gets; see `leaving_out`.
+    """
+
+    layer: Layer
+    is_ours: bool
+    within: tuple[Any, ...] = ()
+    left_out: ActivationLayer | None = None
+
+
+def whole(layer: Any) -> Part:
+    """Return a layer as a part."""
+    return Part(layer, is_ours(layer))
+
+
+def parts_of(layer: Any) -> list[Part]:
+    """Return the parts of a layer: of a model those of its layers, else itself."""
+    if hasattr(layer, "run_up") and keeps(layer, *STACK_PASSES) and layer.inner_layers:
+        first, *rest = [part for inner in layer.inner_layers for part in parts_of(inner)]
+        return [first._replace(within=(layer, *first.within)), *rest]
+    return [whole(layer)]
+
+
+def is_ours(layer: Any) -> bool:
+    """Return whether a plan can stand for a layer: whether it, and all inside it, does what the library wrote."""
+    return all(is_untouched(inner) and inner.is_traceable and inner.dtype == layer.dtype for inner in layer.walk())
+
+
+def backward_of_weights(layer: Any) -> Callable[[Array], Any]:
+    """Return `layer.backward_weights`, or `layer.backward` where that alone is the user's own."""
+    if isinstance(layer, Layer) and class_keeps(type(layer), "backward_weights") and not keeps(layer, "backward"):
+        return layer.backward
+    return layer.backward_weights
+
+
+class Alone:
+    """A part that runs by itself: on arrays, or with the buffers of the graph that is being made."""
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+
+    @property
+    def has_trainable_weights(self) -> bool:
+        return has_trainable_weights(self.part.layer)
+
+    def forward(self, x: Any, training: bool) -> Any:
+        with self._context():
+            for model in self.part.within:
+                x = model.prepare(x)
+            return self.part.layer.forward(x, training=training)
+
+    def backward(self, dy: Any) -> Any:
+        with self._context():
+            return self.part.layer.backward(dy)
+
+    def backward_weights(self, dy: Any) -> None:
+        with self._context():
+            backward_of_weights(self.part.layer)(dy)
+
+    @contextlib.contextmanager
+    def _context(self) -> Iterator[None]:
+        with stages_of(self.part.layer.name):
+            if self.part.left_out is None:
+                yield
+                return
+            with leaving_out(self.part.left_out):
+                yield
+
+
+def weights_of(parts: Iterable[Part]) -> list[dict[str, Array]]:
+    """Return the dicts of all arrays that parts own, each once."""
+    layers = {id(layer): layer for part in parts for layer in part.layer.walk()}
+    return [arrays for layer in layers.values() for arrays in (layer._params, layer._grads, layer._state) if arrays]
+
+
+@contextlib.contextmanager
+def remembering_nothing(parts: Iterable[Part]) -> Iterator[None]:
+    """Within it layers remember buffers of a graph, and after it nothing of that."""
+    try:
+        yield
+    finally:
+        for part in parts:
+            for layer in part.layer.walk():
+                layer._memory = None
+
+
+def has_trainable_weights(layer: Layer) -> bool:
+    return any(inner.trainable and inner._params for inner in layer.walk())
