@@ -5,8 +5,9 @@ import numpy as np
 import cnnlite
 from cnnlite import layers
 from cnnlite.callbacks import Callback
-from cnnlite.engine.plan import TrainingPlan
+from cnnlite.passes import Stretch
 from cnnlite.random import RandomStream
+from cnnlite.training_step import StepPlan
 
 # What is trained.
 
@@ -36,18 +37,20 @@ def weights_of(model):
     return np.concatenate([array.ravel() for array in model.get_weights()])
 
 
-def plans_of_training(model):
-    """Return the plans of passes in training mode, and of steps, that a model and those in it keep."""
-    made = [made for layer in model.walk() for made in (layer.memo.values() if hasattr(layer, "memo") else ())]
-    return [each.plan for each in made if isinstance(getattr(each, "plan", None), TrainingPlan)]
+def kept_for_training(model):
+    """Return what a model and those in it keep for training: plans of steps, and stretches of layers."""
+    found = [value for layer in model.walk() for value in (layer.memo.values() if hasattr(layer, "memo") else ())]
+    units = [unit for value in found if isinstance(value, list) for unit in value if isinstance(unit, Stretch)]
+    return [value.plan for value in found if isinstance(value, StepPlan)], units
 
 
 def holds_no_batch(model):
     """Return whether a model keeps neither a batch nor the memory in which it was computed."""
-    plans = plans_of_training(model)
+    plans, stretches = kept_for_training(model)
     return (
         all(layer._memory is None for layer in model.walk())
-        and all(not plan._given and not plan.workspace.memory.size and not plan.workspace.own.size for plan in plans)
+        and not any(stretch._passes for stretch in stretches)
+        and not any(plan._given or plan.workspace.memory.bytes.size for plan in plans)
     )
 
 
