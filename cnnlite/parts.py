@@ -73,6 +73,10 @@ class Alone:
                 x = model.prepare(x)
             return self.part.layer.forward(x, training=training)
 
+    def run_up(self, x: Any) -> tuple[Any, Alone]:
+        """Return the output in training mode, and what can be run down again."""
+        return self.forward(x, training=True), self
+
     def backward(self, dy: Any) -> Any:
         with self._context():
             return self.part.layer.backward(dy)
@@ -95,17 +99,6 @@ def weights_of(parts: Iterable[Part]) -> list[dict[str, Array]]:
     """Return the dicts of all arrays that parts own, each once."""
     layers = {id(layer): layer for part in parts for layer in part.layer.walk()}
     return [arrays for layer in layers.values() for arrays in (layer._params, layer._grads, layer._state) if arrays]
-
-
-@contextlib.contextmanager
-def remembering_nothing(parts: Iterable[Part]) -> Iterator[None]:
-    """Within it layers remember buffers of a graph, and after it nothing of that."""
-    try:
-        yield
-    finally:
-        for part in parts:
-            for layer in part.layer.walk():
-                layer._memory = None
 
 
 def has_trainable_weights(layer: Layer) -> bool:

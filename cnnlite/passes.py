@@ -11,10 +11,9 @@ In eager mode every layer runs by itself, in Python, on `reference.py`.
 
 from __future__ import annotations
 
-import contextlib
-import threading
-from collections import deque
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cnnlite import fusion
@@ -23,15 +22,15 @@ from cnnlite.engine.buffers import WORK, Samples
 from cnnlite.engine.graph import Graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
 from cnnlite.engine.program import Memory
-from cnnlite.layers.base import commit_held, held_commits
-from cnnlite.parts import Alone, Part, has_trainable_weights, remembering_nothing, weights_of
+from cnnlite.layers.base import held_commits
+from cnnlite.parts import Alone, Part, has_trainable_weights, weights_of
 from cnnlite.types import Array, Shape
 
 if TYPE_CHECKING:
     from cnnlite.layers.changes import Memo
 
 PLANS_KEPT = 16  # of a stretch, for samples of different shapes
-PASSES_KEPT = 8  # of a stretch, by threads that run it in training mode
+MEMORIES_KEPT = 4  # of a stretch, of passes in training mode that live at the same time
 FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a plan of a training pass
 
 def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
@@ -50,10 +49,7 @@ def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
 
 
 class Stretch:
-    """Parts that run by a plan.
-
-    Any number of threads may run it at once. A pass in training mode takes the memory of the one before by the same
-    thread, as a layer's own would: `backward` is of the last one.
+    """Parts that run by a plan. Any number of threads may run them up at once.
 
     Args:
         parts: the parts.
@@ -64,53 +60,77 @@ class Stretch:
         self.parts, self._memo = list(parts), memo
         self.dtype = parts[0].layer.dtype
         self._layers = [layer for part in parts for layer in part.layer.walk()]
-        self._passes: deque[_Pass] = deque()  # the last ones in training mode; as a rule one
+        # Passes in training mode lie in these, as a rule in one. By their ids, the passes that still can be run down.
+        self._memories: list[Memory] = []
+        self._in_use: dict[int, Any] = {}
 
     @property
     def has_trainable_weights(self) -> bool:
         return any(has_trainable_weights(part.layer) for part in self.parts)
 
     def forward(self, x: Array, training: bool) -> Array:
-        lowest = self.parts[0].layer
-        x = float_array(x, self.dtype, "x", lowest.name)
-        if x.ndim == 0:
-            lowest.check_fits(x.shape)
-            raise ValueError(f"{lowest.name}: x must have an axis of samples. Received: shape={x.shape}.")
-        made = self._made(x.shape[1:], training, len(x))
-        if not training:
-            return made.run(x)
-        run = _Pass(made, len(x), self._free_memory())
+        if training:
+            return self.run_up(x)[0]
+        x = self._checked(x)
+        return self._made(x.shape[1:], False, len(x)).run(x)
+
+    def run_up(self, x: Array) -> tuple[Array, TrainingPass]:
+        """Return the output in training mode, and what can be run down again."""
+        x = self._checked(x)
+        made = self._made(x.shape[1:], True, len(x))
+        run = TrainingPass(self, made, len(x))
+        run.plan = made.plan_in(self._memory_for(run))
         for layer in self._layers:
             if layer._memory is not None:  # of a pass of its own
                 layer._memory = None
         y = run.forward(x)
         if made.commits:
-            lowest.commit(run.commit)
-        self._passes.append(run)
-        return y
+            self.parts[0].layer.commit(run.commit)
+        return y, run
 
-    def _free_memory(self) -> Memory:
-        """Return memory for a pass: that of the last one by this thread, which is over then."""
-        last = self._take(lambda run: run.thread == threading.get_ident())
-        if last is not None and last.awaits_commit:
-            commit_held(only=last.commit)  # of a pass before in the same step
-        if last is None and len(self._passes) >= PASSES_KEPT:
-            last = self._take(lambda run: not run.awaits_commit)
-        return Memory() if last is None or last.awaits_commit else last.end()
+    def _memory_for(self, run: TrainingPass) -> Memory:
+        """Return memory for a pass, which is its own for as long as anybody can run it down."""
+        for memory in self._memories:
+            if self._claim(memory, run):
+                break
+        else:
+            memory = Memory()
+            self._claim(memory, run)
+            self._memories.append(memory)
+        if len(self._memories) > MEMORIES_KEPT:
+            self._free(self._memories[MEMORIES_KEPT:])
+        return memory
 
-    def _take(self, is_wanted: Callable[[_Pass], bool]) -> _Pass | None:
-        """Take the first pass that is wanted away from all other threads; None if there is none."""
-        for run in list(self._passes):
-            if is_wanted(run):
-                with contextlib.suppress(ValueError):  # another thread has just taken it
-                    self._passes.remove(run)
-                    return run
-        return None
+    def _claim(self, memory: Memory, run: object) -> bool:
+        """Take a memory, unless somebody has it, until `run` is gone."""
+        key = id(memory)
+        # When it dies, a method in C is called: in one in Python, what a signal's handler raises would be lost.
+        claim = weakref.ref(run, partial(self._in_use.pop, key))
+        return self._in_use.setdefault(key, claim) is claim
+
+    def _free(self, memories: Iterable[Memory]) -> None:
+        for memory in memories:
+            nobody = _Nobody()
+            if self._claim(memory, nobody):
+                memory.free()
+            del nobody
+
+    def release(self) -> None:
+        """Let go of all memory in which no pass lies that can be run down."""
+        self._free(self._memories)
 
     def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:
         """Return the plan for samples of a shape, and the shape of what it makes of one."""
         made = self._made(shape, training, None)
         return made.plan, made.output_shape
+
+    def _checked(self, x: Any) -> Array:
+        lowest = self.parts[0].layer
+        x = float_array(x, self.dtype, "x", lowest.name)
+        if x.ndim == 0:
+            lowest.check_fits(x.shape)
+            raise ValueError(f"{lowest.name}: x must have an axis of samples. Received: shape={x.shape}.")
+        return x
 
     def _made(self, shape: Shape, training: bool, samples: int | None) -> Any:
         # The stretch itself is in the key: one that was found before a change makes no plans for those found after it.
@@ -118,29 +138,9 @@ class Stretch:
         return self._memo.get(((kind, self), shape, fusion.is_on()), lambda: kind(self.parts, shape, samples),
                               PLANS_KEPT)
 
-    def backward(self, dy: Array) -> Array:
-        return self._backward(dy, INPUT | WEIGHTS)
 
-    def backward_weights(self, dy: Array) -> None:
-        self._backward(dy, WEIGHTS)
-
-    def _backward(self, dy: Array, purposes: int) -> Any:
-        run = self._take(lambda run: run.thread == threading.get_ident()) or self._take(lambda run: True)
-        if run is None or run.is_over:
-            name = self.parts[0].layer.name
-            raise ValueError(f"{name}: backward needs a forward pass in training mode before it. The last failed.")
-        try:
-            dy = self.parts[-1].layer.prepare_gradient(dy, (run.samples, *run.made.output_shape))
-            return run.backward(dy, purposes)
-        finally:
-            self._passes.append(run)  # backward may be called again
-
-    def release(self, all_of_it: bool) -> None:
-        """Let go of what the last passes were given, or of all of their memory."""
-        if all_of_it:
-            self._passes.clear()
-        for run in list(self._passes):
-            run.forget()
+class _Nobody:
+    """Who claims memory to free it."""
 
 
 class _Inference:
@@ -162,11 +162,11 @@ class _Inference:
 
 
 class _Training:
-    """What plans of a training pass over some parts are made of, forward and back."""
+    """What plans of a training pass over some parts are made of, up and down."""
 
     def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         self._graph = graph = Graph(parts[0].layer.dtype, weights_of(parts))
-        with graph.being_made(), remembering_nothing(parts), held_commits() as commits:
+        with graph.being_made(), held_commits() as commits:
             self.x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
             for part in parts:
                 y = Alone(part).forward(y, training=True)
@@ -179,76 +179,68 @@ class _Training:
                 commit(None)
         self.states = [layer._state for part in parts for layer in part.layer.walk() if layer._state]
         self.y, self.dx, self.commits, self.output_shape = y, dx, bool(commits), y.shape[1:]
-        self._idle: deque[TrainingPlan] = deque()
         self._joined = fusion.is_on()
+        self._plans: dict[int, TrainingPlan] = {}  # by the ids of the memories in which they run
 
     @property
     def plan(self) -> TrainingPlan:
         """A plan, to be looked at."""
-        plan = self.take(Memory())
-        self.put_back(plan)
+        return next(iter(self._plans.values()), None) or self._new(Memory())
+
+    def plan_in(self, memory: Memory) -> TrainingPlan:
+        """Return the plan that runs in a memory."""
+        plan = self._plans.get(id(memory))
+        if plan is None:
+            plan = self._plans[id(memory)] = self._new(memory)
         return plan
 
-    def take(self, memory: Memory) -> TrainingPlan:
-        """Return a plan that nobody else runs until it is `put_back`, in that memory."""
-        try:
-            plan = self._idle.pop()
-        except IndexError:
-            kept, for_input = ([buffer] if self._graph.buffers[buffer.number].kind == WORK else []
-                               for buffer in (self.y, self.dx))
-            return TrainingPlan(self._graph, kept, for_input, self._joined, memory=memory)
-        plan.use(memory)
-        return plan
-
-    def put_back(self, plan: TrainingPlan) -> None:
-        """Take a plan back, which gives up its memory."""
-        plan.forget()
-        plan.use(Memory())
-        if len(self._idle) < PASSES_KEPT:
-            self._idle.append(plan)
+    def _new(self, memory: Memory) -> TrainingPlan:
+        kept, for_input = ([buffer] if self._graph.buffers[buffer.number].kind == WORK else []
+                           for buffer in (self.y, self.dx))
+        return TrainingPlan(self._graph, kept, for_input, self._joined, memory=memory)
 
 
-class _Pass:
-    """A training pass: a plan that has been run up, and can be run down.
+class TrainingPass:
+    """A plan that has been run up for some samples, and can be run down.
 
     Attributes:
-        made: what the plan was made by.
-        samples: how many there are.
-        thread: which ran it up.
-        awaits_commit: whether what the layers learn from it without a gradient is held back.
-        is_over: whether it can no longer be run down.
+        plan: the plan; nobody else runs it while this pass lives.
     """
 
-    def __init__(self, made: _Training, samples: int, memory: Memory) -> None:
-        self.made, self.samples, self.thread = made, samples, threading.get_ident()
-        self._memory, self._plan = memory, made.take(memory)
-        self.awaits_commit, self.is_over = made.commits, False
+    plan: TrainingPlan
+
+    def __init__(self, stretch: Stretch, made: _Training, samples: int) -> None:
+        self._stretch, self._made, self._samples = stretch, made, samples
+
+    @property
+    def has_trainable_weights(self) -> bool:
+        return self._stretch.has_trainable_weights
 
     def forward(self, x: Array) -> Array:
-        self._plan.run(self.samples, {self.made.x.number: x}, FORWARD)
-        return self._array(self.made.y, self.made.x, x)
+        made, self._x = self._made, x  # which the plan may read on the way down
+        self.plan.run(self._samples, {made.x.number: x}, FORWARD)
+        return self._array(made.y, made.x, x)
 
     def commit(self, refused: Any) -> None:
-        self._plan.run(self.samples, {}, COMMIT)
-        for arrays in self.made.states:
+        """Change what the layers learn without a gradient."""
+        self.plan.run(self._samples, {}, COMMIT)
+        for arrays in self._made.states:
             arrays.version += 1
-        self.awaits_commit = False
 
-    def backward(self, dy: Array, purposes: int) -> Any:
-        self._plan.run(self.samples, {self.made.dy.number: dy}, BACKWARD, purposes)
-        return self._array(self.made.dx, self.made.dy, dy) if purposes & INPUT else None
+    def backward(self, dy: Array) -> Array:
+        dy = self._run_down(dy, INPUT | WEIGHTS)
+        return self._array(self._made.dx, self._made.dy, dy)
 
-    def forget(self) -> None:
-        """Let go of the arrays that it was given."""
-        self.is_over = True
-        self._plan.forget()
+    def backward_weights(self, dy: Array) -> None:
+        self._run_down(dy, WEIGHTS)
 
-    def end(self) -> Memory:
-        """Give the plan back; return the memory."""
-        self.made.put_back(self._plan)
-        return self._memory
+    def _run_down(self, dy: Array, purposes: int) -> Array:
+        made, top = self._made, self._stretch.parts[-1].layer
+        dy = top.prepare_gradient(dy, (self._samples, *made.output_shape))
+        self.plan.run(self._samples, {made.dy.number: dy}, BACKWARD, purposes)
+        return dy
 
     def _array(self, buffer: Any, given: Any, array: Array) -> Array:
         if buffer.number == given.number:
             return array.reshape((len(array), *buffer.shape[1:]))
-        return self._plan.array(buffer).copy()
+        return self.plan.array(buffer).copy()

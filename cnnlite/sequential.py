@@ -212,34 +212,39 @@ class Sequential(Trainer):
         if not from_logits and not keeps(self, "backward"):
             self.backward(dy)
             return
-        (units,) = self.recall()
-        lowest = next((i for i, unit in enumerate(units) if unit.has_trainable_weights), None)
+        (passes,) = self.recall()
+        lowest = next((i for i, each in enumerate(passes) if each.has_trainable_weights), None)
         if lowest is None:
             return
-        if is_eager() and all(unit.part.is_ours for unit in units[:lowest + 1]):
+        if is_eager() and all(isinstance(each, Alone) and each.part.is_ours for each in passes[:lowest + 1]):
             self.run_down(dy)  # all the way, for whoever follows the gradient with a debugger
             return
-        for unit in reversed(units[lowest + 1:]):
-            dy = unit.backward(dy)
-        units[lowest].backward_weights(dy)
+        for each in reversed(passes[lowest + 1:]):
+            dy = each.backward(dy)
+        passes[lowest].backward_weights(dy)
 
     def run_up(self, x: ArrayLike, training: bool = False, to_logits: bool = False) -> Array:
         """Run the layers one after the other, or the plans that stand for several of them; see `passes.py`."""
         y: Array = self.prepare(x)
         units = self._units(to_logits)
-        if training:
-            self._memory = None  # what a pass that fails on its way has left is of no use
+        if not training:
+            for unit in units:
+                y = unit.forward(y, training=False)
+            return y
+        if current_graph() is None:
+            self._memory = None  # the pass before is over, also if this one fails on its way
+        passes = []
         for unit in units:
-            y = unit.forward(y, training)
-        if training:
-            self.remember(units)
+            y, run = unit.run_up(y)
+            passes.append(run)
+        self.remember(passes)
         return y
 
     def run_down(self, dy: Array) -> Array:
         """Take the gradient by what `run_up` returned down again."""
-        (units,) = self.recall()
-        for unit in reversed(units):
-            dy = unit.backward(dy)
+        (passes,) = self.recall()
+        for each in reversed(passes):
+            dy = each.backward(dy)
         return dy
 
     def _units(self, to_logits: bool) -> list[Any]:

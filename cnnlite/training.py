@@ -30,7 +30,7 @@ from cnnlite.progress import Progress, verbosity
 from cnnlite.random import RandomStream
 from cnnlite.runs import Run
 from cnnlite.samples import checked_samples, optional_integer
-from cnnlite.training_step import StepPlan, step_plan
+from cnnlite.training_step import StepPlan, step_in_making, step_plan
 from cnnlite.types import Array, ArrayLike, Data, Logs, Scores, Shape
 
 
@@ -48,7 +48,6 @@ class Trainer(Evaluator):
     stop_training = False
     shuffle_random: RandomStream | None = None
     training_run: Run | None = None
-    step_in_making: Any = None  # the `StepPlan` that is being made of `train_step`
 
     def train_step(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
         """Make one step of gradient descent on one batch; return its loss and what the loss was computed from.
@@ -67,8 +66,9 @@ class Trainer(Evaluator):
 
     def take_step(self, loss: Any) -> None:
         """Let the optimizer make a step of the gradient, unless a callback wants none of such a loss and gradient."""
-        if self.step_in_making is not None:
-            self.step_in_making.add_update(loss)
+        step = step_in_making()
+        if step is not None:
+            step.add_update(loss)
             return
         # An optimizer of the user's may keep the vector, and write to it at any time.
         is_ours, run = optimizers.is_traceable(self.optimizer), self.training_run
@@ -303,15 +303,17 @@ class Trainer(Evaluator):
         return result
 
     def _release_memory(self, all_of_it: bool = False) -> None:
-        """Let go of what layers and plans remember of a batch; of the memory in which plans worked too, if asked to."""
+        """Let go of what layers remember of a batch; of the memory in which plans worked too, if asked to."""
         for layer in self.walk():
             if layer._memory is not None:
                 layer._memory = None
             memo = getattr(layer, "_memo", None)
-            for found in memo.values() if isinstance(memo, Memo) else ():
+            if not all_of_it or not isinstance(memo, Memo):
+                continue
+            for found in memo.values():
                 for made in found if isinstance(found, list) else [found]:
                     if isinstance(made, (Stretch, StepPlan)):
-                        made.release(all_of_it)
+                        made.release()
 
 
 class _LossWatch:

@@ -7,6 +7,7 @@ it stands, and the passes over the layers have plans of their own (`passes.py`).
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from cnnlite.interrupts import held_back_interrupts
 from cnnlite.kernels.finite import nonfinite
 from cnnlite.layers.base import held_commits
 from cnnlite.layers.overrides import keeps
-from cnnlite.parts import parts_of, remembering_nothing, whole
+from cnnlite.parts import parts_of
 from cnnlite.passes import PLANS_KEPT
 from cnnlite.types import Array, Shape
 
@@ -34,6 +35,14 @@ _METHODS = (
     "train_step", "take_step", "add_penalties", "prepare", "forward", "forward_logits", "backward", "backward_weights",
     "run_up", "run_down", "regularization_loss", "add_regularization_gradients", "parameters", "compute_output_shape",
 )
+
+
+_in_making: ContextVar[StepPlan | None] = ContextVar("in_making", default=None)
+
+
+def step_in_making() -> StepPlan | None:
+    """Return the plan that is being made by calling `train_step`, or None."""
+    return _in_making.get()
 
 
 def step_plan(model: Any, x: Array, y: Any, sample_weight: Any) -> StepPlan | None:
@@ -50,6 +59,7 @@ def step_plan(model: Any, x: Array, y: Any, sample_weight: Any) -> StepPlan | No
                  for key, penalty in layer.regularizers.items()]
     if not all(regularizers.is_traceable(penalty) for _, _, penalty in penalties):
         return None
+    optimizer.build(model._parameters())  # of the user's, or of weights, that came after those it was built for
     run = model.training_run
     settings = *vars(loss).values(), *((layer, key, penalty.l1, penalty.l2) for layer, key, penalty in penalties)
     try:
@@ -91,13 +101,12 @@ class StepPlan:
         self._t = graph.given((N, *t.shape[1:]), t.dtype)
         self._weights = None if weights is None else graph.given((N, *weights.shape[1:]), weights.dtype)
         self._refused: Any = None
-        parts = [whole(layer) for layer in layers]
-        with graph.being_made(), remembering_nothing(parts), held_commits() as self._commits:
-            vars(model)["step_in_making"] = self
+        with graph.being_made(), held_commits() as self._commits:
+            token = _in_making.set(self)
             try:
                 self._value, self._z = model.train_step(self._x, self._t, self._weights)
             finally:
-                del vars(model)["step_in_making"]
+                _in_making.reset(token)
         kept = [self._value, self._z, *([] if self._refused is None else [self._refused])]
         self.plan = TrainingPlan(graph, kept, joined=fusion.is_on(), in_sections=False,
                                  memory=model.memo.get("memory of steps", Memory))
@@ -148,9 +157,9 @@ class StepPlan:
         return float(self.plan.array(self._value)[0]), x.reshape((-1, *z.shape[1:])) if is_x else self.plan.array(z)
 
 
-    def release(self, all_of_it: bool) -> None:
-        """Let go of what the last step was given, or also of the memory in which it was made."""
-        self.plan.release() if all_of_it else self.plan.forget()
+    def release(self) -> None:
+        """Let go of the memory in which steps are made."""
+        self.plan.release()
 
 
 class _Parameters:
@@ -170,16 +179,25 @@ def as_given(x: Any, dtype: Any) -> Array:
 
 
 def example_plan(model: Any, sample: Shape) -> TrainingPlan | None:
-    """Return the plan of a training step on samples of a shape, without weights; None where there can't be one."""
-    model._get_ready((1, *sample))
-    loss, _ = model._fused_loss()
-    shape = (1, *model.compute_output_shape((None, *sample))[1:])
-    if not losses.is_traceable(loss, model.dtype):
+    """Return the plan of a training step on samples of a shape, without weights; None where there can't be one.
+
+    The optimizer is as it was before, since to look at a plan binds it to no weights.
+    """
+    optimizer = model.optimizer
+    before = dict(vars(optimizer))
+    try:
+        model._get_ready((1, *sample))
+        loss, _ = model._fused_loss()
+        shape = (1, *model.compute_output_shape((None, *sample))[1:])
+        if not losses.is_traceable(loss, model.dtype):
+            return None
+        for y in np.zeros(shape, model.dtype), np.zeros(shape[:-1], np.int64):  # one of the forms of labels
+            try:
+                made = step_plan(model, np.zeros((1, *sample), model.dtype), y, None)
+            except ValueError:
+                continue
+            return None if made is None else made.plan
         return None
-    for y in np.zeros(shape, model.dtype), np.zeros(shape[:-1], np.int64):  # one of the forms of labels
-        try:
-            made = step_plan(model, np.zeros((1, *sample), model.dtype), y, None)
-        except ValueError:
-            continue
-        return None if made is None else made.plan
-    return None
+    finally:
+        vars(optimizer).clear()
+        vars(optimizer).update(before)

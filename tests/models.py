@@ -49,8 +49,8 @@ def holds_no_batch(model):
     plans, stretches = kept_for_training(model)
     return (
         all(layer._memory is None for layer in model.walk())
-        and not any(stretch._passes for stretch in stretches)
-        and not any(plan._given or plan.workspace.memory.bytes.size for plan in plans)
+        and not any(stretch._in_use or any(memory.bytes.size for memory in stretch._memories) for stretch in stretches)
+        and not any(plan.workspace.memory.bytes.size for plan in plans)
     )
 
 

@@ -1,7 +1,12 @@
 """Many threads at once; the long form is tests/stress/test_threads.py."""
 
+import contextlib
+import copy
+import pickle
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -225,20 +230,70 @@ def test_eight_threads_that_run_a_model_in_training_mode_get_what_one_would():
     assert in_threads(8, passes) == [True] * 8
 
 
-def test_a_thread_takes_back_the_gradient_of_its_own_pass():
+def test_backward_is_of_the_last_forward_whichever_threads_they_run_in():
     model = cnnlite.Sequential([cnnlite.Input((12, 12, 3)), layers.Conv2D(8, 3, activation="tanh"), layers.MaxPool(),
                                 layers.Flatten(), layers.Dense(5)])
     xs = np.random.default_rng(0).normal(size=(4, 9, 12, 12, 3)).astype("f4")
+    dy = np.ones((9, 5), "f4")
     expected = []
     for x in xs:
-        expected.append(model.backward(model(x, training=True)))
+        model(x, training=True)
+        expected.append(model.backward(dy))
+    pools = [ThreadPoolExecutor(1) for _ in xs]
+    for order in ([0, 1, 2, 3], [3, 1], [2], [0, 0, 1]):
+        for i in order:
+            pools[i].submit(model, xs[i], training=True).result()
+        for pool in pools:
+            np.testing.assert_array_equal(pool.submit(model.backward, dy).result(), expected[order[-1]])
+        np.testing.assert_array_equal(model.backward(dy), expected[order[-1]])
+    for pool in pools:
+        pool.shutdown()
 
-    def there_and_back(i):
-        return all(np.array_equal(model.backward(model(xs[i], training=True)), expected[i]) for _ in range(40))
 
-    if cnnlite.eager.is_eager():
-        pytest.skip("in eager mode what a layer remembers is of the last pass by any thread")
-    assert in_threads(4, there_and_back) == [True] * 4
+def test_threads_that_run_make_and_copy_a_model_at_once_make_no_wrong_plan():
+    x, y = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("f4"), np.ones((2, 4))
+    for _ in range(8):
+        model = cnnlite.Sequential([
+            cnnlite.Input((8, 8, 3)),
+            *[layer for _ in range(4) for layer in (
+                layers.Conv2D(4, 3, padding="same"), layers.BatchNorm(), layers.Activation("relu"))],
+            layers.GlobalAveragePool(), layers.Dense(4),
+        ])
+        model.compile(cnnlite.optimizers.SGD(0.0), "mse")
+        ways = [
+            lambda model=model: model.train_on_batch(x, y), lambda model=model: model.forward(x, training=True),
+            lambda model=model: model.forward(x, training=True), lambda model=model: model.predict(x, verbose=0),
+            lambda model=model: pickle.dumps(model), lambda model=model: copy.deepcopy(model),
+        ]
+        in_threads(len(ways), lambda i, ways=ways: ways[i]())
+        y_of, dx_of = [], []
+        for context in (contextlib.nullcontext, cnnlite.reference_mode):
+            with context():
+                y_of.append(model(x))
+        for context in (contextlib.nullcontext, cnnlite.reference_mode):
+            with context():
+                model.forward(x, training=True)  # which moves the averages
+                dx_of.append(model.backward(np.ones((2, 4), "f4")))
+        for mine, theirs in y_of, dx_of:
+            np.testing.assert_allclose(mine, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_plan_that_is_made_while_a_step_moves_the_weights_reads_the_weights_of_every_later_run():
+    x, y = np.ones((3, 6), "f4"), np.zeros((3, 6), "f4")
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(30):
+            model = cnnlite.Sequential([cnnlite.Input((6,)), *[layers.Dense(6, "tanh") for _ in range(8)]])
+            model.compile(cnnlite.optimizers.SGD(0.1), "mse")
+            in_threads(2, lambda i, model=model: model.predict_on_batch(x) if i else model.train_on_batch(x, y))
+            for _ in range(5):
+                model.train_on_batch(x, y)
+            found = model.predict_on_batch(x)
+            with cnnlite.reference_mode():
+                np.testing.assert_allclose(found, model.predict_on_batch(x), rtol=1e-3, atol=1e-5)
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_who_asks_a_model_while_its_first_step_moves_the_weights_reads_no_memory_that_is_gone():

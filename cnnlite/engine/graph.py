@@ -130,10 +130,11 @@ class Graph:
         self.layer = ""  # whose stages are being added
         self.section = 0  # to which they are added: a run may end after each section, and go on later
         self.at_the_end: list[Callable[[], None]] = []  # what is added when all else has been
-        self._arrays: dict[int, Buffer] = {}
+        self.remembered: dict[int, tuple[Any, ...]] = {}  # what layers keep for `backward`, by their ids
+        self._arrays: dict[int, tuple[Array, Buffer]] = {}  # by the ids of arrays, which are kept alive
         for arrays in weights:
             for key, array in arrays.items():
-                self._arrays[id(array)] = self._buffer(WEIGHT, array.shape, array.dtype, arrays, key)
+                self._arrays[id(array)] = array, self._buffer(WEIGHT, array.shape, array.dtype, arrays, key)
 
     @contextlib.contextmanager
     def being_made(self) -> Iterator[None]:
@@ -143,6 +144,7 @@ class Graph:
             yield
         finally:
             _tracing.graph = outer
+            self.remembered.clear()
 
     # Buffers.
 
@@ -174,9 +176,18 @@ class Graph:
         """Return the buffer of a weight, or of an array that stays what it is."""
         known = self._arrays.get(id(array))
         if known is None:
-            # The storage keeps the array alive, so that no other one gets its id.
-            known = self._arrays[id(array)] = self._buffer(CONSTANT, array.shape, array.dtype, array)
-        return known
+            known = self._arrays[id(array)] = array, self._moved_weight(array) or self._constant(array)
+        return known[1]
+
+    def _moved_weight(self, array: Array) -> Buffer | None:
+        """Return the buffer of a weight in whose place another thread has put this array, or None."""
+        for storage in self.buffers:
+            if storage.kind == WEIGHT and storage.owner.get(storage.key) is array:
+                return storage.buffer
+        return None
+
+    def _constant(self, array: Array) -> Buffer:
+        return self._buffer(CONSTANT, array.shape, array.dtype, array)
 
     # Stages.
 

@@ -170,11 +170,17 @@ class TrainingPlan:
         self.workspace = Workspace(self._program, memory)
         self._weights = _storages(graph, WEIGHT)
         self._snapshot: Snapshot | None = None
-        self._given: dict[int, Array] = {}
 
     def run(self, samples: int, given: Mapping[int, Array], section: int | None = None,
             purposes: int = WEIGHTS | INPUT) -> None:
-        """Run the plan or a section of it; arrays that an earlier section was given stay."""
+        """Run the plan or a section of it.
+
+        Args:
+            samples: how many there are.
+            given: by the number of each GIVEN buffer, its array. Those that an earlier section was given must live on.
+            section: which one, or None for all of them.
+            purposes: WEIGHTS, or INPUT too.
+        """
         workspace = self.workspace
         snapshot = self._snapshot
         if snapshot is None or not snapshot.has_same_arrays():
@@ -183,12 +189,13 @@ class TrainingPlan:
         if workspace.snapshot is not snapshot:
             snapshot.bind(workspace)
         for number, array in given.items():
-            self._given[number] = array  # which keeps it alive
             workspace.table[FIXED_WORDS + number] = address_of(array)
         lanes = threads_for(self._program.work(samples))
         try:
-            workspace.prepare(samples, lanes)
-            start, *arguments = workspace.call(lanes, section, purposes)
+            # With more threads than before, memory would be taken anew, and what an earlier section left there be lost.
+            used = min(lanes, workspace.lanes) if section else lanes
+            workspace.prepare(samples, used)
+            start, *arguments = workspace.call(used, section, purposes)
             check(start(*arguments))
         finally:
             give_back(lanes)
@@ -201,17 +208,8 @@ class TrainingPlan:
         """Return the array of a kept buffer as the last run left it."""
         return self.workspace.array(buffer)
 
-    def use(self, memory: Memory) -> None:
-        """Run in that memory from now on."""
-        self.workspace.use(memory)
-
-    def forget(self) -> None:
-        """Let go of the arrays that runs were given."""
-        self._given.clear()
-
     def release(self) -> None:
-        """Let go of the memory as well; the next run takes it again."""
-        self.forget()
+        """Let go of the memory; the next run takes it again."""
         self.workspace.memory.free()
 
 

@@ -176,10 +176,6 @@ class Workspace:
         if layout is not self.layout or lanes > self.lanes or self._memory_version != self.memory.version:
             self._lay_out(layout, max(lanes, self.lanes))
 
-    def use(self, memory: Memory) -> None:
-        """Let the next runs be in that memory."""
-        self.memory, self._memory_version = memory, -1
-
     def _lay_out(self, layout: Layout, lanes: int) -> None:
         """Write into the job and the table where everything lies."""
         self.layout = None  # until there is memory for all of it
@@ -285,8 +281,9 @@ def _memory(size: int, samples: int = 0) -> Array:
             raise MemoryError
         raw = np.empty(size + ALIGNMENT, np.uint8)
     except MemoryError:
+        remedy = "a smaller batch_size" if samples > 1 else "smaller samples, or layers of fewer filters or units"
         raise MemoryError(
-            f"a plan for {samples} samples needs {size / 2**30:.1f} GiB of memory for what lies between its stages, "
-            f"and this machine has {_machine_bytes() / 2**30:.1f}. Use a smaller batch_size."
+            f"a plan for {samples} sample{'' if samples == 1 else 's'} needs {size / 2**30:.1f} GiB of memory for what "
+            f"lies between its stages, and this machine has {_machine_bytes() / 2**30:.1f}. Use {remedy}."
         ) from None
     return raw[-raw.ctypes.data % ALIGNMENT:][:size]

@@ -55,13 +55,11 @@ def held_commits() -> Iterator[list[Callable[[Any], None]]]:
         _commits.reset(token)
 
 
-def commit_held(only: Callable[[Any], None] | None = None) -> None:
-    """Do what was held back, in its order; or only that, if it still is."""
+def commit_held() -> None:
+    """Do what was held back, in its order."""
     commits = _commits.get() or []
-    for commit in list(commits):
-        if only is None or commit == only:
-            commits.remove(commit)
-            commit(None)
+    while commits:
+        commits.pop(0)(None)
 
 
 class Layer(metaclass=LayerType):
@@ -322,17 +320,23 @@ class Layer(metaclass=LayerType):
 
     def remember(self, *values: Any) -> None:
         """Keep what `backward` will need."""
-        self._memory = values
+        graph = current_graph()
+        if graph is None:
+            self._memory = values
+        else:
+            graph.remembered[id(self)] = values
 
     def recall(self) -> tuple[Any, ...]:
         """Return what the last training forward kept; the same again until the next one."""
-        if self._memory is None:
+        graph = current_graph()
+        memory = self._memory if graph is None else graph.remembered.get(id(self))
+        if memory is None:
             raise ValueError(
                 f"{self.name}: backward needs a forward pass in training mode before it. "
                 "Call forward(x, training=True) first; of a layer inside a model, whose plan ran in its place, run the "
                 "model within `with cnnlite.reference_mode():`."
             )
-        return self._memory
+        return memory
 
     def allocate(self, key: str, shape: Shape, training: bool = True, dtype: DTypeLike | None = None) -> Any:
         """Return an uninitialised array of `shape`; or a buffer, where a graph is being made."""

@@ -136,7 +136,7 @@ class Residual(ModelWeights):
         if self.shortcut is not None:
             b = float_array(self.shortcut.forward(x, training=training), self.dtype, "that of shortcut", self.name)
         if a.shape != b.shape:  # as after an attribute of a layer inside was set
-            self.check_fits(x.shape)
+            self.compute_output_shape(x.shape)
         if training:
             self.remember(a.shape)
         return kernels.add(a, b)
@@ -164,7 +164,8 @@ class Residual(ModelWeights):
         return x
 
     def check_fits(self, input_shape: Shape) -> None:
-        if self.built:
+        built_for = self.input_shape
+        if self.built and (built_for is None or not input_shape or not fits(input_shape[1:], built_for[1:])):
             self.compute_output_shape(input_shape)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
