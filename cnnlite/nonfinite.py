@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlite import fusion
+from cnnlite import fusion, regularizers
 from cnnlite.layers.activation import leaving_out
 from cnnlite.layers.overrides import class_keeps, keeps
 from cnnlite.layers.residual import Residual
+from cnnlite.layers.weights import only_reading
+from cnnlite.parts import is_ours
 from cnnlite.printing import for_stdout
 from cnnlite.types import Array, ArrayLike
 
@@ -122,7 +124,8 @@ def _look(
         yield _first(np.asarray(value), "loss")
     for path, layer in _leaves(model):
         for name, penalty in layer.regularizers.items() if layer.trainable else ():
-            arrays = np.asarray(penalty(layer._params[name])), penalty.gradient(layer._params[name])
+            weight = (layer._params if regularizers.is_traceable(penalty) else layer.params)[name]
+            arrays = np.asarray(penalty(weight)), penalty.gradient(weight)
             if not all(map(is_finite, arrays)):
                 yield _first(arrays[0], "penalty", path, name)
     if not is_finite(dy):
@@ -148,7 +151,7 @@ def _up(layer: Any, path: str, x: Array, training: bool, left_out: Any) -> Gener
         for name, array in arrays.items():
             if not is_finite(array):
                 yield _first(array, "weight", path, name)
-        with leaving_out(left_out):
+        with _as_in_a_step(layer, left_out):
             x = layer.forward(x, training=training)
     if not is_finite(x):
         yield _first(x, "output", path)
@@ -173,7 +176,7 @@ def _down(layer: Any, path: str, dy: Array, left_out: Any, needs_dx: bool) -> Ge
             dy = yield from _down(inner, name, dy, left_out, needs_dx or learns_below)
         return dy
     else:
-        with leaving_out(left_out):
+        with _as_in_a_step(layer, left_out):
             if needs_dx:
                 dy = layer.backward(dy)
             else:
@@ -184,6 +187,13 @@ def _down(layer: Any, path: str, dy: Array, left_out: Any, needs_dx: bool) -> Ge
     if needs_dx and not is_finite(dy):
         yield _first(dy, "gradient", path)
     return dy
+
+
+@contextlib.contextmanager
+def _as_in_a_step(layer: Any, left_out: Any) -> Iterator[None]:
+    """Within it the layer runs by itself as it does in a step: what is the library's keeps no weight."""
+    with leaving_out(left_out), only_reading() if is_ours(layer) else contextlib.nullcontext():
+        yield
 
 
 def _learns(layer: Any) -> bool:
