@@ -124,7 +124,7 @@ class Plan:
     def _current(self) -> Snapshot:
         """Return what the prologue has made of the weights as they are now."""
         snapshot = self._snapshot
-        if snapshot is None or not snapshot.holds():
+        if snapshot is None or (self._weights and not snapshot.holds()):
             with _preparing:
                 snapshot = self._snapshot
                 if snapshot is None or not snapshot.holds():

@@ -170,9 +170,11 @@ class Workspace:
 
     def prepare(self, samples: int, lanes: int) -> None:
         """Have memory for that many samples and threads."""
-        layout, bands = self.layout, bands_for(lanes)
-        if layout is None or layout.samples != samples or (layout.bands != bands and self.program.schedule.banded):
-            layout = self.program.layout(samples, bands)
+        layout = self.layout
+        if layout is None or layout.samples != samples or (
+            self.program.schedule.banded and layout.bands != bands_for(lanes)
+        ):
+            layout = self.program.layout(samples, bands_for(lanes))
         if layout is not self.layout or lanes > self.lanes or self._memory_version != self.memory.version:
             self._lay_out(layout, max(lanes, self.lanes))
 

@@ -57,7 +57,8 @@ def operation(samples: Any) -> Any:
             graph = current_graph()
             given = (*args, *kwargs.values())
             if graph is None:
-                key = (function, *map(_form, given), *kwargs)
+                key = (function, *[(value.shape, value.dtype) if type(value) is np.ndarray else _form(value)
+                                   for value in given], *kwargs)
                 call = _calls.get(key)
                 if call is not None:
                     return call.run(given)
@@ -85,11 +86,13 @@ def _names(text: str) -> frozenset[str]:
 
 
 def _form(value: Any) -> Any:
+    if type(value) is int:
+        return value
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype
     if isinstance(value, float):
         return value, math.copysign(1, value)  # as 0.0 == -0.0
-    return tuple(map(_form, value)) if isinstance(value, (tuple, list)) else value
+    return tuple([_form(each) for each in value]) if isinstance(value, (tuple, list)) else value
 
 
 def _keep(kept: OrderedDict[Any, Any], key: Any, value: Any) -> None:
@@ -140,7 +143,6 @@ class _Call:
             results = [next(new) if source is None else values[source[0]] if source[1] is None
                        else values[source[0]][source[1]] for source in self._sources]
         return tuple(results) if self._has_several else results[0] if results else None
-
 
     def _usable(self, array: Any, number: int, is_written: bool) -> Any:
         """Return an array that compiled code can read, contiguous and aligned, and can write if it must: or a copy."""
