@@ -181,10 +181,10 @@ def as_given(x: Any, dtype: Any) -> Array:
 def example_plan(model: Any, sample: Shape) -> TrainingPlan | None:
     """Return the plan of a training step on samples of a shape, without weights; None where there can't be one.
 
-    The optimizer is as it was before, since to look at a plan binds it to no weights.
+    An optimizer that has made no step is as it was before, since to look at a plan binds it to no weights.
     """
     optimizer = model.optimizer
-    before = dict(vars(optimizer))
+    unbound = dict(vars(optimizer)) if optimizer._built_for is None else None
     try:
         model._get_ready((1, *sample))
         loss, _ = model._fused_loss()
@@ -199,5 +199,6 @@ def example_plan(model: Any, sample: Shape) -> TrainingPlan | None:
             return None if made is None else made.plan
         return None
     finally:
-        vars(optimizer).clear()
-        vars(optimizer).update(before)
+        if unbound is not None:
+            vars(optimizer).clear()
+            vars(optimizer).update(unbound)
