@@ -67,7 +67,7 @@ class Alone:
     def has_trainable_weights(self) -> bool:
         return has_trainable_weights(self.part.layer)
 
-    def forward(self, x: Any, training: bool) -> Any:
+    def forward(self, x: Any, training: bool = False) -> Any:
         with self._context():
             for model in self.part.within:
                 x = model.prepare(x)

@@ -68,9 +68,8 @@ class Stretch:
     def has_trainable_weights(self) -> bool:
         return any(has_trainable_weights(part.layer) for part in self.parts)
 
-    def forward(self, x: Array, training: bool) -> Array:
-        if training:
-            return self.run_up(x)[0]
+    def forward(self, x: Array) -> Array:
+        """Return the output in inference."""
         x = self._checked(x)
         return self._made(x.shape[1:], False, len(x)).run(x)
 
@@ -151,7 +150,7 @@ class _Inference:
         with graph.being_made():
             self._x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
             for part in parts:
-                y = Alone(part).forward(y, training=False)
+                y = Alone(part).forward(y)
         self._y, self.output_shape = y, y.shape[1:]
         self.plan = Plan(graph, [y], fusion.is_on())
 

@@ -229,7 +229,7 @@ class Sequential(Trainer):
         units = self._units(to_logits)
         if not training:
             for unit in units:
-                y = unit.forward(y, training=False)
+                y = unit.forward(y)
             return y
         if current_graph() is None:
             self._memory = None  # the pass before is over, also if this one fails on its way

@@ -171,7 +171,7 @@ def test_who_found_the_layers_before_a_change_makes_no_plan_for_those_who_come_a
     (before,) = model._units(False)  # as a thread has them that is in a pass
     model.layers[0].activation = "tanh"
     model._units(False)
-    before.forward(x, False)
+    before.forward(x)
     np.testing.assert_array_equal(model(x), np.asarray(layers.Tanh()(model.forward_logits(x))))
 
 
