@@ -11,6 +11,7 @@ import numpy as np
 
 from cnnlite import fusion, regularizers
 from cnnlite.layers.activation import leaving_out
+from cnnlite.layers.base import remembering_apart
 from cnnlite.layers.overrides import class_keeps, keeps
 from cnnlite.layers.residual import Residual
 from cnnlite.layers.weights import only_reading
@@ -240,15 +241,13 @@ def left_as_it_was(model: Layer) -> Iterator[None]:
     """Put back what passes change: gradients, moving averages, random states, what is kept for backward."""
     kept = passing_state(model)
     gradients = [(array, array.copy()) for layer in model.walk() for array in layer._grads.values()]
-    memories = [(layer, layer._memory) for layer in model.walk()]
     try:
-        yield
+        with remembering_apart():
+            yield
     finally:
         put_back(kept)
         for array, values in gradients:
             array[...] = values
-        for layer, memory in memories:
-            layer._memory = memory
 
 
 def passing_state(model: Layer) -> list[Any]:

@@ -22,7 +22,7 @@ from cnnlite.engine.buffers import WORK, Samples
 from cnnlite.engine.graph import Graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
 from cnnlite.engine.program import Memory
-from cnnlite.layers.base import held_commits
+from cnnlite.layers.base import held_commits, remembering_apart
 from cnnlite.parts import Alone, Part, has_trainable_weights, weights_of
 from cnnlite.types import Array, Shape
 
@@ -96,8 +96,7 @@ class Stretch:
             memory = Memory()
             self._claim(memory, run)
             self._memories.append(memory)
-        if len(self._memories) > MEMORIES_KEPT:
-            self._free(self._memories[MEMORIES_KEPT:])
+        self.release(MEMORIES_KEPT)
         return memory
 
     def _claim(self, memory: Memory, run: object) -> bool:
@@ -114,9 +113,9 @@ class Stretch:
                 memory.free()
             del nobody
 
-    def release(self) -> None:
-        """Let go of all memory in which no pass lies that can be run down."""
-        self._free(self._memories)
+    def release(self, kept: int = 0) -> None:
+        """Let go of all memory but so much in which no pass lies that can be run down."""
+        self._free(self._memories[kept:])
 
     def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:
         """Return the plan for samples of a shape, and the shape of what it makes of one."""
@@ -165,7 +164,7 @@ class _Training:
 
     def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         self._graph = graph = Graph(parts[0].layer.dtype, weights_of(parts))
-        with graph.being_made(), held_commits() as commits:
+        with graph.being_made(), remembering_apart(), held_commits() as commits:
             self.x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
             for part in parts:
                 y = Alone(part).forward(y, training=True)

@@ -231,8 +231,7 @@ class Sequential(Trainer):
             for unit in units:
                 y = unit.forward(y)
             return y
-        if current_graph() is None:
-            self._memory = None  # the pass before is over, also if this one fails on its way
+        self.forget()  # the pass before is over, also if this one fails on its way
         passes = []
         for unit in units:
             y, run = unit.run_up(y)

@@ -21,11 +21,11 @@ from cnnlite.compiled import RunningLoss
 from cnnlite.evaluation import Evaluator
 from cnnlite.floating import arithmetic, conversion
 from cnnlite.interrupts import held_back_interrupts
-from cnnlite.layers.base import commit_held, held_commits
+from cnnlite.layers.base import commit_held, held_commits, remembering_apart
 from cnnlite.layers.changes import Memo
 from cnnlite.locks import used_by_one_thread
 from cnnlite.metrics.kept import counts_kept
-from cnnlite.passes import Stretch
+from cnnlite.passes import MEMORIES_KEPT, Stretch
 from cnnlite.progress import Progress, verbosity
 from cnnlite.random import RandomStream
 from cnnlite.runs import Run
@@ -290,7 +290,7 @@ class Trainer(Evaluator):
         """
         run = self.training_run
         # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
-        with held_back_interrupts(second_passes=True), arithmetic(), self._mode(), held_commits():
+        with held_back_interrupts(second_passes=True), arithmetic(), self._mode(), held_commits(), remembering_apart():
             if run is not None:
                 run.refused = False
             plan = step_plan(self, x, y, sample_weight)
@@ -308,11 +308,11 @@ class Trainer(Evaluator):
             if layer._memory is not None:
                 layer._memory = None
             memo = getattr(layer, "_memo", None)
-            if not all_of_it or not isinstance(memo, Memo):
-                continue
-            for found in memo.values():
+            for found in memo.values() if isinstance(memo, Memo) else ():
                 for made in found if isinstance(found, list) else [found]:
-                    if isinstance(made, (Stretch, StepPlan)):
+                    if isinstance(made, Stretch):
+                        made.release(0 if all_of_it else MEMORIES_KEPT)
+                    elif isinstance(made, StepPlan) and all_of_it:
                         made.release()
 
 

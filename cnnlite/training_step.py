@@ -7,6 +7,7 @@ it stands, and the passes over the layers have plans of their own (`passes.py`).
 
 from __future__ import annotations
 
+import copy
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from cnnlite.engine.program import Memory
 from cnnlite.floating import arithmetic
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.kernels.finite import nonfinite
-from cnnlite.layers.base import held_commits
+from cnnlite.layers.base import held_commits, remembering_apart
 from cnnlite.layers.overrides import keeps
 from cnnlite.parts import parts_of
 from cnnlite.passes import PLANS_KEPT
@@ -45,10 +46,13 @@ def step_in_making() -> StepPlan | None:
     return _in_making.get()
 
 
-def step_plan(model: Any, x: Array, y: Any, sample_weight: Any) -> StepPlan | None:
-    """Return the plan of a training step of a model on such a batch, or None where there can't be one."""
+def step_plan(model: Any, x: Array, y: Any, sample_weight: Any, optimizer: Any = None) -> StepPlan | None:
+    """Return the plan of a training step of a model on such a batch, or None where there can't be one.
+
+    With another optimizer than the model's, the plan is to be looked at, and not kept.
+    """
     loss, fused = model._fused_loss()
-    optimizer = model.optimizer
+    optimizer = model.optimizer if optimizer is None else optimizer
     if (
         is_eager() or not model.memo.get("is one stretch", lambda: _is_one_stretch(model))
         or not losses.is_traceable(loss, model.dtype) or loss.reduction == "none"
@@ -71,7 +75,9 @@ def step_plan(model: Any, x: Array, y: Any, sample_weight: Any) -> StepPlan | No
         id(loss), settings, id(optimizer), optimizer.plan_key(), id(model._parameters()),
         run is not None and run.refuses_nonfinite, fusion.is_on(),
     )
-    return model.memo.get(key, lambda: StepPlan(model, x, y, sample_weight), PLANS_KEPT)
+    if optimizer is not model.optimizer:
+        return StepPlan(model, x, y, sample_weight, optimizer)
+    return model.memo.get(key, lambda: StepPlan(model, x, y, sample_weight, optimizer), PLANS_KEPT)
 
 
 def _is_one_stretch(model: Any) -> bool:
@@ -85,12 +91,13 @@ class StepPlan:
     Args:
         model: the model, built and compiled.
         x, y, sample_weight: a batch, of which the shapes and dtypes count.
+        optimizer: the optimizer, built for the model.
     """
 
-    def __init__(self, model: Any, x: Array, y: Any, sample_weight: Any) -> None:
+    def __init__(self, model: Any, x: Array, y: Any, sample_weight: Any, optimizer: Any) -> None:
         self._model, self._parameters = model, model._parameters()
         self._loss, _ = model._fused_loss()
-        self._optimizer = model.optimizer
+        self._optimizer = optimizer
         self._output_shape = tuple(model.compute_output_shape((None, *x.shape[1:]))[1:])
         t, weights = self._prepared(len(x), y, sample_weight)
         parameters, slots = self._parameters, self._optimizer.slots
@@ -101,7 +108,7 @@ class StepPlan:
         self._t = graph.given((N, *t.shape[1:]), t.dtype)
         self._weights = None if weights is None else graph.given((N, *weights.shape[1:]), weights.dtype)
         self._refused: Any = None
-        with graph.being_made(), held_commits() as self._commits:
+        with graph.being_made(), remembering_apart(), held_commits() as self._commits:
             token = _in_making.set(self)
             try:
                 self._value, self._z = model.train_step(self._x, self._t, self._weights)
@@ -179,26 +186,19 @@ def as_given(x: Any, dtype: Any) -> Array:
 
 
 def example_plan(model: Any, sample: Shape) -> TrainingPlan | None:
-    """Return the plan of a training step on samples of a shape, without weights; None where there can't be one.
-
-    An optimizer that has made no step is as it was before, since to look at a plan binds it to no weights.
-    """
-    optimizer = model.optimizer
-    unbound = dict(vars(optimizer)) if optimizer._built_for is None else None
-    try:
-        model._get_ready((1, *sample))
-        loss, _ = model._fused_loss()
-        shape = (1, *model.compute_output_shape((None, *sample))[1:])
-        if not losses.is_traceable(loss, model.dtype):
-            return None
-        for y in np.zeros(shape, model.dtype), np.zeros(shape[:-1], np.int64):  # one of the forms of labels
-            try:
-                made = step_plan(model, np.zeros((1, *sample), model.dtype), y, None)
-            except ValueError:
-                continue
-            return None if made is None else made.plan
+    """Return the plan of a training step on samples of a shape, without weights; None where there can't be one."""
+    if not model.built:
+        model.build((None, *sample))
+    # To look at a plan binds an optimizer to no weights.
+    optimizer = model.optimizer if model.optimizer.is_built else copy.copy(model.optimizer)
+    loss, _ = model._fused_loss()
+    shape = (1, *model.compute_output_shape((None, *sample))[1:])
+    if not losses.is_traceable(loss, model.dtype):
         return None
-    finally:
-        if unbound is not None:
-            vars(optimizer).clear()
-            vars(optimizer).update(unbound)
+    for y in np.zeros(shape, model.dtype), np.zeros(shape[:-1], np.int64):  # one of the forms of labels
+        try:
+            made = step_plan(model, np.zeros((1, *sample), model.dtype), y, None, optimizer)
+        except ValueError:
+            continue
+        return None if made is None else made.plan
+    return None

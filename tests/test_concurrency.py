@@ -250,6 +250,47 @@ def test_backward_is_of_the_last_forward_whichever_threads_they_run_in():
         pool.shutdown()
 
 
+class Scale(layers.Layer):
+    """A layer of the user's, between two plans."""
+
+    def forward(self, x, training=False):
+        if training:
+            self.remember(x.shape)
+        return 2 * x
+
+    def backward(self, dy):
+        assert self.recall() == (dy.shape,)
+        return 2 * dy
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_fit_is_not_disturbed_by_who_runs_the_model_in_training_mode_meanwhile(eager):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, 6)).astype("f4"), rng.normal(size=(64, 2)).astype("f4")
+    weights = []
+    for disturbed in (False, True):
+        cnnlite.utils.set_random_seed(0)
+        model = cnnlite.Sequential([cnnlite.Input((6,)), layers.Dense(8, "tanh"), Scale(), layers.Dense(2)])
+        model.compile("adam", "mse", run_eagerly=eager)
+        is_done, passes = threading.Event(), []
+
+        def disturb(model=model, is_done=is_done, passes=passes):
+            while not is_done.is_set():
+                passes.append(model(3 * x[:8], training=True))
+
+        thread = threading.Thread(target=disturb)
+        if disturbed:
+            thread.start()
+        model.fit(x, y, batch_size=8, epochs=6, shuffle=False, verbose=0)
+        is_done.set()
+        if disturbed:
+            thread.join()
+            assert len(passes) > 5
+        weights.append(model.get_weights())
+    for mine, theirs in zip(*weights):
+        np.testing.assert_array_equal(mine, theirs)
+
+
 def test_threads_that_run_make_and_copy_a_model_at_once_make_no_wrong_plan():
     x, y = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("f4"), np.ones((2, 4))
     for _ in range(8):

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import cnnlite
 from cnnlite import Input, Sequential, layers
 from cnnlite.engine import plan as engine_plan
 from cnnlite.engine import program
+from cnnlite.engine.graph import Graph
 from tests.test_plan_regressions import X, planned, pooled
 
 
@@ -220,3 +222,23 @@ def test_a_plan_that_the_machine_has_no_memory_for_says_what_to_do(samples, reme
                 call()
     assert np.isfinite(model(X[:samples])).all()
     model.train_on_batch(X[:samples], np.ones((samples, 4, 4, 8)))
+
+
+@planned
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal")
+def test_a_handler_that_runs_a_model_waits_while_the_plan_of_another_one_is_made(monkeypatch):
+    other, add, found = pooled(), Graph.add, []
+    expected = other(X)
+
+    def interrupted(graph, *arguments, **more):
+        if not found:
+            signal.raise_signal(signal.SIGUSR1)
+        add(graph, *arguments, **more)
+
+    monkeypatch.setattr(Graph, "add", interrupted)
+    before = signal.signal(signal.SIGUSR1, lambda *_: found.append(other(X)))
+    try:
+        pooled()(X)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    np.testing.assert_array_equal(found[0], expected)

@@ -20,6 +20,7 @@ import numpy as np
 
 from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, VALUE, WEIGHT, WORK, Buffer, is_buffer
 from cnnlite.engine.stages import BATCH, FIXED_WORDS, NONE, Stage
+from cnnlite.interrupts import held_back_interrupts
 from cnnlite.types import Array
 
 
@@ -130,7 +131,6 @@ class Graph:
         self.layer = ""  # whose stages are being added
         self.section = 0  # to which they are added: a run may end after each section, and go on later
         self.at_the_end: list[Callable[[], None]] = []  # what is added when all else has been
-        self.remembered: dict[int, tuple[Any, ...]] = {}  # what layers keep for `backward`, by their ids
         self._arrays: dict[int, tuple[Array, Buffer]] = {}  # by the ids of arrays, which are kept alive
         for arrays in weights:
             for key, array in arrays.items():
@@ -138,13 +138,13 @@ class Graph:
 
     @contextlib.contextmanager
     def being_made(self) -> Iterator[None]:
-        """Within it, `current_graph` returns this graph."""
-        outer, _tracing.graph = _tracing.graph, self
-        try:
-            yield
-        finally:
-            _tracing.graph = outer
-            self.remembered.clear()
+        """Within it, `current_graph` returns this graph. Signals wait, whose handlers may run other models."""
+        with held_back_interrupts():
+            outer, _tracing.graph = _tracing.graph, self
+            try:
+                yield
+            finally:
+                _tracing.graph = outer
 
     # Buffers.
 

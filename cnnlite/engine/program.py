@@ -210,6 +210,7 @@ class Workspace:
                 values[...] = function()
         part = layout, section, purposes
         if part != self._part:
+            self._part = None  # until all of it is written
             groups, first, last = layout.groups, 0, len(layout.groups)
             if section is not None:
                 bounds = [*self.program.schedule.sections, last]

@@ -55,6 +55,20 @@ def held_commits() -> Iterator[list[Callable[[Any], None]]]:
         _commits.reset(token)
 
 
+# What layers keep for `backward` in this context, by their ids; None where each keeps it itself.
+_apart: ContextVar[dict[int, tuple[Any, ...]] | None] = ContextVar("apart", default=None)
+
+
+@contextlib.contextmanager
+def remembering_apart() -> Iterator[None]:
+    """Within it, what layers `remember` is apart from all other passes, of other threads too; then it is forgotten."""
+    token = _apart.set({})
+    try:
+        yield
+    finally:
+        _apart.reset(token)
+
+
 def commit_held() -> None:
     """Do what was held back, in its order."""
     commits = _commits.get() or []
@@ -320,16 +334,24 @@ class Layer(metaclass=LayerType):
 
     def remember(self, *values: Any) -> None:
         """Keep what `backward` will need."""
-        graph = current_graph()
-        if graph is None:
+        apart = _apart.get()
+        if apart is None:
             self._memory = values
         else:
-            graph.remembered[id(self)] = values
+            apart[id(self)] = values
+
+    def forget(self) -> None:
+        """Let go of what `backward` would need."""
+        apart = _apart.get()
+        if apart is None:
+            self._memory = None
+        else:
+            apart.pop(id(self), None)
 
     def recall(self) -> tuple[Any, ...]:
         """Return what the last training forward kept; the same again until the next one."""
-        graph = current_graph()
-        memory = self._memory if graph is None else graph.remembered.get(id(self))
+        apart = _apart.get()
+        memory = self._memory if apart is None else apart.get(id(self))
         if memory is None:
             raise ValueError(
                 f"{self.name}: backward needs a forward pass in training mode before it. "

@@ -151,6 +151,11 @@ class Optimizer:
             return rate
         return self._learning_rate
 
+    @property
+    def is_built(self) -> bool:
+        """Whether it belongs to the weights of a model."""
+        return self._built_for is not None
+
     def build(self, parameters: FlatParameters) -> None:
         """Create the slots for the parameters of a model; does nothing if that has happened.
 
