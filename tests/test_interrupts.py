@@ -253,5 +253,8 @@ def test_a_child_that_another_thread_forks_off_within_a_block_can_be_ended(numbe
 def test_a_signal_at_a_random_moment_leaves_the_model_at_the_end_of_a_step(way, training, times):
     steps, seconds = interrupts.trajectory(training)
     generator = random.Random(0)
-    reached = [interrupts.interrupted(steps, generator.uniform(1e-5, seconds), way, training) for _ in range(times)]
+    reached = []
+    # More often where most signals come in the same step, as the first one takes longer, and the machine may be busy.
+    while len(reached) < times or (len(set(reached) - {None}) <= 2 and len(reached) < 10 * times):
+        reached.append(interrupts.interrupted(steps, generator.uniform(1e-5, seconds), way, training))
     assert len(set(reached) - {None}) > 2  # else the moments were all the same
