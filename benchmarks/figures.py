@@ -18,9 +18,14 @@ def compare(result, among=None):
     if not medians:
         return None
     best = min(medians, key=medians.get)
-    ratios = [theirs / mine for theirs, mine in zip(seconds[best], seconds[CNNLITE])]
+    ratios = ratios_of(seconds[best], seconds[CNNLITE])
     return {"work": result["work"], "topic": result["topic"], "cnnlite": ours, "best": best,
             "opponent": medians[best], "ratios": ratios, **spread(ratios, "ratio")}
+
+
+def ratios_of(times, others):
+    """Return in each round the time divided by the other one."""
+    return [time / other for time, other in zip(times, others)]
 
 
 def spread(values, name):

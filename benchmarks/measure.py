@@ -30,8 +30,8 @@ class Bench:
         """Let the sides do {side: job} in turns, those of them that are there.
 
         Returns what is kept of it: "seconds", {side: [what a repetition took, for each round]}, and "notes",
-        {side: how it did it}. A side whose library fails is left out, and its note says why. `threads` makes
-        each side use just so many.
+        {side: how it did it}. Of a job of several parts "seconds" has such a list for each of them. A side whose
+        library fails is left out, and its note says why. `threads` makes each side use just so many.
         """
         workers, checks, notes = [], {}, {}
         for name in jobs:
@@ -49,14 +49,16 @@ class Bench:
             else:
                 workers.append(worker)
         require_agreement(checks)
-        times = {worker.name: [] for worker in workers}
+        medians = {worker.name: [] for worker in workers}
         for turn in range(rounds or self.rounds):
             # Nobody comes first always.
             first = turn % len(workers)
             for worker in workers[first:] + workers[:first]:
                 time.sleep(PAUSE)
-                times[worker.name].append(statistics.median(worker.run(seconds or self.seconds)))
-        return {"seconds": times, "notes": notes}
+                parts = worker.run(seconds or self.seconds)
+                medians[worker.name].append([statistics.median(times) for times in parts])
+        parts = {name: [list(part) for part in zip(*rounds)] for name, rounds in medians.items()}
+        return {"seconds": {name: each if len(each) > 1 else each[0] for name, each in parts.items()}, "notes": notes}
 
     def _worker(self, name):
         if name not in self._workers:

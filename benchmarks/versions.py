@@ -7,6 +7,8 @@
 Each version works in a process of its own; the two take turns in short blocks. The ratio is the other version's time
 divided by this one's, in each round on its own: above 1, this one is faster. Kernels are compiled before anything is
 timed, each version's into a folder of its own.
+
+`activations.softmax(model(x))` of one image is compared with `model(x)` of the same version, in the same process.
 """
 
 import argparse
@@ -15,13 +17,13 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import machine
-from benchmarks.figures import spread
+from benchmarks.figures import ratios_of, spread
 from benchmarks.measure import Bench
 from benchmarks.nets import LARGER, NETS, inference, training
 from benchmarks.tables import milliseconds, table
 from benchmarks.workers import ROOT, Worker
 
-THIS, OTHER = "this version", "the other one"
+THIS, OTHER = VERSIONS = "this version", "the other one"
 ALL = {**NETS, **LARGER}
 
 # Of a version's folder the library alone is taken: both are measured by the same program.
@@ -37,21 +39,25 @@ main("cnnlite")
 
 def main():
     options = read_options()
-    folders = {THIS: ROOT, OTHER: options.path}
-    bench = Bench([THIS, OTHER], options.rounds, options.seconds, options.threads, partial(worker, folders))
-    lines, answers = [], []
+    folders = dict(zip(VERSIONS, (ROOT, options.path)))
+    bench = Bench(VERSIONS, options.rounds, options.seconds, options.threads, partial(worker, folders))
+    lines = []
     try:
         for name in options.nets or ALL:
             for work, job in jobs(name).items():
-                comparison = bench.compare(dict.fromkeys([THIS, OTHER], job))
-                lines.append(line(work, comparison))
-                print(" | ".join(lines[-1]), file=sys.stderr, flush=True)
-                if job["batch"] == 1:
-                    answers.append(comparison["seconds"])
-            lines.append(line_of_softmax(name, *answers[-2:]))
+                add(lines, line(work, bench.compare(dict.fromkeys(VERSIONS, job))["seconds"]))
+            one = {**inference(ALL[name], 1), "kind": "softmax"}
+            parts = bench.compare(dict.fromkeys(VERSIONS, one))["seconds"]
+            add(lines, line(f"infer {name}, batch 1", {version: answers for version, (answers, _) in parts.items()}))
+            add(lines, line_of_softmax(name, parts))
     finally:
         bench.close()
     print(table(["Work", f"{THIS}, ms", f"{OTHER}, ms", "ratio", "lowest to highest"], lines))
+
+
+def add(lines, cells):
+    lines.append(cells)
+    print(" | ".join(cells), file=sys.stderr, flush=True)
 
 
 def read_options():
@@ -83,32 +89,26 @@ def worker(folders, name, threads):
 def jobs(name):
     """Return {what is done: job}."""
     net = ALL[name]
-    return {
-        f"train {name}": training(net),
-        f"infer {name}, batch {net.batch}": inference(net, net.batch),
-        f"infer {name}, batch 1": inference(net, 1),
-        f"softmax of {name}, batch 1": {**inference(net, 1), "kind": "softmax"},
-    }
+    return {f"train {name}": training(net), f"infer {name}, batch {net.batch}": inference(net, net.batch)}
 
 
-def line(work, comparison):
+def line(work, seconds):
     """Return the cells of a line; those of a version that failed are empty."""
-    seconds = comparison["seconds"]
-    medians = [milliseconds(spread(seconds[name], "seconds")["seconds"]) if name in seconds else ""
-               for name in (THIS, OTHER)]
+    medians = [milliseconds(spread(seconds[version], "seconds")["seconds"]) if version in seconds else ""
+               for version in VERSIONS]
     if not all(medians):
         return [work, *medians, "", ""]
-    figures = spread([other / this for this, other in zip(seconds[THIS], seconds[OTHER])], "ratio")
+    figures = spread(ratios_of(seconds[OTHER], seconds[THIS]), "ratio")
     return [work, *medians, f"**{figures['ratio']:.2f}**", f"{figures['lowest']:.2f} to {figures['highest']:.2f}"]
 
 
-def line_of_softmax(name, answers, probabilities):
-    """Return how many times as long as `model(x)` it takes each version to make probabilities of it as well."""
+def line_of_softmax(name, parts):
+    """Return the cells of a line that says how many times as long as `model(x)` alone it takes with a softmax of it."""
     cells = []
-    for version in (THIS, OTHER):
-        both = version in answers and version in probabilities
-        cells.append(f"{spread(probabilities[version], 'it')['it'] / spread(answers[version], 'it')['it']:.2f} times"
-                     if both else "")
+    for version in VERSIONS:
+        answers, probabilities = parts.get(version, ([], []))
+        figures = spread(ratios_of(probabilities, answers), "times") if answers else None
+        cells.append(f"{figures['times']:.2f} times" if figures else "")
     return [f"softmax of {name} against {name}, batch 1", *cells, "", ""]
 
 

@@ -63,7 +63,7 @@ class Worker:
         return self._ask({"prepare": job, "threads": counts})
 
     def run(self, seconds):
-        """Let the worker repeat its job for about that long; return how long each repetition took."""
+        """Let the worker repeat its job for about that long; return for each part how long each repetition took."""
         return self._ask({"run": seconds})
 
     def _ask(self, message):
@@ -89,15 +89,15 @@ def main(name):
     # Answers have a channel of their own: whatever a library prints goes to the screen.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    run = None
+    parts = ()
     for line in sys.stdin:
         message = json.loads(line)
         try:
             if "prepare" in message:
-                run = None  # what the last job held must not stay in memory while this one is made
-                run, *answer = prepare(name, message["prepare"], message["threads"])
+                parts = ()  # what the last job held must not stay in memory while this one is made
+                parts, *answer = prepare(name, message["prepare"], message["threads"])
             else:
-                answer = repeat(run, message["run"])
+                answer = [repeat(part, message["run"]) for part in parts]
             answer = {"answer": answer}
         except Exception as error:
             traceback.print_exc()
@@ -107,7 +107,10 @@ def main(name):
 
 
 def prepare(name, job, thread_counts):
-    """Return a function that does the job with the number of threads that is the fastest, its check number, a note."""
+    """Return functions for the parts of the job, its check number, and a note.
+
+    Nearly all jobs have one part. It is done by the number of threads that is the fastest.
+    """
     side = SIDES[name]
     module = importlib.import_module(f"benchmarks.sides.{side.module}")
     found = {}
@@ -120,8 +123,10 @@ def prepare(name, job, thread_counts):
 
     ways = {threads: with_threads(threads) for threads in thread_counts}
     run, threads = fastest(ways) if len(ways) > 1 else (ways[thread_counts[0]](), thread_counts[0])
-    run()
-    return run, found["check"], *(found["way"] or [f"{threads} thread{'s' if threads > 1 else ''}"])
+    parts = run if isinstance(run, tuple) else (run,)
+    for part in parts:
+        part()
+    return parts, found["check"], *(found["way"] or [f"{threads} thread{'s' if threads > 1 else ''}"])
 
 
 def repeat(run, seconds):

@@ -27,7 +27,7 @@ class Double:
 
     def run(self, seconds):
         self.log.append(self.name)
-        return [3.0, 1.0, 2.0]
+        return [[3.0, 1.0, 2.0]]
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_an_error_in_a_worker_comes_back_and_the_worker_lives_on():
         with pytest.raises(SideFailed, match="KeyError"):
             worker.prepare({"kind": "no such job"})
         assert worker.prepare({"kind": "sgemm", "n": 8}) == [None, "1 thread"]
-        assert worker.run(0)[0] > 0
+        assert worker.run(0)[0][0] > 0
     finally:
         worker.close()
 

@@ -37,7 +37,7 @@ def checks(workers, job, names):
     for name in names:
         if name in workers:
             found[name], _ = workers[name].prepare(job)
-            assert workers[name].run(0)[0] > 0
+            assert workers[name].run(0)[0][0] > 0
     assert len(found) > 1
     return found
 
