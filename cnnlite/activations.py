@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from cnnlite import config
-from cnnlite.arguments import is_prepared
 from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.layers.activation import (
     ELU,
@@ -104,7 +103,7 @@ def _apply(layer_class: type[ActivationLayer], x: ArrayLike, *arguments: Any) ->
     # To make a layer takes longer than a row of its numbers. (One that warns of its input must do so each time.)
     if type(x) is np.ndarray and 1 not in x.shape[1:] and _PLAIN.issuperset(map(type, arguments)):
         layer = _layer(layer_class, dtype, x.ndim, *arguments)
-        if layer.built and is_prepared(x, dtype):  # nothing is left for `forward` to check
+        if layer.built and x.dtype == dtype and x.flags.carray:  # nothing is left for `forward` to check
             return layer.function(x, np.empty_like(x))
         return layer.forward(x)
     return layer_class(*arguments, dtype=dtype).forward(x)

@@ -79,14 +79,18 @@ class Buffer:
         graph: the graph that it belongs to.
         number: its place in the graph's `buffers`, which all views of it share.
         shape, dtype: as of an array.
+        of_samples: whether its first axis is that of the samples.
+        of_chunks: whether its first axis is that of the chunks of a batch.
     """
 
-    __slots__ = ("dtype", "graph", "number", "shape")
+    __slots__ = ("dtype", "graph", "number", "of_chunks", "of_samples", "shape")
     __array__ = None  # so that NumPy refuses it, and does not make an array of objects
     __array_ufunc__ = None
 
     def __init__(self, graph: Graph, number: int, shape: Any, dtype: Any) -> None:
         self.graph, self.number, self.shape, self.dtype = graph, number, tuple(shape), np.dtype(dtype)
+        first = self.shape[0] if self.shape else None
+        self.of_samples, self.of_chunks = isinstance(first, Samples), first is CHUNKS
 
     @property
     def ndim(self) -> int:
@@ -95,16 +99,6 @@ class Buffer:
     @property
     def itemsize(self) -> int:
         return self.dtype.itemsize
-
-    @property
-    def of_samples(self) -> bool:
-        """Whether its first axis is that of the samples."""
-        return bool(self.shape) and isinstance(self.shape[0], Samples)
-
-    @property
-    def of_chunks(self) -> bool:
-        """Whether its first axis is that of the chunks of a batch."""
-        return bool(self.shape) and self.shape[0] is CHUNKS
 
     @property
     def sample_size(self) -> int:

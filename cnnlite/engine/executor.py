@@ -176,6 +176,7 @@ def _part_of(job, track, unit, run):
 @kernel
 def _start(lane, job_address, lanes):
     """Run the job at an address by this thread; return how many units failed."""
+    _clear(job_address)
     _call_lane(lane, job_address, 0)
     return _failures(job_address)
 
@@ -183,9 +184,17 @@ def _start(lane, job_address, lanes):
 @kernel(parallel=True)
 def _share(lane, job_address, lanes):
     """Run the job at an address by that many threads; return how many units failed."""
+    _clear(job_address)
     for number in numba.prange(lanes):
         _call_lane(lane, job_address, number)
     return _failures(job_address)
+
+
+@kernel
+def _clear(job_address):
+    """Take all counters back to 0."""
+    job = array_at(job_address, (1,), JOB)[0]
+    array_at(job.control, (1 + 2 * job.group_count,), np.int64)[:] = 0
 
 
 @kernel

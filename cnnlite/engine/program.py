@@ -217,9 +217,7 @@ class Workspace:
                 first, last = bounds[section], bounds[section + 1]
             self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
             self.job["purposes"], self._part = purposes, part
-        self.control.fill(0)
-        start, lane = executor.entry(lanes)
-        return start, lane, self.job_address, lanes
+        return *executor.entry(lanes), self.job_address, lanes
 
     def addresses(self) -> dict[int, int]:
         """Return the addresses of all buffers that lie in the workspace."""

@@ -86,8 +86,10 @@ def _names(text: str) -> frozenset[str]:
 
 
 def _form(value: Any) -> Any:
-    if type(value) is int:
+    if value is None or type(value) is int:
         return value
+    if type(value) is tuple:
+        return tuple([each if type(each) is int else _form(each) for each in value])
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype
     if isinstance(value, float):
@@ -123,6 +125,9 @@ class _Call:
         self._names = {number: name for (name, _), number, _ in places}
         self._places = [(order.index(name), item, number, written) for (name, item), number, written in places]
         self._sources = [source and (order.index(source[0]), source[1]) for source in sources]
+        # Nearly all kernels return one array: a new one, or just what they were given to write to.
+        one = self._sources[0] if len(self._sources) == 1 and not self._has_several else None
+        self._written = one[0] if one and one[1] is None else None
 
     def run(self, values: Sequence[Any]) -> Any:
         """Run the plan on the arrays among the arguments."""
@@ -138,6 +143,8 @@ class _Call:
         results = self._plan.run(self._samples, given)
         for array, copy in copies:
             array[...] = copy
+        if self._written is not None:
+            return values[self._written]
         if self._sources:
             new = iter(results)
             results = [next(new) if source is None else values[source[0]] if source[1] is None
