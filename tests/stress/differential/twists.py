@@ -42,7 +42,8 @@ def has(kind: type, what: str) -> bool:
 
 def _times(array: Any, factor: int) -> Any:
     array = np.asarray(array)
-    return array * array.dtype.type(factor)
+    with np.errstate(over="ignore"):  # of networks whose numbers grow to infinity, in every way of computing them
+        return array * array.dtype.type(factor)
 
 
 class Patches:

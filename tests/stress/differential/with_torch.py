@@ -239,7 +239,7 @@ ACTIVATIONS: dict[type, Callable[[Any, torch.Tensor], torch.Tensor]] = {
     layers.SiLU: lambda layer, x: F.silu(x),
     layers.Sigmoid: lambda layer, x: torch.sigmoid(x),
     layers.Tanh: lambda layer, x: torch.tanh(x),
-    layers.Softplus: lambda layer, x: F.softplus(x, threshold=1e9),
+    layers.Softplus: lambda layer, x: torch.logaddexp(x, torch.zeros_like(x)),  # F.softplus(1000, threshold=inf) is inf
     layers.Softmax: lambda layer, x: torch.softmax(x, -1),
     layers.LogSoftmax: lambda layer, x: torch.log_softmax(x, -1),
 }
