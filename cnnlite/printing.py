@@ -44,3 +44,13 @@ def print_text(text: str, file: Any = None) -> None:
         print(encodable(text, encoding_of(stream)), file=stream, flush=True)
     except UnicodeEncodeError:  # of a stream that hands on what it gets, and does not say to which encoding
         print(encodable(text, "ascii"), file=stream, flush=True)
+
+
+def message(text: str, file: Any = None) -> None:
+    """Print a line of text, above the bar if one is on the screen."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is None:
+        print_text(text, file)
+    else:
+        with tqdm.tqdm.external_write_mode(file=sys.stdout if file is None else file):
+            print_text(text, file)

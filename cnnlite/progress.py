@@ -9,7 +9,8 @@ import sys
 import time
 from typing import Any
 
-from cnnlite.printing import for_stdout, print_text
+from cnnlite.engine.program import watcher
+from cnnlite.printing import for_stdout, message
 
 REDRAW_SECONDS = 0.1  # what a person sees; a step may take a thousandth of it
 
@@ -26,28 +27,49 @@ class Progress:
 
     def __init__(self, label, steps=None, verbose=1, line=True):
         self.label, self.samples, self.steps_done = label, 0, 0
+        self._total, self._steps = steps, 0  # those of this process: a resumed epoch begins with some done
         self.seconds = None  # how long the steps took, without what comes after them
         self._line = line and verbose > 0
         self._bar = _make_bar(label, steps) if verbose == 1 else None
         self._start = time.perf_counter()
+        self._first = 0.0, 0  # when the first step ended, and with how many samples
         self._next_redraw = self._start + REDRAW_SECONDS if self._bar is not None else float("inf")
+        self._watcher = watcher.get()
+        if self._bar is not None:
+            watcher.set(self._show_kernels)
 
     def step(self, samples):
         """Count a step; return whether it is time to `show` how things stand."""
+        now = time.perf_counter()
+        if not self.samples:
+            self._first = now - self._start, samples
         self.samples += samples
         self.steps_done += 1
-        return time.perf_counter() >= self._next_redraw
+        self._steps += 1
+        return now >= self._next_redraw
 
     def show(self, logs):
         """Redraw the bar with these values beside it."""
         if self._bar is None:
             return
-        now = time.perf_counter()
+        seconds = time.perf_counter() - self._start
         self._bar.n = self.steps_done
-        values = ", ".join([self._rate(now - self._start), *_values(logs)])
-        self._bar.set_postfix_str(for_stdout(values), refresh=False)
+        values = _values(logs)
+        if self.samples > self._first[1]:
+            values = [*self._left(seconds), self._rate(seconds), *values]
+        self._draw(", ".join(values))
+
+    def _show_kernels(self, done, total):
+        """Say how many kernels are there, of those that a model needs."""
+        if time.perf_counter() >= self._next_redraw:
+            self._draw(f"preparing kernels, {done} of {total}")
+
+    def _draw(self, beside):
+        if self._bar is None:
+            return
+        self._bar.set_postfix_str(for_stdout(beside), refresh=False)
         self._bar.refresh()
-        self._next_redraw = now + REDRAW_SECONDS
+        self._next_redraw = time.perf_counter() + REDRAW_SECONDS
 
     def steps_end(self, logs, then=""):
         """Say that the steps are over, and what comes `then` ("validating")."""
@@ -59,6 +81,7 @@ class Progress:
     def close(self):
         """Take the bar away; harmless a second time."""
         if self._bar is not None:
+            watcher.set(self._watcher)
             self._bar.close()
             self._bar = None
             self._next_redraw = float("inf")
@@ -73,7 +96,23 @@ class Progress:
             message("  ".join(parts))  # there may be the bar of a fit that one of a callback's is within
 
     def _rate(self, seconds):
-        return f"{format_rate(self.samples / max(seconds, 1e-9))} img/s"
+        seconds, samples = self._after_first(seconds)
+        return f"{format_rate(samples / max(seconds, 1e-9))} img/s"
+
+    def _left(self, seconds):
+        """Return how long the steps to come will take, where their number is known."""
+        if not self._total or self.seconds is not None:
+            return []
+        seconds, samples = self._after_first(seconds)
+        to_come = (self._total - self.steps_done) * self.samples / self._steps
+        return [f"{format_seconds(seconds * to_come / samples)} left"]
+
+    def _after_first(self, seconds):
+        """Return the seconds and samples of all steps but the first, for which kernels may be compiled."""
+        first_seconds, first_samples = self._first
+        if self.samples == first_samples:
+            return seconds, self.samples
+        return seconds - first_seconds, self.samples - first_samples
 
 
 def verbosity(verbose: Any, owner: str) -> int:
@@ -83,16 +122,6 @@ def verbosity(verbose: Any, owner: str) -> int:
     if verbose in (0, 1, 2):
         return int(verbose)
     raise ValueError(f"{owner}: verbose must be 'auto', 0, 1 or 2. Received: verbose={verbose!r}.")
-
-
-def message(text: str) -> None:
-    """Print a line of text without tearing a bar that is on the screen."""
-    tqdm = sys.modules.get("tqdm")
-    if tqdm is None:
-        print_text(text)
-    else:
-        with tqdm.tqdm.external_write_mode(file=sys.stdout):
-            print_text(text)
 
 
 def format_seconds(seconds):
@@ -139,7 +168,7 @@ def _make_bar(label, steps):
         from tqdm.notebook import tqdm
     else:
         from tqdm.std import tqdm
-    known = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+    known = "{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
     unknown = "{desc} {n_fmt} batches [{elapsed}{postfix}]"
     return tqdm(
         total=steps, desc=label, file=sys.stdout, leave=False, dynamic_ncols=True,

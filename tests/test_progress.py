@@ -5,9 +5,14 @@ import sys
 import types
 import warnings
 
+import numba
+import numpy as np
 import pytest
 
-from cnnlite import progress
+import cnnlite
+from cnnlite import printing, progress
+from cnnlite.engine.cache import _say
+from cnnlite.engine.program import watcher
 from cnnlite.progress import Progress, format_rate, format_seconds, format_value, verbosity
 
 
@@ -86,9 +91,21 @@ def test_a_message_does_not_tear_the_bar(monkeypatch):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     shown = Progress("Epoch 1/1", 10, 1)
-    progress.message("saving")
+    printing.message("saving")
     shown.close()
     assert "\rsaving\n" in terminal.getvalue() or "saving\n" in terminal.getvalue().replace(" ", "")
+
+
+def test_what_is_said_on_stderr_while_a_bar_is_on_the_screen_stands_above_it(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    shown = Progress("Epoch 1/1", 10, 1)
+    _say("compiling")
+    shown.close()
+    before, after = screen.getvalue().split("cnnlite: compiling\n")
+    assert before.endswith("\r")  # the bar is gone from the line
+    assert "Epoch 1/1" in after
 
 
 def test_the_line_of_a_fit_within_a_fit_does_not_tear_the_bar(monkeypatch):
@@ -116,3 +133,39 @@ def test_verbose_must_be_known():
     assert [verbosity(v, "fit") for v in ("auto", 0, 1, 2, True, False)] == [1, 0, 1, 2, 1, 0]
     with pytest.raises(ValueError, match=r"fit: verbose must be 'auto', 0, 1 or 2. Received: verbose=3"):
         verbosity(3, "fit")
+
+
+def test_the_first_step_counts_neither_in_the_rate_nor_in_what_is_left(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: clock[0])
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    shown = Progress("Epoch 1/1", 10, 1)
+    for now in (20, 20.1, 20.3):  # 20 seconds to compile, 0.1 and 0.2 to compute
+        clock[0] = now
+        assert shown.step(30)
+        shown.show({})
+    clock[0] = 20.4
+    shown.finish({})
+    _, first, second, third, line = [state for state in terminal.getvalue().split("\r") if "Epoch" in state]
+    assert "left" not in first
+    assert "img/s" not in first
+    assert "800 ms left, 300 img/s" in second
+    assert "1.1 s left, 200 img/s" in third  # 7 steps of 0.15 s each
+    assert "20.4 s  150 img/s" in line  # to the end of the epoch
+
+
+def test_the_bar_says_how_many_kernels_there_are(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(progress, "REDRAW_SECONDS", 0)
+    assert watcher.get() is None
+    outer = Progress("Epoch 1/1", 10, 1)
+    inner = Progress("Predict", 10, 1)
+    cnnlite.kernels.relu(np.ones((2, 3, 5, 7, 1), np.float32))
+    inner.close()
+    assert "Predict   0%" in terminal.getvalue()
+    assert ("preparing kernels, 0 of 1" in terminal.getvalue()) is not bool(numba.config.DISABLE_JIT)
+    assert watcher.get() == outer._show_kernels
+    outer.close()
+    assert watcher.get() is None

@@ -13,7 +13,7 @@ from cnnlite.callbacks.monitor import Monitor, shape_of_result, threshold
 from cnnlite.callbacks.saving import SavingCallback
 from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.model_files import check_ending, check_path_to_write, file_path
-from cnnlite.progress import message
+from cnnlite.printing import message
 from cnnlite.types import Logs
 
 _WRONG_FORMAT = (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)

@@ -11,7 +11,7 @@ from cnnlite.arguments import integer, number
 from cnnlite.callbacks.base import Callback
 from cnnlite.callbacks.monitor import Monitor
 from cnnlite.forms import COUNT, NUMBER, check_form
-from cnnlite.progress import message
+from cnnlite.printing import message
 from cnnlite.types import Logs
 
 

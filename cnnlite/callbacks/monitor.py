@@ -15,7 +15,7 @@ from cnnlite.arguments import integer, number, one_of, text
 from cnnlite.callbacks.base import Callback
 from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.nonfinite import find_nonfinite, passing_state, put_back
-from cnnlite.progress import message
+from cnnlite.printing import message
 from cnnlite.types import Array, Logs, Shape
 
 

@@ -26,7 +26,7 @@ from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from cnnlite.engine import target
-from cnnlite.printing import print_text
+from cnnlite.printing import message
 
 VERSIONS_KEPT = 8  # of a kernel for one Python: by other sources, or compiled by other versions of numba
 _DAY = 24 * 60 * 60
@@ -191,4 +191,4 @@ class KernelCache(NullCache):
 def _say(sentence):
     """Print a sentence where a person sees it and no output of a program is disturbed."""
     with suppress(OSError, ValueError):  # of a terminal that is gone, or of a log on a disk that is full
-        print_text(f"cnnlite: {sentence}", sys.stderr)
+        message(f"cnnlite: {sentence}", sys.stderr)

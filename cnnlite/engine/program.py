@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import math
 import os
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ SMALL_WORK = 6e6  # additions and multiplications that are done before other thr
 BANDS_A_THREAD, MOST_BANDS = 4, 64  # of rows, into which a sample is cut
 ALL = 3  # purposes
 
+# Told how many of how many kernels of a program there are while they are compiled: who shows a bar may say so.
+watcher: ContextVar[Callable[[int, int], None] | None] = ContextVar("watcher", default=None)
+
 
 class Program:
     """The records of a schedule, which hold for any number of samples, and `Layout`s, which hold for one.
@@ -38,7 +43,10 @@ class Program:
         steps = [step for track in self.tracks for step in track.steps]
         self._records = self.graph.records(steps)
         self.steps = np.zeros(len(steps), STEP)
-        for row, step, record in zip(self.steps, steps, self._records):
+        tell = watcher.get()
+        for i, (row, step, record) in enumerate(zip(self.steps, steps, self._records)):
+            if tell is not None:
+                tell(i, len(steps))
             row["function"], row["record"] = step.stage.address(self.graph.dtype), record.ctypes.data
             row["purposes"] = ALL if purposes is None else purposes[step.number]
         words = FIXED_WORDS + len(self.graph.buffers)
