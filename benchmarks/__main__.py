@@ -2,7 +2,7 @@
 
     python -m benchmarks                        everything, about 20 minutes
     python -m benchmarks --quick                a little of everything, to see that it works
-    python -m benchmarks --only train,conv      some topics: train, infer, conv, roof, start, memory, growth
+    python -m benchmarks --only train,conv      some topics: train, infer, conv, large, roof, start, memory, growth
 
 Leaves results.json, results.md and pictures in the folder given by --out. README.md says how to read them.
 """

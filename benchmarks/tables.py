@@ -33,7 +33,7 @@ def topic_tables(report):
         if topic != "start":
             parts.append(each_opponent(heading, of_topic(report, topic)))
     means = [figures for direction in DIRECTIONS if (figures := mean_ratio(report, direction))]
-    return [*parts, convolution_means(means), shares(report), memory(report), growth(report)]
+    return [*parts, convolution_means(means), large(report), shares(report), memory(report), growth(report)]
 
 
 def table(header, lines):
@@ -78,6 +78,22 @@ def convolution_means(means):
     lines = [[figures["work"], figures["best"], f"**{figures['ratio']:.2f}**",
               f"{figures['lowest']:.2f} to {figures['highest']:.2f}"] for figures in means]
     return table(["Single convolutions", "against", "geometric mean of the ratios", "of one round each"], lines)
+
+
+def large(report):
+    """Return the rates of large operations, those of all of a kind last: their ratio is the geometric mean."""
+    results = of_topic(report, "large")
+    compared = [(result, figures) for result in results if (figures := compare(result))]
+    lines = [[figures["work"], f"{result['flops'] / figures['cnnlite'] / 1e9:.0f}",
+              f"{result['flops'] / figures['opponent'] / 1e9:.0f}", f"**{figures['ratio']:.2f}**",
+              f"{figures['lowest']:.2f} to {figures['highest']:.2f}"] for result, figures in compared]
+    for direction in DIRECTIONS:
+        ratios = [figures["ratio"] for result, figures in compared if result["direction"] == direction]
+        if ratios:
+            lines.append([f"{direction}, mean of {len(ratios)}", "", "", f"**{statistics.geometric_mean(ratios):.2f}**",
+                          f"{min(ratios):.2f} to {max(ratios):.2f}"])
+    return table(["Large operations", "cnnlite, GFLOP/s", "PyTorch's better layout, GFLOP/s", "ratio",
+                  "lowest to highest"], lines)
 
 
 def shares(report):

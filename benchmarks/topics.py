@@ -2,6 +2,7 @@
 
 from benchmarks.convolutions import DIRECTIONS, SWEEP
 from benchmarks.growth import series
+from benchmarks.large import LARGE, Dense
 from benchmarks.memory import peaks
 from benchmarks.nets import NETS, inference, training, training_flops
 from benchmarks.sides import CNNLITE, CONVOLVES, INFERS, NUMPY, TORCH, TORCH_LAST, TRAINS
@@ -44,6 +45,16 @@ def conv(bench, quick):
                          flops=shape.flops(), bytes=shape.bytes())
 
 
+def large(bench, quick):
+    """Single operations of many channels or units, each direction on its own."""
+    seconds = min(SWEEP_SECONDS, bench.seconds)
+    for shape in LARGE[-4:-3] if quick else LARGE:
+        for direction in DIRECTIONS:
+            job = {"kind": "dense" if isinstance(shape, Dense) else "conv", "shape": shape, "direction": direction}
+            comparison = bench.compare(dict.fromkeys(CONVOLVES, job), seconds)
+            yield result("large", f"{direction}, {shape}", comparison, direction=direction, flops=shape.flops())
+
+
 def roofs(bench):
     sgemm = {"kind": "sgemm", "n": SGEMM_SIZE}
     yield result("machine", "SGEMM", bench.compare({NUMPY: sgemm}), flops=2 * SGEMM_SIZE**3)
@@ -81,5 +92,5 @@ def growth(bench, quick):
             yield result("growth", f"{by} {value}", comparison, by=by, value=value)
 
 
-TOPICS = {"train": train, "infer": infer, "conv": conv, "roof": roof, "start": start, "memory": memory,
+TOPICS = {"train": train, "infer": infer, "conv": conv, "large": large, "roof": roof, "start": start, "memory": memory,
           "growth": growth}

@@ -13,6 +13,13 @@ def batch(shape, n):
     return generator.normal(size=(n, *shape)).astype(np.float32), generator.integers(0, CLASSES, n)
 
 
+def dense(shape):
+    """Return x (N, inputs), a kernel (inputs, units), a bias and an upstream gradient dy (N, units)."""
+    generator = np.random.default_rng(0)
+    n, inputs, units = shape
+    return [generator.standard_normal(each, np.float32) for each in ((n, inputs), (inputs, units), units, (n, units))]
+
+
 def convolution(shape):
     """Return x (N, H, W, C), a kernel (K, K, C, F), a bias and an upstream gradient dy (N, OH, OW, F)."""
     generator = np.random.default_rng(0)

@@ -6,13 +6,14 @@ import numpy as np
 import cnnlite
 from benchmarks.convolutions import Convolution
 from benchmarks.nets import net_of, stack
+from benchmarks.sides import data
 from benchmarks.sides.data import batch, convolution
 from cnnlite import activations, kernels, layers
 
 
 def prepare(job, layout, threads):
     numba.set_num_threads(threads)
-    return {"train": train, "infer": infer, "softmax": softmax, "conv": conv}[job["kind"]](job)
+    return {"train": train, "infer": infer, "softmax": softmax, "conv": conv, "dense": dense}[job["kind"]](job)
 
 
 def train(job):
@@ -45,6 +46,16 @@ def conv(job):
         "forward": lambda: kernels.conv2d(x, kernel, bias, **window),
         "kernel gradient": lambda: kernels.conv2d_kernel_gradient(x, dy, kernel.shape, **window),
         "input gradient": lambda: kernels.conv2d_input_gradient(dy, kernel, x.shape, **window),
+    }[job["direction"]]
+    return run, float(np.abs(run()).mean(dtype=np.float64))
+
+
+def dense(job):
+    x, kernel, bias, dy = data.dense(job["shape"])
+    run = {
+        "forward": lambda: kernels.matmul(x, kernel, bias),
+        "kernel gradient": lambda: kernels.matmul(x, dy, transpose_a=True),
+        "input gradient": lambda: kernels.matmul(dy, kernel, transpose_b=True),
     }[job["direction"]]
     return run, float(np.abs(run()).mean(dtype=np.float64))
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from benchmarks.convolutions import Convolution
 from benchmarks.nets import DROPOUT, net_of, shapes
+from benchmarks.sides import data
 from benchmarks.sides.data import batch, convolution
 
 
@@ -14,6 +15,8 @@ def prepare(job, layout, threads, transform=lambda function: function):
     memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     if job["kind"] == "conv":
         return conv(job, memory_format)
+    if job["kind"] == "dense":
+        return dense(job)
     return {"train": train, "infer": infer}[job["kind"]](job, memory_format, transform)
 
 
@@ -67,6 +70,22 @@ def conv(job, memory_format):
         "kernel gradient": lambda: gradient(1, [False, True, False]),
         "input gradient": lambda: gradient(0, [True, False, False]),
     }[job["direction"]]
+
+    return checked(compute)
+
+
+def dense(job):
+    x, kernel, bias, dy = map(torch.from_numpy, data.dense(job["shape"]))
+    weight = kernel.T.contiguous()  # as nn.Linear keeps it
+    return checked({
+        "forward": lambda: nn.functional.linear(x, weight, bias),
+        "kernel gradient": lambda: dy.T @ x,
+        "input gradient": lambda: dy @ weight,
+    }[job["direction"]])
+
+
+def checked(compute):
+    """Return a function that computes without looking at gradients, and the mean size of its result."""
 
     def run():
         with torch.inference_mode():

@@ -44,9 +44,15 @@ CONVOLUTIONS = [
     conv(SWEEP[1], "forward", [0.1, 0.2, 0.3], [0.1, 0.2, 0.3]),
 ]
 
+LARGE = [
+    {"topic": "large", "work": f"forward, number {i}", "direction": "forward", "flops": 1e9,
+     "seconds": {"cnnlite": [0.01] * 3, TORCH: [theirs] * 3}}
+    for i, theirs in enumerate([0.005, 0.02])
+]
+
 REPORT = {
     "machine": {"cpu": "a processor", "cores": 2, "system": "Linux", "python": "3.12", "versions": {"numpy": "2.0"}},
     "run": {"rounds": 3, "threads": 2, "quick": False, "load_before": 0.1, "load_after": 1.9,
             "missing": {"JAX": "`pip install jax` brings it in"}},
-    "results": [TRAIN, INFER, ROOF, MEMORY, ALONE, *MACHINE, *GROWTH, *CONVOLUTIONS],
+    "results": [TRAIN, INFER, ROOF, MEMORY, ALONE, *MACHINE, *GROWTH, *CONVOLUTIONS, *LARGE],
 }

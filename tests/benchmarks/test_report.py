@@ -19,6 +19,8 @@ def test_the_tables_have_the_figures():
     assert "| train W1 | 100 | 250 | PyTorch, channels last | **40%** |" in text
     assert "| batch 8 | 8 | 8.00 | 16 | 8.00 | 2.00 |" in text
     assert "| forward, 128x28x28x1, 32 filters 3x3 |" in text
+    assert "| forward, number 0 | 100 | 200 | **0.50** | 0.50 to 0.50 |" in text
+    assert "| forward, mean of 2 |  |  | **1.00** | 0.50 to 2.00 |" in text
 
 
 def test_the_report_says_what_is_missing_and_what_failed():
