@@ -3,17 +3,24 @@
 Shapes: x (N, H, W, C), kernel (KH, KW, C / groups, F), dy (N, OH, OW, F); pads ((top, bottom), (left, right)).
 
 The kernel's and the input's go by Winograd's method where that is faster (`winograd_gradients.py`), and else directly
-(`direct_kernel_gradient.py`, `direct_input_gradient.py`). The bias's is a sum (`channel_sums.py`).
+(`direct_kernel_gradient.py`, `direct_input_gradient.py`). Those of a large kernel of 1 x 1 are products of matrices
+(`pointwise.py`). The bias's is a sum (`channel_sums.py`).
 """
+
+import math
 
 from cnnlite.kernels.channel_sums import add_channel_sums
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.direct_input_gradient import add_direct_input_gradient
 from cnnlite.kernels.direct_kernel_gradient import add_direct_kernel_gradient
-from cnnlite.kernels.geometry import NO_PADS, convolved_shape, fields, geometry_of
+from cnnlite.kernels.geometry import NO_PADS, convolved_shape, fields, geometry_of, meets_no_other
 from cnnlite.kernels.operation import operation, result
+from cnnlite.kernels.outer_products import add_outer_products
+from cnnlite.kernels.pointwise import add_pointwise_gradients, is_large
 from cnnlite.kernels.winograd import suits
 from cnnlite.kernels.winograd_gradients import add_winograd_gradients
+
+LARGE_KERNEL = 1 << 20  # bytes
 
 
 @operation(samples="dy out")
@@ -60,6 +67,15 @@ def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1)
 def _add_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
     """Add the stages for those of the two that are wanted; sizes: the FIELDS of the convolution."""
     if dkernel is None and dx is None:
+        return
+    kernel_shape = [sizes[name] for name in ("height", "width", "channels", "filters")]
+    if meets_no_other(sizes) and is_large(kernel_shape, sizes["groups"], dy.itemsize):
+        add_pointwise_gradients(x, dy, kernel, dkernel, dx)
+        return
+    if dkernel is not None and math.prod(kernel_shape) * dy.itemsize >= LARGE_KERNEL and sizes["groups"] == 1:
+        add_outer_products(x, dy.reshape(-1, dy.shape[3]), dkernel.reshape(-1, dkernel.shape[3]), windows=sizes)
+        dkernel = None
+    if dx is None and dkernel is None:
         return
     names = "stride_h", "stride_w", "dilation_h", "dilation_w", "groups"
     plain = all(sizes[name] == 1 for name in names) and sizes["height"] == sizes["width"]

@@ -2,13 +2,16 @@
 
     y[n, h, w, :] = x[n, h, w, :] @ kernel[0, 0] + bias
 
-A pixel of y needs the same pixel of x alone. So all pixels of some samples are one long row, whose tiles are full.
+A pixel of y needs the same pixel of x alone. So all pixels of some samples are one long row, whose tiles are full. A
+kernel that does not stay in the cache is no work for a few samples at a time: there it is a product like Dense's.
 """
+
+import math
 
 from cnnlite.engine.stages import PIXEL, array, scratch, span, stage
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.direct import direct_panels, panel_columns, samples_together
-from cnnlite.kernels.matmul import product_block
+from cnnlite.kernels.matmul import SMALL_MATRIX, matmul, product_block
 from cnnlite.kernels.microkernel import block_address
 
 PIXELS = 96  # at a time, which stay in the first-level cache for all filters; a multiple of the rows of any tile
@@ -16,13 +19,30 @@ PIXELS = 96  # at a time, which stay in the first-level cache for all filters; a
 
 def add_pointwise(convolution):
     """Add the stage of a `conv2d.Convolution`."""
-    x, y = convolution.x, convolution.y
+    x, y, kernel = convolution.x, convolution.y, convolution.kernel
     _, h, w, c = x.shape
+    if is_large(kernel.shape, convolution.groups, x.itemsize):
+        matmul(x.reshape(-1, c), kernel.reshape(kernel.shape[2:]), convolution.bias, out=y.reshape(-1, y.shape[3]))
+        return
     convolution.graph.add(
-        _by_products, x=x, panels=direct_panels(convolution.graph, convolution.kernel, convolution.groups),
+        _by_products, x=x, panels=direct_panels(convolution.graph, kernel, convolution.groups),
         start=convolution.start(), y=y, rows=h, pixels=h * w, c=c, filters=y.shape[3], groups=convolution.groups,
         block=block_address(x.dtype), together=samples_together(convolution), work=convolution.work,
         scratch=PIXELS * 2 * VECTOR_BYTES)
+
+
+def add_pointwise_gradients(x, dy, kernel, dkernel, dx):
+    """Add the stages for those of the two gradients of a large kernel that are not None."""
+    dz = dy.reshape(-1, dy.shape[3])
+    if dkernel is not None:
+        matmul(x.reshape(-1, x.shape[3]), dz, transpose_a=True, out=dkernel.reshape(dkernel.shape[2:]))
+    if dx is not None:
+        matmul(dz, kernel.reshape(kernel.shape[2:]), transpose_b=True, out=dx.reshape(-1, dx.shape[3]))
+
+
+def is_large(kernel_shape, groups, itemsize):
+    """Return whether a kernel of 1 x 1 is more than stays in the cache."""
+    return groups == 1 and math.prod(kernel_shape) * itemsize > SMALL_MATRIX
 
 
 @stage(reads="x panels start", writes="y", sizes="rows pixels c filters groups block", footprint=PIXEL)

@@ -1,0 +1,178 @@
+"""Sums of outer products, a.T @ b: the gradient of a Dense layer's kernel, and that of a large convolution's.
+
+    c[i, j] = sum over the rows of all samples of  a[row, i] * b[row, j]
+
+A unit computes a block of c. It goes through the rows by leaves of up to 128, of which the products are added one by
+one in the registers of a tile. Their sums are added as a binary tree, which follows from the number of rows.
+
+**Why operands are copied.** In a large matrix the numbers that a tile reads next lie a row apart: in another cache
+line, often on another page of memory, and where a row is 4 KiB long all of them in the same few places of the cache. So
+a product is done with copies in which they lie one after the other (Goto and van de Geijn, "Anatomy of High-Performance
+Matrix Multiplication", 2008). Each copy is used for some hundred products.
+
+In a convolution row n * OH * OW + oh * OW + ow of a is the window that this pixel of dy came from, a row of the im2col
+matrix: c is the gradient of the kernel, (KH * KW * C, F). Only a leaf's part of that matrix is ever there, as the copy.
+"""
+
+from cnnlite.engine.buffers import Samples
+from cnnlite.engine.jit import kernel
+from cnnlite.engine.stages import BATCH, NONE, SAMPLES, array, scratch, stage, word
+from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.kernels.geometry import FIELDS
+from cnnlite.kernels.microkernel import block_address, call_block
+from cnnlite.kernels.operation import graph_of
+from cnnlite.kernels.panels import panel_width
+
+BLOCK_ROWS, BLOCK_COLUMNS = 64, 128  # of c that a unit computes
+LEAF = 128  # rows of a and b whose products are added one by one
+MOST_LEVELS = 32  # of the tree: more rows than memory can hold
+FEW_COLUMNS = 64  # for which it doesn't pay to copy a
+
+
+def add_outer_products(a, b, out, bias=None, windows=None):
+    """Add the stage that writes a.T @ b + bias to out (M, N).
+
+    Args:
+        a: (rows, M); with `windows` images (N, H, W, C), of which the windows are the rows.
+        b: (rows, N).
+        windows: the FIELDS of a convolution without groups.
+    """
+    (m, n), width = out.shape, panel_width(out.dtype)
+    rows, rows_a_sample = rows_of(b.shape[0])
+    columns = min(BLOCK_COLUMNS, -(-n // width) * width)
+
+    def work(samples):
+        return 2.0 * m * n * (rows + rows_a_sample * samples)
+
+    graph_of(a, b).add(
+        _sum_of_outer_products, units=-(-n // BLOCK_COLUMNS) * -(-m // BLOCK_ROWS), work=work,
+        scratch=(width + LEAF * (BLOCK_ROWS + columns) + MOST_LEVELS * BLOCK_ROWS * columns) * out.itemsize,
+        a=a, b=b, bias=bias, c=out, rows=rows, rows_a_sample=rows_a_sample, m=m, n=n, block_width=columns,
+        block=block_address(out.dtype), windows=int(windows is not None),
+        **(windows or dict.fromkeys(FIELDS.split(), 0)))
+
+
+def rows_of(size):
+    """Return how many rows there are, and how many more for each sample."""
+    return (0, size.factor) if isinstance(size, Samples) else (size, 0)
+
+
+@kernel
+def all_rows(r, run):
+    """Return the number of rows in a run."""
+    return r.rows + r.rows_a_sample * word(run, SAMPLES)
+
+
+@kernel
+def begin_with_bias(r, run, column, columns, start):
+    """Write what the sums of a panel begin with: the bias, or zeros."""
+    for j in range(start.size):
+        start[j] = 0
+    if r.bias != NONE:
+        bias = array(run, r.bias, (r.n,))
+        for j in range(columns):
+            start[j] = bias[column + j]
+
+
+@stage(reads="a b bias", writes="c", sizes=f"rows rows_a_sample m n block_width block windows {FIELDS}",
+       footprint=BATCH)
+def _sum_of_outer_products(r, run, first, last):
+    c = array(run, r.c, (r.m, r.n))
+    start = scratch(run, 0, (2 * VECTOR_BYTES // c.itemsize,))
+    row_units = (r.m + BLOCK_ROWS - 1) // BLOCK_ROWS
+    for unit in range(first, last):
+        row, column = unit % row_units * BLOCK_ROWS, unit // row_units * BLOCK_COLUMNS
+        rows, columns = min(BLOCK_ROWS, r.m - row), min(BLOCK_COLUMNS, r.n - column)
+        sums = _sum_of_leaves(r, run, row, rows, column, columns)
+        for j in range(0, columns, start.size):
+            count = min(start.size, columns - j)
+            begin_with_bias(r, run, column + j, count, start)
+            for i in range(rows):
+                target, source = c[row + i, column + j : column + j + count], sums[i, j : j + count]
+                for k in range(target.size):
+                    target[k] = source[k] + start[k]
+
+
+@kernel
+def _sum_of_leaves(r, run, row, rows, column, columns):
+    """Return a block (BLOCK_ROWS, r.block_width) of a.T @ b, summed over all rows of a and b.
+
+    Two sums of as many leaves become one as soon as the second of them is there. So no more than one of each size
+    waits, whatever the number of leaves, and the bits do not depend on who computes which block.
+    """
+    itemsize = array(run, r.c, (0,)).itemsize
+    place = 2 * VECTOR_BYTES + LEAF * (BLOCK_ROWS + r.block_width) * itemsize
+    waiting = scratch(run, place, (MOST_LEVELS, BLOCK_ROWS, r.block_width))
+    total = all_rows(r, run)
+    leaves, count = (total + LEAF - 1) // LEAF, 0
+    if leaves == 0:
+        waiting[0] = 0  # there are no samples
+    for leaf in range(leaves):
+        begin, end = leaf * total // leaves, (leaf + 1) * total // leaves
+        _multiply_leaf(r, run, begin, end, row, rows, column, columns, waiting[count])
+        count, pairs = count + 1, leaf + 1
+        while count > 1 and (pairs % 2 == 0 or leaf == leaves - 1):
+            count, pairs = count - 1, pairs // 2
+            for i in range(rows):
+                here, other = waiting[count - 1, i, :columns], waiting[count, i, :columns]
+                for j in range(here.size):
+                    here[j] += other[j]
+    return waiting[0]
+
+
+@kernel
+def _multiply_leaf(r, run, begin, end, row, rows, column, columns, sums):
+    """Write to sums (BLOCK_ROWS, r.block_width) the block of a.T @ b of the rows from `begin` to before `end`."""
+    b = array(run, r.b, (end, r.n))
+    itemsize, lanes = b.itemsize, VECTOR_BYTES // b.itemsize
+    width, count = 2 * lanes, end - begin
+    zeros = scratch(run, 0, (width,))
+    for j in range(width):
+        zeros[j] = 0
+    copied, a_k = scratch(run, 2 * VECTOR_BYTES, (count, rows)), rows
+    place = copied.ctypes.data
+    if r.windows:
+        _copy_windows(r, array(run, r.a, (end, r.h, r.w, r.channels)), begin, row, copied)
+    elif columns > FEW_COLUMNS:
+        _copy_columns(array(run, r.a, (end, r.m)), begin, row, copied)
+    else:
+        place, a_k = word(run, r.a) + (begin * r.m + row) * itemsize, r.m
+    panel = scratch(run, 2 * VECTOR_BYTES + LEAF * BLOCK_ROWS * itemsize, (count, width))
+    for j in range(0, columns, width):
+        _copy_columns(b, begin, column + j, panel)
+        call_block(r.block, rows, 1 if columns - j <= lanes else 2, sums.ctypes.data + j * itemsize, r.block_width,
+                   zeros.ctypes.data, 0, place, 1, 0, a_k, panel.ctypes.data, 0, width, 1, count)
+
+
+@kernel
+def _copy_columns(x, first, column, out):
+    """Copy to out (rows, width) a part of x, with zeros behind its last column."""
+    whole = min(out.shape[1], x.shape[1] - column)
+    for i in range(out.shape[0]):
+        source, target = x[first + i, column : column + whole], out[i, :whole]
+        for j in range(target.size):
+            target[j] = source[j]
+        for j in range(whole, out.shape[1]):
+            out[i, j] = 0
+
+
+@kernel
+def _copy_windows(r, x, first, column, out):
+    """Copy to out (rows, width) a part of the im2col matrix of the images x."""
+    count, width = out.shape
+    for i in range(count):
+        n, pixel = (first + i) // (r.oh * r.ow), (first + i) % (r.oh * r.ow)
+        j = 0
+        while j < width:
+            tap, c = (column + j) // r.channels, (column + j) % r.channels
+            y = pixel // r.ow * r.stride_h + tap // r.width * r.dilation_h - r.top
+            z = pixel % r.ow * r.stride_w + tap % r.width * r.dilation_w - r.left
+            target = out[i, j : j + min(width - j, r.channels - c)]
+            if 0 <= y < r.h and 0 <= z < r.w:
+                source = x[n, y, z, c : c + target.size]
+                for k in range(target.size):
+                    target[k] = source[k]
+            else:
+                for k in range(target.size):
+                    target[k] = 0
+            j += target.size
