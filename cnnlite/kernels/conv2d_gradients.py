@@ -3,11 +3,10 @@
 Shapes: x (N, H, W, C), kernel (KH, KW, C / groups, F), dy (N, OH, OW, F); pads ((top, bottom), (left, right)).
 
 The kernel's and the input's go by Winograd's method where that is faster (`winograd_gradients.py`), and else directly
-(`direct_kernel_gradient.py`, `direct_input_gradient.py`). Those of a large kernel of 1 x 1 are products of matrices
-(`pointwise.py`). The bias's is a sum (`channel_sums.py`).
+(`direct_kernel_gradient.py`, `direct_input_gradient.py`). That of a large kernel is a sum of outer products
+(`outer_products.py`), and both of a large one of 1 x 1 are products of matrices (`pointwise.py`). The bias's is a sum
+(`channel_sums.py`).
 """
-
-import math
 
 from cnnlite.kernels.channel_sums import add_channel_sums
 from cnnlite.kernels.checks import require
@@ -17,10 +16,12 @@ from cnnlite.kernels.geometry import NO_PADS, convolved_shape, fields, geometry_
 from cnnlite.kernels.operation import operation, result
 from cnnlite.kernels.outer_products import add_outer_products
 from cnnlite.kernels.pointwise import add_pointwise_gradients, is_large
-from cnnlite.kernels.winograd import suits
+from cnnlite.kernels.winograd import LEAST_CHANNELS, suits
 from cnnlite.kernels.winograd_gradients import add_winograd_gradients
 
-LARGE_KERNEL = 1 << 20  # bytes
+# Bytes of a kernel from which on its gradient is a sum of outer products: the other two ways have a sum for each chunk
+# of a batch, and Winograd's one for each thread that is four times as large.
+LARGE_KERNEL, LARGE_FOR_WINOGRAD = 1 << 18, 1 << 22
 
 
 @operation(samples="dy out")
@@ -68,19 +69,21 @@ def _add_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
     """Add the stages for those of the two that are wanted; sizes: the FIELDS of the convolution."""
     if dkernel is None and dx is None:
         return
-    kernel_shape = [sizes[name] for name in ("height", "width", "channels", "filters")]
-    if meets_no_other(sizes) and is_large(kernel_shape, sizes["groups"], dy.itemsize):
+    channels, filters, groups = sizes["channels"], sizes["filters"], sizes["groups"]
+    numbers = sizes["height"] * sizes["width"] * channels // groups * filters
+    if meets_no_other(sizes) and is_large(numbers, groups, dy.itemsize):
         add_pointwise_gradients(x, dy, kernel, dkernel, dx)
-        return
-    if dkernel is not None and math.prod(kernel_shape) * dy.itemsize >= LARGE_KERNEL and sizes["groups"] == 1:
-        add_outer_products(x, dy.reshape(-1, dy.shape[3]), dkernel.reshape(-1, dkernel.shape[3]), windows=sizes)
-        dkernel = None
-    if dx is None and dkernel is None:
         return
     names = "stride_h", "stride_w", "dilation_h", "dilation_w", "groups"
     plain = all(sizes[name] == 1 for name in names) and sizes["height"] == sizes["width"]
-    if plain and suits(sizes["height"], sizes["h"], sizes["top"], (sizes["oh"], sizes["ow"]), sizes["channels"],
-                       sizes["filters"]):
+    by_winograd = plain and suits(sizes["height"], sizes["h"], sizes["top"], (sizes["oh"], sizes["ow"]), channels,
+                                  filters)
+    if dkernel is not None and groups == 1 and channels >= LEAST_CHANNELS and (
+        numbers * dy.itemsize >= (LARGE_FOR_WINOGRAD if by_winograd else LARGE_KERNEL)
+    ):
+        add_outer_products(x, dy.reshape(-1, filters), dkernel.reshape(-1, filters), windows=sizes)
+        dkernel = None
+    if by_winograd and not (dkernel is None and dx is None):
         add_winograd_gradients(x, dy, kernel, sizes, dkernel, dx)
         return
     if dkernel is not None:

@@ -16,17 +16,19 @@ matrix: c is the gradient of the kernel, (KH * KW * C, F). Only a leaf's part of
 
 from cnnlite.engine.buffers import Samples
 from cnnlite.engine.jit import kernel
-from cnnlite.engine.stages import BATCH, NONE, SAMPLES, array, scratch, stage, word
+from cnnlite.engine.stages import BATCH, NONE, SAMPLES, SCRATCH, array, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.geometry import FIELDS
 from cnnlite.kernels.microkernel import block_address, call_block
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.panels import panel_width
+from cnnlite.kernels.rows import copy_rows
 
 BLOCK_ROWS, BLOCK_COLUMNS = 64, 128  # of c that a unit computes
 LEAF = 128  # rows of a and b whose products are added one by one
 MOST_LEVELS = 32  # of the tree: more rows than memory can hold
 FEW_COLUMNS = 64  # for which it doesn't pay to copy a
+COPIED_ROW = BLOCK_ROWS + VECTOR_BYTES // 4  # numbers from a copied row of a to the next: a vector may stick out
 
 
 def add_outer_products(a, b, out, bias=None, windows=None):
@@ -46,7 +48,7 @@ def add_outer_products(a, b, out, bias=None, windows=None):
 
     graph_of(a, b).add(
         _sum_of_outer_products, units=-(-n // BLOCK_COLUMNS) * -(-m // BLOCK_ROWS), work=work,
-        scratch=(width + LEAF * (BLOCK_ROWS + columns) + MOST_LEVELS * BLOCK_ROWS * columns) * out.itemsize,
+        scratch=(width + LEAF * (COPIED_ROW + width) + MOST_LEVELS * BLOCK_ROWS * columns) * out.itemsize,
         a=a, b=b, bias=bias, c=out, rows=rows, rows_a_sample=rows_a_sample, m=m, n=n, block_width=columns,
         block=block_address(out.dtype), windows=int(windows is not None),
         **(windows or dict.fromkeys(FIELDS.split(), 0)))
@@ -101,7 +103,7 @@ def _sum_of_leaves(r, run, row, rows, column, columns):
     waits, whatever the number of leaves, and the bits do not depend on who computes which block.
     """
     itemsize = array(run, r.c, (0,)).itemsize
-    place = 2 * VECTOR_BYTES + LEAF * (BLOCK_ROWS + r.block_width) * itemsize
+    place = 2 * VECTOR_BYTES + LEAF * (COPIED_ROW * itemsize + 2 * VECTOR_BYTES)
     waiting = scratch(run, place, (MOST_LEVELS, BLOCK_ROWS, r.block_width))
     total = all_rows(r, run)
     leaves, count = (total + LEAF - 1) // LEAF, 0
@@ -129,50 +131,46 @@ def _multiply_leaf(r, run, begin, end, row, rows, column, columns, sums):
     zeros = scratch(run, 0, (width,))
     for j in range(width):
         zeros[j] = 0
-    copied, a_k = scratch(run, 2 * VECTOR_BYTES, (count, rows)), rows
-    place = copied.ctypes.data
+    copied, a_k = scratch(run, 2 * VECTOR_BYTES, (count, COPIED_ROW)), COPIED_ROW
+    place, a = copied.ctypes.data, word(run, r.a) + (begin * r.m + row) * itemsize
     if r.windows:
-        _copy_windows(r, array(run, r.a, (end, r.h, r.w, r.channels)), begin, row, copied)
+        _copy_windows(r, array(run, r.a, (end, r.h, r.w, r.channels)), begin, row, rows, copied)
     elif columns > FEW_COLUMNS:
-        _copy_columns(array(run, r.a, (end, r.m)), begin, row, copied)
+        copy_rows(b[0, 0], a, r.m, count, rows, place, COPIED_ROW)
     else:
-        place, a_k = word(run, r.a) + (begin * r.m + row) * itemsize, r.m
-    panel = scratch(run, 2 * VECTOR_BYTES + LEAF * BLOCK_ROWS * itemsize, (count, width))
+        place, a_k = a, r.m
+    panel = word(run, SCRATCH) + 2 * VECTOR_BYTES + LEAF * COPIED_ROW * itemsize
     for j in range(0, columns, width):
-        _copy_columns(b, begin, column + j, panel)
+        copy_rows(b[0, 0], b.ctypes.data + (begin * r.n + column + j) * itemsize, r.n, count, min(width, columns - j),
+                  panel, width)
         call_block(r.block, rows, 1 if columns - j <= lanes else 2, sums.ctypes.data + j * itemsize, r.block_width,
-                   zeros.ctypes.data, 0, place, 1, 0, a_k, panel.ctypes.data, 0, width, 1, count)
+                   zeros.ctypes.data, 0, place, 1, 0, a_k, panel, 0, width, 1, count)
 
 
 @kernel
-def _copy_columns(x, first, column, out):
-    """Copy to out (rows, width) a part of x, with zeros behind its last column."""
-    whole = min(out.shape[1], x.shape[1] - column)
-    for i in range(out.shape[0]):
-        source, target = x[first + i, column : column + whole], out[i, :whole]
-        for j in range(target.size):
-            target[j] = source[j]
-        for j in range(whole, out.shape[1]):
-            out[i, j] = 0
-
-
-@kernel
-def _copy_windows(r, x, first, column, out):
-    """Copy to out (rows, width) a part of the im2col matrix of the images x."""
-    count, width = out.shape
-    for i in range(count):
-        n, pixel = (first + i) // (r.oh * r.ow), (first + i) % (r.oh * r.ow)
-        j = 0
-        while j < width:
-            tap, c = (column + j) // r.channels, (column + j) % r.channels
-            y = pixel // r.ow * r.stride_h + tap // r.width * r.dilation_h - r.top
-            z = pixel % r.ow * r.stride_w + tap % r.width * r.dilation_w - r.left
-            target = out[i, j : j + min(width - j, r.channels - c)]
-            if 0 <= y < r.h and 0 <= z < r.w:
-                source = x[n, y, z, c : c + target.size]
-                for k in range(target.size):
-                    target[k] = source[k]
-            else:
-                for k in range(target.size):
-                    target[k] = 0
-            j += target.size
+def _copy_windows(r, x, first, column, columns, out):
+    """Copy so many columns of some rows of the im2col matrix of the images x to out (rows, COPIED_ROW)."""
+    itemsize, j = x.itemsize, 0
+    while j < columns:
+        tap, c = (column + j) // r.channels, (column + j) % r.channels
+        down, across = tap // r.width * r.dilation_h - r.top, tap % r.width * r.dilation_w - r.left
+        count, i = min(columns - j, r.channels - c), 0
+        while i < len(out):  # as many pixels at a time as are of one row of dy
+            n, pixel = (first + i) // (r.oh * r.ow), (first + i) % (r.oh * r.ow)
+            y, ow = pixel // r.ow * r.stride_h + down, pixel % r.ow
+            pixels = min(len(out) - i, r.ow - ow)
+            # Those from `begin` to before `end` see pixels of x, the others padding.
+            begin = end = 0
+            if 0 <= y < r.h:
+                begin = min(pixels, max(0, (r.stride_w - 1 - across) // r.stride_w - ow))
+                end = max(begin, min(pixels, (r.w - across + r.stride_w - 1) // r.stride_w - ow))
+            for k in range(pixels):
+                if k < begin or k >= end:
+                    out[i + k, j : j + count] = 0
+            if begin < end:
+                source = x.ctypes.data + (((n * r.h + y) * r.w + (ow + begin) * r.stride_w + across) * r.channels + c
+                                          ) * itemsize
+                copy_rows(out[0, 0], source, r.stride_w * r.channels, end - begin, count,
+                          out.ctypes.data + ((i + begin) * COPIED_ROW + j) * itemsize, COPIED_ROW)
+            i += pixels
+        j += count

@@ -21,7 +21,7 @@ def add_pointwise(convolution):
     """Add the stage of a `conv2d.Convolution`."""
     x, y, kernel = convolution.x, convolution.y, convolution.kernel
     _, h, w, c = x.shape
-    if is_large(kernel.shape, convolution.groups, x.itemsize):
+    if is_large(math.prod(kernel.shape), convolution.groups, x.itemsize):
         matmul(x.reshape(-1, c), kernel.reshape(kernel.shape[2:]), convolution.bias, out=y.reshape(-1, y.shape[3]))
         return
     convolution.graph.add(
@@ -40,9 +40,9 @@ def add_pointwise_gradients(x, dy, kernel, dkernel, dx):
         matmul(dz, kernel.reshape(kernel.shape[2:]), transpose_b=True, out=dx.reshape(-1, dx.shape[3]))
 
 
-def is_large(kernel_shape, groups, itemsize):
-    """Return whether a kernel of 1 x 1 is more than stays in the cache."""
-    return groups == 1 and math.prod(kernel_shape) * itemsize > SMALL_MATRIX
+def is_large(numbers, groups, itemsize):
+    """Return whether a kernel of so many numbers, of 1 x 1, is more than stays in the cache."""
+    return groups == 1 and numbers * itemsize > SMALL_MATRIX
 
 
 @stage(reads="x panels start", writes="y", sizes="rows pixels c filters groups block", footprint=PIXEL)

@@ -170,6 +170,23 @@ def sum_rows(emit, x, rows, channels, total):
 
 
 @vector_function
+def copy_rows(emit, x, x_row, rows, columns, y, y_row):
+    """Copy x (rows, columns) to y, with zeros up to the end of the last vector; x_row and y_row lie between rows."""
+    builder = emit.builder
+
+    def copy(group):
+        def row(k, _):
+            numbers = emit.load_group(emit.address(x, builder.mul(k, x_row)), group)
+            line = builder.mul(k, y_row)
+            for number, (column, _) in zip(numbers, group):
+                emit.store(number, emit.address(y, builder.add(line, column)))
+
+        emit.loop(rows, [], row)
+
+    emit.channel_groups(columns, copy)
+
+
+@vector_function
 def transpose_panels(emit, x, x_row, rows, columns, y):
     """Write x (rows, columns) turned into panels of two vectors' width: row j of a panel is column j of x.
 

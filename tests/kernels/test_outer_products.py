@@ -82,19 +82,25 @@ def test_the_bits_depend_on_no_schedule():
     assert_same_bits(gradient, {"x": x, "dy": dy}, "x dy")
 
 
-@pytest.mark.parametrize("size", [1, 3])
-def test_large_kernels_go_this_way(monkeypatch, size):
+@pytest.mark.parametrize(("size", "strides", "channels", "filters", "how_often"), [
+    (3, 1, 16, 24, 0), (3, 2, 128, 72, 1), (3, 1, 128, 72, 0), (3, 1, 256, 460, 1), (1, 1, 256, 460, 0),
+    (5, 2, 3, 900, 0),
+])
+def test_large_kernels_go_this_way(monkeypatch, size, strides, channels, filters, how_often):
     way = []
     monkeypatch.setattr(conv2d_gradients, "add_outer_products",
                         lambda *args, **more: way.append(1) or add_outer_products(*args, **more))
     rng = np.random.default_rng(0)
-    for channels, filters in ((16, 24), (256, 128 * 9)):
-        x, dy = (rng.normal(size=(2, 4, 5, each)).astype(np.float32) for each in (channels, filters))
-        kernel = rng.normal(size=(size, size, channels, filters)).astype(np.float32)
-        pads = ((size // 2,) * 2,) * 2
-        dkernel, dx = np.empty_like(kernel), np.empty_like(x)
-        kernels.conv2d_backward(x, dy, kernel, pads=pads, dkernel=dkernel, dx=dx)
-        assert_close(dkernel, reference.conv2d_kernel_gradient(x, dy, kernel.shape, pads=pads), 1e-5)
-        assert_close(dx, reference.conv2d_input_gradient(dy, kernel, x.shape, pads=pads), 1e-5)
-        assert_close(kernels.conv2d(x, kernel, pads=pads), reference.conv2d(x, kernel, pads=pads), 1e-5)
-    assert len(way) == (1 if size > 1 else 0)  # one of 1 x 1 is a matmul
+    where = {"strides": (strides,) * 2, "pads": ((size // 2,) * 2,) * 2}
+    x = rng.normal(size=(2, 8, 9, channels)).astype(np.float32)
+    kernel = rng.normal(size=(size, size, channels, filters)).astype(np.float32)
+    y = kernels.conv2d(x, kernel, **where)
+    dy = rng.normal(size=y.shape).astype(np.float32)
+    dkernel, dx = np.empty_like(kernel), np.empty_like(x)
+    kernels.conv2d_backward(x, dy, kernel, **where, dkernel=dkernel, dx=dx)
+    assert_close(y, reference.conv2d(x, kernel, **where), 1e-5)
+    assert_close(dkernel, reference.conv2d_kernel_gradient(x, dy, kernel.shape, **where), 1e-5)
+    assert_close(dx, reference.conv2d_input_gradient(dy, kernel, x.shape, **where), 1e-5)
+    assert len(way) == how_often  # what is 1 x 1 is a matmul
+    alone = kernels.conv2d_kernel_gradient(x, dy, kernel.shape, **where)
+    assert alone.tobytes() == dkernel.tobytes()
