@@ -14,7 +14,7 @@ import shutil
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # a module where there is one
 
 TEMPORARY = re.compile(r"cnnlite-[0-9a-f]{16}\.tmp")
 

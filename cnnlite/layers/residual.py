@@ -98,12 +98,13 @@ class Residual(ModelWeights):
     @property
     def body(self) -> Sequential:
         """The layers that the shortcut goes around."""
-        return self.inner_layers[0]  # type: ignore[return-value]
+        return self.inner_layers[0]  # type: ignore[return-value]  # both are stacks: see __init__
 
     @property
     def shortcut(self) -> Sequential | None:
         """The layers of the shortcut, or None where it is x itself."""
-        return self.inner_layers[1] if len(self.inner_layers) > 1 else None  # type: ignore[return-value]
+        inner = self.inner_layers
+        return inner[1] if len(inner) > 1 else None  # type: ignore[return-value]  # as above
 
     @property
     def dtype(self) -> np.dtype[Any]:
