@@ -63,6 +63,17 @@ NETS = {
           for layer in [conv(filters, 3, bias=False), ("batchnorm",), ("relu",)]),
         ("flatten",), dense(10, bias=False), ("batchnorm",),
     ]),
+    # VGG's pattern on small images.
+    "V1": Net((32, 32, 3), 64, [
+        *(layer for filters in (64, 128, 256)
+          for layer in [*2 * [conv(filters, 3, "same"), ("relu",)], ("pool", 2)]),
+        ("flatten",), dense(256), ("relu",), dense(10),
+    ]),
+    # Few images, but large ones.
+    "G1": Net((180, 180, 3), 4, [
+        *(layer for filters in (32, 64, 128, 128) for layer in [conv(filters, 3, "same"), ("relu",), ("pool", 2)]),
+        ("flatten",), dense(64), ("relu",), dense(10),
+    ]),
     # Depthwise and 1x1 convolutions in turns, as in a MobileNet.
     "S1": Net((32, 32, 3), 32, [
         *normalised(conv(32, 3, "same")),
@@ -70,19 +81,6 @@ NETS = {
         *normalised(depthwise(3, "same")), *normalised(conv(128, 1, "same")), ("pool", 2),
         *normalised(depthwise(3, "same"), LEAKY_RELU), *normalised(conv(128, 1, "same"), LEAKY_RELU),
         ("average",), dense(10),
-    ]),
-}
-
-# On these only versions of cnnlite are compared, as the other libraries would take too long.
-LARGER = {
-    "V1": Net((32, 32, 3), 64, [
-        *(layer for filters in (64, 128, 256)
-          for layer in [*2 * [conv(filters, 3, "same"), ("relu",)], ("pool", 2)]),
-        ("flatten",), dense(256), ("relu",), dense(10),
-    ]),
-    "G1": Net((180, 180, 3), 4, [
-        *(layer for filters in (32, 64, 128, 128) for layer in [conv(filters, 3, "same"), ("relu",), ("pool", 2)]),
-        ("flatten",), dense(64), ("relu",), dense(10),
     ]),
 }
 

@@ -8,7 +8,7 @@ from benchmarks.nets import NETS, inference, training, training_flops
 from benchmarks.sides import CNNLITE, CONVOLVES, INFERS, NUMPY, TORCH, TORCH_LAST, TRAINS
 from benchmarks.start import first_steps
 
-INFERENCE_BATCHES = {"W1": [1, 32, 128, 512], "W2": [1, 32, 128, 512], "S1": [1, 32]}
+INFERENCE_BATCHES = {"W1": [1, 128], "W2": [1, 128], "V1": [1, 64], "G1": [1], "S1": [1, 32]}
 SWEEP_SECONDS, SWEEP_ROUNDS = 0.06, 5
 SGEMM_SIZE = 2048
 COPIED = 256 * 2**20  # bytes, more than caches hold

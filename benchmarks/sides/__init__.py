@@ -11,11 +11,12 @@ from importlib.util import find_spec
 from typing import NamedTuple
 
 CNNLITE, TORCH, TORCH_LAST, TORCH_COMPILE = "cnnlite", "PyTorch", "PyTorch, channels last", "torch.compile"
-ONNX, KERAS, JAX, NUMPY = "ONNX Runtime", "Keras on TensorFlow", "JAX", "NumPy"
+ONNX, OPENVINO, KERAS, JAX, NUMPY = "ONNX Runtime", "OpenVINO", "Keras on TensorFlow", "JAX", "NumPy"
 
 PYTORCH = [TORCH, TORCH_LAST, TORCH_COMPILE]  # what the best of PyTorch is looked for among
+ONLY_INFER = [ONNX, OPENVINO]
 TRAINS = [CNNLITE, *PYTORCH, KERAS, JAX]
-INFERS = [CNNLITE, *PYTORCH, ONNX, KERAS, JAX]
+INFERS = [CNNLITE, *PYTORCH, *ONLY_INFER, KERAS, JAX]
 CONVOLVES = [CNNLITE, TORCH, TORCH_LAST]
 
 
@@ -44,6 +45,7 @@ SIDES = {
     TORCH_LAST: Side("with_torch", ("torch",), TORCH_VERSION, "channels_last", tries_threads=True),
     TORCH_COMPILE: Side("with_torch_compile", ("torch",), TORCH_VERSION, compiles=True),
     ONNX: Side("with_onnxruntime", ("onnx", "onnxruntime"), "onnx onnxruntime", tries_threads=True),
+    OPENVINO: Side("with_openvino", ("onnx", "openvino"), "onnx openvino", tries_threads=True),
     KERAS: Side("with_keras", ("keras", "tensorflow"), "keras tensorflow-cpu"),
     JAX: Side("with_jax", ("jax",), "jax"),
     NUMPY: Side("with_numpy", ("numpy",)),
