@@ -109,7 +109,7 @@ class ModelWeights(Layer):
         """Return the same to the library."""
         flat = self._flat
         # A layer may have been added, or taken into another model's vector.
-        if flat is None or not flat.holds() or flat.owners_and_keys() != self._owners_and_keys():
+        if flat is None or not flat.holds() or flat.owners_and_keys != self._owners_and_keys():
             flat = self._flat = FlatParameters(self.named_layers())
         return flat
 

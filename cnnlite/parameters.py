@@ -30,6 +30,7 @@ class FlatParameters:
         vector, gradient: one-dimensional arrays of the same length.
         names: "conv2d/kernel", ... in the order of the vector.
         slices: where each of them lies.
+        owners_and_keys: [(the id of a layer, the name of a weight), ...], in the same order.
     """
 
     def __init__(self, named_layers: Sequence[tuple[str, Layer]]) -> None:
@@ -60,6 +61,7 @@ class FlatParameters:
                 view[...] = arrays[key]
                 arrays.bind(key, view)
                 self._views.append((arrays, key, view))
+        self.owners_and_keys = [(id(layer), key) for layer, key in self._places]
         self._dicts = list({id(layer): layer._params for layer, _ in self._places}.values())
 
     @property
@@ -67,16 +69,15 @@ class FlatParameters:
         """The layer that each of `names` belongs to."""
         return [layer for layer, _ in self._places]
 
-    def owners_and_keys(self) -> list[tuple[int, str]]:
-        """Return [(the id of a layer, the name of a weight), ...] in the order of the vector."""
-        return [(id(layer), key) for layer, key in self._places]
-
     def holds(self) -> bool:
         """Return whether this vector still is where the weights of its layers live.
 
         A layer that is shared moves into the vector of the model that was trained last.
         """
-        return all(arrays.get(key) is view for arrays, key, view in self._views)
+        for arrays, key, view in self._views:  # no generator: it is asked in each step
+            if arrays.get(key) is not view:
+                return False
+        return True
 
     def note_step(self) -> None:
         """Say that the library has changed the weights."""

@@ -11,18 +11,15 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from cnnlite import optimizers
-from cnnlite.arguments import boolean, integer, number
+from cnnlite.arguments import boolean, float_array, integer, number
 from cnnlite.batches import Epochs, make_source, make_validation_source, split_validation
 from cnnlite.callbacks import Callback, CallbackList, History, TerminateOnNaN
 from cnnlite.compiled import RunningLoss
 from cnnlite.evaluation import Evaluator
-from cnnlite.floating import arithmetic, conversion
+from cnnlite.floating import arithmetic
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.base import commit_held, held_commits, remembering_apart
-from cnnlite.layers.changes import Memo
 from cnnlite.locks import used_by_one_thread
 from cnnlite.metrics.kept import counts_kept
 from cnnlite.passes import MEMORIES_KEPT, Stretch
@@ -260,8 +257,7 @@ class Trainer(Evaluator):
             run = self.training_run  # of a fit whose callback calls this
             refused = run is not None and run.refused
             try:
-                with conversion():
-                    x = np.array(x, dtype=self.dtype, order="C")
+                x = float_array(x, self.dtype, "x", self.name)
                 loss, z = self._make_step(x, y, sample_weight)
                 running.add(loss, len(x))
                 self._update_metrics(y, z, sample_weight)
@@ -296,6 +292,8 @@ class Trainer(Evaluator):
             plan = step_plan(self, x, y, sample_weight)
             if plan is not None:
                 return plan.run(x, y, sample_weight)
+            # The user's layers may write to what they get, and keep it.
+            x = x.copy()
             result = self.train_step(x, y, sample_weight)
             if run is None or not run.refused:
                 with held_back_interrupts():
@@ -308,7 +306,7 @@ class Trainer(Evaluator):
             if layer._memory is not None:
                 layer._memory = None
             memo = getattr(layer, "_memo", None)
-            for found in memo.values() if isinstance(memo, Memo) else ():
+            for found in () if memo is None else memo.values():
                 for made in found if isinstance(found, list) else [found]:
                     if isinstance(made, Stretch):
                         made.release(0 if all_of_it else MEMORIES_KEPT)

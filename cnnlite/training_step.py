@@ -63,7 +63,8 @@ def step_plan(model: Any, x: Array, y: Any, sample_weight: Any, optimizer: Any =
                  for key, penalty in layer.regularizers.items()]
     if not all(regularizers.is_traceable(penalty) for _, _, penalty in penalties):
         return None
-    optimizer.build(model._parameters())  # of the user's, or of weights, that came after those it was built for
+    parameters = model._parameters()
+    optimizer.build(parameters)  # of the user's, or of weights, that came after those it was built for
     run = model.training_run
     settings = *vars(loss).values(), *((layer, key, penalty.l1, penalty.l2) for layer, key, penalty in penalties)
     try:
@@ -72,7 +73,7 @@ def step_plan(model: Any, x: Array, y: Any, sample_weight: Any, optimizer: Any =
         return None
     key = (
         "step", x.shape[1:], getattr(y, "shape", ())[1:], fused, None if sample_weight is None else sample_weight.ndim,
-        id(loss), settings, id(optimizer), optimizer.plan_key(), id(model._parameters()),
+        id(loss), settings, id(optimizer), optimizer.plan_key(), id(parameters),
         run is not None and run.refuses_nonfinite, fusion.is_on(),
     )
     if optimizer is not model.optimizer:
