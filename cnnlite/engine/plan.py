@@ -41,6 +41,10 @@ class Plan:
 
     def __init__(self, graph: Graph, results: Sequence[Buffer], joined: bool = True) -> None:
         self.graph, self.results, self._joined = graph, list(results), joined
+        numbers = [buffer.number for buffer in results]
+        # Each with the index of one before it that is the same numbers in another shape.
+        self._results = [(buffer, numbers.index(buffer.number) if numbers.index(buffer.number) < i else None)
+                         for i, buffer in enumerate(results)]
         for buffer in results:
             if graph.buffers[buffer.number].kind == WORK:
                 graph.buffers[buffer.number].kind = GIVEN
@@ -99,13 +103,15 @@ class Plan:
 
     def _set_addresses(self, workspace: Workspace, samples: int, given: Mapping[int, Array]) -> list[Array]:
         """Write the addresses of what is given, and of new arrays for the results; return the results."""
-        table, results, made = workspace.table, [], dict(given)
+        table = workspace.table
         for number, array in given.items():
             table[FIXED_WORDS + number] = address_of(array)
-        for buffer in self.results:
-            shape, known = shape_of(buffer, samples), made.get(buffer.number)
+        results: list[Array] = []
+        for buffer, same in self._results:
+            shape = shape_of(buffer, samples)
+            known = given.get(buffer.number) if same is None else results[same]
             if known is None:
-                known = made[buffer.number] = np.empty(shape, buffer.dtype)
+                known = np.empty(shape, buffer.dtype)
                 table[FIXED_WORDS + buffer.number] = address_of(known)
             results.append(known if known.shape == shape else known.reshape(shape))
         return results

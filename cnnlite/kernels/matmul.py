@@ -6,21 +6,21 @@
 
 A small matrix of weights stays in the cache, and the product is done for a few samples at a time, like what comes
 before and after it. A large one would be read from memory anew for each few samples. So there the result is cut into
-blocks of rows and a panel of columns each, and threads share these: also those of a single row. The bits are the same,
-since the sums of a row have the same order either way.
+blocks of rows and a panel of columns each, and threads share these; of a single row, some panels together. The bits are
+the same, since the sums of a row have the same order either way.
 
 No BLAS: its threads and numba's would take turns on the same cores, and each turn costs milliseconds.
 """
 
-
 from cnnlite.engine.jit import kernel
-from cnnlite.engine.stages import BATCH, IMAGE, array, scratch, stage
+from cnnlite.engine.stages import BATCH, IMAGE, array, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.microkernel import block_address, call_block
 from cnnlite.kernels.operation import graph_of, operation
 from cnnlite.kernels.outer_products import add_outer_products, all_rows, begin_with_bias, rows_of
 from cnnlite.kernels.panels import pack_panels, panel_width
+from cnnlite.kernels.single_row import PANELS, single_row, single_row_bytes
 
 SMALL_MATRIX = 1 << 17  # bytes of weights that stay in the cache
 ROWS_A_UNIT = 32  # rows of the result that one thread computes at a time: enough units for many threads
@@ -69,7 +69,8 @@ def _add_product(a, b, bias, transpose_a, transpose_b, out):
     rows_a_unit = MORE_ROWS if panels >= MANY_PANELS else ROWS_A_UNIT
 
     def units(samples):
-        return panels * -(-(rows + rows_a_sample * samples) // rows_a_unit)
+        count = rows + rows_a_sample * samples
+        return -(-panels // PANELS) if count == 1 else panels * -(-count // rows_a_unit)
 
     def work(samples):
         return 2.0 * k * n * (rows + rows_a_sample * samples)
@@ -78,8 +79,8 @@ def _add_product(a, b, bias, transpose_a, transpose_b, out):
     graph_of(a, b).add(
         _product if by_samples else _shared_product, units=units, work=work,
         together=-(-ROWS_A_UNIT // rows_a_sample) if by_samples else 1,
-        scratch=(1 + ROWS_A_UNIT) * width * out.itemsize, block=block_address(out.dtype),
-        a=a, b=b, bias=bias, c=out, rows=rows, rows_a_sample=rows_a_sample, k=k, n=n,
+        scratch=(1 + ROWS_A_UNIT) * width * out.itemsize + single_row_bytes(out.itemsize),
+        block=block_address(out.dtype), a=a, b=b, bias=bias, c=out, rows=rows, rows_a_sample=rows_a_sample, k=k, n=n,
         a_i=1 if transpose_a else k, a_k=m if transpose_a else 1, rows_a_unit=rows_a_unit)
 
 
@@ -100,6 +101,9 @@ def _shared_product(r, run, first, last):
     rows, width = all_rows(r, run), 2 * VECTOR_BYTES // array(run, r.c, (0,)).itemsize
     panels = (r.n + width - 1) // width
     for unit in range(first, last):
+        if rows == 1:
+            _single_row(r, run, unit * PANELS, min(panels, (unit + 1) * PANELS))
+            continue
         end = min(rows, (unit // panels + 1) * r.rows_a_unit)
         for row in range(unit // panels * r.rows_a_unit, end, ROWS_A_UNIT):
             _product_block(r, run, row, min(end, row + ROWS_A_UNIT), unit % panels)
@@ -118,6 +122,21 @@ def _product_block(r, run, first, last, panel):
     product_block(r.block, last - first, columns, c, first * r.n + column, r.n, start, 0, 0,
                   a, first * r.a_i, r.a_i, 0, r.a_k, b, panel * r.k * width, 0, width, 1, r.k,
                   scratch(run, width * c.itemsize, (last - first, width)))
+
+
+@kernel
+def _single_row(r, run, first, last):
+    """Compute some panels of the columns of the only row: PANELS together, or fewer one by one."""
+    c = array(run, r.c, (r.n,))
+    width = 2 * VECTOR_BYTES // c.itemsize
+    if last - first < PANELS or last * width > r.n or r.a_k != 1:
+        for panel in range(first, last):
+            _product_block(r, run, 0, 1, panel)
+        return
+    start = scratch(run, 0, (PANELS * width,))
+    begin_with_bias(r, run, first * width, PANELS * width, start)
+    single_row(c, first * width, start, word(run, r.a), word(run, r.b) + first * r.k * width * c.itemsize,
+               r.k * width, r.k, run, (1 + ROWS_A_UNIT) * width * c.itemsize)
 
 
 @kernel

@@ -131,7 +131,8 @@ def _tile(emit, first, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0
     builder.position_at_end(end)
 
 
-# The pieces of a long reduction. Vector code too, because numba took two seconds more to compile them.
+# The pieces of a long reduction. Vector code too, because numba took two seconds more to compile them. A single row
+# times several panels has the same (`single_row.py`).
 
 
 @intrinsic
@@ -165,7 +166,7 @@ def _block_again(typingctx, rows, vectors, c, like, c_i, start, start_i, a, a_i,
 
 
 @vector_function
-def _add_piece(emit, piece, total, begins, vectors):
+def add_piece(emit, piece, total, begins, vectors):
     """Add so many vectors of a piece to their sum, which begins with the first piece."""
     builder = emit.builder
 
@@ -180,7 +181,7 @@ def _add_piece(emit, piece, total, begins, vectors):
 
 
 @vector_function
-def _write_sums(emit, c, c_i, start, start_i, total, first, rows, vectors):
+def write_sums(emit, c, c_i, start, start_i, total, first, rows, vectors):
     """Write start + the sums to so many rows of c from the first on."""
     builder, lanes = emit.builder, emit.number(emit.lanes)
 
@@ -221,8 +222,8 @@ def block(rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_
                              a + (first * a_i + k1 * a_k1 + k0 * a_k0) * itemsize, a_i, a_k1, a_k0,
                              b + (k1 * b_k1 + k0 * b_k0) * itemsize, b_k1, b_k0,
                              min(most1, n1 - k1), min(most0, n0 - k0))
-                _add_piece(c, piece, total, k1 + k0 == 0, count * vectors)
-        _write_sums(c, c, c_i, start, start_i, total, first, count, vectors)
+                add_piece(c, piece, total, k1 + k0 == 0, count * vectors)
+        write_sums(c, c, c_i, start, start_i, total, first, count, vectors)
 
 
 def _signature(dtype):

@@ -6,7 +6,6 @@ and those of other models don't. When something is put on a class, or in the pla
 
 from __future__ import annotations
 
-import contextlib
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -71,8 +70,10 @@ class Memo:
         value = found.get(key, _UNKNOWN)
         if value is not _UNKNOWN:
             if most is not None:
-                with contextlib.suppress(KeyError):  # where another thread has just made room
+                try:  # noqa: SIM105  # a context would take longer than all the rest
                     found.move_to_end(key)
+                except KeyError:  # another thread has just made room
+                    pass
             return value
         value = work_out()
         if self._found is found:
