@@ -43,6 +43,7 @@ from cnnlite.kernels.geometry import Window, window_in
 from cnnlite.kernels.matmul import product_block
 from cnnlite.kernels.microkernel import block_address, call_block
 from cnnlite.kernels.panels import panel_width
+from cnnlite.kernels.rows import copy_rows
 
 UNIT_NUMBERS = 1 << 14  # so many numbers of the output are convolved together
 LINE_BYTES = 64
@@ -116,12 +117,10 @@ def _pack(r, run, first, last):
     for unit in range(first, last):
         column, columns = panel_columns(unit % panels, group_filters, width)
         column += unit // panels * group_filters
-        for i in range(r.k):
-            source, target = kernel[i], out[unit, i]
-            for j in range(columns):
-                target[j] = source[column + j]
-            for j in range(columns, width):
-                target[j] = 0
+        if columns < width:
+            out[unit] = 0
+        source = kernel.ctypes.data + column * kernel.itemsize
+        copy_rows(kernel, source, r.filters, r.k, columns, out[unit].ctypes.data, width)
 
 
 # The convolution.

@@ -89,13 +89,17 @@ from cnnlite.kernels.geometry import window_in
 from cnnlite.kernels.microkernel import call_block
 from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags, rows_read
 from cnnlite.kernels.panels import panel_width
+from cnnlite.kernels.rows import copy_rows, transpose_panels
 from cnnlite.kernels.winograd_transforms import TAPS, TILE, call_transform, constants, transform_address
 
 POINTS = TILE * TILE
 CACHE_BYTES = 1 << 19  # what V and M of a block may take: half of a second-level cache of 1 MB
 LEAST_CHANNELS = 16  # the longest vector; and with fewer, most of the time would go to transforms
 TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
-WEIGHT_ROWS = 8  # rows of a panel of weights that a thread transforms at a time
+# Transformed weights for each tile of an image, at most. They are four times the kernel for K = 3, and to bring 512 x 512
+# of them from memory takes longer than to convolve the 7 x 7 pixels of an image directly.
+MOST_WEIGHTS = 1 << 20
+WEIGHT_ROWS = 16  # rows of a panel of weights that a thread transforms at a time
 UNIT_TILES = 32  # so many tiles, where there are as many, are convolved together
 
 
@@ -119,6 +123,8 @@ def suits(taps, height, before, output, channels, filters):
     rows = sum(max(0, min(taps, height - top) - max(0, -top)) for top in range(-before, oh - before))
     direct = rows * taps * ow * channels * filters
     tiles = -(-oh // outputs) * -(-ow // outputs)
+    if POINTS * channels * filters > MOST_WEIGHTS * tiles:
+        return False
     mine = tiles * (POINTS * channels * filters + TRANSFORM_COST * (channels + filters))
     return direct > 1.2 * mine
 
@@ -149,7 +155,7 @@ def transformed_weights(graph, kernel, to_input=False):
     graph.add(_transform_weights, units=out.shape[1] * pieces, kernel=kernel, out=out, taps=taps, rows=rows,
               columns=columns, row_step=row_step, column_step=column_step, panels=out.shape[1], pieces=pieces,
               factors=_factors(kernel.dtype) if to_input else None, transform=transform_address(kernel.dtype),
-              work=10 * math.prod(out.shape), scratch=taps * taps * WEIGHT_ROWS * 2 * VECTOR_BYTES)
+              work=10 * math.prod(out.shape), scratch=(taps * taps + 1) * WEIGHT_ROWS * 2 * VECTOR_BYTES)
     return out
 
 
@@ -166,27 +172,32 @@ def _transform_weights(r, run, first, last):
     squared, tap_step = r.taps * r.taps, r.rows * r.columns
     kernel, out = array(run, r.kernel, (squared * tap_step,)), array(run, r.out, (0,))
     width = 2 * VECTOR_BYTES // out.itemsize
-    out = array(run, r.out, (POINTS * r.panels * r.rows * width,))
+    distance = r.panels * r.rows * width
+    out = array(run, r.out, (POINTS * distance,))
     for unit in range(first, last):
         panel, begin = unit // r.pieces, unit % r.pieces * WEIGHT_ROWS
         rows = min(r.rows - begin, WEIGHT_ROWS)
         column, columns = panel_columns(panel, r.columns, width)
-        part = scratch(run, 0, (squared * rows, width))
-        for k in range(squared * rows):
-            source, target = k // rows * tap_step + (begin + k % rows) * r.row_step, part[k]
-            for j in range(columns):
-                target[j] = kernel[source + (column + j) * r.column_step]
-            for j in range(columns, width):
-                target[j] = 0
+        part = scratch(run, 0, (squared * rows * width,))
+        if columns < width:
+            part[:] = 0
+        for tap in range(squared):
+            place = tap * tap_step + begin * r.row_step + column * r.column_step
+            source, target = kernel.ctypes.data + place * kernel.itemsize, tap * rows * width * kernel.itemsize
+            if r.column_step == 1:
+                copy_rows(kernel, source, r.row_step, rows, columns, part.ctypes.data + target, width)
+            else:  # row_step is 1: they are turned in registers, and what is written behind the last row is scratch
+                transpose_panels(kernel, source, r.column_step, columns, rows, part.ctypes.data + target)
         # The rows lie side by side, before and after: to the transform they are the channels of one pixel.
-        numbers, place, distance = rows * width, (panel * r.rows + begin) * width, r.panels * r.rows * width
+        numbers, place = rows * width, (panel * r.rows + begin) * width
         call_transform(r.transform, r.taps, numbers, part.ctypes.data, r.taps, r.taps, numbers, 0, 0,
                        out.ctypes.data + place * out.itemsize, distance, 0)
         if r.factors != NONE:
             factors = array(run, r.factors, (POINTS,))
             for point in range(POINTS):
-                for i in range(numbers):
-                    out[place + point * distance + i] *= factors[point]
+                target, factor = out[place + point * distance : place + point * distance + numbers], factors[point]
+                for i in range(target.size):
+                    target[i] *= factor
 
 
 def add_winograd(convolution):

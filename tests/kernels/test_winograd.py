@@ -170,3 +170,6 @@ def test_what_suits():
     assert not winograd.suits(1, 28, 0, (28, 28), 64, 64)
     assert not winograd.suits(7, 28, 0, (22, 22), 64, 64)
     assert not winograd.suits(3, 2, 0, (0, 5), 64, 64)
+    assert not winograd.suits(3, 7, 1, (7, 7), 512, 512)  # four tiles, and 38 MB of transformed weights
+    assert winograd.suits(3, 14, 1, (14, 14), 512, 512)
+    assert winograd.suits(3, 8, 1, (8, 8), 256, 256)

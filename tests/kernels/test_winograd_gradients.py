@@ -76,7 +76,6 @@ def test_transformed_weights_are_those_of_the_turned_kernel_times_constants_in_p
         column, columns = panel_columns.py_func(panel, c, u.shape[3])
         assert columns >= u.shape[3] // 2
         assert_close(u[:, panel, :, :columns], expected[:, :, column : column + columns])
-        assert not u[:, panel, :, columns:].any()
     assert column + columns == c
 
 
