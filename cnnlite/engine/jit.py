@@ -9,6 +9,7 @@ from numba.core import sigutils
 from numba.core.ccallback import CFunc
 
 from cnnlite.engine.cache import KernelCache, Store
+from cnnlite.engine.libraries import PartCompiler, WholeCompiler
 from cnnlite.interrupts import held_back_interrupts
 
 # "contract" lets a*b + c become one fused instruction and "nsz" ignores the sign of zero. The rest of
@@ -32,14 +33,14 @@ def kernel(function=None, *, parallel=False):
         return lambda function: kernel(function, parallel=parallel)
     if numba.config.DISABLE_JIT:
         return function
-    compiled = _dispatcher(function, parallel, wrapped=True)
+    compiled = _dispatcher(function, parallel, "wrapped")
     made: list[Any] = []
 
     def inner():
         # Made when it is asked for, since most never are once their callers lie on disk. Should two threads make it at
         # once, both take the first one.
         if not made:
-            made.append(_dispatcher(function, parallel, wrapped=False))
+            made.append(_dispatcher(function, parallel, "inner"))
         return made[0]
 
     compiled.inner = inner
@@ -49,7 +50,11 @@ def kernel(function=None, *, parallel=False):
     return compiled
 
 
-def _dispatcher(function, parallel, wrapped):
+def stage_function(function):
+    return _dispatcher(function, False, "stage")
+
+
+def _dispatcher(function, parallel, kind):
     """Return what compiles the function, `wrapped` for calls from Python or else for those from compiled code alone.
 
     The wrapper is a seventh of all compiling, and few kernels are called from Python. One without it would kill the
@@ -58,16 +63,17 @@ def _dispatcher(function, parallel, wrapped):
     """
     # No wrapper for calls from C: `executor.py` calls what it would wrap.
     compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, error_model="numpy",
-                          no_cfunc_wrapper=True, no_cpython_wrapper=not wrapped)(function)
+                          no_cfunc_wrapper=True, no_cpython_wrapper=kind != "wrapped",
+                          pipeline_class=PartCompiler if kind == "inner" else WholeCompiler)(function)
     # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
     compiled.compile = held_back_interrupts()(compiled.compile)
-    compiled._cache = KernelCache(_store, function, "wrapped" if wrapped else "inner")
+    compiled._cache = KernelCache(_store, function, kind)
     return compiled
 
 
 def c_callback(function, signature):
     """Compile a function for one signature, so that compiled code can call it by its `address`."""
-    compiled: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"nopython": True})
+    compiled: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"nopython": True}, pipeline_class=WholeCompiler)
     compiled._cache = KernelCache(_store, function, "callback")
     with held_back_interrupts():
         compiled.compile()
