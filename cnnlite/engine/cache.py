@@ -25,7 +25,7 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
-from cnnlite.engine import libraries, target
+from cnnlite.engine import target
 from cnnlite.printing import message
 
 VERSIONS_KEPT = 8  # of a kernel for one Python: by other sources, or compiled by other versions of numba
@@ -173,10 +173,7 @@ class KernelCache(NullCache):
         if content is None:
             self._store.announce_compilation()
             return None
-        state = pickle.loads(content)
-        if self._kind == "inner":
-            return libraries.rebuild(target_context, state)
-        return CompileResult._rebuild(target_context, *state)
+        return CompileResult._rebuild(target_context, *pickle.loads(content))
 
     def save_overload(self, sig, data):
         # An address in it would lead nowhere in another process.

@@ -1,5 +1,7 @@
 """How the kernels are compiled: once, in parallel where asked, and kept on disk between runs."""
 
+import gc
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ from numba.core import sigutils
 from numba.core.ccallback import CFunc
 
 from cnnlite.engine.cache import KernelCache, Store
-from cnnlite.engine.libraries import PartCompiler, WholeCompiler
+from cnnlite.engine.compilers import PartCompiler, WholeCompiler
 from cnnlite.interrupts import held_back_interrupts
 
 # "contract" lets a*b + c become one fused instruction and "nsz" ignores the sign of zero. The rest of
@@ -33,48 +35,67 @@ def kernel(function=None, *, parallel=False):
         return lambda function: kernel(function, parallel=parallel)
     if numba.config.DISABLE_JIT:
         return function
-    compiled = _dispatcher(function, parallel, "wrapped")
+    compiled = _dispatcher(function, "wrapped", parallel)
     made: list[Any] = []
 
     def inner():
         # Made when it is asked for, since most never are once their callers lie on disk. Should two threads make it at
         # once, both take the first one.
         if not made:
-            made.append(_dispatcher(function, parallel, "inner"))
+            made.append(_dispatcher(function, "inner", parallel))
         return made[0]
 
-    compiled.inner = inner
     # Literals become plain numbers: to numba the literal 0 is a type, to be compiled for.
     compiled.get_call_template = lambda args, kws: inner().get_call_template(tuple(map(types.unliteral, args)), kws)
     compiled.get_overload = lambda signature: inner().get_overload(signature)
     return compiled
 
 
-def stage_function(function):
-    return _dispatcher(function, False, "stage")
+def stage_address(function, kinds):
+    """Compile a function for arguments of some kinds, without a wrapper for Python; return its address."""
+    compiled = _dispatcher(function, "stage")
+    compiled.compile(kinds)
+    result = compiled.overloads[kinds]
+    return result.library.get_pointer_to_function(result.fndesc.llvm_func_name)
 
 
-def _dispatcher(function, parallel, kind):
-    """Return what compiles the function, `wrapped` for calls from Python or else for those from compiled code alone.
+def _dispatcher(function, kind, parallel=False):
+    """Return what compiles the function: "wrapped" for calls from Python, else for those from compiled code alone.
 
     The wrapper is a seventh of all compiling, and few kernels are called from Python. One without it would kill the
     process if Python called it. So no kernel is: what Python has is wrapped and compiled if it is called, and hands
-    compiled code its `inner()`.
+    compiled code its `inner()`, which is a part of others and no machine code (`compilers.py`). A "stage" is that, and
+    is called by its address.
     """
     # No wrapper for calls from C: `executor.py` calls what it would wrap.
     compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, error_model="numpy",
                           no_cfunc_wrapper=True, no_cpython_wrapper=kind != "wrapped",
                           pipeline_class=PartCompiler if kind == "inner" else WholeCompiler)(function)
-    # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
-    compiled.compile = held_back_interrupts()(compiled.compile)
-    compiled._cache = KernelCache(_store, function, kind)
+    compiled.compile = _compiling()(compiled.compile)
+    if kind != "inner":
+        compiled._cache = KernelCache(_store, function, kind)
     return compiled
 
 
 def c_callback(function, signature):
     """Compile a function for one signature, so that compiled code can call it by its `address`."""
-    compiled: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"nopython": True}, pipeline_class=WholeCompiler)
+    compiled: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"nopython": True},
+                          pipeline_class=WholeCompiler)
     compiled._cache = KernelCache(_store, function, "callback")
-    with held_back_interrupts():
+    with _compiling():
         compiled.compile()
     return compiled
+
+
+@contextmanager
+def _compiling():
+    collects = gc.isenabled()
+    # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
+    with held_back_interrupts():
+        # What numba allocates makes Python look through all objects for garbage again and again: a twelfth of the time.
+        gc.disable()
+        try:
+            yield
+        finally:
+            if collects:
+                gc.enable()

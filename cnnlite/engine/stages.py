@@ -34,7 +34,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from cnnlite.engine.jit import kernel, stage_function
+from cnnlite.engine.jit import kernel, stage_address
 
 PIXEL, HALO, IMAGE, BATCH = "pixel", "halo", "image", "batch"
 
@@ -57,7 +57,7 @@ class Stage:
 
     Attributes:
         name: the name of the function.
-        function: the kernel, as `jit.kernel` makes it.
+        function: the function as it was written.
         reads, writes, adds: the names of its buffers.
         record: the dtype of its records.
         footprint, spreads: as `stage` was told.
@@ -66,8 +66,7 @@ class Stage:
     def __init__(self, function: Any, reads: str, writes: str, adds: str, sizes: str, floats: str,
                  footprint: str, spreads: bool) -> None:
         self.name = function.__name__.strip("_")
-        self.function = kernel(function)
-        self.compiled = stage_function(function)
+        self.function = function
         self.reads, self.writes, self.adds = reads.split(), writes.split(), adds.split()
         self.buffers = tuple(dict.fromkeys([*self.reads, *self.writes, *self.adds]))
         self.sizes, self.floats = sizes.split(), floats.split()
@@ -79,10 +78,7 @@ class Stage:
     def address(self, dtype: np.dtype[Any]) -> int:
         """Return the address of the function, compiled for arrays of a dtype on the first call."""
         kinds = numba.from_dtype(self.record), types.CPointer(numba.from_dtype(dtype)), types.int64, types.int64
-        inner = self.compiled
-        inner.compile(kinds)
-        compiled = inner.overloads[kinds]
-        return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        return stage_address(self.function, kinds)
 
     def __repr__(self) -> str:
         return f"<Stage {self.name}>"
