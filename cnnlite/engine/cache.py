@@ -66,6 +66,14 @@ class Store:
                     return content
         return None
 
+    def has(self, name):
+        """Return whether there is something under a name, which may prove to be damaged."""
+        return any((folder / name).is_file() for folder in self.folders)
+
+    def can_keep(self):
+        """Return whether there is a folder that can be written to."""
+        return not self._in_a_folder(_try_to_write)
+
     def write(self, name, content):
         """Write bytes under a name into the first folder that takes them, or say once that there is none."""
         content = hashlib.sha256(content).digest() + content
@@ -179,6 +187,10 @@ class KernelCache(NullCache):
         # An address in it would lead nowhere in another process.
         if not (data.library.has_dynamic_globals or data.lifted):
             self._store.write(self._name(sig), dumps(data._reduce()))
+
+    def has(self, sig):
+        """Return whether it was compiled for that signature before."""
+        return self._store.has(self._name(sig))
 
     def _name(self, sig):
         code = self._function.__code__

@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cnnlite.engine.jit import c_callback, kernel
+from cnnlite.engine.jit import callback_address, kernel
 from cnnlite.engine.stages import (
     BAND,
     BANDS,
@@ -202,9 +202,8 @@ def _failures(job_address):
     return _look_at(array_at(job_address, (1,), JOB)[0].control)
 
 
-@functools.cache
-def _lane_address() -> int:
-    return c_callback(execute, types.void(types.int64, types.int64)).address
+_lane_address = callback_address(execute, lambda dtype: types.void(types.int64, types.int64))
+TASK = f"{__name__}:{execute.__qualname__}"  # in `jit.tasks`
 
 
 @functools.cache
@@ -222,4 +221,4 @@ def entry(lanes: int) -> tuple[Any, int]:
 
     It returns how many units failed.
     """
-    return (_start if lanes == 1 else _share), _lane_address()
+    return (_start if lanes == 1 else _share), _lane_address(None)

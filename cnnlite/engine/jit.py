@@ -1,15 +1,18 @@
 """How the kernels are compiled: once, in parallel where asked, and kept on disk between runs."""
 
+import functools
 import gc
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 from numba import types
 from numba.core import sigutils
 from numba.core.ccallback import CFunc
 
+from cnnlite.engine import target
 from cnnlite.engine.cache import KernelCache, Store
 from cnnlite.engine.compilers import PartCompiler, WholeCompiler
 from cnnlite.interrupts import held_back_interrupts
@@ -51,6 +54,37 @@ def kernel(function=None, *, parallel=False):
     return compiled
 
 
+class Task(NamedTuple):
+    """Something to compile for a dtype: `compile(dtype)` does it, and `is_kept(dtype)` says whether it is on disk."""
+
+    compile: Callable[[Any], Any]
+    is_kept: Callable[[Any], bool]
+
+
+# All that a process may have to compile, by names that mean the same in other processes: "module:...".
+tasks: dict[str, Task] = {}
+
+
+def is_kept(name, dtype):
+    """Return whether a task was done before, by this process or another one, as far as the disk shows."""
+    return tasks[name].is_kept(dtype)
+
+
+def can_keep():
+    """Return whether other processes will find what this one compiles."""
+    return _store.can_keep()
+
+
+def versions():
+    """Return a text that is the same in processes that make the same of a kernel, and look for it in one place."""
+    return repr((_store.fingerprint, target.description(), [str(folder) for folder in _store.folders]))
+
+
+def stage_is_kept(function, kinds):
+    """Return whether a stage's function was compiled for arguments of some kinds before."""
+    return KernelCache(_store, function, "stage").has(kinds)
+
+
 def stage_address(function, kinds):
     """Compile a function for arguments of some kinds, without a wrapper for Python; return its address."""
     compiled = _dispatcher(function, "stage")
@@ -77,14 +111,27 @@ def _dispatcher(function, kind, parallel=False):
     return compiled
 
 
-def c_callback(function, signature):
-    """Compile a function for one signature, so that compiled code can call it by its `address`."""
-    compiled: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options={"nopython": True},
-                          pipeline_class=WholeCompiler)
-    compiled._cache = KernelCache(_store, function, "callback")
-    with _compiling():
-        compiled.compile()
-    return compiled
+def callback_address(function, signature_of):
+    """Return a function of a dtype that returns the address of `function`, which compiled code can call.
+
+    Args:
+        function: compiled for the signature_of(dtype), when the address is first asked for.
+    """
+
+    @functools.cache
+    def address(dtype):
+        compiled: Any = CFunc(function, sigutils.normalize_signature(signature_of(dtype)), locals={},
+                              options={"nopython": True}, pipeline_class=WholeCompiler)
+        compiled._cache = KernelCache(_store, function, "callback")
+        with _compiling():
+            compiled.compile()
+        return compiled.address
+
+    def is_kept(dtype):
+        return KernelCache(_store, function, "callback").has(signature_of(dtype))
+
+    tasks[f"{function.__module__}:{function.__qualname__}"] = Task(address, is_kept)
+    return address
 
 
 @contextmanager

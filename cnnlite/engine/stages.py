@@ -34,7 +34,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from cnnlite.engine.jit import kernel, stage_address
+from cnnlite.engine.jit import Task, kernel, stage_address, stage_is_kept, tasks
 
 PIXEL, HALO, IMAGE, BATCH = "pixel", "halo", "image", "batch"
 
@@ -61,6 +61,7 @@ class Stage:
         reads, writes, adds: the names of its buffers.
         record: the dtype of its records.
         footprint, spreads: as `stage` was told.
+        task: its name in `jit.tasks`.
     """
 
     def __init__(self, function: Any, reads: str, writes: str, adds: str, sizes: str, floats: str,
@@ -73,12 +74,17 @@ class Stage:
         names = [*self.buffers, *self.sizes]
         self.record = np.dtype([(name, np.int64) for name in names] + [(name, np.float64) for name in self.floats])
         self.footprint, self.spreads = footprint, spreads
+        # A line says which where several have one name.
+        self.task = f"{function.__module__}:{function.__qualname__}:{function.__code__.co_firstlineno}"
+        tasks[self.task] = Task(self.address, lambda dtype: stage_is_kept(function, self._kinds(dtype)))
 
     @functools.cache  # noqa: B019  # there are as many as the library has stages
     def address(self, dtype: np.dtype[Any]) -> int:
         """Return the address of the function, compiled for arrays of a dtype on the first call."""
-        kinds = numba.from_dtype(self.record), types.CPointer(numba.from_dtype(dtype)), types.int64, types.int64
-        return stage_address(self.function, kinds)
+        return stage_address(self.function, self._kinds(dtype))
+
+    def _kinds(self, dtype: np.dtype[Any]) -> Any:
+        return numba.from_dtype(self.record), types.CPointer(numba.from_dtype(dtype)), types.int64, types.int64
 
     def __repr__(self) -> str:
         return f"<Stage {self.name}>"
