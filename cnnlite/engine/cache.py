@@ -70,9 +70,16 @@ class Store:
         """Return whether there is something under a name, which may prove to be damaged."""
         return any((folder / name).is_file() for folder in self.folders)
 
-    def can_keep(self):
-        """Return whether there is a folder that can be written to."""
-        return not self._in_a_folder(_try_to_write)
+    def place(self):
+        """Return (folder, ""), the folder to which files are written, or (None, why there is none, and the remedy)."""
+        took = []
+
+        def write(folder):
+            _try_to_write(folder)
+            took.append(folder)
+
+        why_not = self._in_a_folder(write)
+        return (None if why_not else took[0]), why_not
 
     def write(self, name, content):
         """Write bytes under a name into the first folder that takes them, or say once that there is none."""

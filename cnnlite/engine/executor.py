@@ -216,6 +216,13 @@ def yield_address() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
+def compile_entry() -> None:
+    """Compile what leads from Python to the stages of any plan, unless it is on disk."""
+    _lane_address(None)
+    for start in (_start, _share):
+        start.compile((types.int64,) * 3)
+
+
 def entry(lanes: int) -> tuple[Any, int]:
     """Return (start, lane): start(lane, job, lanes) runs the job at an address by that many threads.
 

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import numba
 import numpy as np
@@ -47,7 +48,7 @@ def beside(names, dtype, most=MOST):
     """
     # Others can't import what a test or a user has made.
     missing = [name for name in names if name.startswith("cnnlite.") and not jit.is_kept(name, dtype)]
-    helpers = []
+    helpers: list[Any] = []
     try:
         if len(missing) >= WORTH_IT and _may_help():
             count = min(most, cores() - 1)
@@ -56,9 +57,9 @@ def beside(names, dtype, most=MOST):
         yield
     finally:
         for helper in helpers:
-            with suppress(OSError):
+            with suppress(OSError, RuntimeError):  # of a pipe that is broken; at the end of Python
                 helper.stdin.close()
-            threading.Thread(target=helper.wait, daemon=True).start()  # or the system would keep its exit status
+                threading.Thread(target=helper.wait, daemon=True).start()  # or the system would keep its exit status
 
 
 def cores():
@@ -75,7 +76,7 @@ def _may_help():
     # many processes has neighbours that do the same.
     program = os.path.basename(sys.executable or "").lower()
     return (program.startswith("python") and not getattr(sys, "frozen", False)
-            and multiprocessing.parent_process() is None and jit.can_keep())
+            and multiprocessing.parent_process() is None and jit.place()[0] is not None)
 
 
 def _start(names, dtype, helpers):
@@ -86,7 +87,7 @@ def _start(names, dtype, helpers):
     job = {"path": [path for path in sys.path if isinstance(path, str)], "names": names,
            "dtype": np.dtype(dtype).name, "same": jit.versions()}
     with suppress(OSError):
-        helper = subprocess.Popen(
+        helper: Any = subprocess.Popen(
             [sys.executable, "-c", _PROGRAM], env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL, creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
         helpers.append(helper)

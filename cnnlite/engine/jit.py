@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
+import numpy as np
 from numba import types
 from numba.core import sigutils
 from numba.core.ccallback import CFunc
@@ -67,12 +68,12 @@ tasks: dict[str, Task] = {}
 
 def is_kept(name, dtype):
     """Return whether a task was done before, by this process or another one, as far as the disk shows."""
-    return tasks[name].is_kept(dtype)
+    return tasks[name].is_kept(np.dtype(dtype))
 
 
-def can_keep():
-    """Return whether other processes will find what this one compiles."""
-    return _store.can_keep()
+def place():
+    """Return (folder, ""), where other processes will find what this one compiles, or (None, why they won't)."""
+    return _store.place()
 
 
 def versions():
