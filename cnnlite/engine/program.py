@@ -44,8 +44,8 @@ class Program:
         self._records = self.graph.records(steps)
         self.steps = np.zeros(len(steps), STEP)
         tell, dtype = watcher.get(), self.graph.dtype
-        tasks = list(dict.fromkeys(step.stage.task for step in steps))
-        with helpers.beside([*tasks, executor.TASK], dtype):
+        new = dict.fromkeys(step.stage.task for step in steps if dtype not in step.stage.addresses)
+        with helpers.beside([*new, executor.TASK] if new else [], dtype):
             for i, (row, step, record) in enumerate(zip(self.steps, steps, self._records)):
                 if tell is not None:
                     tell(i, len(steps))

@@ -23,7 +23,6 @@ What `adds` up over samples does so for each chunk of a batch, in a buffer with 
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numba
@@ -61,6 +60,7 @@ class Stage:
         reads, writes, adds: the names of its buffers.
         record: the dtype of its records.
         footprint, spreads: as `stage` was told.
+        addresses: those of the function, by the dtypes for which this process has compiled or loaded it.
         task: its name in `jit.tasks`.
     """
 
@@ -74,14 +74,16 @@ class Stage:
         names = [*self.buffers, *self.sizes]
         self.record = np.dtype([(name, np.int64) for name in names] + [(name, np.float64) for name in self.floats])
         self.footprint, self.spreads = footprint, spreads
+        self.addresses: dict[np.dtype[Any], int] = {}
         # A line says which where several have one name.
         self.task = f"{function.__module__}:{function.__qualname__}:{function.__code__.co_firstlineno}"
         tasks[self.task] = Task(self.address, lambda dtype: stage_is_kept(function, self._kinds(dtype)))
 
-    @functools.cache  # noqa: B019  # there are as many as the library has stages
     def address(self, dtype: np.dtype[Any]) -> int:
         """Return the address of the function, compiled for arrays of a dtype on the first call."""
-        return stage_address(self.function, self._kinds(dtype))
+        if dtype not in self.addresses:
+            self.addresses[dtype] = stage_address(self.function, self._kinds(dtype))
+        return self.addresses[dtype]
 
     def _kinds(self, dtype: np.dtype[Any]) -> Any:
         return numba.from_dtype(self.record), types.CPointer(numba.from_dtype(dtype)), types.int64, types.int64
