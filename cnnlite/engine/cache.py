@@ -183,11 +183,11 @@ class KernelCache(NullCache):
         self._store, self._function, self._kind = store, function, kind
 
     def load_overload(self, sig, target_context):
-        target_context.refresh()
         content = self._store.read(self._name(sig))
         if content is None:
             self._store.announce_compilation()
             return None
+        target_context.refresh()
         return CompileResult._rebuild(target_context, *pickle.loads(content))
 
     def save_overload(self, sig, data):

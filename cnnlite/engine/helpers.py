@@ -57,8 +57,9 @@ def beside(names, dtype, most=MOST):
         yield
     finally:
         for helper in helpers:
-            with suppress(OSError, RuntimeError):  # of a pipe that is broken; at the end of Python
+            with suppress(OSError):  # of one that is gone
                 helper.stdin.close()
+            with suppress(RuntimeError):  # at the end of Python, when no thread may begin
                 threading.Thread(target=helper.wait, daemon=True).start()  # or the system would keep its exit status
 
 
