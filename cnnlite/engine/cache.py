@@ -66,6 +66,21 @@ class Store:
                     return content
         return None
 
+    def has(self, name):
+        """Return whether there is something under a name, which may prove to be damaged."""
+        return any((folder / name).is_file() for folder in self.folders)
+
+    def place(self):
+        """Return (folder, ""), the folder to which files are written, or (None, why there is none, and the remedy)."""
+        took = []
+
+        def write(folder):
+            _try_to_write(folder)
+            took.append(folder)
+
+        why_not = self._in_a_folder(write)
+        return (None if why_not else took[0]), why_not
+
     def write(self, name, content):
         """Write bytes under a name into the first folder that takes them, or say once that there is none."""
         content = hashlib.sha256(content).digest() + content
@@ -168,17 +183,21 @@ class KernelCache(NullCache):
         self._store, self._function, self._kind = store, function, kind
 
     def load_overload(self, sig, target_context):
-        target_context.refresh()
         content = self._store.read(self._name(sig))
         if content is None:
             self._store.announce_compilation()
             return None
+        target_context.refresh()
         return CompileResult._rebuild(target_context, *pickle.loads(content))
 
     def save_overload(self, sig, data):
         # An address in it would lead nowhere in another process.
         if not (data.library.has_dynamic_globals or data.lifted):
             self._store.write(self._name(sig), dumps(data._reduce()))
+
+    def has(self, sig):
+        """Return whether it was compiled for that signature before."""
+        return self._store.has(self._name(sig))
 
     def _name(self, sig):
         code = self._function.__code__

@@ -20,7 +20,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cnnlite.engine.jit import c_callback, kernel
+from cnnlite.engine.jit import callback_address, kernel
 from cnnlite.engine.stages import (
     BAND,
     BANDS,
@@ -202,9 +202,8 @@ def _failures(job_address):
     return _look_at(array_at(job_address, (1,), JOB)[0].control)
 
 
-@functools.cache
-def _lane_address() -> int:
-    return c_callback(execute, types.void(types.int64, types.int64)).address
+_lane_address = callback_address(execute, lambda dtype: types.void(types.int64, types.int64))
+TASK = f"{__name__}:{execute.__qualname__}"  # in `jit.tasks`
 
 
 @functools.cache
@@ -217,9 +216,16 @@ def yield_address() -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
+def compile_entry() -> None:
+    """Compile what leads from Python to the stages of any plan, unless it is on disk."""
+    _lane_address(None)
+    for start in (_start, _share):
+        start.compile((types.int64,) * 3)
+
+
 def entry(lanes: int) -> tuple[Any, int]:
     """Return (start, lane): start(lane, job, lanes) runs the job at an address by that many threads.
 
     It returns how many units failed.
     """
-    return (_start if lanes == 1 else _share), _lane_address()
+    return (_start if lanes == 1 else _share), _lane_address(None)

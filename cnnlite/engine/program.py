@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite import thread_pool
-from cnnlite.engine import executor
+from cnnlite.engine import executor, helpers
 from cnnlite.engine.buffers import VALUE, chunk_count
 from cnnlite.engine.executor import GROUP, JOB, LOCAL, STEP, TRACK
 from cnnlite.engine.graph import Step
@@ -43,12 +43,14 @@ class Program:
         steps = [step for track in self.tracks for step in track.steps]
         self._records = self.graph.records(steps)
         self.steps = np.zeros(len(steps), STEP)
-        tell = watcher.get()
-        for i, (row, step, record) in enumerate(zip(self.steps, steps, self._records)):
-            if tell is not None:
-                tell(i, len(steps))
-            row["function"], row["record"] = step.stage.address(self.graph.dtype), record.ctypes.data
-            row["purposes"] = ALL if purposes is None else purposes[step.number]
+        tell, dtype = watcher.get(), self.graph.dtype
+        new = dict.fromkeys(step.stage.task for step in steps if dtype not in step.stage.addresses)
+        with helpers.beside([*new, executor.TASK] if new else [], dtype):
+            for i, (row, step, record) in enumerate(zip(self.steps, steps, self._records)):
+                if tell is not None:
+                    tell(i, len(steps))
+                row["function"], row["record"] = step.stage.address(dtype), record.ctypes.data
+                row["purposes"] = ALL if purposes is None else purposes[step.number]
         words = FIXED_WORDS + len(self.graph.buffers)
         self.words = -(-words // 8) * 8
         self.scratch = -(-max((step.scratch for step in steps), default=0) // ALIGNMENT) * ALIGNMENT

@@ -23,7 +23,6 @@ What `adds` up over samples does so for each chunk of a batch, in a buffer with 
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import numba
@@ -34,7 +33,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import Task, kernel, stage_address, stage_is_kept, tasks
 
 PIXEL, HALO, IMAGE, BATCH = "pixel", "halo", "image", "batch"
 
@@ -57,31 +56,37 @@ class Stage:
 
     Attributes:
         name: the name of the function.
-        function: the kernel, as `jit.kernel` makes it.
+        function: the function as it was written.
         reads, writes, adds: the names of its buffers.
         record: the dtype of its records.
         footprint, spreads: as `stage` was told.
+        addresses: those of the function, by the dtypes for which this process has compiled or loaded it.
+        task: its name in `jit.tasks`.
     """
 
     def __init__(self, function: Any, reads: str, writes: str, adds: str, sizes: str, floats: str,
                  footprint: str, spreads: bool) -> None:
         self.name = function.__name__.strip("_")
-        self.function = kernel(function)
+        self.function = function
         self.reads, self.writes, self.adds = reads.split(), writes.split(), adds.split()
         self.buffers = tuple(dict.fromkeys([*self.reads, *self.writes, *self.adds]))
         self.sizes, self.floats = sizes.split(), floats.split()
         names = [*self.buffers, *self.sizes]
         self.record = np.dtype([(name, np.int64) for name in names] + [(name, np.float64) for name in self.floats])
         self.footprint, self.spreads = footprint, spreads
+        self.addresses: dict[np.dtype[Any], int] = {}
+        # A line says which where several have one name.
+        self.task = f"{function.__module__}:{function.__qualname__}:{function.__code__.co_firstlineno}"
+        tasks[self.task] = Task(self.address, lambda dtype: stage_is_kept(function, self._kinds(dtype)))
 
-    @functools.cache  # noqa: B019  # there are as many as the library has stages
     def address(self, dtype: np.dtype[Any]) -> int:
         """Return the address of the function, compiled for arrays of a dtype on the first call."""
-        kinds = numba.from_dtype(self.record), types.CPointer(numba.from_dtype(dtype)), types.int64, types.int64
-        inner = self.function.inner()
-        inner.compile(kinds)
-        compiled = inner.overloads[kinds]
-        return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
+        if dtype not in self.addresses:
+            self.addresses[dtype] = stage_address(self.function, self._kinds(dtype))
+        return self.addresses[dtype]
+
+    def _kinds(self, dtype: np.dtype[Any]) -> Any:
+        return numba.from_dtype(self.record), types.CPointer(numba.from_dtype(dtype)), types.int64, types.int64
 
     def __repr__(self) -> str:
         return f"<Stage {self.name}>"

@@ -19,14 +19,12 @@ in memory takes 4 times as long for 3x3 taps of 32 channels, and 16 times for th
 Nothing is checked here. `depthwise.py` computes the addresses.
 """
 
-import functools
-
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cnnlite.engine.jit import c_callback
+from cnnlite.engine.jit import callback_address
 from cnnlite.kernels.vectors import Emitter
 
 PIXELS = 8  # rows of a tile at most
@@ -119,9 +117,10 @@ def depthwise_block(rows, channels, c, c_i, start, start_i, a, a_i, a_k1, a_k0, 
         first += count
 
 
-@functools.cache
-def depthwise_block_address(dtype):
-    """Return the address of `depthwise_block`, compiled for arrays of a dtype on the first call. See `call_block`."""
+def _signature(dtype):
     item = types.float32 if np.dtype(dtype) == np.float32 else types.float64
-    signature = types.void(*[types.int64] * 2, types.CPointer(item), *[types.int64] * 12)
-    return c_callback(depthwise_block, signature).address
+    return types.void(*[types.int64] * 2, types.CPointer(item), *[types.int64] * 12)
+
+
+# The address of `depthwise_block`, compiled for arrays of a dtype on the first call. See `call_block`.
+depthwise_block_address = callback_address(depthwise_block, _signature)

@@ -45,15 +45,13 @@ is compiled once for each dtype, and the kernels call it by its address, about o
 Nothing is checked here. `matmul.py` and `conv2d.py` compute the addresses from the shapes of the arrays.
 """
 
-import functools
-
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cnnlite.engine.jit import c_callback
+from cnnlite.engine.jit import callback_address
 from cnnlite.engine.target import ROWS, VECTOR_BYTES
 from cnnlite.kernels.vectors import Emitter, int64, item_of, vector_function
 
@@ -231,10 +229,8 @@ def _signature(dtype):
     return types.void(*[types.int64] * 2, types.CPointer(item), *[types.int64] * 12)
 
 
-@functools.cache
-def block_address(dtype):
-    """Return the address of `block`, compiled for arrays of a dtype on the first call."""
-    return c_callback(block, _signature(dtype)).address
+# The address of `block`, compiled for arrays of a dtype on the first call.
+block_address = callback_address(block, _signature)
 
 
 def assembly(dtype=np.float32):

@@ -44,7 +44,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cnnlite.engine.jit import c_callback
+from cnnlite.engine.jit import callback_address
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.vectors import Emitter, int32, int64, vector_function
 
@@ -245,10 +245,8 @@ def _signature(dtype):
     return types.void(*[types.int64] * 8, types.CPointer(item), *[types.int64] * 2)
 
 
-@functools.cache
-def transform_address(dtype):
-    """Return the address of `transform`, compiled for arrays of a dtype on the first call."""
-    return c_callback(transform, _signature(dtype)).address
+# The address of `transform`, compiled for arrays of a dtype on the first call.
+transform_address = callback_address(transform, _signature)
 
 
 @intrinsic

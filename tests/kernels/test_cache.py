@@ -179,7 +179,7 @@ def test_a_file_that_was_damaged_counts_as_none(tmp_path, damage):
 def test_a_kernel_that_was_damaged_on_the_disk_is_compiled_again(folder):
     assert run(CALL, folder, **cache_in(folder)) == ["4.0", "0"]
     files = list(folder.glob("cache/*/*"))
-    assert len(files) == 2
+    assert len(files) == 1
     for file in files:
         file.write_bytes(file.read_bytes()[:-100])
     assert run(CALL, folder, **cache_in(folder)) == ["4.0", "0"]

@@ -108,6 +108,8 @@ def test_no_other_kernel_module_asks_for_the_processor_or_the_environment():
         }  # fmt: skip
     assert "llvmlite.binding" in asking.pop("target.py")
     assert asking.pop("cache.py") == {"numba.config", "numba.config.CACHE_DIR"}  # where the files lie
+    assert asking.pop("helpers.py") == {  # which hands on where they lie, and asks how many cores there are
+        "numba.config", "numba.config.CACHE_DIR", "numba.config.NUMBA_NUM_THREADS", "os.environ"}
     assert set().union(*asking.values()) == {"numba.config", "numba.config.DISABLE_JIT"}  # then nothing is compiled
 
 
