@@ -8,12 +8,12 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.convolutions import DIRECTIONS
 from benchmarks.figures import compare, machine_roofs, mean_ratio, of_topic
-from benchmarks.sides import CNNLITE, JAX, KERAS, ONNX, PYTORCH
+from benchmarks.sides import CNNLITE, JAX, KERAS, ONNX, OPENVINO, PYTORCH
 
-OPPONENTS = {"PyTorch's best": PYTORCH, KERAS: [KERAS], JAX: [JAX], ONNX: [ONNX]}
+OPPONENTS = {"PyTorch's best": PYTORCH, KERAS: [KERAS], JAX: [JAX], ONNX: [ONNX], OPENVINO: [OPENVINO]}
 
 
-WIDTH = 0.2  # of a bar; four of them and a gap for each work
+WIDTH = 0.16  # of a bar; five of them and a gap for each work
 
 
 def new_figure(width, height):

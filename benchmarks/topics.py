@@ -72,14 +72,15 @@ def roof(bench, quick):
 
 def start(bench, quick):
     """Whole processes, from their start on."""
-    for work, seconds in first_steps(bench.threads, 1 if quick else bench.rounds, TORCH in bench.names):
+    rounds = 1 if quick else bench.rounds
+    for work, seconds in first_steps(bench.threads, rounds, [name for name in (CNNLITE, TORCH) if name in bench.names]):
         yield result("start", work, {"seconds": seconds})
 
 
 def memory(bench, quick):
     """The most memory that a process held which imports a library and trains for some steps."""
     names = [name for name in (CNNLITE, TORCH, TORCH_LAST) if name in bench.names]
-    for net in ["W1"] if quick else ["W1", "W3"]:
+    for net in ["W1"] if quick else ["W1", "W3", "V1", "G1"]:
         yield result("memory", f"train {net}", {"bytes": peaks(names, net, bench.threads, min(bench.rounds, 3))})
 
 

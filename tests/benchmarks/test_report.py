@@ -61,7 +61,15 @@ def test_our_own_work_is_not_that_of_others():
 def test_the_screen_ends_with_the_targets_and_has_no_list_of_convolutions():
     text = tables.on_screen(REPORT)
     assert "128x28x28x1" not in text
-    assert text.rstrip().splitlines()[-1].startswith("| train W3, peak memory")
+    assert text.rstrip().splitlines()[-1].startswith("| train W3, arithmetic")
+
+
+def test_the_readme_has_what_was_measured_with_cnnlites_time_and_both_goals():
+    text = tables.readme_table(REPORT)
+    assert "| train W1 | 20 | PyTorch's best: PyTorch, channels last | **2.50** | 4.00 | 5.00 |" in text
+    assert "| import |  |  | **1.00 s** | at most 0.65 s | at most 0.50 s |" in text
+    assert "| train W1, peak memory |  | PyTorch's process: PyTorch, channels last | **40%** |" in text
+    assert "W2" not in text
 
 
 def test_a_report_with_hardly_anything_in_it_can_be_shown():
