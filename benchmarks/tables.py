@@ -14,7 +14,8 @@ from benchmarks.machine import BUSY
 from benchmarks.sides import CNNLITE, SIDES
 from benchmarks.targets import TARGETS, cells, rows
 
-HEADINGS = {"train": "Training step", "infer": "Inference", "start": "A new process"}
+HEADINGS = {"train": "Training step", "infer": "Inference", "avx2": "Training step without AVX-512",
+            "start": "A new process"}
 
 
 def markdown(report):
@@ -164,6 +165,8 @@ def describe_run(report):
         f"Rounds: {run['rounds']}. Threads a side may use: {run['threads']}. {machine['cpu']}, "
         f"{machine['cores']} cores, {machine['system']}; Python {machine['python']}, {versions}.",
     ]
+    if run.get("isa") == "avx2":
+        lines.append("No library used AVX-512, but AVX2 alone.")
     if run["load_before"] is not None:
         lines.append(f"Load average before {run['load_before']:.2f}, after {run['load_after']:.2f}.")
     if "others" in run:

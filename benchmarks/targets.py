@@ -111,6 +111,10 @@ def training(net, against, among, floor, aim):
     return ratio("train", f"train {net}", against, among, floor, aim)
 
 
+def training_with_avx2(net, floor, aim):
+    return ratio("avx2", f"train {net}, AVX2 alone", BEST_OF_PYTORCH, PYTORCH, floor, aim)
+
+
 def inference(work, floor, aim):
     return ratio("infer", f"infer {work}", BEST_OF_INFERENCE, ONLY_INFER, floor, aim)
 
@@ -124,6 +128,7 @@ TARGETS = [
     *each(inference, {"W1, batch 1": (1.2, 1.6), "W2, batch 1": (1, 1.4), "V1, batch 1": (1, 1.3),
                       "G1, batch 1": (1, 1.3), "S1, batch 1": (1, 1.3), "W1, batch 128": (1.3, 1.6),
                       "W2, batch 128": (1.3, 1.6), "V1, batch 64": (1.4, 1.6), "S1, batch 32": (1, 1.3)}),
+    *each(training_with_avx2, {"W1": (3, 3.5), "W2": (2.5, 3), "LeNet-5": (2, 3), "MLP": (1.1, 1.3), "V1": (2.1, 2.3)}),
     *each(of_start, {"processor time of the first step, nothing compiled yet": (12, 6), "import": (0.65, 0.5),
                      "first step": (1.1, 0.8)}),
     *each(of_memory, {"train W1": (0.45, 0.4), "train V1": (0.6, 0.45), "train G1": (0.5, 0.45)}),

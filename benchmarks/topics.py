@@ -1,13 +1,19 @@
 """What is measured, by topic. Each function yields its results one by one, so that they are shown as they come."""
 
+from functools import partial
+
+from benchmarks import avx2
 from benchmarks.convolutions import DIRECTIONS, SWEEP
 from benchmarks.growth import series
 from benchmarks.large import LARGE, Dense
+from benchmarks.measure import Bench
 from benchmarks.memory import peaks
 from benchmarks.nets import NETS, inference, training, training_flops
 from benchmarks.sides import CNNLITE, CONVOLVES, INFERS, NUMPY, TORCH, TORCH_LAST, TRAINS
 from benchmarks.start import first_steps
+from benchmarks.workers import Worker
 
+WITH_AVX2 = ["W1", "W2", "LeNet-5", "MLP", "V1"]
 INFERENCE_BATCHES = {"W1": [1, 128], "W2": [1, 128], "V1": [1, 64], "G1": [1], "S1": [1, 32]}
 SWEEP_SECONDS, SWEEP_ROUNDS = 0.06, 5
 SGEMM_SIZE = 2048
@@ -31,6 +37,18 @@ def infer(bench, quick):
         for batch in batches:
             comparison = bench.compare(dict.fromkeys(INFERS, inference(NETS[name], batch)))
             yield result("infer", f"infer {name}, batch {batch}", comparison)
+
+
+def with_avx2(bench, quick):
+    """Training steps without AVX-512, by workers of their own, whose libraries are told so."""
+    make = partial(Worker, variables=avx2.variables())
+    alone = Bench(bench.names, bench.rounds, bench.seconds, bench.threads, make)
+    try:
+        for name in WITH_AVX2[:1] if quick else WITH_AVX2:
+            comparison = alone.compare(dict.fromkeys(TRAINS, training(NETS[name])))
+            yield result("avx2", f"train {name}, AVX2 alone", comparison)
+    finally:
+        alone.close()
 
 
 def conv(bench, quick):
@@ -93,5 +111,7 @@ def growth(bench, quick):
             yield result("growth", f"{by} {value}", comparison, by=by, value=value)
 
 
-TOPICS = {"train": train, "infer": infer, "conv": conv, "large": large, "roof": roof, "start": start, "memory": memory,
-          "growth": growth}
+TOPICS = {"train": train, "infer": infer, "avx2": with_avx2, "conv": conv, "large": large, "roof": roof, "start": start,
+          "memory": memory, "growth": growth}
+# Topics that not every machine has: what says why this one hasn't, or None.
+MISSING = {"avx2": avx2.what_is_missing}

@@ -9,6 +9,10 @@ TRAIN = {
                 KERAS: [0.01, 0.01, 0.02], JAX: [0.1, 0.2, 0.4]},
     "notes": {TORCH_COMPILE: "left out: CppCompileError: no Python.h", TORCH: "2 threads"},
 }
+AVX2 = {
+    "topic": "avx2", "work": "train W1, AVX2 alone",
+    "seconds": {"cnnlite": [0.01] * 3, TORCH: [0.04] * 3, TORCH_LAST: [0.03] * 3, KERAS: [0.02] * 3},
+}
 INFER = {
     "topic": "infer", "work": "infer W1, batch 1",
     "seconds": {"cnnlite": [1e-4] * 3, TORCH: [3e-4] * 3, ONNX: [1.2e-4] * 3, OPENVINO: [1.7e-4] * 3},
@@ -58,5 +62,5 @@ REPORT = {
     "machine": {"cpu": "a processor", "cores": 2, "system": "Linux", "python": "3.12", "versions": {"numpy": "2.0"}},
     "run": {"rounds": 3, "threads": 2, "quick": False, "load_before": 0.1, "load_after": 1.9,
             "missing": {"JAX": "`pip install jax` brings it in"}},
-    "results": [TRAIN, INFER, ROOF, MEMORY, ALONE, START, *MACHINE, *GROWTH, *CONVOLUTIONS, *LARGE],
+    "results": [TRAIN, INFER, AVX2, ROOF, MEMORY, ALONE, START, *MACHINE, *GROWTH, *CONVOLUTIONS, *LARGE],
 }
