@@ -15,7 +15,7 @@ from benchmarks.sides import CNNLITE, SIDES
 from benchmarks.targets import TARGETS, cells, rows
 
 HEADINGS = {"train": "Training step", "infer": "Inference", "avx2": "Training step without AVX-512",
-            "start": "A new process"}
+            "busy": "With one core busy", "start": "A new process"}
 
 
 def markdown(report):

@@ -129,6 +129,7 @@ TARGETS = [
                       "G1, batch 1": (1, 1.3), "S1, batch 1": (1, 1.3), "W1, batch 128": (1.3, 1.6),
                       "W2, batch 128": (1.3, 1.6), "V1, batch 64": (1.4, 1.6), "S1, batch 32": (1, 1.3)}),
     *each(training_with_avx2, {"W1": (3, 3.5), "W2": (2.5, 3), "LeNet-5": (2, 3), "MLP": (1.1, 1.3), "V1": (2.1, 2.3)}),
+    ratio("busy", "train W1, one core busy", BETTER_LAYOUT, PYTORCH, 6, 6),
     *each(of_start, {"processor time of the first step, nothing compiled yet": (12, 6), "import": (0.65, 0.5),
                      "first step": (1.1, 0.8)}),
     *each(of_memory, {"train W1": (0.45, 0.4), "train V1": (0.6, 0.45), "train G1": (0.5, 0.45)}),

@@ -3,13 +3,14 @@
 from functools import partial
 
 from benchmarks import avx2
+from benchmarks.busy import busy_core
 from benchmarks.convolutions import DIRECTIONS, SWEEP
 from benchmarks.growth import series
 from benchmarks.large import LARGE, Dense
 from benchmarks.measure import Bench
 from benchmarks.memory import peaks
 from benchmarks.nets import NETS, inference, training, training_flops
-from benchmarks.sides import CNNLITE, CONVOLVES, INFERS, NUMPY, TORCH, TORCH_LAST, TRAINS
+from benchmarks.sides import CNNLITE, EAGER, INFERS, NUMPY, TORCH, TRAINS
 from benchmarks.start import first_steps
 from benchmarks.workers import Worker
 
@@ -51,6 +52,16 @@ def with_avx2(bench, quick):
         alone.close()
 
 
+def busy(bench, quick):
+    """W1's training step while another process keeps one core busy.
+
+    Of that no library knows, so each uses the threads that it would use without.
+    """
+    with busy_core():
+        comparison = bench.compare(dict.fromkeys(EAGER, training(NETS["W1"])), threads=bench.threads)
+        yield result("busy", "train W1, one core busy", comparison)
+
+
 def conv(bench, quick):
     """Single convolutions, each direction on its own, in short blocks, and the machine's two roofs."""
     yield from roofs(bench)
@@ -58,7 +69,7 @@ def conv(bench, quick):
     for shape in SWEEP[:1] if quick else SWEEP:
         for direction in DIRECTIONS:
             job = {"kind": "conv", "shape": shape, "direction": direction}
-            comparison = bench.compare(dict.fromkeys(CONVOLVES, job), seconds, rounds)
+            comparison = bench.compare(dict.fromkeys(EAGER, job), seconds, rounds)
             yield result("conv", f"{direction}, {shape}", comparison, direction=direction, shape=shape._asdict(),
                          flops=shape.flops(), bytes=shape.bytes())
 
@@ -69,7 +80,7 @@ def large(bench, quick):
     for shape in LARGE[-4:-3] if quick else LARGE:
         for direction in DIRECTIONS:
             job = {"kind": "dense" if isinstance(shape, Dense) else "conv", "shape": shape, "direction": direction}
-            comparison = bench.compare(dict.fromkeys(CONVOLVES, job), seconds)
+            comparison = bench.compare(dict.fromkeys(EAGER, job), seconds)
             yield result("large", f"{direction}, {shape}", comparison, direction=direction, flops=shape.flops())
 
 
@@ -97,7 +108,7 @@ def start(bench, quick):
 
 def memory(bench, quick):
     """The most memory that a process held which imports a library and trains for some steps."""
-    names = [name for name in (CNNLITE, TORCH, TORCH_LAST) if name in bench.names]
+    names = [name for name in EAGER if name in bench.names]
     for net in ["W1"] if quick else ["W1", "W3", "V1", "G1"]:
         yield result("memory", f"train {net}", {"bytes": peaks(names, net, bench.threads, min(bench.rounds, 3))})
 
@@ -106,12 +117,12 @@ def growth(bench, quick):
     """How the time of W1's training step grows with one thing at a time."""
     for by, points in series(bench.threads).items():
         for value, net, threads in points[:2] if quick else points:
-            jobs = dict.fromkeys([CNNLITE, TORCH, TORCH_LAST], training(net))
+            jobs = dict.fromkeys(EAGER, training(net))
             comparison = bench.compare(jobs, bench.seconds / 2, min(bench.rounds, 3), threads)
             yield result("growth", f"{by} {value}", comparison, by=by, value=value)
 
 
-TOPICS = {"train": train, "infer": infer, "avx2": with_avx2, "conv": conv, "large": large, "roof": roof, "start": start,
-          "memory": memory, "growth": growth}
+TOPICS = {"train": train, "infer": infer, "avx2": with_avx2, "conv": conv, "large": large, "roof": roof, "busy": busy,
+          "start": start, "memory": memory, "growth": growth}
 # Topics that not every machine has: what says why this one hasn't, or None.
 MISSING = {"avx2": avx2.what_is_missing}

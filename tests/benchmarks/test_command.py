@@ -26,7 +26,7 @@ def run(*arguments, **variables):
 def test_an_unknown_topic_is_refused_with_the_known_ones():
     done = run("-m", "benchmarks", "--only", "train,speed")
     assert done.returncode == 2
-    assert "train, infer, avx2, conv, large, roof, start, memory, growth. Received: 'speed'" in done.stderr
+    assert "train, infer, avx2, conv, large, roof, busy, start, memory, growth. Received: 'speed'" in done.stderr
 
 
 def test_a_process_tells_its_highest_memory():
