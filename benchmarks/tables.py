@@ -15,7 +15,7 @@ from benchmarks.sides import CNNLITE, SIDES
 from benchmarks.targets import TARGETS, cells, rows
 
 HEADINGS = {"train": "Training step", "infer": "Inference", "avx2": "Training step without AVX-512",
-            "busy": "With one core busy", "start": "A new process"}
+            "busy": "With one core busy", "script": "A whole script", "start": "A new process"}
 
 
 def markdown(report):
@@ -37,7 +37,7 @@ def topic_tables(report):
     parts = []
     for topic, heading in HEADINGS.items():
         parts.append(best_opponents(heading, comparisons(report, topic)))
-        if topic != "start":
+        if topic not in ("script", "start"):
             parts.append(each_opponent(heading, of_topic(report, topic)))
     means = [figures for direction in DIRECTIONS if (figures := mean_ratio(report, direction))]
     return [*parts, convolution_means(means), large(report), shares(report), memory(report), growth(report)]

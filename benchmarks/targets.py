@@ -16,7 +16,7 @@ from benchmarks.figures import (
     share_of_roof,
     spread,
 )
-from benchmarks.sides import CNNLITE, JAX, KERAS, ONLY_INFER, PYTORCH
+from benchmarks.sides import CNNLITE, JAX, KERAS, ONLY_INFER, ONNX, PYTORCH
 
 BEST_OF_PYTORCH = "PyTorch's best"
 BEST_OF_XLA = "the best of Keras and JAX"
@@ -130,12 +130,16 @@ TARGETS = [
                       "W2, batch 128": (1.3, 1.6), "V1, batch 64": (1.4, 1.6), "S1, batch 32": (1, 1.3)}),
     *each(training_with_avx2, {"W1": (3, 3.5), "W2": (2.5, 3), "LeNet-5": (2, 3), "MLP": (1.1, 1.3), "V1": (2.1, 2.3)}),
     ratio("busy", "train W1, one core busy", BETTER_LAYOUT, PYTORCH, 6, 6),
+    ratio("script", "a Keras script, whole process", KERAS, [KERAS], 3, 4),
     *each(of_start, {"processor time of the first step, nothing compiled yet": (12, 6), "import": (0.65, 0.5),
                      "first step": (1.1, 0.8)}),
     *each(of_memory, {"train W1": (0.45, 0.4), "train V1": (0.6, 0.45), "train G1": (0.5, 0.45)}),
     mean_of_large("forward", DIRECTIONS[:1], 1.1, 1.3),
     mean_of_large("both gradients", DIRECTIONS[1:], 1, 1.3),
     Target("large operations, the lowest", BETTER_LAYOUT, 0.8, 1, lowest_large),
+    ratio("train", "train ResNet-18", BETTER_LAYOUT, PYTORCH, 1, None),
+    *(ratio("infer", f"infer ResNet-18, batch {batch}", against, among, floor, None)
+      for batch in (1, 8) for against, among, floor in ((BETTER_LAYOUT, PYTORCH, 1), (ONNX, [ONNX], 0.9))),
     *(mean(direction, 1) for direction in DIRECTIONS),
     of_sgemm("train W3", 0.7),
 ]

@@ -2,15 +2,15 @@
 
 from functools import partial
 
-from benchmarks import avx2
+from benchmarks import avx2, script
 from benchmarks.busy import busy_core
 from benchmarks.convolutions import DIRECTIONS, SWEEP
 from benchmarks.growth import series
 from benchmarks.large import LARGE, Dense
 from benchmarks.measure import Bench
 from benchmarks.memory import peaks
-from benchmarks.nets import NETS, inference, training, training_flops
-from benchmarks.sides import CNNLITE, EAGER, INFERS, NUMPY, TORCH, TRAINS
+from benchmarks.nets import EVERY_NET, NETS, inference, training, training_flops
+from benchmarks.sides import CNNLITE, EAGER, INFERS, NUMPY, ONLY_INFER, TORCH, TRAINS
 from benchmarks.start import first_steps
 from benchmarks.workers import Worker
 
@@ -75,13 +75,24 @@ def conv(bench, quick):
 
 
 def large(bench, quick):
-    """Single operations of many channels or units, each direction on its own."""
+    """Single operations of many channels or units, each direction on its own; and a deep network."""
     seconds = min(SWEEP_SECONDS, bench.seconds)
     for shape in LARGE[-4:-3] if quick else LARGE:
         for direction in DIRECTIONS:
             job = {"kind": "dense" if isinstance(shape, Dense) else "conv", "shape": shape, "direction": direction}
             comparison = bench.compare(dict.fromkeys(EAGER, job), seconds)
             yield result("large", f"{direction}, {shape}", comparison, direction=direction, flops=shape.flops())
+    if not quick:
+        yield from deep(bench)
+
+
+def deep(bench):
+    """ResNet-18, without what takes minutes to compile it."""
+    net = EVERY_NET["ResNet-18"]
+    yield result("train", "train ResNet-18", bench.compare(dict.fromkeys(EAGER, training(net))))
+    for batch in (1, net.batch):
+        comparison = bench.compare(dict.fromkeys([*EAGER, *ONLY_INFER], inference(net, batch)))
+        yield result("infer", f"infer ResNet-18, batch {batch}", comparison)
 
 
 def roofs(bench):
@@ -97,6 +108,13 @@ def roof(bench, quick):
         comparison = bench.compare({CNNLITE: training(NETS[name]), NUMPY: {"kind": "sgemm", "n": SGEMM_SIZE}})
         flops = {CNNLITE: training_flops(NETS[name]), NUMPY: 2 * SGEMM_SIZE**3}
         yield result("roof", f"train {name}", comparison, flops=flops)
+
+
+def keras_script(bench, quick):
+    """A whole script with all of MNIST."""
+    names = [name for name in script.LIBRARIES if name in bench.names]
+    times = script.seconds(names, bench.threads, min(bench.rounds, 3), script.FEW if quick else script.SAMPLES)
+    yield result("script", "a Keras script, whole process", {"seconds": times})
 
 
 def start(bench, quick):
@@ -123,6 +141,6 @@ def growth(bench, quick):
 
 
 TOPICS = {"train": train, "infer": infer, "avx2": with_avx2, "conv": conv, "large": large, "roof": roof, "busy": busy,
-          "start": start, "memory": memory, "growth": growth}
+          "script": keras_script, "start": start, "memory": memory, "growth": growth}
 # Topics that not every machine has: what says why this one hasn't, or None.
 MISSING = {"avx2": avx2.what_is_missing}
