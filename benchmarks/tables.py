@@ -40,7 +40,8 @@ def topic_tables(report):
         if topic not in ("script", "start"):
             parts.append(each_opponent(heading, of_topic(report, topic)))
     means = [figures for direction in DIRECTIONS if (figures := mean_ratio(report, direction))]
-    return [*parts, convolution_means(means), large(report), shares(report), memory(report), growth(report)]
+    return [*parts, convolution_means(means), rates(report, "large", "Large operations"), shares(report),
+            memory(report), growth(report), rates(report, "channels", "As much work, with more and more channels")]
 
 
 def table(header, lines):
@@ -99,9 +100,9 @@ def convolution_means(means):
     return table(["Single convolutions", "against", "geometric mean of the ratios", "of one round each"], lines)
 
 
-def large(report):
-    """Return the rates of large operations, those of all of a kind last: their ratio is the geometric mean."""
-    results = of_topic(report, "large")
+def rates(report, topic, heading):
+    """Return the rates of operations, the geometric means of the ratios last."""
+    results = of_topic(report, topic)
     compared = [(result, figures) for result in results if (figures := compare(result))]
     lines = [[figures["work"], f"{result['flops'] / figures['cnnlite'] / 1e9:.0f}",
               f"{result['flops'] / figures['opponent'] / 1e9:.0f}", f"**{figures['ratio']:.2f}**",
@@ -111,8 +112,7 @@ def large(report):
         if ratios:
             lines.append([f"{direction}, mean of {len(ratios)}", "", "", f"**{statistics.geometric_mean(ratios):.2f}**",
                           f"{min(ratios):.2f} to {max(ratios):.2f}"])
-    return table(["Large operations", "cnnlite, GFLOP/s", "PyTorch's better layout, GFLOP/s", "ratio",
-                  "lowest to highest"], lines)
+    return table([heading, "cnnlite, GFLOP/s", "PyTorch's better layout, GFLOP/s", "ratio", "lowest to highest"], lines)
 
 
 def shares(report):

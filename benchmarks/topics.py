@@ -5,7 +5,7 @@ from functools import partial
 from benchmarks import avx2, script
 from benchmarks.busy import busy_core
 from benchmarks.convolutions import DIRECTIONS, SWEEP
-from benchmarks.growth import series
+from benchmarks.growth import CONVOLUTIONS, series
 from benchmarks.large import LARGE, Dense
 from benchmarks.measure import Bench
 from benchmarks.memory import peaks
@@ -65,22 +65,24 @@ def busy(bench, quick):
 def conv(bench, quick):
     """Single convolutions, each direction on its own, in short blocks, and the machine's two roofs."""
     yield from roofs(bench)
-    seconds, rounds = min(SWEEP_SECONDS, bench.seconds), min(SWEEP_ROUNDS, bench.rounds)
     for shape in SWEEP[:1] if quick else SWEEP:
         for direction in DIRECTIONS:
-            job = {"kind": "conv", "shape": shape, "direction": direction}
-            comparison = bench.compare(dict.fromkeys(EAGER, job), seconds, rounds)
+            comparison = operation(bench, shape, direction, min(SWEEP_ROUNDS, bench.rounds))
             yield result("conv", f"{direction}, {shape}", comparison, direction=direction, shape=shape._asdict(),
                          flops=shape.flops(), bytes=shape.bytes())
 
 
+def operation(bench, shape, direction, rounds=None):
+    """Compare a single convolution or product, in short blocks."""
+    job = {"kind": "dense" if isinstance(shape, Dense) else "conv", "shape": shape, "direction": direction}
+    return bench.compare(dict.fromkeys(EAGER, job), min(SWEEP_SECONDS, bench.seconds), rounds)
+
+
 def large(bench, quick):
     """Single operations of many channels or units, each direction on its own; and a deep network."""
-    seconds = min(SWEEP_SECONDS, bench.seconds)
     for shape in LARGE[-4:-3] if quick else LARGE:
         for direction in DIRECTIONS:
-            job = {"kind": "dense" if isinstance(shape, Dense) else "conv", "shape": shape, "direction": direction}
-            comparison = bench.compare(dict.fromkeys(EAGER, job), seconds)
+            comparison = operation(bench, shape, direction)
             yield result("large", f"{direction}, {shape}", comparison, direction=direction, flops=shape.flops())
     if not quick:
         yield from deep(bench)
@@ -132,12 +134,17 @@ def memory(bench, quick):
 
 
 def growth(bench, quick):
-    """How the time of W1's training step grows with one thing at a time."""
+    """How the time of W1's training step grows with one thing at a time; and rates of convolutions over channels."""
     for by, points in series(bench.threads).items():
         for value, net, threads in points[:2] if quick else points:
             jobs = dict.fromkeys(EAGER, training(net))
             comparison = bench.compare(jobs, bench.seconds / 2, min(bench.rounds, 3), threads)
             yield result("growth", f"{by} {value}", comparison, by=by, value=value)
+    for direction in DIRECTIONS:
+        for shape in CONVOLUTIONS[2:4] if quick else CONVOLUTIONS:
+            comparison = operation(bench, shape, direction, min(bench.rounds, 3))
+            yield result("channels", f"{direction}, {shape}", comparison, by=direction, direction=direction,
+                         value=shape.channels, flops=shape.flops())
 
 
 TOPICS = {"train": train, "infer": infer, "avx2": with_avx2, "conv": conv, "large": large, "roof": roof, "busy": busy,

@@ -58,9 +58,15 @@ LARGE = [
     for i, theirs in enumerate([0.005, 0.02])
 ]
 
+CHANNELS = [
+    {"topic": "channels", "work": f"forward, {channels} channels", "by": "forward", "direction": "forward",
+     "value": channels, "flops": 1e9, "seconds": {"cnnlite": [0.01] * 3, TORCH: [0.004] * 3}}
+    for channels in (16, 32)
+]
+
 REPORT = {
     "machine": {"cpu": "a processor", "cores": 2, "system": "Linux", "python": "3.12", "versions": {"numpy": "2.0"}},
     "run": {"rounds": 3, "threads": 2, "quick": False, "load_before": 0.1, "load_after": 1.9,
             "missing": {"JAX": "`pip install jax` brings it in"}},
-    "results": [TRAIN, INFER, AVX2, ROOF, MEMORY, ALONE, START, *MACHINE, *GROWTH, *CONVOLUTIONS, *LARGE],
+    "results": [TRAIN, INFER, AVX2, ROOF, MEMORY, ALONE, START, *MACHINE, *GROWTH, *CONVOLUTIONS, *LARGE, *CHANNELS],
 }

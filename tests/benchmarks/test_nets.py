@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.growth import series, thread_counts
+from benchmarks.growth import CONVOLUTIONS, series, thread_counts
 from benchmarks.nets import EVERY_NET, NETS, Net, every_layer, net_of, pool, resnet18, shapes, training, training_flops
 
 
@@ -101,6 +101,13 @@ def test_what_grows_grows_alone():
     assert {net.input_shape for _, net, _ in points["filters"]} == {(28, 28, 1)}
     assert [net.input_shape[0] for _, net, _ in points["image size"]] == [14, 28, 42, 56]
     assert [threads for _, _, threads in points["threads"]] == [1, 2]
+
+
+def test_over_channels_the_work_stays_the_same():
+    assert [(shape.size, shape.channels) for shape in CONVOLUTIONS] == [
+        (224, 16), (112, 32), (56, 64), (28, 128), (14, 256), (7, 512)]
+    assert all(shape.channels == shape.filters and shape.out == shape.size for shape in CONVOLUTIONS)
+    assert len({shape.flops() for shape in CONVOLUTIONS}) == 1
 
 
 @pytest.mark.parametrize(("most", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])

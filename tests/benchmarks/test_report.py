@@ -21,6 +21,7 @@ def test_the_tables_have_the_figures():
     assert "| forward, 128x28x28x1, 32 filters 3x3 |" in text
     assert "| forward, number 0 | 100 | 200 | **0.50** | 0.50 to 0.50 |" in text
     assert "| forward, mean of 2 |  |  | **1.00** | 0.50 to 2.00 |" in text
+    assert "| forward, 16 channels | 100 | 250 | **0.40** | 0.40 to 0.40 |" in text
 
 
 def test_the_report_says_what_is_missing_and_what_failed():
@@ -85,6 +86,14 @@ def test_a_report_is_five_files(tmp_path):
     assert (tmp_path / "new" / "results.md").read_text(encoding="utf-8") == tables.markdown(REPORT)
     for name in ("results.png", "roofline.png", "growth.png"):
         assert (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("topic", ["growth", "channels"])
+def test_growth_is_drawn_of_what_there_is_of_it(tmp_path, topic):
+    pytest.importorskip("matplotlib")
+    results = [result for result in REPORT["results"] if result["topic"] == topic]
+    report.write({**REPORT, "results": results}, tmp_path)
+    assert (tmp_path / "growth.png").exists()
 
 
 def test_no_picture_is_drawn_of_what_was_not_measured(tmp_path):
