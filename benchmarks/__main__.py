@@ -1,8 +1,23 @@
 """Measure cnnlite beside other libraries, and write down the ratios.
 
-    python -m benchmarks                        everything, about 20 minutes
+    python -m benchmarks                        everything, about 35 minutes
     python -m benchmarks --quick                a little of everything, to see that it works
-    python -m benchmarks --only train,conv      some topics: train, infer, conv, large, roof, start, memory, growth
+    python -m benchmarks --only train,conv      some topics
+    python -m benchmarks --isa avx2             every library without AVX-512
+
+The topics:
+
+    train     training steps of small networks
+    infer     model(x) of one image and of a batch
+    avx2      training steps without AVX-512
+    conv      single convolutions, and the machine's own rates
+    large     single operations of many channels or units, and ResNet-18
+    roof      training steps beside the machine's own matrix product
+    busy      a training step while another process keeps one core busy
+    script    a Keras script, the whole process
+    start     the import and the first step of a new process
+    memory    the most memory that training takes
+    growth    a training step, and the rate of convolutions, as the work grows
 
 Leaves results.json, results.md and pictures in the folder given by --out. README.md says how to read them.
 """
