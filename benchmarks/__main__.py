@@ -3,7 +3,7 @@
     python -m benchmarks                        everything, about 35 minutes
     python -m benchmarks --quick                a little of everything, to see that it works
     python -m benchmarks --only train,conv      some topics
-    python -m benchmarks --isa avx2             every library without AVX-512
+    python -m benchmarks --isa avx2             without AVX-512
 
 The topics:
 
@@ -39,9 +39,10 @@ from cnnlite.distribution import how_to_install
 def main():
     options = read_options()
     require_opponents(options.only)
+    missing = {name: why for name in SIDES if (why := what_is_missing(name))}
     if options.isa == "avx2":
         os.environ.update(avx2.variables())  # which all workers inherit
-    missing = {name: why for name in SIDES if (why := what_is_missing(name))}
+        missing |= avx2.WITHOUT_A_SWITCH
     missing |= {topic: why for topic in options.only if topic in MISSING and (why := MISSING[topic]())}
     for name, why in missing.items():
         print(f"{name} is left out; {why}.", file=sys.stderr)
@@ -78,7 +79,7 @@ def read_options():
     parser.add_argument("--rounds", type=int, help="how many blocks each side gets, by default 5")
     parser.add_argument("--only", type=topics, default=list(TOPICS), help=f"some of {','.join(TOPICS)}")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="threads a side may use, by default all")
-    parser.add_argument("--isa", choices=["avx2"], help="make every library do without AVX-512, in all topics")
+    parser.add_argument("--isa", choices=["avx2"], help="measure without AVX-512, in all topics")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="the folder to write to")
     options = parser.parse_args()
     for name in ("rounds", "threads"):

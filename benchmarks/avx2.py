@@ -1,4 +1,4 @@
-"""Every library without AVX-512, as on a processor that has AVX2 alone.
+"""The libraries without AVX-512, as on a processor that has AVX2 alone.
 
 Each library asks the processor what it can do, and each has a switch of its own to make it believe in less. They are
 read when a process starts, so they stand in the environment of the workers.
@@ -6,6 +6,7 @@ read when a process starts, so they stand in the environment of the workers.
 
 import os
 
+from benchmarks.sides import ONLY_INFER
 from cnnlite.engine.target import VECTOR_BYTES
 
 SWITCHES = {
@@ -15,13 +16,18 @@ SWITCHES = {
     # PyTorch's own kernels and what torch.compile generates; then the libraries that both PyTorch and TensorFlow call.
     "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "DNNL_MAX_CPU_ISA": "AVX2",
     "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "OPENBLAS_CORETYPE": "Haswell",  # NumPy
 }
-XLA_FLAG = "--xla_cpu_max_isa=AVX2"  # JAX, and TensorFlow with XLA
+# JAX, and TensorFlow with XLA. Matrix products would come from YNNPACK otherwise, which has no such switch. These
+# libraries end with an error if a version of them does not know the second flag.
+XLA_FLAGS = "--xla_cpu_max_isa=AVX2 --xla_cpu_experimental_ynn_fusion_type="
+# Products of ONNX Runtime and OpenVINO are as fast with all these variables as without.
+WITHOUT_A_SWITCH = {name: "it has no switch to do without AVX-512" for name in ONLY_INFER}
 
 
 def variables():
     """Return the environment in which no library uses AVX-512."""
-    return {**SWITCHES, "XLA_FLAGS": " ".join(filter(None, [os.environ.get("XLA_FLAGS"), XLA_FLAG]))}
+    return {**SWITCHES, "XLA_FLAGS": " ".join(filter(None, [os.environ.get("XLA_FLAGS"), XLA_FLAGS]))}
 
 
 def what_is_missing():

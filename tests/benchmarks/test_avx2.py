@@ -28,6 +28,6 @@ def test_pytorch_has_avx2_alone_compiled_or_not():
 
 def test_flags_that_were_given_to_xla_stay(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=somewhere")
-    assert avx2.variables()["XLA_FLAGS"] == f"--xla_dump_to=somewhere {avx2.XLA_FLAG}"
+    assert avx2.variables()["XLA_FLAGS"] == f"--xla_dump_to=somewhere {avx2.XLA_FLAGS}"
     monkeypatch.delenv("XLA_FLAGS")
-    assert avx2.variables()["XLA_FLAGS"] == avx2.XLA_FLAG
+    assert avx2.variables()["XLA_FLAGS"] == avx2.XLA_FLAGS
