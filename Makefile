@@ -13,8 +13,8 @@
 #   make stress                             attacks on the library, some minutes; ends with a table of what was survived
 #   make lint                               ruff and mypy
 #   make parity                             install PyTorch and Keras, which the parity tests compare with
-#   make bench                              measure cnnlite beside PyTorch, Keras on TensorFlow, JAX and ONNX Runtime;
-#                                           20 minutes; results in results/benchmarks
+#   make bench                              measure cnnlite beside PyTorch, Keras on TensorFlow, JAX, ONNX Runtime and
+#                                           OpenVINO; 35 minutes; results in results/benchmarks
 #   make bench ARGS="--quick"               a try of some minutes
 
 PYTHON ?= python3

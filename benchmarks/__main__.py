@@ -1,22 +1,38 @@
 """Measure cnnlite beside other libraries, and write down the ratios.
 
-    python -m benchmarks                        everything, about 20 minutes
+    python -m benchmarks                        everything, about 35 minutes
     python -m benchmarks --quick                a little of everything, to see that it works
-    python -m benchmarks --only train,conv      some topics: train, infer, conv, large, roof, start, memory, growth
+    python -m benchmarks --only train,conv      some topics
+    python -m benchmarks --isa avx2             without AVX-512
+
+The topics:
+
+    train     training steps of small networks
+    infer     model(x) of one image and of a batch
+    avx2      training steps without AVX-512
+    conv      single convolutions, and the machine's own rates
+    large     single operations of many channels or units, and ResNet-18
+    roof      training steps beside the machine's own matrix product
+    busy      a training step while another process keeps one core busy
+    script    a Keras script, the whole process
+    start     the import and the first step of a new process
+    memory    the most memory that training takes
+    growth    a training step, and the rate of convolutions, as the work grows
 
 Leaves results.json, results.md and pictures in the folder given by --out. README.md says how to read them.
 """
 
 import argparse
 import importlib.util
+import os
 import sys
 import time
 from pathlib import Path
 
-from benchmarks import figures, machine, report, tables
+from benchmarks import avx2, figures, machine, report, tables
 from benchmarks.measure import Bench
 from benchmarks.sides import SIDES, TORCH, is_installed, what_is_missing
-from benchmarks.topics import TOPICS
+from benchmarks.topics import MISSING, TOPICS
 from cnnlite.distribution import how_to_install
 
 
@@ -24,29 +40,32 @@ def main():
     options = read_options()
     require_opponents(options.only)
     missing = {name: why for name in SIDES if (why := what_is_missing(name))}
+    if options.isa == "avx2":
+        os.environ.update(avx2.variables())  # which all workers inherit
+        missing |= avx2.WITHOUT_A_SWITCH
+    missing |= {topic: why for topic in options.only if topic in MISSING and (why := MISSING[topic]())}
     for name, why in missing.items():
         print(f"{name} is left out; {why}.", file=sys.stderr)
     names = [name for name in SIDES if name not in missing]
     rounds = options.rounds or (2 if options.quick else 5)
-    run = {"rounds": rounds, "threads": options.threads, "quick": options.quick, "missing": missing,
-           "load_before": machine.load(), "seconds": {}}
+    run = {"rounds": rounds, "threads": options.threads, "isa": options.isa, "quick": options.quick,
+           "missing": missing, "load_before": machine.load(), "load_after": machine.load(), "seconds": {}}
+    whole = {"machine": machine.describe(), "run": run, "results": []}
     times = machine.times()
-    results = []
     bench = Bench(names, rounds, seconds=0.05 if options.quick else 0.35, threads=options.threads)
     try:
-        for topic in options.only:
+        for topic in [topic for topic in options.only if topic not in missing]:
             start = time.monotonic()
             for result in TOPICS[topic](bench, options.quick):
-                results.append(result)
+                whole["results"].append(result)
                 print(figures.in_one_line(result), file=sys.stderr, flush=True)
             run["seconds"][topic] = round(time.monotonic() - start)
-            # After each topic, so that a run which is interrupted keeps what it has.
-            whole = {"machine": machine.describe(), "run": {**run, "load_after": machine.load()}, "results": results}
-            report.write(whole, options.out)
+            run["load_after"] = machine.load()
+            report.write(whole, options.out)  # after each topic, so that a run which is interrupted keeps what it has
     finally:
         bench.close()
     # What the sides used themselves is known when their processes have ended.
-    whole["run"].update(machine.meanwhile(times, machine.times()))
+    run.update(machine.meanwhile(times, machine.times()))
     report.write(whole, options.out)
     print(tables.on_screen(whole))
     print(f"Written to {options.out}; results.md has every single convolution too.")
@@ -60,12 +79,15 @@ def read_options():
     parser.add_argument("--rounds", type=int, help="how many blocks each side gets, by default 5")
     parser.add_argument("--only", type=topics, default=list(TOPICS), help=f"some of {','.join(TOPICS)}")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="threads a side may use, by default all")
+    parser.add_argument("--isa", choices=["avx2"], help="measure without AVX-512, in all topics")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="the folder to write to")
     options = parser.parse_args()
     for name in ("rounds", "threads"):
         value = getattr(options, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be at least 1. Received: {value}.")
+    if options.isa and (why := avx2.what_is_missing()):
+        parser.error(f"--isa {options.isa} changes nothing: {why}.")
     return options
 
 

@@ -4,6 +4,8 @@ import statistics
 
 from benchmarks.sides import CNNLITE, NUMPY
 
+BETTER_LAYOUT = "PyTorch's better layout"
+
 
 def compare(result, among=None):
     """Return the figures of one result, against the opponent whose median is the shortest, or None without one.
@@ -42,18 +44,30 @@ def comparisons(report, topic, among=None):
 
 
 def mean_ratio(report, direction):
-    """Return the geometric mean of the ratios of all convolutions in that direction, or None without any.
+    """Return the geometric mean of the ratios of all convolutions in that direction, or None without any."""
+    return mean_of(of_topic(report, "conv"), [direction], direction)
 
-    The spread is that of the means over all convolutions in one round each.
-    """
-    results = [result for result in of_topic(report, "conv") if result["direction"] == direction]
-    compared = [figures for figures in map(compare, results) if figures]
+
+def large_means(report, directions):
+    """Return the geometric mean of the ratios of all large operations in these directions, or None without any."""
+    return mean_of(of_topic(report, "large"), directions, " and ".join(directions))
+
+
+def mean_of(results, directions, what):
+    """Return the geometric mean of the ratios; its spread is that of the means over all results in one round each."""
+    compared = [figures for result in results if result["direction"] in directions and (figures := compare(result))]
     if not compared:
         return None
     means = [statistics.geometric_mean(ratios) for ratios in zip(*(figures["ratios"] for figures in compared))]
     ratio = statistics.geometric_mean(figures["ratio"] for figures in compared)
-    return {"work": f"{direction}, mean of {len(compared)}", "topic": "conv", "best": "PyTorch's better layout",
+    return {"work": f"{what}, mean of {len(compared)}", "topic": compared[0]["topic"], "best": BETTER_LAYOUT,
             **spread(means, "round"), "ratio": ratio}
+
+
+def lowest_large(report):
+    """Return the figures of the large operation with the lowest ratio, whose opponent says which it is, or None."""
+    lowest = min(comparisons(report, "large"), key=lambda figures: figures["ratio"], default=None)
+    return lowest and {**lowest, "best": f"{lowest['best']}, in {lowest['work']}"}
 
 
 def share_of_roof(result):

@@ -1,10 +1,14 @@
-"""Networks like W1 that differ in one thing at a time."""
+"""Networks like W1 that differ in one thing at a time, and convolutions of one amount of work over their channels."""
 
+from benchmarks.convolutions import Convolution
 from benchmarks.nets import w1
 
 BATCHES = [1, 8, 32, 128, 512]
 FILTERS = [8, 16, 32, 64, 128]  # of the first convolution; the second has twice as many
 SIZES = [14, 28, 42, 56]
+# 3x3, as many filters as channels: half the size for twice the channels is as much work.
+CONVOLUTIONS = [Convolution(16, 224 * 16 // channels, channels, channels, 3, pad=1)
+                for channels in (16, 32, 64, 128, 256, 512)]
 
 
 def series(threads):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 PACKAGES = [
     "cnnlite", "numpy", "numba", "llvmlite", "torch", "tensorflow-cpu", "tensorflow", "keras", "jax", "onnxruntime",
+    "openvino",
 ]
 BUSY = 0.5  # of a core
 

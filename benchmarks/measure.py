@@ -41,11 +41,7 @@ class Bench:
             try:
                 checks[name], notes[name] = worker.prepare(jobs[name], threads)
             except SideFailed as error:
-                if name in (CNNLITE, NUMPY):
-                    raise
-                self._workers.pop(name).close()  # the next job gets a new one
-                notes[name] = f"left out: {error}"
-                print(f"{name} is left out of this: {error}", file=sys.stderr)
+                notes[name] = self._leave_out(name, error)
             else:
                 workers.append(worker)
         require_agreement(checks)
@@ -55,10 +51,24 @@ class Bench:
             first = turn % len(workers)
             for worker in workers[first:] + workers[:first]:
                 time.sleep(PAUSE)
-                parts = worker.run(seconds or self.seconds)
-                medians[worker.name].append([statistics.median(times) for times in parts])
+                try:
+                    parts = worker.run(seconds or self.seconds)
+                except SideFailed as error:
+                    notes[worker.name] = self._leave_out(worker.name, error)
+                    workers.remove(worker)
+                    del medians[worker.name]
+                else:
+                    medians[worker.name].append([statistics.median(times) for times in parts])
         parts = {name: [list(part) for part in zip(*rounds)] for name, rounds in medians.items()}
         return {"seconds": {name: each if len(each) > 1 else each[0] for name, each in parts.items()}, "notes": notes}
+
+    def _leave_out(self, name, error):
+        """End the worker of a side that has failed, and return a note; the next job gets a new one."""
+        if name in (CNNLITE, NUMPY):
+            raise error
+        self._workers.pop(name).close()
+        print(f"{name} is left out of this: {error}", file=sys.stderr)
+        return f"left out: {error}"
 
     def _worker(self, name):
         if name not in self._workers:

@@ -8,12 +8,12 @@ from matplotlib.ticker import LogLocator, NullLocator
 
 from benchmarks.convolutions import DIRECTIONS
 from benchmarks.figures import compare, machine_roofs, mean_ratio, of_topic
-from benchmarks.sides import CNNLITE, JAX, KERAS, ONNX, PYTORCH
+from benchmarks.sides import CNNLITE, JAX, KERAS, ONNX, OPENVINO, PYTORCH
 
-OPPONENTS = {"PyTorch's best": PYTORCH, KERAS: [KERAS], JAX: [JAX], ONNX: [ONNX]}
+OPPONENTS = {"PyTorch's best": PYTORCH, KERAS: [KERAS], JAX: [JAX], ONNX: [ONNX], OPENVINO: [OPENVINO]}
 
 
-WIDTH = 0.2  # of a bar; four of them and a gap for each work
+WIDTH = 0.16  # of a bar; five of them and a gap for each work
 
 
 def new_figure(width, height):
@@ -97,25 +97,50 @@ def roofline(report, path):
 
 
 def growth(report, path):
-    """Draw a panel for each thing that grows: the time of a step, cnnlite's and PyTorch's."""
-    panels = defaultdict(list)
-    for result in of_topic(report, "growth"):
-        panels[result["by"]].append(result)
-    if not panels:
+    """Draw a panel for each thing that grows: the time of a step; below, the rate of convolutions over channels."""
+    rows = [panels for topic in ("growth", "channels") if (panels := by_panel(of_topic(report, topic)))]
+    if not rows:
         return
-    figure = new_figure(3.4 * len(panels), 3.6)
-    for axes, (by, results) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
-        values = [result["value"] for result in results]
-        for name in results[0]["seconds"]:
-            times = [statistics.median(result["seconds"][name]) * 1000 for result in results]
-            axes.plot(values, times, marker="o", markersize=4, label=name)
-        axes.set_xscale("log", base=2)
-        plain_logarithmic(axes, "y")
-        axes.set_xticks(values, [f"{value}" for value in values])
-        axes.minorticks_off()
-        axes.set_xlabel(by)
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("training step, ms")
+    columns = max(map(len, rows))
+    figure = new_figure(3.4 * columns, 0.5 + 3.1 * len(rows))
+    grid = figure.subplots(len(rows), columns, squeeze=False)
+    for line, panels in zip(grid, rows):
+        for axes, (by, results) in zip(line, panels.items()):
+            panel(axes, by, results)
+        line[0].set_ylabel("GFLOP/s" if rates_are_drawn(results) else "training step, ms")
+        for axes in line[len(panels):]:
+            axes.remove()
     lines, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(lines, labels, loc="outside upper center", ncols=len(lines), fontsize=8)
     figure.savefig(path, dpi=150)
+
+
+def by_panel(results):
+    panels = defaultdict(list)
+    for result in results:
+        panels[result["by"]].append(result)
+    return panels
+
+
+def rates_are_drawn(results):
+    return "flops" in results[0]
+
+
+def panel(axes, by, results):
+    """Draw a curve for each side: of times, or of rates where the work is known."""
+    values = [result["value"] for result in results]
+    is_rate = rates_are_drawn(results)
+    for name in results[0]["seconds"]:
+        times = [statistics.median(result["seconds"][name]) for result in results]
+        heights = [result["flops"] / time / 1e9 if is_rate else time * 1000 for result, time in zip(results, times)]
+        axes.plot(values, heights, marker="o", markersize=4, label=name)
+    axes.set_xscale("log", base=2)
+    if is_rate:
+        axes.set_xlabel(f"channels, {by}")
+        axes.set_ylim(bottom=0)
+    else:
+        plain_logarithmic(axes, "y")
+        axes.set_xlabel(by)
+    axes.set_xticks(values, [f"{value}" for value in values])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)

@@ -20,7 +20,7 @@ from unittest.mock import patch
 import numba
 import numpy as np
 
-from benchmarks.nets import NETS
+from benchmarks.nets import EVERY_NET
 from benchmarks.sides.data import batch
 from benchmarks.sides.with_cnnlite import build
 from benchmarks.tables import table
@@ -190,13 +190,14 @@ def report(title, rows, together, whole):
 
 def main():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stages", description="Where the time goes.")
-    parser.add_argument("nets", nargs="+", choices=list(NETS), metavar="net", help=f"some of {', '.join(NETS)}")
+    parser.add_argument("nets", nargs="+", choices=list(EVERY_NET), metavar="net",
+                        help=f"some of {', '.join(EVERY_NET)}")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--infer", action="store_true", help="model(x) of a batch instead of a training step")
     what.add_argument("--image", action="store_true", help="model(x) of one sample")
     arguments = parser.parse_args()
     for name in arguments.nets:
-        net = NETS[name]
+        net = EVERY_NET[name]
         if arguments.infer or arguments.image:
             samples = 1 if arguments.image else net.batch
             title, work = f"{name}, inference of {samples}", inference(net, samples)

@@ -1,4 +1,4 @@
-"""How long a new process takes to import a library, and to make its first training step of W1.
+"""How long a new process takes to import a library, and to make its first training step of W1; and the processor time.
 
 Run as a program this file is that process: it makes the step and prints when it had imported and when it was done.
 """
@@ -12,38 +12,53 @@ import tempfile
 import time
 
 from benchmarks.nets import NETS, training
-from benchmarks.sides import SIDES, TORCH
+from benchmarks.sides import SIDES
 from benchmarks.workers import environment
 
+COLD_ROUNDS = 3  # at most: each compiles all kernels of a net
 
-def first_steps(threads, rounds, with_torch):
+
+def first_steps(threads, rounds, names):
     """Yield (work, {side: [seconds]}). The times count from the start of Python on.
 
-    The first process finds an empty folder for compiled kernels, those after it what the first has compiled.
+    The first processes find an empty folder for compiled kernels each, those after them what the last of these has
+    compiled.
     """
-    names = ["cnnlite", TORCH] if with_torch else ["cnnlite"]
+    cold, warm = ({name: [] for name in names} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
-        variables = {**environment(threads), "NUMBA_CACHE_DIR": folder}
-        # An installed package lies there as bytecode. Without, Python would compile this one's sources at each import,
-        # which takes 0.2 s.
-        variables.pop("PYTHONDONTWRITEBYTECODE", None)
-        cold = {name: [run(name, variables)] for name in names}
-        warm = {name: [] for name in names}
+        for i in range(min(rounds, COLD_ROUNDS)):
+            variables = {**environment(threads), "NUMBA_CACHE_DIR": os.path.join(folder, str(i))}
+            # An installed package lies there as bytecode. Without, Python would compile this one's sources at each
+            # import, which takes 0.2 s.
+            variables.pop("PYTHONDONTWRITEBYTECODE", None)
+            for name in names:
+                cold[name].append(run(name, variables))
         for _ in range(rounds):
             for name in names:
                 warm[name].append(run(name, variables))
-    yield "first step, nothing compiled yet", {name: [times["step"] for times in cold[name]] for name in names}
-    yield "first step", {name: [times["step"] for times in warm[name]] for name in names}
-    yield "import", {name: [times["import"] for times in warm[name]] for name in names}
+    for work, what, processes in (
+        ("first step, nothing compiled yet", "step", cold),
+        ("processor time of the first step, nothing compiled yet", "processor", cold),
+        ("first step", "step", warm), ("import", "import", warm),
+    ):
+        yield work, {name: [times[what] for times in each] for name, each in processes.items()}
 
 
 def run(name, variables):
-    start = time.time()
+    """Return the seconds until a new process has imported the library and made its step, and the processor's seconds.
+
+    The latter are those of all cores and of all processes that were started for it.
+    """
+    start, before = time.time(), os.times()
     done = subprocess.run([sys.executable, "-m", "benchmarks.start", name], env=variables, capture_output=True,
                           text=True, check=False)
+    after = os.times()
     if done.returncode:
         raise RuntimeError(f"The first step of {name} failed:\n{done.stderr}")
-    return {what: moment - start for what, moment in json.loads(done.stdout).items()}
+    seconds = {what: moment - start for what, moment in json.loads(done.stdout).items()}
+    # Of children that have ended; the sides' workers go on meanwhile.
+    processor = after.children_user + after.children_system - before.children_user - before.children_system
+    return {**seconds, "processor": processor}
 
 
 def main(name):

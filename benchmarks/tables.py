@@ -1,14 +1,21 @@
-"""The report as Markdown."""
+"""The report as Markdown.
 
+    python -m benchmarks.tables results/benchmarks/results.json    # the table of README.md, of a run that is over
+"""
+
+import json
 import statistics
+import sys
+from pathlib import Path
 
 from benchmarks.convolutions import DIRECTIONS
 from benchmarks.figures import compare, comparisons, mean_ratio, of_topic, share_of_memory, share_of_roof
 from benchmarks.machine import BUSY
 from benchmarks.sides import CNNLITE, SIDES
-from benchmarks.targets import rows
+from benchmarks.targets import TARGETS, cells, rows
 
-HEADINGS = {"train": "Training step", "infer": "Inference", "start": "A new process"}
+HEADINGS = {"train": "Training step", "infer": "Inference", "avx2": "Training step without AVX-512",
+            "busy": "With one core busy", "script": "A whole script", "start": "A new process"}
 
 
 def markdown(report):
@@ -30,10 +37,11 @@ def topic_tables(report):
     parts = []
     for topic, heading in HEADINGS.items():
         parts.append(best_opponents(heading, comparisons(report, topic)))
-        if topic != "start":
+        if topic not in ("script", "start"):
             parts.append(each_opponent(heading, of_topic(report, topic)))
     means = [figures for direction in DIRECTIONS if (figures := mean_ratio(report, direction))]
-    return [*parts, convolution_means(means), large(report), shares(report), memory(report), growth(report)]
+    return [*parts, convolution_means(means), rates(report, "large", "Large operations"), shares(report),
+            memory(report), growth(report), rates(report, "channels", "As much work, with more and more channels")]
 
 
 def table(header, lines):
@@ -46,7 +54,19 @@ def table(header, lines):
 
 def target_table(report):
     lines = [[work, against, value and f"**{value}**", *rest] for work, against, value, *rest in rows(report)]
-    return table(["Target", "against", "ratio", "lowest to highest", "goal", "reached"], lines)
+    return table(["Target", "against", "figure", "lowest to highest", "floor", "aim", "reached"], lines)
+
+
+def readme_table(report):
+    """Return the targets that were measured, as README.md shows them: with cnnlite's own time, without the spread."""
+    lines = []
+    for target in TARGETS:
+        figures = target.figure(report)
+        if figures:
+            work, against, value, _, *goals, _ = cells(target, figures)
+            ours = milliseconds(figures["cnnlite"]) if target.name == "ratio" and "cnnlite" in figures else ""
+            lines.append([work, ours, against, f"**{value}**", *goals])
+    return table(["work", "cnnlite, ms", "against", "figure", "floor", "then go for"], lines)
 
 
 def milliseconds(seconds):
@@ -80,9 +100,9 @@ def convolution_means(means):
     return table(["Single convolutions", "against", "geometric mean of the ratios", "of one round each"], lines)
 
 
-def large(report):
-    """Return the rates of large operations, those of all of a kind last: their ratio is the geometric mean."""
-    results = of_topic(report, "large")
+def rates(report, topic, heading):
+    """Return the rates of operations, the geometric means of the ratios last."""
+    results = of_topic(report, topic)
     compared = [(result, figures) for result in results if (figures := compare(result))]
     lines = [[figures["work"], f"{result['flops'] / figures['cnnlite'] / 1e9:.0f}",
               f"{result['flops'] / figures['opponent'] / 1e9:.0f}", f"**{figures['ratio']:.2f}**",
@@ -92,8 +112,7 @@ def large(report):
         if ratios:
             lines.append([f"{direction}, mean of {len(ratios)}", "", "", f"**{statistics.geometric_mean(ratios):.2f}**",
                           f"{min(ratios):.2f} to {max(ratios):.2f}"])
-    return table(["Large operations", "cnnlite, GFLOP/s", "PyTorch's better layout, GFLOP/s", "ratio",
-                  "lowest to highest"], lines)
+    return table([heading, "cnnlite, GFLOP/s", "PyTorch's better layout, GFLOP/s", "ratio", "lowest to highest"], lines)
 
 
 def shares(report):
@@ -146,6 +165,8 @@ def describe_run(report):
         f"Rounds: {run['rounds']}. Threads a side may use: {run['threads']}. {machine['cpu']}, "
         f"{machine['cores']} cores, {machine['system']}; Python {machine['python']}, {versions}.",
     ]
+    if run.get("isa") == "avx2":
+        lines.append("No library used AVX-512, but AVX2 alone.")
     if run["load_before"] is not None:
         lines.append(f"Load average before {run['load_before']:.2f}, after {run['load_after']:.2f}.")
     if "others" in run:
@@ -154,3 +175,7 @@ def describe_run(report):
     if max(run["load_before"] or 0, run.get("others", 0) + run.get("stolen", 0)) > BUSY:
         lines.append("**The machine was busy with something else: these figures are worth little.**")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(readme_table(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))))

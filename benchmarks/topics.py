@@ -1,13 +1,20 @@
 """What is measured, by topic. Each function yields its results one by one, so that they are shown as they come."""
 
-from benchmarks.convolutions import DIRECTIONS, SWEEP
-from benchmarks.growth import series
-from benchmarks.large import LARGE, Dense
-from benchmarks.memory import peaks
-from benchmarks.nets import NETS, inference, training, training_flops
-from benchmarks.sides import CNNLITE, CONVOLVES, INFERS, NUMPY, TORCH, TORCH_LAST, TRAINS
-from benchmarks.start import first_steps
+from functools import partial
 
+from benchmarks import avx2, script
+from benchmarks.busy import busy_core
+from benchmarks.convolutions import DIRECTIONS, SWEEP
+from benchmarks.growth import CONVOLUTIONS, series
+from benchmarks.large import LARGE, Dense
+from benchmarks.measure import Bench
+from benchmarks.memory import peaks
+from benchmarks.nets import EVERY_NET, NETS, inference, training, training_flops
+from benchmarks.sides import CNNLITE, EAGER, INFERS, NUMPY, ONLY_INFER, TORCH, TRAINS
+from benchmarks.start import first_steps
+from benchmarks.workers import Worker
+
+WITH_AVX2 = ["W1", "W2", "LeNet-5", "MLP", "V1"]
 INFERENCE_BATCHES = {"W1": [1, 128], "W2": [1, 128], "V1": [1, 64], "G1": [1], "S1": [1, 32]}
 SWEEP_SECONDS, SWEEP_ROUNDS = 0.06, 5
 SGEMM_SIZE = 2048
@@ -33,26 +40,61 @@ def infer(bench, quick):
             yield result("infer", f"infer {name}, batch {batch}", comparison)
 
 
+def with_avx2(bench, quick):
+    """Training steps without AVX-512, by workers of their own, whose libraries are told so."""
+    make = partial(Worker, variables=avx2.variables())
+    alone = Bench(bench.names, bench.rounds, bench.seconds, bench.threads, make)
+    try:
+        for name in WITH_AVX2[:1] if quick else WITH_AVX2:
+            comparison = alone.compare(dict.fromkeys(TRAINS, training(NETS[name])))
+            yield result("avx2", f"train {name}, AVX2 alone", comparison)
+    finally:
+        alone.close()
+
+
+def busy(bench, quick):
+    """W1's training step while another process keeps one core busy.
+
+    Of that no library knows, so each uses the threads that it would use without.
+    """
+    with busy_core():
+        comparison = bench.compare(dict.fromkeys(EAGER, training(NETS["W1"])), threads=bench.threads)
+        yield result("busy", "train W1, one core busy", comparison)
+
+
 def conv(bench, quick):
     """Single convolutions, each direction on its own, in short blocks, and the machine's two roofs."""
     yield from roofs(bench)
-    seconds, rounds = min(SWEEP_SECONDS, bench.seconds), min(SWEEP_ROUNDS, bench.rounds)
     for shape in SWEEP[:1] if quick else SWEEP:
         for direction in DIRECTIONS:
-            job = {"kind": "conv", "shape": shape, "direction": direction}
-            comparison = bench.compare(dict.fromkeys(CONVOLVES, job), seconds, rounds)
+            comparison = operation(bench, shape, direction, min(SWEEP_ROUNDS, bench.rounds))
             yield result("conv", f"{direction}, {shape}", comparison, direction=direction, shape=shape._asdict(),
                          flops=shape.flops(), bytes=shape.bytes())
 
 
+def operation(bench, shape, direction, rounds=None):
+    """Compare a single convolution or product, in short blocks."""
+    job = {"kind": "dense" if isinstance(shape, Dense) else "conv", "shape": shape, "direction": direction}
+    return bench.compare(dict.fromkeys(EAGER, job), min(SWEEP_SECONDS, bench.seconds), rounds)
+
+
 def large(bench, quick):
-    """Single operations of many channels or units, each direction on its own."""
-    seconds = min(SWEEP_SECONDS, bench.seconds)
+    """Single operations of many channels or units, each direction on its own; and a deep network."""
     for shape in LARGE[-4:-3] if quick else LARGE:
         for direction in DIRECTIONS:
-            job = {"kind": "dense" if isinstance(shape, Dense) else "conv", "shape": shape, "direction": direction}
-            comparison = bench.compare(dict.fromkeys(CONVOLVES, job), seconds)
+            comparison = operation(bench, shape, direction)
             yield result("large", f"{direction}, {shape}", comparison, direction=direction, flops=shape.flops())
+    if not quick:
+        yield from deep(bench)
+
+
+def deep(bench):
+    """ResNet-18, without what takes minutes to compile it."""
+    net = EVERY_NET["ResNet-18"]
+    yield result("train", "train ResNet-18", bench.compare(dict.fromkeys(EAGER, training(net))))
+    for batch in (1, net.batch):
+        comparison = bench.compare(dict.fromkeys([*EAGER, *ONLY_INFER], inference(net, batch)))
+        yield result("infer", f"infer ResNet-18, batch {batch}", comparison)
 
 
 def roofs(bench):
@@ -70,27 +112,42 @@ def roof(bench, quick):
         yield result("roof", f"train {name}", comparison, flops=flops)
 
 
+def keras_script(bench, quick):
+    """A whole script with all of MNIST."""
+    names = [name for name in script.LIBRARIES if name in bench.names]
+    times = script.seconds(names, bench.threads, min(bench.rounds, 3), script.FEW if quick else script.SAMPLES)
+    yield result("script", "a Keras script, whole process", {"seconds": times})
+
+
 def start(bench, quick):
     """Whole processes, from their start on."""
-    for work, seconds in first_steps(bench.threads, 1 if quick else bench.rounds, TORCH in bench.names):
+    rounds = 1 if quick else bench.rounds
+    for work, seconds in first_steps(bench.threads, rounds, [name for name in (CNNLITE, TORCH) if name in bench.names]):
         yield result("start", work, {"seconds": seconds})
 
 
 def memory(bench, quick):
     """The most memory that a process held which imports a library and trains for some steps."""
-    names = [name for name in (CNNLITE, TORCH, TORCH_LAST) if name in bench.names]
-    for net in ["W1"] if quick else ["W1", "W3"]:
+    names = [name for name in EAGER if name in bench.names]
+    for net in ["W1"] if quick else ["W1", "W3", "V1", "G1"]:
         yield result("memory", f"train {net}", {"bytes": peaks(names, net, bench.threads, min(bench.rounds, 3))})
 
 
 def growth(bench, quick):
-    """How the time of W1's training step grows with one thing at a time."""
+    """How the time of W1's training step grows with one thing at a time; and rates of convolutions over channels."""
     for by, points in series(bench.threads).items():
         for value, net, threads in points[:2] if quick else points:
-            jobs = dict.fromkeys([CNNLITE, TORCH, TORCH_LAST], training(net))
+            jobs = dict.fromkeys(EAGER, training(net))
             comparison = bench.compare(jobs, bench.seconds / 2, min(bench.rounds, 3), threads)
             yield result("growth", f"{by} {value}", comparison, by=by, value=value)
+    for direction in DIRECTIONS:
+        for shape in CONVOLUTIONS[2:4] if quick else CONVOLUTIONS:
+            comparison = operation(bench, shape, direction, min(bench.rounds, 3))
+            yield result("channels", f"{direction}, {shape}", comparison, by=direction, direction=direction,
+                         value=shape.channels, flops=shape.flops())
 
 
-TOPICS = {"train": train, "infer": infer, "conv": conv, "large": large, "roof": roof, "start": start, "memory": memory,
-          "growth": growth}
+TOPICS = {"train": train, "infer": infer, "avx2": with_avx2, "conv": conv, "large": large, "roof": roof, "busy": busy,
+          "script": keras_script, "start": start, "memory": memory, "growth": growth}
+# Topics that not every machine has: what says why this one hasn't, or None.
+MISSING = {"avx2": avx2.what_is_missing}

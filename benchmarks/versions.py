@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.figures import ratios_of, spread
 from benchmarks.measure import Bench
-from benchmarks.nets import NETS, inference, training
+from benchmarks.nets import EVERY_NET, NETS, inference, training
 from benchmarks.tables import milliseconds, table
 from benchmarks.workers import ROOT, Worker
 
@@ -45,7 +45,7 @@ def main():
         for name in options.nets or NETS:
             for work, job in jobs(name).items():
                 add(lines, line(work, bench.compare(dict.fromkeys(VERSIONS, job))["seconds"]))
-            one = {**inference(NETS[name], 1), "kind": "softmax"}
+            one = {**inference(EVERY_NET[name], 1), "kind": "softmax"}
             parts = bench.compare(dict.fromkeys(VERSIONS, one))["seconds"]
             add(lines, line(f"infer {name}, batch 1", {version: answers for version, (answers, _) in parts.items()}))
             add(lines, line_of_softmax(name, parts))
@@ -63,14 +63,15 @@ def read_options():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.versions", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=folder, help="the folder that holds the other version's folder cnnlite")
-    parser.add_argument("nets", nargs="*", metavar="net", help=f"some of {', '.join(NETS)}; all, if none is named")
+    parser.add_argument("nets", nargs="*", metavar="net",
+                        help=f"some of {', '.join(EVERY_NET)}; all but ResNet-18, if none is named")
     parser.add_argument("--rounds", type=int, default=9, help="how many blocks each version gets, by default 9")
     parser.add_argument("--seconds", type=float, default=0.12, help="how long a block is, by default 0.12")
     parser.add_argument("--threads", type=int, default=machine.cores(), help="by default all")
     options = parser.parse_args()
     for name in options.nets:
-        if name not in NETS:
-            parser.error(f"the networks are {', '.join(NETS)}. Received: {name!r}.")
+        if name not in EVERY_NET:
+            parser.error(f"the networks are {', '.join(EVERY_NET)}. Received: {name!r}.")
     return options
 
 
@@ -87,7 +88,7 @@ def worker(folders, name, threads):
 
 def jobs(name):
     """Return {what is done: job}."""
-    net = NETS[name]
+    net = EVERY_NET[name]
     return {f"train {name}": training(net), f"infer {name}, batch {net.batch}": inference(net, net.batch)}
 
 

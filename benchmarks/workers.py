@@ -42,12 +42,13 @@ class Worker:
         name: the side.
         threads: how many threads it may use.
         program: what Python is to run, if not this file.
+        variables: more of its environment.
     """
 
-    def __init__(self, name, threads, program=("-m", "benchmarks.workers")):
+    def __init__(self, name, threads, program=("-m", "benchmarks.workers"), variables=None):
         self.name, self.threads = name, threads
         self.process = subprocess.Popen(
-            [sys.executable, *program, name], env=environment(threads),
+            [sys.executable, *program, name], env={**environment(threads), **(variables or {})},
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8",
         )
 

@@ -17,7 +17,7 @@ PYTORCH = [TORCH, TORCH_LAST, TORCH_COMPILE]  # what the best of PyTorch is look
 ONLY_INFER = [ONNX, OPENVINO]
 TRAINS = [CNNLITE, *PYTORCH, KERAS, JAX]
 INFERS = [CNNLITE, *PYTORCH, *ONLY_INFER, KERAS, JAX]
-CONVOLVES = [CNNLITE, TORCH, TORCH_LAST]
+EAGER = [CNNLITE, TORCH, TORCH_LAST]  # all but what takes long to compile
 
 
 class Side(NamedTuple):

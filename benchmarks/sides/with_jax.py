@@ -65,7 +65,8 @@ def apply(net, weights, statistics, x, key):
     for i, (kind, *numbers) in enumerate(net.layers):
         if kind == "conv":
             dimensions = ("NHWC", "HWIO", "NHWC")
-            x = lax.conv_general_dilated(x, weights[i][0], (1, 1), numbers[2].upper(), dimension_numbers=dimensions)
+            strides = numbers[4], numbers[4]
+            x = lax.conv_general_dilated(x, weights[i][0], strides, numbers[2].upper(), dimension_numbers=dimensions)
         elif kind == "depthwise":
             dimensions = ("NHWC", "HWIO", "NHWC")
             x = lax.conv_general_dilated(x, weights[i][0], (1, 1), numbers[1].upper(), dimension_numbers=dimensions,
@@ -79,8 +80,9 @@ def apply(net, weights, statistics, x, key):
         elif kind == "relu":
             x = jax.nn.relu(x)
         elif kind == "pool":
-            window = (1, *numbers * 2, 1)
-            x = lax.reduce_window(x, -jnp.inf, lax.max, window, window, "VALID")
+            size, strides, padding = numbers
+            window, strides = (1, size, size, 1), (1, strides, strides, 1)
+            x = lax.reduce_window(x, -jnp.inf, lax.max, window, strides, padding.upper())
         elif kind == "flatten":
             x = x.reshape(len(x), -1)
         elif kind == "dropout" and key is not None:
@@ -113,7 +115,7 @@ def build(net):
     for (kind, *numbers), before, _ in shapes(net):
         arrays = []
         if kind == "conv":
-            filters, size, _, bias = numbers
+            filters, size, _, bias, _ = numbers
             arrays = [normal(size, size, before[-1], filters), *[jnp.zeros(filters)] * bias]
         elif kind == "depthwise":
             size, _, bias = numbers
@@ -124,6 +126,8 @@ def build(net):
         elif kind == "batchnorm":
             arrays = [jnp.ones(before[-1]), jnp.zeros(before[-1])]
             statistics.append([jnp.zeros(before[-1]), jnp.ones(before[-1])])
+        elif kind == "residual":
+            raise ValueError("build: residual is not written for JAX yet.")
         weights.append(arrays)
     return weights, statistics
 

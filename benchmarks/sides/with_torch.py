@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from benchmarks.convolutions import Convolution
-from benchmarks.nets import DROPOUT, net_of, shapes
+from benchmarks.nets import DROPOUT, net_of, shapes, shapes_of
 from benchmarks.sides import data
 from benchmarks.sides.data import batch, convolution
 
@@ -100,28 +100,51 @@ def images(x, memory_format):
     return x.permute(0, 3, 1, 2).contiguous(memory_format=memory_format) if x.ndim == 4 else x
 
 
+class Residual(nn.Module):
+    def __init__(self, body, shortcut):
+        super().__init__()
+        self.body, self.shortcut = body, shortcut
+
+    def forward(self, x):
+        return self.body(x) + self.shortcut(x)
+
+
 def build(net):
-    stack = []
-    for (kind, *numbers), before, _ in shapes(net):
+    return stack(shapes(net))
+
+
+def stack(shapes):
+    modules = []
+    for (kind, *numbers), before, _ in shapes:
         if kind == "conv":
-            filters, size, padding, bias = numbers
-            stack.append(nn.Conv2d(before[-1], filters, size, padding=padding, bias=bias))
+            filters, size, padding, bias, strides = numbers
+            modules.append(nn.Conv2d(before[-1], filters, size, strides, pads(size, padding), bias=bias))
         elif kind == "depthwise":
             size, padding, bias = numbers
-            stack.append(nn.Conv2d(before[-1], before[-1], size, padding=padding, groups=before[-1], bias=bias))
+            modules.append(nn.Conv2d(before[-1], before[-1], size, padding=padding, groups=before[-1], bias=bias))
+        elif kind == "residual":
+            modules.append(Residual(*(stack(shapes_of(branch, before)) for branch in numbers)))
+        elif kind == "pool":
+            size, strides, padding = numbers
+            modules.append(nn.MaxPool2d(size, strides, pads(size, padding)))
         elif kind == "average":
-            stack += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+            modules += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
         elif kind == "dense":
             units, bias = numbers
-            stack.append(nn.Linear(before[0], units, bias=bias))
+            modules.append(nn.Linear(before[0], units, bias=bias))
         elif kind == "batchnorm":
-            stack.append((nn.BatchNorm2d if len(before) == 3 else nn.BatchNorm1d)(before[-1]))
+            modules.append((nn.BatchNorm2d if len(before) == 3 else nn.BatchNorm1d)(before[-1]))
         elif kind == "dropout":
-            stack.append(nn.Dropout(DROPOUT))
+            modules.append(nn.Dropout(DROPOUT))
         else:
-            kinds = {"relu": nn.ReLU, "leaky relu": nn.LeakyReLU, "pool": nn.MaxPool2d, "flatten": nn.Flatten}
-            stack.append(kinds[kind](*numbers))
-    return nn.Sequential(*stack)
+            kinds = {"relu": nn.ReLU, "leaky relu": nn.LeakyReLU, "flatten": nn.Flatten}
+            modules.append(kinds[kind](*numbers))
+    return nn.Sequential(*modules)
+
+
+def pads(size, padding):
+    """Return the pixels on each side of an image, for an odd window; PyTorch's own "same" is for strides of 1 alone."""
+    return size // 2 if padding == "same" else 0
 
 
 def count(model):

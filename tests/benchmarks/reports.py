@@ -1,7 +1,7 @@
 """A report as a run might leave it, with round numbers."""
 
 from benchmarks.convolutions import SWEEP
-from benchmarks.sides import JAX, KERAS, NUMPY, ONNX, TORCH, TORCH_COMPILE, TORCH_LAST
+from benchmarks.sides import JAX, KERAS, NUMPY, ONNX, OPENVINO, TORCH, TORCH_COMPILE, TORCH_LAST
 
 TRAIN = {
     "topic": "train", "work": "train W1",
@@ -9,9 +9,13 @@ TRAIN = {
                 KERAS: [0.01, 0.01, 0.02], JAX: [0.1, 0.2, 0.4]},
     "notes": {TORCH_COMPILE: "left out: CppCompileError: no Python.h", TORCH: "2 threads"},
 }
+AVX2 = {
+    "topic": "avx2", "work": "train W1, AVX2 alone",
+    "seconds": {"cnnlite": [0.01] * 3, TORCH: [0.04] * 3, TORCH_LAST: [0.03] * 3, KERAS: [0.02] * 3},
+}
 INFER = {
     "topic": "infer", "work": "infer W1, batch 1",
-    "seconds": {"cnnlite": [1e-4] * 3, TORCH: [3e-4] * 3, ONNX: [1.2e-4] * 3},
+    "seconds": {"cnnlite": [1e-4] * 3, TORCH: [3e-4] * 3, ONNX: [1.2e-4] * 3, OPENVINO: [1.7e-4] * 3},
 }
 ROOF = {
     "topic": "roof", "work": "train W3",
@@ -22,6 +26,10 @@ MEMORY = {
     "bytes": {"cnnlite": [100 * 2**20] * 3, TORCH: [400 * 2**20] * 3, TORCH_LAST: [250 * 2**20] * 3},
 }
 ALONE = {"topic": "start", "work": "import", "seconds": {"cnnlite": [1.0]}}
+START = {
+    "topic": "start", "work": "processor time of the first step, nothing compiled yet",
+    "seconds": {"cnnlite": [11.0, 10.0, 14.0], TORCH: [3.0, 3.0, 3.0]},
+}
 MACHINE = [
     {"topic": "machine", "work": "SGEMM", "seconds": {NUMPY: [0.1]}, "flops": 2e10},
     {"topic": "machine", "work": "copy", "seconds": {NUMPY: [0.1]}, "bytes": 2e9},
@@ -50,9 +58,15 @@ LARGE = [
     for i, theirs in enumerate([0.005, 0.02])
 ]
 
+CHANNELS = [
+    {"topic": "channels", "work": f"forward, {channels} channels", "by": "forward", "direction": "forward",
+     "value": channels, "flops": 1e9, "seconds": {"cnnlite": [0.01] * 3, TORCH: [0.004] * 3}}
+    for channels in (16, 32)
+]
+
 REPORT = {
     "machine": {"cpu": "a processor", "cores": 2, "system": "Linux", "python": "3.12", "versions": {"numpy": "2.0"}},
     "run": {"rounds": 3, "threads": 2, "quick": False, "load_before": 0.1, "load_after": 1.9,
             "missing": {"JAX": "`pip install jax` brings it in"}},
-    "results": [TRAIN, INFER, ROOF, MEMORY, ALONE, *MACHINE, *GROWTH, *CONVOLUTIONS, *LARGE],
+    "results": [TRAIN, INFER, AVX2, ROOF, MEMORY, ALONE, START, *MACHINE, *GROWTH, *CONVOLUTIONS, *LARGE, *CHANNELS],
 }

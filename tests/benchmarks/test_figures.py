@@ -36,6 +36,15 @@ def test_the_mean_of_ratios_is_the_geometric_one():
     assert (mean["ratio"], mean["lowest"], mean["highest"]) == pytest.approx((2, 0.5, 2))
 
 
+def test_large_operations_have_a_mean_and_a_lowest_row():
+    mean = figures.large_means(REPORT, ["forward"])
+    assert (mean["ratio"], mean["lowest"], mean["highest"]) == pytest.approx((1, 1, 1))
+    assert figures.large_means(REPORT, ["kernel gradient", "input gradient"]) is None
+    lowest = figures.lowest_large(REPORT)
+    assert (lowest["ratio"], lowest["best"]) == (pytest.approx(0.5), "PyTorch, in forward, number 0")
+    assert figures.lowest_large({"results": []}) is None
+
+
 def test_the_share_of_the_roof_is_a_ratio_of_rates():
     share = figures.share_of_roof(ROOF)
     # 2, 4 and 2 GFLOP/s of 4, 4 and 2.

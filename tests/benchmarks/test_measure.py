@@ -18,15 +18,18 @@ class Double:
         self.name = name
 
     def prepare(self, job, threads):
+        self.job = job
         if job == "fails":
             raise SideFailed("ImportError: no such thing")
-        return job, f"{threads} threads"
+        return None if job == "fails later" else job, f"{threads} threads"
 
     def close(self):
         self.log.append(f"close {self.name}")
 
     def run(self, seconds):
         self.log.append(self.name)
+        if self.job == "fails later" and self.log.count(self.name) == 2:
+            raise SideFailed("RuntimeError: index out of bounds")
         return [[3.0, 1.0, 2.0]]
 
 
@@ -55,6 +58,13 @@ def test_a_side_that_fails_is_left_out_and_the_report_says_why(bench, capsys):
     assert "PyTorch is left out" in capsys.readouterr().err
     assert Double.log == [f"close {TORCH}", CNNLITE, JAX]
     assert set(bench.compare({CNNLITE: 1, TORCH: 1})["seconds"]) == {CNNLITE, TORCH}
+
+
+def test_a_side_that_fails_while_it_is_timed_is_left_out_too(bench):
+    result = bench.compare({CNNLITE: 1, TORCH: "fails later", JAX: 1})
+    assert result["seconds"] == {CNNLITE: [2.0] * 3, JAX: [2.0] * 3}
+    assert result["notes"][TORCH] == "left out: RuntimeError: index out of bounds"
+    assert Double.log == [CNNLITE, TORCH, JAX, TORCH, f"close {TORCH}", JAX, CNNLITE, CNNLITE, JAX]
 
 
 def test_cnnlite_must_not_fail(bench):

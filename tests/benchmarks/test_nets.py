@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from benchmarks.growth import series, thread_counts
-from benchmarks.nets import NETS, net_of, shapes, training, training_flops
+from benchmarks.growth import CONVOLUTIONS, series, thread_counts
+from benchmarks.nets import EVERY_NET, NETS, Net, every_layer, net_of, pool, resnet18, shapes, training, training_flops
 
 
 def weights(net):
     total = 0
-    for (kind, *numbers), before, _ in shapes(net):
+    for (kind, *numbers), before, _ in every_layer(shapes(net)):
         if kind == "conv":
-            filters, size, _, bias = numbers
+            filters, size, _, bias, _ = numbers
             total += size * size * before[-1] * filters + bias * filters
         elif kind == "depthwise":
             size, _, bias = numbers
@@ -52,8 +52,27 @@ def test_m3_is_the_network_of_the_paper():
     assert [layer[1] for layer, _ in convolutions] == [32, 48, 64, 80, 96, 112, 128, 144, 160, 176]
     assert [after[0] for _, after in convolutions] == [26, 24, 22, 20, 18, 16, 14, 12, 10, 8]
     # A bias before BatchNorm would do nothing.
-    assert not any(layer[-1] for layer, _ in convolutions)
+    assert not any(layer[4] for layer, _ in convolutions)
     assert [layer[0] for layer in NETS["M3"].layers[-3:]] == ["flatten", "dense", "batchnorm"]
+
+
+def test_resnet_18_is_the_network_of_the_paper():
+    net = EVERY_NET["ResNet-18"]
+    assert weights(net) == 11_689_512
+    blocks = [after for (kind, *_), _, after in shapes(net) if kind == "residual"]
+    assert blocks == [shape for shape in [(56, 56, 64), (28, 28, 128), (14, 14, 256), (7, 7, 512)] for _ in range(2)]
+    projected = [bool(layer[2]) for layer, _, _ in shapes(net) if layer[0] == "residual"]
+    assert projected == [False, False, *3 * [True, False]]
+    kinds = [layer[0] for layer, _, _ in every_layer(shapes(net))]
+    assert (kinds.count("conv"), kinds.count("dense"), kinds.count("batchnorm")) == (20, 1, 20)
+    # 1.8 billion multiplications for an image, three times less one of the first convolution's.
+    assert training_flops(net) == pytest.approx(8 * 2 * (3 * 1.814e9 - 118e6), rel=1e-3)
+
+
+def test_strides_and_padding_of_windows():
+    assert [after for _, _, after in shapes(resnet18(size=30, filters=2))[:5]] == [
+        *3 * [(15, 15, 2)], (8, 8, 2), (8, 8, 2)]
+    assert shapes(Net((7, 8, 1), 1, [pool(2)]))[0][2] == (3, 4, 1)
 
 
 def test_the_batches_to_train_with():
@@ -82,6 +101,13 @@ def test_what_grows_grows_alone():
     assert {net.input_shape for _, net, _ in points["filters"]} == {(28, 28, 1)}
     assert [net.input_shape[0] for _, net, _ in points["image size"]] == [14, 28, 42, 56]
     assert [threads for _, _, threads in points["threads"]] == [1, 2]
+
+
+def test_over_channels_the_work_stays_the_same():
+    assert [(shape.size, shape.channels) for shape in CONVOLUTIONS] == [
+        (224, 16), (112, 32), (56, 64), (28, 128), (14, 256), (7, 512)]
+    assert all(shape.channels == shape.filters and shape.out == shape.size for shape in CONVOLUTIONS)
+    assert len({shape.flops() for shape in CONVOLUTIONS}) == 1
 
 
 @pytest.mark.parametrize(("most", "counts"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (8, [1, 2, 4, 8])])

@@ -21,6 +21,7 @@ def test_the_tables_have_the_figures():
     assert "| forward, 128x28x28x1, 32 filters 3x3 |" in text
     assert "| forward, number 0 | 100 | 200 | **0.50** | 0.50 to 0.50 |" in text
     assert "| forward, mean of 2 |  |  | **1.00** | 0.50 to 2.00 |" in text
+    assert "| forward, 16 channels | 100 | 250 | **0.40** | 0.40 to 0.40 |" in text
 
 
 def test_the_report_says_what_is_missing_and_what_failed():
@@ -30,11 +31,11 @@ def test_the_report_says_what_is_missing_and_what_failed():
 
 
 def test_the_report_says_when_the_machine_was_busy():
-    assert "busy" not in tables.markdown(REPORT)
+    assert "was busy" not in tables.markdown(REPORT)
     busy = {**REPORT, "run": {**REPORT["run"], "load_before": 2.0}}
-    assert "busy" in tables.markdown(busy)
+    assert "was busy" in tables.markdown(busy)
     disturbed = {**REPORT, "run": {**REPORT["run"], "others": 0.4, "stolen": 0.2}}
-    assert "busy" in tables.markdown(disturbed)
+    assert "was busy" in tables.markdown(disturbed)
     assert "other processes used 0.40 cores on average" in tables.markdown(disturbed)
 
 
@@ -61,7 +62,15 @@ def test_our_own_work_is_not_that_of_others():
 def test_the_screen_ends_with_the_targets_and_has_no_list_of_convolutions():
     text = tables.on_screen(REPORT)
     assert "128x28x28x1" not in text
-    assert text.rstrip().splitlines()[-1].startswith("| train W3, peak memory")
+    assert text.rstrip().splitlines()[-1].startswith("| train W3, arithmetic")
+
+
+def test_the_readme_has_what_was_measured_with_cnnlites_time_and_both_goals():
+    text = tables.readme_table(REPORT)
+    assert "| train W1 | 20 | PyTorch's best: PyTorch, channels last | **2.50** | 4.00 | 5.00 |" in text
+    assert "| import |  |  | **1.00 s** | at most 0.65 s | at most 0.50 s |" in text
+    assert "| train W1, peak memory |  | PyTorch's process: PyTorch, channels last | **40%** |" in text
+    assert "W2" not in text
 
 
 def test_a_report_with_hardly_anything_in_it_can_be_shown():
@@ -77,6 +86,14 @@ def test_a_report_is_five_files(tmp_path):
     assert (tmp_path / "new" / "results.md").read_text(encoding="utf-8") == tables.markdown(REPORT)
     for name in ("results.png", "roofline.png", "growth.png"):
         assert (tmp_path / "new" / name).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("topic", ["growth", "channels"])
+def test_growth_is_drawn_of_what_there_is_of_it(tmp_path, topic):
+    pytest.importorskip("matplotlib")
+    results = [result for result in REPORT["results"] if result["topic"] == topic]
+    report.write({**REPORT, "results": results}, tmp_path)
+    assert (tmp_path / "growth.png").exists()
 
 
 def test_no_picture_is_drawn_of_what_was_not_measured(tmp_path):

@@ -33,7 +33,7 @@ def test_a_softmax_is_compared_with_what_its_version_took_in_the_same_round():
 
 def test_what_is_no_network_or_no_version_is_refused():
     done = run("-m", "benchmarks.versions", ROOT, "W1", "W9")
-    assert (done.returncode, "M3, V1, G1, S1. Received: 'W9'" in done.stderr) == (2, True)
+    assert (done.returncode, "M3, V1, G1, S1, ResNet-18. Received: 'W9'" in done.stderr) == (2, True)
     done = run("-m", "benchmarks.versions", ROOT / "tests")
     assert done.returncode == 2
     assert "there must be a folder cnnlite in it. Received:" in done.stderr
