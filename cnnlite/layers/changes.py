@@ -70,7 +70,7 @@ class Memo:
         value = found.get(key, _UNKNOWN)
         if value is not _UNKNOWN:
             if most is not None:
-                try:  # noqa: SIM105  # a context would take longer than all the rest
+                try:  # a context would take longer than all the rest
                     found.move_to_end(key)
                 except KeyError:  # another thread has just made room
                     pass
