@@ -145,7 +145,7 @@ class _Inference:
     """A plan of the forward pass of some parts in inference."""
 
     def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
-        graph = Graph(parts[0].layer.dtype, weights_of(parts))
+        graph = Graph(parts[0].layer.dtype, weights_of(parts), has_prologue=True)
         with graph.being_made():
             self._x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
             for part in parts:

@@ -118,14 +118,15 @@ class Graph:
     Args:
         dtype: float32 or float64, of all numbers that are computed.
         weights: [(a dict of arrays, ...), ...] by whose keys weights are known and found again.
+        has_prologue: whether what follows from weights alone will be done apart, when they have changed.
 
     Attributes:
         buffers: a `Storage` for each buffer, by its number.
         steps: the stages in the order in which they were added.
     """
 
-    def __init__(self, dtype: Any, weights: Sequence[dict[str, Array]] = ()) -> None:
-        self.dtype = np.dtype(dtype)
+    def __init__(self, dtype: Any, weights: Sequence[dict[str, Array]] = (), has_prologue: bool = False) -> None:
+        self.dtype, self._has_prologue = np.dtype(dtype), has_prologue
         self.buffers: list[Storage] = []
         self.steps: list[Step] = []
         self.layer = ""  # whose stages are being added
@@ -221,6 +222,10 @@ class Graph:
         if storage.kind in (GIVEN, VALUE) or buffer.of_samples or buffer.of_chunks:
             return False
         return bool(storage.made_by) and all(self.is_fixed_step(step) for step in storage.made_by)
+
+    def keeps(self, weights: Any) -> bool:
+        """Return whether what is made of weights alone, a buffer or an array, is kept from one run to the next."""
+        return self._has_prologue and self.is_fixed(weights if is_buffer(weights) else self.of_array(weights))
 
     def is_fixed_step(self, step: Step) -> bool:
         """Return whether a step belongs to the prologue."""

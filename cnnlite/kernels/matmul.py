@@ -13,13 +13,14 @@ No BLAS: its threads and numba's would take turns on the same cores, and each tu
 """
 
 from cnnlite.engine.jit import kernel
-from cnnlite.engine.stages import BATCH, IMAGE, array, scratch, stage, word
+from cnnlite.engine.stages import BATCH, IMAGE, SCRATCH, array, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.microkernel import block_address, call_block
+from cnnlite.kernels.microkernel import LONG_SUM, PIECE, add_piece, block_address, call_block, write_sums
 from cnnlite.kernels.operation import graph_of, operation
 from cnnlite.kernels.outer_products import add_outer_products, all_rows, begin_with_bias, rows_of
 from cnnlite.kernels.panels import pack_panels, panel_width
+from cnnlite.kernels.rows import copy_rows, transpose_panels
 from cnnlite.kernels.single_row import PANELS, single_row, single_row_bytes
 
 SMALL_MATRIX = 1 << 17  # bytes of weights that stay in the cache
@@ -63,9 +64,13 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
 def _add_product(a, b, bias, transpose_a, transpose_b, out):
     """Add the stages of a product whose rows don't depend on one another."""
     (m, n), k, width = out.shape, a.shape[0 if transpose_a else 1], panel_width(out.dtype)
-    b = pack_panels(b, k, n, *((1, k) if transpose_b else (n, 1)), graph=graph_of(a, b))
     rows, rows_a_sample = rows_of(m)
     panels = -(-n // width)
+    by_samples = rows_a_sample and panels * width * k * out.itemsize <= SMALL_MATRIX
+    # Weights that stay as they are are packed once. Others are by each unit, which then has its part of them at hand.
+    packs = not by_samples and not graph_of(a, b).keeps(b)
+    if not packs:
+        b = pack_panels(b, k, n, *((1, k) if transpose_b else (n, 1)), graph=graph_of(a, b))
     rows_a_unit = MORE_ROWS if panels >= MANY_PANELS else ROWS_A_UNIT
 
     def units(samples):
@@ -75,16 +80,23 @@ def _add_product(a, b, bias, transpose_a, transpose_b, out):
     def work(samples):
         return 2.0 * k * n * (rows + rows_a_sample * samples)
 
-    by_samples = rows_a_sample and panels * width * k * out.itemsize <= SMALL_MATRIX
-    graph_of(a, b).add(
-        _product if by_samples else _shared_product, units=units, work=work,
-        together=-(-ROWS_A_UNIT // rows_a_sample) if by_samples else 1,
-        scratch=(1 + ROWS_A_UNIT) * width * out.itemsize + single_row_bytes(out.itemsize),
+    arguments = dict(
         block=block_address(out.dtype), a=a, b=b, bias=bias, c=out, rows=rows, rows_a_sample=rows_a_sample, k=k, n=n,
-        a_i=1 if transpose_a else k, a_k=m if transpose_a else 1, rows_a_unit=rows_a_unit)
+        a_i=1 if transpose_a else k, a_k=m if transpose_a else 1, work=work)
+    if by_samples:
+        graph_of(a, b).add(_product, together=-(-ROWS_A_UNIT // rows_a_sample),
+                           scratch=(1 + ROWS_A_UNIT) * width * out.itemsize, **arguments)
+        return
+    places = [0]
+    for numbers in PANELS, PIECE + width, rows_a_unit, rows_a_unit * 8 // out.itemsize:
+        places.append(places[-1] + numbers * width * out.itemsize)
+    graph_of(a, b).add(
+        _shared_product, units=units, scratch=places[4] + single_row_bytes(out.itemsize), rows_a_unit=rows_a_unit,
+        packs=int(packs), turned=int(transpose_b), copy=places[1], sums=places[2], total=places[3], single=places[4],
+        **arguments)
 
 
-_PRODUCT = "rows rows_a_sample k n a_i a_k rows_a_unit block"
+_PRODUCT = "rows rows_a_sample k n a_i a_k block"
 
 
 @stage(reads="a b bias", writes="c", sizes=_PRODUCT, footprint=IMAGE)
@@ -96,17 +108,73 @@ def _product(r, run, first, last):
             _product_block(r, run, row, min(end, row + ROWS_A_UNIT), panel)
 
 
-@stage(reads="a b bias", writes="c", sizes=_PRODUCT, footprint=BATCH)
+# What the other has not comes first: numba warns of a record that begins as another one does.
+@stage(reads="a b bias", writes="c", sizes=f"rows_a_unit packs turned copy sums total single {_PRODUCT}",
+       footprint=BATCH)
 def _shared_product(r, run, first, last):
     rows, width = all_rows(r, run), 2 * VECTOR_BYTES // array(run, r.c, (0,)).itemsize
     panels = (r.n + width - 1) // width
     for unit in range(first, last):
         if rows == 1:
             _single_row(r, run, unit * PANELS, min(panels, (unit + 1) * PANELS))
-            continue
-        end = min(rows, (unit // panels + 1) * r.rows_a_unit)
-        for row in range(unit // panels * r.rows_a_unit, end, ROWS_A_UNIT):
-            _product_block(r, run, row, min(end, row + ROWS_A_UNIT), unit % panels)
+        else:
+            row = unit // panels * r.rows_a_unit
+            _rows_times_panel(r, run, row, min(rows - row, r.rows_a_unit), unit % panels)
+
+
+@kernel
+def _rows_times_panel(r, run, row, rows, panel):
+    """Compute a panel of the columns of some rows, by pieces of b that stay in the nearest cache for all of them.
+
+    What is added to each sum, and in which order, is what `block` does with all of b at once.
+    """
+    c = array(run, r.c, ((row + rows) * r.n,))
+    itemsize, lanes = c.itemsize, VECTOR_BYTES // c.itemsize
+    width, column = 2 * lanes, panel * 2 * lanes
+    columns = min(width, r.n - column)
+    vectors = 1 if columns <= lanes else 2
+    start, zeros = scratch(run, 0, (width,)), scratch(run, r.single, (width,))
+    sums, total = scratch(run, r.sums, (rows, vectors * lanes)), scratch(run, r.total, (0,)).ctypes.data
+    begin_with_bias(r, run, column, columns, start)
+    zeros[:] = 0
+    is_long, is_whole = r.k > LONG_SUM, columns == vectors * lanes
+    target, target_i = sums.ctypes.data, vectors * lanes
+    if is_whole and not is_long:
+        target, target_i = c.ctypes.data + (row * r.n + column) * itemsize, r.n
+    begin, begin_i = zeros.ctypes.data if is_long else start.ctypes.data, 0
+    pieces = max(1, (r.k + PIECE - 1) // PIECE)
+    most = max(1, (r.k + pieces - 1) // pieces)
+    for k in range(0, max(1, r.k), most):
+        count = min(most, r.k - k)
+        call_block(r.block, rows, vectors, target, target_i, begin, begin_i,
+                   word(run, r.a) + (row * r.a_i + k * r.a_k) * itemsize, r.a_i, 0, r.a_k,
+                   _piece(r, run, start, panel, k, count), 0, width, 1, count)
+        if is_long:
+            add_piece(c, sums.ctypes.data, total, k == 0, rows * vectors)
+        else:
+            begin, begin_i = target, target_i
+    if is_long:
+        write_sums(c, sums.ctypes.data, vectors * lanes, start.ctypes.data, 0, total, 0, rows, vectors)
+    if not is_whole or is_long:
+        for i in range(rows):
+            place = (row + i) * r.n + column
+            source, written = sums[i], c[place : place + columns]
+            for j in range(written.size):
+                written[j] = source[j]
+
+
+@kernel
+def _piece(r, run, like, panel, k, count):
+    """Return the address of `count` rows of a panel of b from row k on, which are copied if b is not packed."""
+    width, itemsize = like.size, like.itemsize
+    if not r.packs:
+        return word(run, r.b) + (panel * r.k + k) * width * itemsize
+    copy, columns = word(run, SCRATCH) + r.copy, min(width, r.n - panel * width)
+    if r.turned:
+        transpose_panels(like, word(run, r.b) + (panel * width * r.k + k) * itemsize, r.k, columns, count, copy)
+    else:
+        copy_rows(like, word(run, r.b) + (k * r.n + panel * width) * itemsize, r.n, count, columns, copy, width)
+    return copy
 
 
 @kernel
@@ -129,14 +197,14 @@ def _single_row(r, run, first, last):
     """Compute some panels of the columns of the only row: PANELS together, or fewer one by one."""
     c = array(run, r.c, (r.n,))
     width = 2 * VECTOR_BYTES // c.itemsize
-    if last - first < PANELS or last * width > r.n or r.a_k != 1:
+    if r.packs or last - first < PANELS or last * width > r.n or r.a_k != 1:
         for panel in range(first, last):
-            _product_block(r, run, 0, 1, panel)
+            _rows_times_panel(r, run, 0, 1, panel)
         return
     start = scratch(run, 0, (PANELS * width,))
     begin_with_bias(r, run, first * width, PANELS * width, start)
     single_row(c, first * width, start, word(run, r.a), word(run, r.b) + first * r.k * width * c.itemsize,
-               r.k * width, r.k, run, (1 + ROWS_A_UNIT) * width * c.itemsize)
+               r.k * width, r.k, run, r.single)
 
 
 @kernel

@@ -96,8 +96,8 @@ POINTS = TILE * TILE
 CACHE_BYTES = 1 << 19  # what V and M of a block may take: half of a second-level cache of 1 MB
 LEAST_CHANNELS = 16  # the longest vector; and with fewer, most of the time would go to transforms
 TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
-# Transformed weights for each tile of an image, at most. They are four times the kernel for K = 3: to bring those of 512
-# x 512 from memory takes longer than to convolve the 7 x 7 pixels of an image directly.
+# Transformed weights for each tile of an image, at most. They are four times the kernel for K = 3. For 512 channels and
+# filters it takes longer to bring them from memory than to convolve the 7 x 7 pixels of an image directly.
 MOST_WEIGHTS = 1 << 20
 WEIGHT_ROWS = 16  # rows of a panel of weights that a thread transforms at a time
 UNIT_TILES = 32  # so many tiles, where there are as many, are convolved together

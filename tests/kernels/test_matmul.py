@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cnnlite
 from cnnlite import kernels
 from tests.kernels.drawn import (
     assert_as_defined,
@@ -158,3 +159,23 @@ def test_an_infinity_stays_in_its_column_where_rows_are_not_whole_vectors():
             dw = kernels.matmul(x, dz, transpose_a=True)
             np.testing.assert_array_equal(np.isfinite(kernels.column_sums(dz)), np.arange(5) != 2)
         np.testing.assert_array_equal(np.isfinite(dw), np.broadcast_to(np.arange(5) != 2, (3, 5)))
+
+
+@compiled_kernels_needed
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("k", [1, 255, 257, 1152, 1153, 1600])  # pieces of up to 256; added in float64 above 1152
+@pytest.mark.parametrize("n", [31, 64, 127, 128, 129, 300])  # four panels are 128 columns in float32 of AVX-512
+def test_weights_that_are_packed_before_or_unit_by_unit_make_the_same_bits_for_one_row_and_for_many(n, k, dtype):
+    # In a model's inference they are packed once, and a single row is multiplied with several panels at a time. A call
+    # with arrays packs them in each unit.
+    x, w, bias = normal(150, k, dtype=dtype), normal(k, n, dtype=dtype, seed=1), normal(n, dtype=dtype, seed=2)
+    model = cnnlite.Sequential([cnnlite.Input((k,)), cnnlite.layers.Dense(n, dtype=dtype)])
+    model.set_weights([w, bias])
+    turned = np.ascontiguousarray(w.T)
+    many = kernels.matmul(x, w, bias)
+    for rows in (x, x[:1], x[:9], x[:129]):
+        expected = many[: len(rows)].tobytes()
+        assert model(rows).tobytes() == expected
+        assert kernels.matmul(rows, w, bias).tobytes() == expected
+        assert kernels.matmul(rows, turned, bias, transpose_b=True).tobytes() == expected
+    assert_close(many, x.astype(float) @ w + bias, 1e-5 if dtype == "float32" else 1e-12)
