@@ -9,6 +9,11 @@ before and after it. A large one would be read from memory anew for each few sam
 blocks of rows and a panel of columns each, and threads share these; of a single row, some panels together. The bits are
 the same, since the sums of a row have the same order either way.
 
+A block goes through the weights by pieces of up to PIECE rows: 32 KB that stay in the nearest cache while all its rows
+are multiplied with them. In inference they lie in panels already. Where weights change from step to step, or come with
+a call, each block copies the piece that it is at into a panel. That is soon done next to 128 rows of products, while a
+stage that packs them all would write the whole matrix to memory and read it again.
+
 No BLAS: its threads and numba's would take turns on the same cores, and each turn costs milliseconds.
 """
 
