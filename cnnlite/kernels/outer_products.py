@@ -85,6 +85,10 @@ def _sum_of_outer_products(r, run, first, last):
     for unit in range(first, last):
         row, column = unit % row_units * BLOCK_ROWS, unit // row_units * BLOCK_COLUMNS
         rows, columns = min(BLOCK_ROWS, r.m - row), min(BLOCK_COLUMNS, r.n - column)
+        total = all_rows(r, run)
+        if r.bias == NONE and 0 < total <= LEAF and columns % (VECTOR_BYTES // c.itemsize) == 0:
+            _multiply_leaf(r, run, 0, total, row, rows, column, columns, c[row:, column:])
+            continue
         sums = _sum_of_leaves(r, run, row, rows, column, columns)
         for j in range(0, columns, start.size):
             count = min(start.size, columns - j)
@@ -124,10 +128,10 @@ def _sum_of_leaves(r, run, row, rows, column, columns):
 
 @kernel
 def _multiply_leaf(r, run, begin, end, row, rows, column, columns, sums):
-    """Write to sums (BLOCK_ROWS, r.block_width) the block of a.T @ b of the rows from `begin` to before `end`."""
+    """Write the block of a.T @ b of the rows from `begin` to before `end` to sums, which has room for whole vectors."""
     b = array(run, r.b, (end, r.n))
     itemsize, lanes = b.itemsize, VECTOR_BYTES // b.itemsize
-    width, count = 2 * lanes, end - begin
+    width, count, sums_i = 2 * lanes, end - begin, sums.strides[0] // itemsize
     zeros = scratch(run, 0, (width,))
     for j in range(width):
         zeros[j] = 0
@@ -143,7 +147,7 @@ def _multiply_leaf(r, run, begin, end, row, rows, column, columns, sums):
     for j in range(0, columns, width):
         copy_rows(b[0, 0], b.ctypes.data + (begin * r.n + column + j) * itemsize, r.n, count, min(width, columns - j),
                   panel, width)
-        call_block(r.block, rows, 1 if columns - j <= lanes else 2, sums.ctypes.data + j * itemsize, r.block_width,
+        call_block(r.block, rows, 1 if columns - j <= lanes else 2, sums.ctypes.data + j * itemsize, sums_i,
                    zeros.ctypes.data, 0, place, 1, 0, a_k, panel, 0, width, 1, count)
 
 

@@ -47,7 +47,8 @@ def run_both(program, folder, **environment):
 def start(program, folder, **environment):
     """Start such a process, and return it. A variable that is None is one that it has not."""
     paths = [str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment}
+    # Python takes bytecode for that of a source of the same size and second, and a helper is soon written anew.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1", **environment}
     environment = {name: value for name, value in environment.items() if value is not None}
     return subprocess.Popen([sys.executable, "-c", program], env=environment, text=True, cwd=folder,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
