@@ -12,7 +12,6 @@ import numpy as np
 
 from cnnlite.arguments import integer, real_array
 from cnnlite.floating import arithmetic, conversion
-from cnnlite.layers.changes import MOST_SHAPES
 from cnnlite.types import Array, ArrayLike
 
 PIECE = 1 << 18  # numbers looked at at a time; a piece of float32 is 1 MB and stays in the cache
@@ -80,8 +79,7 @@ def output_shape_for(model, shape, owner):
         elif _fits((1, *shape), expected):
             hint = " Add the axis of samples: x[np.newaxis]."
         raise ValueError(f"{owner}: x must have the shape {expected}. Received: shape={tuple(shape)}.{hint}")
-    sample = shape[1:]
-    return model.memo.get(("output shape", sample), lambda: model.compute_output_shape((None, *sample)), MOST_SHAPES)
+    return model.compute_output_shape((None, *shape[1:]))
 
 
 def _fits(shape, expected):
@@ -90,7 +88,7 @@ def _fits(shape, expected):
 
 def check_finite(array, name, owner, dtype=None):
     """Raise a ValueError that names the first number that is not finite, or would not be in `dtype`, if any."""
-    if array.dtype.kind != "f":
+    if array.dtype.kind != "f" or array.size == 0:
         return
     rows = max(1, PIECE // max(1, array[0].size))
     for start in range(0, len(array), rows):

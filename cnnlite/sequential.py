@@ -358,7 +358,7 @@ class Sequential(Trainer):
         """Return x as an array of the model's dtype, checked against the shape of a sample."""
         x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
-        if x.shape[1:] != built_for[1:] and (x.ndim == 0 or not fits(x.shape[1:], built_for[1:])):
+        if x.ndim == 0 or (x.shape[1:] != built_for[1:] and not fits(x.shape[1:], built_for[1:])):
             self.memo.get(("fits", x.shape), lambda: self.check_fits(x.shape), MOST_SHAPES)
         return x
 

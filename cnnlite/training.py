@@ -20,6 +20,7 @@ from cnnlite.evaluation import Evaluator
 from cnnlite.floating import arithmetic
 from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.base import commit_held, held_commits, remembering_apart
+from cnnlite.layers.changes import Memo
 from cnnlite.locks import used_by_one_thread
 from cnnlite.metrics.kept import counts_kept
 from cnnlite.passes import MEMORIES_KEPT, Stretch
@@ -306,7 +307,7 @@ class Trainer(Evaluator):
             if layer._memory is not None:
                 layer._memory = None
             memo = getattr(layer, "_memo", None)
-            for found in () if memo is None else memo.values():
+            for found in memo.values() if isinstance(memo, Memo) else ():
                 for made in found if isinstance(found, list) else [found]:
                     if isinstance(made, Stretch):
                         made.release(0 if all_of_it else MEMORIES_KEPT)

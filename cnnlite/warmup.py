@@ -18,13 +18,15 @@ from cnnlite.engine import executor, helpers, jit
 from cnnlite.printing import message
 from cnnlite.progress import Progress
 
+MOST = 8  # helpers: each takes some 200 MB
+
 
 def warm_up(dtype: str = "float32", verbose: int = 1) -> None:
     """Compile all kernels of the library for a dtype, and keep them on disk."""
     names = [name for name in jit.tasks if name.startswith("cnnlite.")]
     progress = Progress(f"Kernels, {dtype}", len(names), verbose, line=False)
     try:
-        with helpers.beside(names, dtype, most=helpers.cores() - 1):
+        with helpers.beside(names, dtype, most=MOST):
             for name in names:
                 jit.tasks[name].compile(np.dtype(dtype))
                 progress.step(0)

@@ -68,7 +68,7 @@ class Store:
 
     def has(self, name):
         """Return whether there is something under a name, which may prove to be damaged."""
-        return any((folder / name).is_file() for folder in self.folders)
+        return any(os.path.isfile(folder / name) for folder in self.folders)  # unlike Path's, it never raises
 
     def place(self):
         """Return (folder, ""), the folder to which files are written, or (None, why there is none, and the remedy)."""

@@ -51,7 +51,7 @@ def beside(names, dtype, most=MOST):
     helpers: list[Any] = []
     try:
         if len(missing) >= WORTH_IT and _may_help():
-            count = min(most, cores() - 1)
+            count = min(most, cores() - 1, len(missing) // 3)
             for i in range(count):
                 _start(missing[::-1][i::count], dtype, helpers)
         yield
