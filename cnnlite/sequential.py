@@ -15,7 +15,6 @@ from cnnlite.engine.graph import current_graph
 from cnnlite.layers.activation import ActivationLayer, Sigmoid, Softmax
 from cnnlite.layers.activation_by_name import Activation
 from cnnlite.layers.base import Layer
-from cnnlite.layers.changes import MOST_SHAPES
 from cnnlite.layers.convolution import Convolution
 from cnnlite.layers.dense import Dense
 from cnnlite.layers.input import InputLayer
@@ -30,6 +29,8 @@ from cnnlite.types import Array, ArrayLike, Config, Shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+MOST_SHAPES = 64  # of inputs that a model keeps what it found of
 
 
 class Sequential(Trainer):

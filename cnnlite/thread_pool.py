@@ -60,7 +60,7 @@ def take():
         return 1
     now = time.monotonic()
     if now >= _thread.ask_at:
-        _thread.threads, _thread.ask_at = _lent(most), now + ASK_AGAIN
+        _thread.threads, _thread.ask_at = lent(most), now + ASK_AGAIN
     threads = _thread.threads
     if threads == 1 or not (_Pool.layer in ("omp", "tbb") or _can_enter()):
         return 1
@@ -94,7 +94,7 @@ def _can_enter():
     return _Pool.lock.acquire(blocking=False)
 
 
-def _lent(most):
+def lent(most):
     """Return how many threads the calling thread may have: as many as somebody said, or as it has cores."""
     if "NUMBA_NUM_THREADS" in os.environ or most != numba.config.NUMBA_DEFAULT_NUM_THREADS:
         return most

@@ -259,7 +259,7 @@ class Trainer(Evaluator):
             refused = run is not None and run.refused
             try:
                 x = float_array(x, self.dtype, "x", self.name)
-                loss, z = self._make_step(x, y, sample_weight)
+                loss, z = self._make_step(x, y, sample_weight, is_own=False)
                 running.add(loss, len(x))
                 self._update_metrics(y, z, sample_weight)
             finally:
@@ -279,7 +279,9 @@ class Trainer(Evaluator):
                 self.build((None, *shape[1:]))
             self.optimizer.build(self._parameters())
 
-    def _make_step(self, x: Array, y: Array, sample_weight: Array | None) -> tuple[float, Array]:
+    def _make_step(
+        self, x: Array, y: Array, sample_weight: Array | None, is_own: bool = True
+    ) -> tuple[float, Array]:
         """Make a step, and commit what the layers have learned without a gradient, unless the step was refused.
 
         Signals wait for the end of the step. A second Ctrl-C waits for that of the compiled code alone, or of the
@@ -293,9 +295,8 @@ class Trainer(Evaluator):
             plan = step_plan(self, x, y, sample_weight)
             if plan is not None:
                 return plan.run(x, y, sample_weight)
-            # The user's layers may write to what they get, and keep it.
-            x = x.copy()
-            result = self.train_step(x, y, sample_weight)
+            # Unlike a plan, a user's layer may write to what it gets, or keep it; x may be an array of the caller's.
+            result = self.train_step(x if is_own else x.copy(), y, sample_weight)
             if run is None or not run.refused:
                 with held_back_interrupts():
                     commit_held()  # of a `train_step` that makes its step by itself

@@ -160,3 +160,14 @@ def test_running_out_of_data_ends_training_with_a_warning(data):
         history = model.fit(iter([(x, y)] * 3), steps_per_epoch=2, epochs=5, verbose=0)
     assert len(history.history["loss"]) == 2
     assert model.optimizer.iterations == 3
+
+
+def test_arrays_without_numbers_are_judged_by_the_loss():
+    model = cnnlite.Sequential([cnnlite.Input((None, 3)), cnnlite.layers.ReLU()])
+    model.compile("sgd", "mse")
+    empty = np.zeros((4, 0, 3))
+    assert model.train_on_batch(empty, empty) == model.train_on_batch(empty.astype(int), empty.astype(int)) == 0
+    model = cnnlite.Sequential([cnnlite.Input((3,)), cnnlite.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="y_true must have the shape of the predictions"):
+        model.train_on_batch(np.zeros((4, 3)), np.zeros((4, 0)))

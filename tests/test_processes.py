@@ -108,4 +108,4 @@ def test_a_quota_counts_unless_somebody_has_said_how_many_threads(monkeypatch, q
     monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
     if variable:
         monkeypatch.setenv("NUMBA_NUM_THREADS", variable)
-    assert thread_pool._lent(5) == expected
+    assert thread_pool.lent(5) == expected

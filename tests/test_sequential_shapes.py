@@ -82,3 +82,10 @@ def test_a_model_of_layers_without_weights_takes_any_number_of_axes():
     model = cnnlite.Sequential([layers.Rescaling(2.0), layers.ReLU()])
     for shape in ((2, 3), (2, 3, 4), (2, 3)):
         np.testing.assert_array_equal(model(np.ones(shape)), np.full(shape, 2))
+
+
+def test_a_number_alone_is_no_batch_of_numbers():
+    model = cnnlite.Sequential([cnnlite.Input(()), layers.Reshape((1,)), layers.Dense(2)])
+    assert model(np.ones(3)).shape == (3, 2)
+    with pytest.raises(ValueError, match=r"the input must have the shape \(None,\).*Received: shape=\(\)"):
+        model(np.float32(1))

@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
+import cnnlite
 from cnnlite.callbacks import LambdaCallback
 from cnnlite.losses import CategoricalCrossentropy, SparseCategoricalCrossentropy
 from cnnlite.optimizers import SGD
@@ -287,3 +288,28 @@ def test_a_loss_that_is_no_longer_a_number_is_told_once(data):
     with pytest.warns(UserWarning, match=r"is (inf|nan) in epoch \d at step \d.*smaller learning rate") as seen:
         fit(model, x * 1e4, np.eye(K)[y], epochs=3, batch_size=10)
     assert len([w for w in seen if "the loss is" in str(w.message)]) == 1
+
+
+class Darkens(cnnlite.layers.Layer):
+    """A user's layer, which writes to what it gets, and has an attribute of a name that the library uses too."""
+
+    def __init__(self):
+        super().__init__()
+        self._memo = [1]
+
+    def forward(self, x, training=False):
+        x -= 1
+        return x
+
+    def backward(self, dy):
+        return dy
+
+
+def test_a_layer_that_writes_to_its_input_does_not_write_to_the_arrays_of_the_caller():
+    model = cnnlite.Sequential([cnnlite.Input((3,)), Darkens(), cnnlite.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    x, y = np.ones((4, 3), np.float32), np.ones((4, 2), np.float32)
+    for _ in range(2):
+        model.train_on_batch(x, y)
+    assert (x == 1).all()
+    assert model.layers[0]._memo == [1]

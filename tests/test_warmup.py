@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,6 +117,13 @@ def test_helpers_come_from_the_other_end_and_take_turns(started, names):
     assert numbers == [[7, 5, 3, 1], [6, 4, 2, 0]]
 
 
+def test_a_helper_has_three_kernels_at_least(started, names, monkeypatch):
+    monkeypatch.setattr(helpers, "cores", lambda: 128)
+    with helpers.beside(names, "float32", most=127):
+        pass
+    assert [len(share) for share in started] == [4, 4]
+
+
 @pytest.mark.parametrize("why", ["few", "one core", "frozen", "embedded", "no folder", "one of many"])
 def test_there_are_no_helpers_where_they_do_not_pay_or_might_start_something_else(why, started, names, monkeypatch):
     if why == "few":
@@ -156,6 +164,21 @@ def test_a_helper_compiles_what_it_is_told_and_runs_nothing_of_the_folder_it_is_
         code = "import sys; del sys.path[0];" + code
     status, printed, said = program(tmp_path, "-c", code, **paths)
     assert (status, printed.split()) == (0, ["False", "0", "True"]), said
+
+
+def test_a_helper_is_told_what_not_to_run(monkeypatch):
+    commands = []
+
+    def refuse(command, **kwargs):
+        commands.append(command)
+        raise RuntimeError("can't start a process at interpreter shutdown")
+
+    monkeypatch.setattr(helpers.subprocess, "Popen", refuse)
+    for flags in ({}, {"isolated": 1, "ignore_environment": 1, "no_user_site": 1}):
+        set_flags = {"isolated": 0, "ignore_environment": 0, "no_user_site": 0, **flags}
+        monkeypatch.setattr(helpers.sys, "flags", SimpleNamespace(**set_flags))
+        helpers._start([], "float32", [])
+    assert [command[1:-1] for command in commands] == [["-c"], ["-I", "-E", "-s", "-c"]]
 
 
 def test_a_helper_of_another_version_compiles_nothing(monkeypatch):

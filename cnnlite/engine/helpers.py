@@ -21,6 +21,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from cnnlite import thread_pool
 from cnnlite.engine import jit
 
 WORTH_IT = 6  # kernels; it takes a helper as long to begin as to compile two
@@ -64,12 +65,8 @@ def beside(names, dtype, most=MOST):
 
 
 def cores():
-    """Return how many cores this process may use, by the system and by numba's setting."""
-    try:
-        available = len(os.sched_getaffinity(0))
-    except AttributeError:  # of Windows and macOS
-        available = os.cpu_count() or 1
-    return min(available, numba.config.NUMBA_NUM_THREADS)
+    """Return how many cores this process may use: those of its threads, in a container as many as that may have."""
+    return thread_pool.lent(numba.config.NUMBA_NUM_THREADS)
 
 
 def _may_help():
@@ -82,18 +79,25 @@ def _may_help():
 
 def _start(names, dtype, helpers):
     """Add a helper to the list, unless this process may not start any."""
-    environment = dict(os.environ)
-    if numba.config.CACHE_DIR:
-        environment["NUMBA_CACHE_DIR"] = os.path.abspath(numba.config.CACHE_DIR)
     job = {"path": [path for path in sys.path if isinstance(path, str)], "names": names,
            "dtype": np.dtype(dtype).name, "same": jit.versions()}
-    with suppress(OSError):
+    environment = dict(os.environ)
+    with suppress(OSError, RuntimeError):  # not permitted, a folder that is gone, or the end of Python
+        if numba.config.CACHE_DIR:
+            environment["NUMBA_CACHE_DIR"] = os.path.abspath(numba.config.CACHE_DIR)
         helper: Any = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM], env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
+            [sys.executable, *_flags(), "-c", _PROGRAM], env=environment, stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0))
         helpers.append(helper)
         helper.stdin.write(json.dumps(job).encode() + b"\n")
         helper.stdin.flush()
+
+
+def _flags():
+    """Return the flags of this Python by which it runs nothing from the environment, or from the user's folders."""
+    flags = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
+    return [flag for flag, is_set in flags.items() if is_set]
 
 
 def help_with(job):

@@ -17,6 +17,7 @@ from cnnlite.engine import target
 from cnnlite.engine.cache import KernelCache, Store
 from cnnlite.engine.compilers import PartCompiler, WholeCompiler
 from cnnlite.interrupts import held_back_interrupts
+from cnnlite.locks import in_forked_children
 
 # "contract" lets a*b + c become one fused instruction and "nsz" ignores the sign of zero. The rest of
 # fastmath is left out on purpose: it assumes that there is no NaN and no infinity.
@@ -135,15 +136,33 @@ def callback_address(function, signature_of):
     return address
 
 
+_has_paused = False  # whether a thread of this process keeps Python from collecting garbage
+
+
+def _collect_again():
+    # A child that another thread has forked off never gets to the end of the block.
+    global _has_paused
+    if _has_paused:
+        _has_paused = False
+        gc.enable()
+
+
+in_forked_children(_collect_again)
+
+
 @contextmanager
 def _compiling():
+    global _has_paused
     collects = gc.isenabled()
     # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
     with held_back_interrupts():
         # What numba allocates makes Python look through all objects for garbage again and again: a twelfth of the time.
-        gc.disable()
+        if collects:
+            _has_paused = True
+            gc.disable()
         try:
             yield
         finally:
             if collects:
                 gc.enable()
+                _has_paused = False

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-MOST_SHAPES = 64  # of inputs that a model keeps what it found of
-
 T = TypeVar("T")
 
 _UNKNOWN: Any = object()

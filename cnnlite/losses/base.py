@@ -179,7 +179,7 @@ class KernelLoss(Loss):
 
     def terms(self, t: Any, y: Any, gradient: bool = True) -> Any:
         """Return the losses (N, ...) of prepared targets and predictions; and their gradient, if it is wanted."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define terms(t, y, gradient=True).")
 
     def prepare_targets(self, y_true: ArrayLike, output_shape: Shape, dtype: DTypeLike) -> Array:
         """Check labels against predictions of a shape (N, ..., K), and return them in the form that the kernel takes.

@@ -251,3 +251,11 @@ def test_a_frozen_program_keeps_its_kernels_by_where_it_lies_and_not_by_where_it
     one, other = (Store(tmp_path / name).folders for name in "ab")
     assert one == other
     assert not any(folder.is_relative_to(tmp_path) for folder in one)
+
+
+def test_a_folder_that_cannot_be_looked_into_holds_nothing(tmp_path):
+    store = Store(Path(_jit.__file__).parent)
+    store.folders = [tmp_path]
+    (tmp_path / "there").touch()
+    # Too long a name stands for a folder without permission, in which root may look all the same.
+    assert [store.has(name) for name in ("there", "missing", "x" * 5000)] == [True, False, False]

@@ -83,7 +83,7 @@ def main(case):
     from cnnlite import thread_pool
 
     if case == "two of three":
-        thread_pool._lent = lambda most: 2
+        thread_pool.lent = lambda most: 2
     if case == "before the work":
         os.sched_setaffinity(0, one)
     phases.append(workers(bits))
