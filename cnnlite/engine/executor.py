@@ -1,8 +1,9 @@
 """The executor: runs the groups of a schedule, by one thread or by several.
 
-Every thread does the same (`execute`): of each group it takes units, until there are none left, and waits until those
-that others have taken are done. Units are taken from a counter, so that a thread which a neighbour keeps from its core
-does fewer. A thread that never gets a core is not waited for, since it has taken none.
+Every thread does the same (`execute`). Of each group it takes the units of its own share, one after the other, then
+those that are left of the others' shares, and waits until all that were taken are done. So a thread which a neighbour
+keeps from its core does fewer units, and one that never gets a core is not waited for, since it has taken none. Shares
+are alike from group to group: what a thread has computed for some samples, or rows, it finds in its own cache.
 
 From Python to here is one call. What it takes lies in memory: a `JOB` of addresses, and the records that a schedule is
 made of. Nothing here knows what a stage computes.
@@ -41,12 +42,13 @@ def _record(names: str) -> np.dtype[Any]:
 
 
 JOB = _record("groups group_count tracks track_count steps step_count locals local_count table words own own_bytes "
-              "control samples chunks yield_ purposes")
-GROUP = _record("first_track last_track units")
+              "counters counter_count done taken taken_bytes lanes samples chunks yield_ purposes")
+GROUP = _record("first_track last_track units")  # the units of all its tracks
 TRACK = _record("first_step last_step first_local last_local units by_samples adds together bands grain")
 STEP = _record("function record purposes")
 LOCAL = _record("place offset sample_bytes")
 
+LINE = 8  # integers in a cache line
 SPINS = 1 << 12  # looks at a counter before the core is offered to others
 
 _int64 = ir.IntType(64)
@@ -124,37 +126,42 @@ def execute(job_address, lane):
         run[i] = shared[i]
     run[SCRATCH] = own + job.words * 8
     for g in range(job.group_count):
-        group, taken, done = groups[g], job.control + 16 * g + 8, job.control + 16 * g + 16
-        while True:
-            unit = _add_to(taken, 1)
-            if unit >= group.units:
-                break
-            t = group.first_track  # the units of a group are those of its tracks, one after the other
-            number = unit
-            while number >= tracks[t].units:
-                number -= tracks[t].units
-                t += 1
-            track, failed = tracks[t], 0
-            begin, end = _part_of(job, track, number, run)
-            while True:  # once also where a chunk has no samples, as its sums must be zeros
-                last = min(end, begin + track.together)
-                # The addresses of local buffers are such that the sample `begin` lies at their beginning.
-                for i in range(track.first_local, track.last_local):
-                    run[local[i].place] = own + local[i].offset - begin * local[i].sample_bytes
-                for i in range(track.first_step, track.last_step):
-                    if steps[i].purposes & job.purposes:
-                        failed |= _call_stage(steps[i].function, steps[i].record, own, begin, last)
-                begin = last
-                if begin >= end:
-                    break
-            if failed:
-                _add_to(job.control, 1)
-            _add_to(done, 1)
+        group, done = groups[g], job.done + 8 * g
+        for turn in range(job.lanes):
+            whose = (lane + turn) % job.lanes
+            for t in range(group.first_track, group.last_track):
+                begin, stop = _share_of(tracks[t].units, whose, job.lanes)
+                taken = job.taken + whose * job.taken_bytes + 8 * t
+                while begin + _look_at(taken) < stop:
+                    unit = begin + _add_to(taken, 1)
+                    if unit < stop:
+                        _run_unit(job, tracks[t], unit, own, run, steps, local)
+                        _add_to(done, 1)
         spins = 0
         while _look_at(done) < group.units:
             spins += 1
             if spins > SPINS and job.yield_:
                 _call(job.yield_)
+
+
+@kernel
+def _run_unit(job, track, unit, own, run, steps, local):
+    """Run all stages of a track for one of its units; `own` is the memory of this thread."""
+    begin, end = _part_of(job, track, unit, run)
+    failed = 0
+    while True:  # once also where a chunk has no samples, as its sums must be zeros
+        last = min(end, begin + track.together)
+        # The addresses of local buffers are such that the sample `begin` lies at their beginning.
+        for i in range(track.first_local, track.last_local):
+            run[local[i].place] = own + local[i].offset - begin * local[i].sample_bytes
+        for i in range(track.first_step, track.last_step):
+            if steps[i].purposes & job.purposes:
+                failed |= _call_stage(steps[i].function, steps[i].record, own, begin, last)
+        begin = last
+        if begin >= end:
+            break
+    if failed:
+        _add_to(job.counters, 1)
 
 
 @kernel
@@ -174,9 +181,15 @@ def _part_of(job, track, unit, run):
 
 
 @kernel
+def _share_of(units, lane, lanes):
+    """Return (first, stop) of the units that a thread takes before those of others."""
+    return (lane * units + lanes - 1) // lanes, ((lane + 1) * units + lanes - 1) // lanes
+
+
+@kernel
 def _start(lane, job_address, lanes):
     """Run the job at an address by this thread; return how many units failed."""
-    _clear(job_address)
+    _clear(job_address, 1)
     _call_lane(lane, job_address, 0)
     return _failures(job_address)
 
@@ -184,22 +197,37 @@ def _start(lane, job_address, lanes):
 @kernel(parallel=True)
 def _share(lane, job_address, lanes):
     """Run the job at an address by that many threads; return how many units failed."""
-    _clear(job_address)
+    _clear(job_address, lanes)
     for number in numba.prange(lanes):
         _call_lane(lane, job_address, number)
     return _failures(job_address)
 
 
 @kernel
-def _clear(job_address):
-    """Take all counters back to 0."""
+def _clear(job_address, lanes):
+    """Take all counters back to 0, for so many threads."""
     job = array_at(job_address, (1,), JOB)[0]
-    array_at(job.control, (1 + 2 * job.group_count,), np.int64)[:] = 0
+    job.lanes = lanes
+    array_at(job.counters, (job.counter_count,), np.int64)[:] = 0
 
 
 @kernel
 def _failures(job_address):
-    return _look_at(array_at(job_address, (1,), JOB)[0].control)
+    return _look_at(array_at(job_address, (1,), JOB)[0].counters)
+
+
+def set_counters(job, groups, tracks, lanes):
+    """Give a job what its threads count with, and return the array.
+
+    First how many units failed, then how many of each group are done; then for each thread, from a cache line of its
+    own, how many units of its share of each track have been taken.
+    """
+    done_words, taken_words = (-(-count // LINE) * LINE for count in (groups, tracks))
+    counters = np.zeros(LINE + done_words + lanes * taken_words, np.int64)
+    job["counters"], job["counter_count"] = counters.ctypes.data, counters.size
+    job["done"] = job["counters"] + 8 * LINE
+    job["taken"], job["taken_bytes"] = job["done"] + 8 * done_words, 8 * taken_words
+    return counters
 
 
 _lane_address = callback_address(execute, lambda dtype: types.void(types.int64, types.int64))

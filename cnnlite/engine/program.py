@@ -164,8 +164,7 @@ class Workspace:
         self.job["words"], self.job["table"] = program.words, self.table.ctypes.data
         self.job["steps"], self.job["step_count"] = program.steps.ctypes.data, len(program.steps)
         self.job["yield_"] = executor.yield_address()
-        self.control = np.zeros(1 + 2 * len(program.schedule.groups), np.int64)
-        self.job["control"] = self.control.ctypes.data
+        self._counters: Array | None = None
         self._values = []
         for storage in program.graph.buffers:
             if storage.kind == VALUE:
@@ -197,6 +196,7 @@ class Workspace:
         job["locals"], job["local_count"] = layout.locals.ctypes.data, len(layout.locals)
         job["samples"], job["chunks"] = layout.samples, chunk_count(layout.samples)
         job["own"], job["own_bytes"] = base + layout.size, layout.own_bytes
+        self._counters = executor.set_counters(job, len(layout.groups), len(layout.tracks), lanes)
         self.table[SAMPLES] = layout.samples
         for number, place in layout.places.items():
             self.table[FIXED_WORDS + number] = base + place
