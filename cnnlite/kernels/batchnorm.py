@@ -3,7 +3,6 @@
 The statistics stand in `statistics.py`, which says how sums over M are cut into parts. So are the sums here.
 """
 
-
 import numpy as np
 
 from cnnlite.engine.buffers import CHUNKS as OF_CHUNKS
@@ -39,17 +38,19 @@ def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
     y = result(out, x, x.shape)
     require(y, "out", x.shape, x.dtype, owner)
     graph, coefficients = graph_of(x), _coefficients(x, inv_std, gamma, beta)
-    graph.add(_normalize, x=x, mean=mean, coefficients=coefficients, y=y, **_pixels(x))
+    graph.add(_normalize, x=x, mean=mean, coefficients=coefficients, y=y, rectifies=False, **_pixels(x))
     return y
 
 
-@stage(reads="x mean coefficients", writes="y", sizes="lines numbers channels", footprint=PIXEL)
+@stage(reads="x mean coefficients", writes="y", sizes="lines numbers channels rectifies", footprint=PIXEL)
 def _normalize(r, run, first, last):
+    """Write y, or relu(y), which `rewriting.relu_of_normalized` makes of two stages."""
     start, stop = span(run, first, last, r.lines, r.numbers)
     if start < stop:
         x, y = array(run, r.x, (stop,))[start:], array(run, r.y, (stop,))[start:]
         mean, coefficients = array(run, r.mean, (r.channels,)), array(run, r.coefficients, (2, r.channels))
-        map_rows(x, x, x.size // r.channels, r.channels, mean, coefficients[0], coefficients[1], y)
+        map_rows(x, x, x.size // r.channels, r.channels, mean, coefficients[0], coefficients[1],
+                 r.rectifies != 0, y)
 
 
 @operation(samples="dy out")

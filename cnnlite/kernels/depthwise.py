@@ -77,23 +77,24 @@ def _depthwise(r, run, first, last):
         for f in range(channels):
             start[f] = bias[f]
     top, bottom = band_rows(run, r.oh)
+    columns = _columns_of_all_taps(r)
     for n in range(first, last):
         for row in range(top, bottom):
             if r.is_plain:
                 plain_row(r, run, n, row, start)
             else:
-                _row(r, run, n, row, start)
+                _row(r, run, n, row, columns, start)
 
 
 @compiled
-def _row(r, run, n, row, start):
+def _row(r, run, n, row, columns, start):
     """Compute a row of y: the pixels in the middle, which see all taps of a line, together, and others one by one."""
     c = r.c
     x, y = array(run, r.x, ((n + 1) * r.h * r.w * c,)), array(run, r.y, ((n + 1) * r.oh * r.ow * c,))
     kernel = array(run, r.kernel, (r.kh * r.kw * c,))
     ky, end_ky = places_inside(row * r.stride_y - r.top, r.dilation_y, r.h, r.kh)
     line = n * r.h + row * r.stride_y + ky * r.dilation_y - r.top
-    begin, end = _columns_of_all_taps(r)
+    begin, end = columns
     column = 0
     while column < r.ow:
         pixels, kx, end_kx = 1, 0, r.kw

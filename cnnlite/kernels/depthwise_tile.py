@@ -19,6 +19,8 @@ in memory takes 4 times as long for 3x3 taps of 32 channels, and 16 times for th
 Nothing is checked here. `depthwise.py` computes the addresses.
 """
 
+from functools import partial
+
 import numpy as np
 from llvmlite import ir
 from numba import types
@@ -28,11 +30,14 @@ from cnnlite.engine.jit import callback_address
 from cnnlite.kernels.vectors import Emitter
 
 PIXELS = 8  # rows of a tile at most
-TILES = (1, 2, 3, 4, PIXELS)
+LINE_TAPS = 3  # of the kernels that most nets have
 
 
-def _emit_tile(emit, rows, operands, channel, mask):
-    """Emit a tile of one fixed number of rows, for the vector of channels from that one on."""
+def _emit_tile(emit, rows, is_sliding, operands, channel, mask):
+    """Emit a tile of one fixed number of rows, for the vector of channels from that one on.
+
+    It is sliding if k0 goes over LINE_TAPS taps, and the row i + 1 begins where the second tap of row i is.
+    """
     c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0 = operands
     builder = emit.builder
     c, start, a, b = (emit.address(base, channel) for base in (c, start, a, b))
@@ -56,8 +61,18 @@ def _emit_tile(emit, rows, operands, channel, mask):
         _, _, *sums = emit.loop(n0, carried, multiply_add)
         return [builder.add(a, a_k1), builder.add(b, b_k1), *sums]
 
+    def across_neighbours(_, carried):
+        a, b, *sums = carried
+        factors = [emit.load(builder.add(b, builder.mul(b_k0, emit.number(k))), mask) for k in range(LINE_TAPS)]
+        for p in range(rows + LINE_TAPS - 1):
+            number = emit.load(builder.add(a, builder.mul(a_i, emit.number(p))), mask)
+            for k in range(max(0, p - rows + 1), min(LINE_TAPS, p + 1)):
+                product = builder.fmul(number, factors[k], flags=("contract",))
+                sums[p - k] = builder.fadd(product, sums[p - k], flags=("contract",))
+        return [builder.add(a, a_k1), builder.add(b, b_k1), *sums]
+
     sums = [emit.load(row(start, start_i, i), mask) for i in range(rows)]
-    _, _, *sums = emit.loop(n1, [a, b, *sums], along_the_line)
+    _, _, *sums = emit.loop(n1, [a, b, *sums], across_neighbours if is_sliding else along_the_line)
     for i, total in enumerate(sums):
         emit.store(total, row(c, c_i, i), mask)
     return []
@@ -91,15 +106,16 @@ def _tile(typingctx, first, rows, channels, c, c_i, start, start_i, a, a_i, a_k1
         behind = builder.mul(vectors, lanes)
         has_rest = builder.zext(builder.icmp_signed(">", rest, emit.number(0)), ir.IntType(64))
         end = builder.append_basic_block("end")
-        switch = builder.switch(rows, end)
-        for count in TILES:
-            place = builder.append_basic_block(f"tile_{count}_rows")
-            switch.add_case(emit.number(count), place)
+        is_sliding = builder.and_(builder.icmp_signed("==", n0, emit.number(LINE_TAPS)),
+                                  builder.icmp_signed("==", a_i, in_bytes(a_k0)))
+        switch = builder.switch(builder.select(is_sliding, builder.add(rows, emit.number(PIXELS)), rows), end)
+        for case in range(1, 2 * PIXELS + 1):
+            place = builder.append_basic_block(f"tile_{case}")
+            switch.add_case(emit.number(case), place)
             builder.position_at_end(place)
-            emit.loop(vectors, [], lambda k, _, count=count: _emit_tile(emit, count, operands, builder.mul(k, lanes),
-                                                                        everywhere))
-            emit.loop(has_rest, [], lambda k, _, count=count: _emit_tile(emit, count, operands, behind,
-                                                                         emit.mask(rest)))
+            tile = partial(_emit_tile, emit, (case - 1) % PIXELS + 1, case > PIXELS, operands)
+            emit.loop(vectors, [], lambda k, _, tile=tile: tile(builder.mul(k, lanes), everywhere))
+            emit.loop(has_rest, [], lambda k, _, tile=tile: tile(behind, emit.mask(rest)))
             builder.branch(end)
         builder.position_at_end(end)
         return context.get_dummy_value()
@@ -109,12 +125,11 @@ def _tile(typingctx, first, rows, channels, c, c_i, start, start_i, a, a_i, a_k1
 
 def depthwise_block(rows, channels, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
     """Compute any number of rows, in tiles; see the head of this file."""
-    first = 0
-    while first < rows:
-        count = rows - first
-        count = PIXELS if count >= PIXELS else min(4, count)
-        _tile(first, count, channels, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0)
-        first += count
+    tiles = (rows + PIXELS - 1) // PIXELS  # as even as possible
+    for tile in range(tiles):
+        first = tile * rows // tiles
+        _tile(first, (tile + 1) * rows // tiles - first, channels,
+              c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0)
 
 
 def _signature(dtype):

@@ -9,6 +9,7 @@ import math
 from cnnlite.engine.stages import span
 from cnnlite.kernels.numberwise import add_gradient_from_y, add_numberwise, numberwise, part
 from cnnlite.kernels.operation import operation
+from cnnlite.kernels.rewriting import relu_of_normalized
 
 # relu: y = max(x, 0)
 
@@ -16,7 +17,8 @@ from cnnlite.kernels.operation import operation
 @operation(samples="x out")
 def relu(x, out=None):
     """Return max(x, 0)."""
-    return add_numberwise(_relu, (x,), out)
+    y = relu_of_normalized(x, out)
+    return add_numberwise(_relu, (x,), out) if y is None else y
 
 
 @numberwise("x", "y")

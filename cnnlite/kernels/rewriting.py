@@ -22,6 +22,25 @@ def before_rectifier(x, size):
     return maker.arguments["x"], maker
 
 
+def relu_of_normalized(x, out):
+    """Return relu(x), written in the pass that makes x where x is a batch normalisation's y; otherwise None.
+
+    Nothing else is computed: where only relu reads x, the plan leaves out the step that would have written it.
+    """
+    maker = _maker(x) if is_buffer(x) else None
+    if maker is None or maker.stage.name != "normalize" or maker.arguments["rectifies"] or not _has_same_inputs_still(maker):
+        return None
+    y = result(out, x, x.shape)
+    x.graph.add(maker.stage, together=maker.together, work=maker.work, **{**maker.arguments, "y": y, "rectifies": True})
+    return y
+
+
+def _has_same_inputs_still(step):
+    """Return whether nothing has written to what a step reads since it was added."""
+    return all(writer.number < step.number for buffer in step.inputs
+               for writer in buffer.graph.buffers[buffer.number].made_by)
+
+
 def before_unpooling(dy, y, out, gradient):
     """Return gradient(dy, y, out), which is dy f'(y) number by number, by as few numbers as possible.
 

@@ -67,9 +67,17 @@ def row_statistics(emit, x, rows, channels, center, error, square):
 
 
 @vector_function
-def map_rows(emit, x, rows, channels, mean, scale, beta, y):
-    """Write y = (x - mean) * scale + beta, the product and the sum in one rounding where the machine can."""
+def map_rows(emit, x, rows, channels, mean, scale, beta, rectifies, y):
+    """Write y = (x - mean) * scale + beta, or relu(y) if it rectifies.
+
+    The product and the sum are in one rounding where the machine can.
+    """
     builder = emit.builder
+    rectifies = emit.splat(rectifies)
+
+    def result(number):
+        is_cut = builder.and_(builder.fcmp_ordered("<=", number, emit.zeros()), rectifies)  # not where it is NaN
+        return builder.select(is_cut, emit.zeros(), number)
 
     def write(group):
         means, scales, betas = (emit.load_group(array, group) for array in (mean, scale, beta))
@@ -78,7 +86,7 @@ def map_rows(emit, x, rows, channels, mean, scale, beta, y):
             place = builder.mul(k, channels)
             numbers = emit.load_group(emit.address(x, place), group)
             deviations = [builder.fsub(number, m) for number, m in zip(numbers, means)]
-            mapped = [emit.multiply_add(*terms) for terms in zip(deviations, scales, betas)]
+            mapped = [result(emit.multiply_add(*terms)) for terms in zip(deviations, scales, betas)]
             emit.store_group(mapped, emit.address(y, place), group)
 
         emit.loop(rows, [], row)
