@@ -235,33 +235,17 @@ def transpose_panels(emit, x, x_row, rows, columns, y):
 
 
 @vector_function
-def add_taps(emit, x, counts, distances, places, width, y, columns):
-    """Add rows of a width to the row y (columns), each moved to its place: y[first + k0 * step + j] += x[k1, k0, j].
-
-    There are n1 * n0 rows, counts = (n1, n0), so far apart: distances = (from k1 to k1 + 1, from k0 to k0 + 1).
-    places = (first, step). What sticks out of y is left out. A vector of y stays in a register while all rows are
-    added.
-    """
+def add_runs(emit, x, x_row, rows, columns, y, y_row):
+    """Add x (rows, columns) to y; x_row and y_row lie between rows."""
     builder = emit.builder
-    (n1, n0), (x_k1, x_k0), (first, step) = counts, distances, places
-    end = emit.splat(builder.trunc(width, int32))
 
     def add(group):
-        [(column, _)] = group
+        def row(k, _):
+            target = emit.address(y, builder.mul(k, y_row))
+            numbers = emit.load_group(emit.address(x, builder.mul(k, x_row)), group)
+            sums = [builder.fadd(a, b) for a, b in zip(emit.load_group(target, group), numbers)]
+            emit.store_group(sums, target, group)
 
-        def line(k1, total):
-            line_of_x = emit.address(x, builder.mul(k1, x_k1))
+        emit.loop(rows, [], row)
 
-            def row(k0, total):
-                begin = builder.sub(column, builder.add(first, builder.mul(k0, step)))
-                lanes = builder.add(emit.steps(int32), emit.splat(builder.trunc(begin, int32)))
-                # Unsigned, so that what lies before the row counts as far behind it.
-                inside = builder.icmp_unsigned("<", lanes, end)
-                source = emit.address(line_of_x, builder.add(builder.mul(k0, x_k0), begin))
-                return [builder.fadd(total[0], emit.load(source, inside))]
-
-            return emit.loop(n0, total, row)
-
-        emit.store_group(emit.loop(n1, emit.load_group(y, group), line), y, group)
-
-    emit.channel_groups(columns, add, together=1)
+    emit.channel_groups(columns, add)

@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnlite import reference
-from cnnlite.kernels.direct_input_gradient import add_direct_input_gradient, in_planes
+from cnnlite.kernels.direct_input_gradient import add_direct_input_gradient, by_windows
 from cnnlite.kernels.direct_kernel_gradient import add_direct_kernel_gradient
 from cnnlite.kernels.geometry import Geometry, fields
 from cnnlite.kernels.operation import operation
@@ -73,10 +73,12 @@ def test_both_equal_their_definitions_and_touch_nothing_else(geometry, n, c, f, 
 
 
 def test_which_way_is_taken():
-    assert in_planes(9, 1, 32, 16)
-    assert in_planes(25, 6, 16, 16)
-    assert not in_planes(9, 16, 16, 16)
-    assert not in_planes(9, 64, 64, 16)
+    assert by_windows(5, 5, 6, 16, 16)
+    assert by_windows(7, 7, 3, 64, 16)
+    assert by_windows(3, 3, 1, 32, 16)
+    assert not by_windows(3, 3, 16, 16, 16)
+    assert not by_windows(3, 3, 64, 64, 16)
+    assert not by_windows(1, 1, 3, 32, 16)
 
 
 def test_single_taps_with_a_stride_and_padding_behind_are_no_plain_product():

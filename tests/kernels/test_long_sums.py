@@ -109,7 +109,7 @@ CASES = {
         lambda: products(10_000, (1, 50, 101, 4), (50, 100, 2, 4), name="conv2d", groups=2), 5e-6),
     "a gradient of the image by 20,000 filters": (lambda: taken_back(1, 2, 20_000), 5e-6),
     "a gradient of the image by many taps of many filters": (lambda: taken_back(20, 16, 32), 5e-6),
-    "a gradient of the image by more taps than planes are for": (lambda: taken_back(65, 1, 1), 5e-6),
+    "a gradient of the image by more taps than windows are for": (lambda: taken_back(65, 1, 1), 5e-6),
     "a gradient of the kernel over a large image": (
         lambda: products(40_000, (1, 200, 200, 2), (1, 200, 200, 17), (1, 1, 2, 17), name="conv2d_kernel_gradient"),
         5e-6),

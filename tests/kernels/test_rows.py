@@ -15,7 +15,7 @@ pytestmark = [compiled_kernels_needed, pytest.mark.parametrize("dtype", DTYPES)]
 
 row_statistics, map_rows, scale_rows = map(compiled, (rows.row_statistics, rows.map_rows, rows.scale_rows))
 sum_gradient, write_gradient, sum_rows = map(compiled, (rows.sum_gradient, rows.write_gradient, rows.sum_rows))
-transpose_panels, add_taps = map(compiled, (rows.transpose_panels, rows.add_taps))
+transpose_panels, add_runs = map(compiled, (rows.transpose_panels, rows.add_runs))
 
 BAD_CHANNELS = (1, 7, 15, 16, 17, 33, 70)
 
@@ -88,16 +88,18 @@ def test_a_map_is_the_normalisation_also_in_place(dtype):
         x.flat[channels % x.size] = [np.nan, np.inf, -np.inf, 0][channels % 4]
         expected = reference.batchnorm_normalize(x, mean, scale, np.ones_like(scale), beta)
         with Outputs(x.shape, dtype=dtype, shift=channels % 3) as [y]:
-            map_rows(dtype, x, number, channels, mean, scale, beta, y)
+            map_rows(dtype, x, number, channels, mean, scale, beta, False, y)
         np.testing.assert_array_equal(y, expected)
-        map_rows(dtype, x, number, channels, mean, scale, beta, x)
+        map_rows(dtype, x, number, channels, mean, scale, beta, True, y)
+        np.testing.assert_array_equal(y, reference.relu(expected))
+        map_rows(dtype, x, number, channels, mean, scale, beta, False, x)
         np.testing.assert_array_equal(x, expected)
 
 
 def test_a_map_rounds_its_product_and_sum_once_where_the_machine_can(dtype):
     x, mean, scale, beta = np.random.default_rng(0).normal(size=(4, 70)).astype(dtype)
     y = np.empty_like(x)
-    map_rows(dtype, x, 1, 70, mean, scale, beta, y)
+    map_rows(dtype, x, 1, 70, mean, scale, beta, False, y)
     expected = (x - mean) * scale + beta
     if FUSED_MULTIPLY_ADD:
         terms = zip((x - mean).tolist(), scale.tolist(), beta.tolist())
@@ -189,18 +191,15 @@ def test_panels_are_two_vectors_of_rows_turned(dtype):
                 np.testing.assert_array_equal(turned[row // (2 * lanes), :, row % (2 * lanes)], x[row, :columns])
 
 
-def test_taps_are_added_where_they_belong_and_what_sticks_out_is_left_out(dtype):
+def test_runs_are_added_and_what_lies_between_them_stays(dtype):
     for columns in CHANNELS:
         rng = np.random.default_rng(columns)
-        n1, n0, width, first, step = rng.integers((1, 1, 1, -9, -3), (4, 4, 80, 9, 4)).tolist()
-        x = rng.integers(-9, 9, (n1, n0, width)).astype(dtype)
-        begin = rng.integers(-9, 9, columns).astype(dtype)
+        number, x_apart, y_apart = rng.integers((0, 0, 0), (6, 5, 5)).tolist()
+        x = rng.normal(size=(number, columns + x_apart)).astype(dtype)
+        begin = rng.normal(size=(number, columns + y_apart)).astype(dtype)
         expected = begin.copy()
-        for k0 in range(n0):
-            for j in range(width):
-                if 0 <= first + k0 * step + j < columns:
-                    expected[first + k0 * step + j] += x[:, k0, j].sum()
-        with Outputs((columns,), dtype=dtype, shift=columns % 3) as [y]:
+        expected[:, :columns] += x[:, :columns]
+        with Outputs(begin.shape, dtype=dtype, shift=columns % 3) as [y]:
             y[:] = begin
-            add_taps(dtype, x, (n1, n0), (n0 * width, width), (first, step), width, y, columns)
+            add_runs(dtype, x, columns + x_apart, number, columns, y, columns + y_apart)
         np.testing.assert_array_equal(y, expected)
