@@ -8,26 +8,73 @@ neighbours, and the direct way is taken.
 import math
 
 import numpy as np
-from numba.extending import register_jitable
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic, register_jitable
 
 from cnnlite.engine.jit import kernel
 from cnnlite.engine.stages import BATCH, array, array_as, stage
+from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.kernels.vectors import Emitter, item_of
 
+BOUND = 2.0**40
 NUMBERS_A_UNIT = 1 << 15
+TOGETHER = 4  # vectors, of which the largest numbers are found side by side
 
 
 @kernel
 def moderate(x):
-    """Return whether all numbers of x (C-contiguous) are finite and less than 2^40 in size.
+    """Return whether all numbers of x (C-contiguous) are finite and less than BOUND in size.
 
     Then no sum in a tile can overflow. It doesn't say that small pixels keep their digits next to large ones: the
     error is relative to the largest of a tile, at most 3e-6 of it in float32.
     """
-    outside = 0
-    flat = x.reshape(-1)
-    for i in range(flat.size):
-        outside |= not abs(flat[i]) < 1099511627776.0  # "not <", because NaN must count
-    return outside == 0
+    return _all_below(x, x.ctypes.data, x.size)
+
+
+@intrinsic
+def _all_below(typingctx, of, x, size):
+    """Return whether so many numbers from an address on are all less than BOUND in size.
+
+    Without their sign, the bits of two floats are in the order of the floats, and those of infinity and NaN are above
+    all others. So the largest is found by one instruction for each vector besides the one that takes off the signs.
+    """
+
+    def codegen(context, builder, signature, args):
+        emit = Emitter(builder, item_of(signature.args[0]))
+        _, x, size = args
+        item = ir.IntType(8 * emit.itemsize)
+        bits = emit.vector_of(item)
+        without_sign = ir.Constant(bits, [(1 << item.width - 1) - 1] * emit.lanes)
+
+        def larger(most, place, mask=None):
+            number = builder.and_(builder.bitcast(emit.load(place, mask), bits), without_sign)
+            return builder.select(builder.icmp_signed(">", number, most), number, most)
+
+        def add(k, most):
+            place = emit.address(x, builder.mul(k, emit.number(TOGETHER * emit.lanes)))
+            return [larger(some, builder.add(place, emit.number(i * VECTOR_BYTES))) for i, some in enumerate(most)]
+
+        turns = builder.sdiv(size, emit.number(TOGETHER * emit.lanes))
+        first, *others = emit.loop(turns, [emit.zeros(bits)] * TOGETHER, add)
+        for other in others:
+            first = builder.select(builder.icmp_signed(">", other, first), other, first)
+        done = builder.mul(turns, emit.number(TOGETHER * emit.lanes))
+        left = builder.sub(size, done)
+
+        def add_rest(k, most):
+            begin = builder.mul(k, emit.number(emit.lanes))
+            mask = emit.mask(builder.sub(left, begin))
+            return [larger(most[0], emit.address(x, builder.add(done, begin)), mask)]
+
+        rest = builder.sdiv(builder.add(left, emit.number(emit.lanes - 1)), emit.number(emit.lanes))
+        (most,) = emit.loop(rest, [first], add_rest)
+        bound = emit.dtype(BOUND).view(f"int{item.width}")
+        above = builder.icmp_signed(">=", most, ir.Constant(bits, [int(bound)] * emit.lanes))
+        lanes = ir.IntType(emit.lanes)
+        return builder.icmp_unsigned("==", builder.bitcast(above, lanes), ir.Constant(lanes, 0))
+
+    return types.boolean(of, types.int64, types.int64), codegen
 
 
 def moderate_flags(graph, weights):
