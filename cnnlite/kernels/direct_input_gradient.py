@@ -18,22 +18,30 @@ dx is the sum of these windows where they overlap. There are two ways to get it:
 
    A run is not added to where another one has just been written, as the processor would wait for it: for one column of
    pixels and one ky, runs are added to different rows of the image.
+
+   So, too, where the kernel is much larger than an image, of which each row would have to fetch all of it anew. There
+   the product is one of matrices, of all samples (`matmul.py`).
 """
+
+import math
 
 import numpy as np
 
 from cnnlite.engine.jit import kernel as compiled
 from cnnlite.engine.stages import NONE, array, array_as, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
-from cnnlite.kernels.geometry import FIELDS, in_one_row, meets_no_other, window_in
+from cnnlite.kernels.geometry import FIELDS, in_one_row, meets_no_other
+from cnnlite.kernels.im2col import col2im
 from cnnlite.kernels.kernel_sums import clear
-from cnnlite.kernels.matmul import product_block
+from cnnlite.kernels.matmul import matmul, product_block
 from cnnlite.kernels.microkernel import PIECE, block_address, call_block
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.panels import pack_panels
 from cnnlite.kernels.rows import add_runs
 
 PRODUCTS = 1 << 17  # so many of the second way, of whole rows of dy, are made at a time: they stay in the cache
+LARGE_KERNEL, FEW_PIXELS = 1 << 20, 64  # bytes; pixels of dy
+MOST_TAPS = 64  # that are added up one by one after a product of matrices
 LONG_CHAIN = 4096  # products that may be added one by one in float32: to cut shorter sums would take a fifth longer
 TOGETHER = 1 << 14  # so many numbers of dy, or the next whole image, are taken at a time
 
@@ -52,13 +60,17 @@ def add_direct_input_gradient(dy, kernel, dx, sizes, done=None):
     arguments = dict(dy=dy, dx=dx, done=done, block=block_address(dy.dtype), work=2.0 * oh * ow * filters
                      * groups * kh * kw * channels, together=max(1, -(-TOGETHER // max(1, oh * ow * filters * groups))))
     taps = kh * kw
+    if done is None and has_large_kernel(kernel.shape, groups, oh * ow, itemsize):
+        cols = matmul(dy.reshape(-1, filters), kernel.reshape(-1, filters), transpose_b=True)
+        col2im(cols, dx.shape, (kh, kw), *_geometry(sizes), dx)
+        return
     if by_windows(kh, kw, channels, filters, width // 2):
         padded = -(-taps * channels // (width // 2)) * (width // 2)
         rows = max(1, min(oh, PRODUCTS // max(1, ow * padded)))
-        height = max((oh - 1) * sizes["stride_h"] + (kh - 1) * sizes["dilation_h"] + 1, sizes["top"] + sizes["h"])
-        columns = max((ow - 1) * sizes["stride_w"] + (kw - 1) * sizes["dilation_w"] + 1, sizes["left"] + sizes["w"])
         products = width * itemsize
         image = products + rows * ow * padded * itemsize
+        height = max((oh - 1) * sizes["stride_h"] + (kh - 1) * sizes["dilation_h"] + 1, sizes["top"] + sizes["h"])
+        columns = max((ow - 1) * sizes["stride_w"] + (kw - 1) * sizes["dilation_w"] + 1, sizes["left"] + sizes["w"])
         panels = pack_panels(kernel, filters, taps * channels, 1, filters * groups, groups, filters, 1, 0, graph=graph)
         graph.add(_by_windows, **arguments, **sizes, panels=panels, rows=rows, padded=padded, products=products,
                   image=image, image_rows=height, image_columns=columns,
@@ -72,6 +84,21 @@ def add_direct_input_gradient(dy, kernel, dx, sizes, done=None):
     line = sizes["ow"] * width
     graph.add(_by_taps, **arguments, **sizes, panels=panels, alone=int(alone), scratch=(width + 2 * line) * itemsize,
               piece=(width + line) * itemsize, is_long=int(not alone and kh * kw * filters > LONG_CHAIN))
+
+
+def _geometry(sizes):
+    """Return (strides, pads, dilation), with as much padding behind the image as the output needs."""
+    strides, dilation = (sizes["stride_h"], sizes["stride_w"]), (sizes["dilation_h"], sizes["dilation_w"])
+    height = (sizes["oh"] - 1) * strides[0] + (sizes["height"] - 1) * dilation[0] + 1
+    width = (sizes["ow"] - 1) * strides[1] + (sizes["width"] - 1) * dilation[1] + 1
+    top, left = sizes["top"], sizes["left"]
+    return strides, ((top, height - sizes["h"] - top), (left, width - sizes["w"] - left)), dilation
+
+
+def has_large_kernel(shape, groups, pixels, itemsize):
+    """Return whether a kernel is one that each row of an image of so many pixels should not have to fetch."""
+    is_large = math.prod(shape) * itemsize >= LARGE_KERNEL and pixels <= FEW_PIXELS
+    return is_large and groups == 1 and shape[0] * shape[1] <= MOST_TAPS
 
 
 def by_windows(kh, kw, channels, filters, lanes):
@@ -121,15 +148,15 @@ def _by_windows(r, run, first, last):
 def _add_windows(r, products, row, rows, image):
     """Add the products of some rows of dy, from `row` on, to an image."""
     _, columns, channels = image.shape
-    itemsize = products.itemsize
+    itemsize, size = products.itemsize, products.shape[1]
     # A dilation parts the taps of a run.
     runs, length = (1, r.width * channels) if r.dilation_w == 1 else (r.width, channels)
     for pixel in range(r.ow):
         for ky in range(r.height):
             for k in range(runs):
-                source = pixel * r.padded + ky * r.width * channels + k * length
+                source = pixel * size + ky * r.width * channels + k * length
                 y, x = row * r.stride_h + ky * r.dilation_h, pixel * r.stride_w + k * r.dilation_w
-                add_runs(products[0, 0], products.ctypes.data + source * itemsize, r.ow * r.padded, rows, length,
+                add_runs(products[0, 0], products.ctypes.data + source * itemsize, r.ow * size, rows, length,
                          image.ctypes.data + (y * columns + x) * channels * itemsize, r.stride_h * columns * channels)
 
 

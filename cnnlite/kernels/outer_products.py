@@ -2,8 +2,8 @@
 
     c[i, j] = sum over the rows of all samples of  a[row, i] * b[row, j]
 
-A unit computes a block of c. It goes through the rows by leaves of up to 128, of which the products are added one by
-one in the registers of a tile. Their sums are added as a binary tree, which follows from the number of rows.
+A unit computes a block of c. It goes through the rows by leaves of up to 512, of which the products are added one by
+one, in the registers of a tile. Their sums are added as a binary tree, which follows from the number of rows.
 
 **Why operands are copied.** In a large matrix the numbers that a tile reads next lie a row apart: in another cache
 line, often on another page of memory, and where a row is 4 KiB long all of them in the same few places of the cache. So
@@ -24,11 +24,13 @@ from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.panels import panel_width
 from cnnlite.kernels.rows import copy_rows
 
-BLOCK_ROWS, BLOCK_COLUMNS = 64, 128  # of c that a unit computes
-LEAF = 128  # rows of a and b whose products are added one by one
-MOST_LEVELS = 32  # of the tree: more rows than memory can hold
+BLOCKS = (128, 256), (128, 128), (64, 128)  # rows and columns of c that a unit computes, the largest first
+ENOUGH_UNITS = 32  # for many threads: with fewer, blocks are smaller
+LEAF = 512  # rows of a and b whose products are added one by one
+PIECE = 128  # of which so many are copied at a time
+MOST_LEVELS = 24  # of the tree: more rows than memory can hold
 FEW_COLUMNS = 64  # for which it doesn't pay to copy a
-COPIED_ROW = BLOCK_ROWS + VECTOR_BYTES // 4  # numbers from a copied row of a to the next: a vector may stick out
+COPIED_ROW = 128 + VECTOR_BYTES // 4  # numbers from a copied row of a to the next: a vector may stick out
 
 
 def add_outer_products(a, b, out, bias=None, windows=None):
@@ -41,17 +43,27 @@ def add_outer_products(a, b, out, bias=None, windows=None):
     """
     (m, n), width = out.shape, panel_width(out.dtype)
     rows, rows_a_sample = rows_of(b.shape[0])
-    columns = min(BLOCK_COLUMNS, -(-n // width) * width)
+    block_rows, block_columns = block_size(m, n)
+    columns = min(block_columns, -(-n // width) * width)
 
     def work(samples):
         return 2.0 * m * n * (rows + rows_a_sample * samples)
 
     graph_of(a, b).add(
-        _sum_of_outer_products, units=-(-n // BLOCK_COLUMNS) * -(-m // BLOCK_ROWS), work=work,
-        scratch=(width + LEAF * (COPIED_ROW + width) + MOST_LEVELS * BLOCK_ROWS * columns) * out.itemsize,
-        a=a, b=b, bias=bias, c=out, rows=rows, rows_a_sample=rows_a_sample, m=m, n=n, block_width=columns,
+        _sum_of_outer_products, units=-(-n // block_columns) * -(-m // block_rows), work=work,
+        scratch=(width + PIECE * (COPIED_ROW + width) + MOST_LEVELS * block_rows * columns) * out.itemsize,
+        a=a, b=b, bias=bias, c=out, rows=rows, rows_a_sample=rows_a_sample, m=m, n=n, block_rows=block_rows,
+        block_columns=block_columns, block_width=columns,
         block=block_address(out.dtype), windows=int(windows is not None),
         **(windows or dict.fromkeys(FIELDS.split(), 0)))
+
+
+def block_size(m, n):
+    """Return the rows and columns of the blocks into which a result (m, n) is cut."""
+    for rows, columns in BLOCKS:
+        if -(-m // rows) * -(-n // columns) >= ENOUGH_UNITS:
+            break
+    return rows, columns
 
 
 def rows_of(size):
@@ -76,15 +88,15 @@ def begin_with_bias(r, run, column, columns, start):
             start[j] = bias[column + j]
 
 
-@stage(reads="a b bias", writes="c", sizes=f"rows rows_a_sample m n block_width block windows {FIELDS}",
-       footprint=BATCH)
+@stage(reads="a b bias", writes="c", footprint=BATCH,
+       sizes=f"rows rows_a_sample m n block_rows block_columns block_width block windows {FIELDS}")
 def _sum_of_outer_products(r, run, first, last):
     c = array(run, r.c, (r.m, r.n))
     start = scratch(run, 0, (2 * VECTOR_BYTES // c.itemsize,))
-    row_units = (r.m + BLOCK_ROWS - 1) // BLOCK_ROWS
+    row_units = (r.m + r.block_rows - 1) // r.block_rows
     for unit in range(first, last):
-        row, column = unit % row_units * BLOCK_ROWS, unit // row_units * BLOCK_COLUMNS
-        rows, columns = min(BLOCK_ROWS, r.m - row), min(BLOCK_COLUMNS, r.n - column)
+        row, column = unit % row_units * r.block_rows, unit // row_units * r.block_columns
+        rows, columns = min(r.block_rows, r.m - row), min(r.block_columns, r.n - column)
         total = all_rows(r, run)
         if r.bias == NONE and 0 < total <= LEAF and columns % (VECTOR_BYTES // c.itemsize) == 0:
             _multiply_leaf(r, run, 0, total, row, rows, column, columns, c[row:, column:])
@@ -101,14 +113,14 @@ def _sum_of_outer_products(r, run, first, last):
 
 @kernel
 def _sum_of_leaves(r, run, row, rows, column, columns):
-    """Return a block (BLOCK_ROWS, r.block_width) of a.T @ b, summed over all rows of a and b.
+    """Return a block (r.block_rows, r.block_width) of a.T @ b, summed over all rows of a and b.
 
     Two sums of as many leaves become one as soon as the second of them is there. So no more than one of each size
     waits, whatever the number of leaves, and the bits do not depend on who computes which block.
     """
     itemsize = array(run, r.c, (0,)).itemsize
-    place = 2 * VECTOR_BYTES + LEAF * (COPIED_ROW * itemsize + 2 * VECTOR_BYTES)
-    waiting = scratch(run, place, (MOST_LEVELS, BLOCK_ROWS, r.block_width))
+    place = 2 * VECTOR_BYTES + PIECE * (COPIED_ROW * itemsize + 2 * VECTOR_BYTES)
+    waiting = scratch(run, place, (MOST_LEVELS, r.block_rows, r.block_width))
     total = all_rows(r, run)
     leaves, count = (total + LEAF - 1) // LEAF, 0
     if leaves == 0:
@@ -129,12 +141,23 @@ def _sum_of_leaves(r, run, row, rows, column, columns):
 @kernel
 def _multiply_leaf(r, run, begin, end, row, rows, column, columns, sums):
     """Write the block of a.T @ b of the rows from `begin` to before `end` to sums, which has room for whole vectors."""
+    zeros = scratch(run, 0, (2 * VECTOR_BYTES // sums.itemsize,))
+    for j in range(zeros.size):
+        zeros[j] = 0
+    sums_i = sums.strides[0] // sums.itemsize
+    pieces = max(1, (end - begin + PIECE - 1) // PIECE)
+    for piece in range(pieces):
+        first, last = begin + piece * (end - begin) // pieces, begin + (piece + 1) * (end - begin) // pieces
+        before, before_i = (sums.ctypes.data, sums_i) if piece else (zeros.ctypes.data, 0)
+        _multiply_piece(r, run, first, last, row, rows, column, columns, before, before_i, sums.ctypes.data, sums_i)
+
+
+@kernel
+def _multiply_piece(r, run, begin, end, row, rows, column, columns, before, before_i, sums, sums_i):
+    """Write what lies at an address plus the products of some rows to another address."""
     b = array(run, r.b, (end, r.n))
     itemsize, lanes = b.itemsize, VECTOR_BYTES // b.itemsize
-    width, count, sums_i = 2 * lanes, end - begin, sums.strides[0] // itemsize
-    zeros = scratch(run, 0, (width,))
-    for j in range(width):
-        zeros[j] = 0
+    width, count = 2 * lanes, end - begin
     copied, a_k = scratch(run, 2 * VECTOR_BYTES, (count, COPIED_ROW)), COPIED_ROW
     place, a = copied.ctypes.data, word(run, r.a) + (begin * r.m + row) * itemsize
     if r.windows:
@@ -143,12 +166,12 @@ def _multiply_leaf(r, run, begin, end, row, rows, column, columns, sums):
         copy_rows(b[0, 0], a, r.m, count, rows, place, COPIED_ROW)
     else:
         place, a_k = a, r.m
-    panel = word(run, SCRATCH) + 2 * VECTOR_BYTES + LEAF * COPIED_ROW * itemsize
+    panel = word(run, SCRATCH) + 2 * VECTOR_BYTES + PIECE * COPIED_ROW * itemsize
     for j in range(0, columns, width):
         copy_rows(b[0, 0], b.ctypes.data + (begin * r.n + column + j) * itemsize, r.n, count, min(width, columns - j),
                   panel, width)
-        call_block(r.block, rows, 1 if columns - j <= lanes else 2, sums.ctypes.data + j * itemsize, sums_i,
-                   zeros.ctypes.data, 0, place, 1, 0, a_k, panel, 0, width, 1, count)
+        call_block(r.block, rows, 1 if columns - j <= lanes else 2, sums + j * itemsize, sums_i,
+                   before + (j * itemsize if before_i else 0), before_i, place, 1, 0, a_k, panel, 0, width, 1, count)
 
 
 @kernel

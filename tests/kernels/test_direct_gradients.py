@@ -1,11 +1,12 @@
 """The direct gradients of a convolution on their own, also for shapes that go by Winograd's method otherwise."""
 
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnlite import reference
-from cnnlite.kernels.direct_input_gradient import add_direct_input_gradient, by_windows
+from cnnlite.kernels.direct_input_gradient import add_direct_input_gradient, by_windows, has_large_kernel
 from cnnlite.kernels.direct_kernel_gradient import add_direct_kernel_gradient
 from cnnlite.kernels.geometry import Geometry, fields
 from cnnlite.kernels.operation import operation
@@ -79,6 +80,25 @@ def test_which_way_is_taken():
     assert not by_windows(3, 3, 16, 16, 16)
     assert not by_windows(3, 3, 64, 64, 16)
     assert not by_windows(1, 1, 3, 32, 16)
+    assert has_large_kernel((3, 3, 512, 512), 1, 49, 4)
+    assert not has_large_kernel((3, 3, 512, 512), 1, 196, 4)
+    assert not has_large_kernel((3, 3, 64, 64), 1, 49, 4)
+    assert not has_large_kernel((3, 3, 512, 512), 2, 49, 4)
+
+
+@pytest.mark.parametrize("geometry", [
+    Geometry(), Geometry(pads=((1, 1), (1, 1))), Geometry((2, 2), ((0, 1), (1, 0))), Geometry((3, 1), ((2, 2), (0, 3))),
+    Geometry(pads=((2, 2), (3, 1)), dilation=(2, 3)),
+])
+def test_a_kernel_much_larger_than_the_image_goes_back_by_a_product_of_matrices(geometry):
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 7, 8, 70), (3, 3, 70, 500)))
+    dy = rng.normal(size=reference.conv2d(x, kernel, None, *geometry).shape).astype(np.float32)
+    assert has_large_kernel(kernel.shape, 1, dy[0, ..., 0].size, 4)
+    dx, around = guarded(np.full_like(x, 7))
+    input_gradient(dy, kernel, dx, geometry)
+    assert_close(dx, reference.conv2d_input_gradient(dy, kernel, x.shape, *geometry), 1e-5)
+    assert_nothing_around(around)
 
 
 def test_single_taps_with_a_stride_and_padding_behind_are_no_plain_product():

@@ -9,7 +9,7 @@ from cnnlite import kernels, reference
 from cnnlite.kernels import conv2d_gradients
 from cnnlite.kernels.geometry import Geometry, fields
 from cnnlite.kernels.operation import operation
-from cnnlite.kernels.outer_products import BLOCK_COLUMNS, BLOCK_ROWS, LEAF, add_outer_products
+from cnnlite.kernels.outer_products import BLOCKS, LEAF, PIECE, add_outer_products, block_size
 from tests.kernels.drawn import (
     EPSILON,
     assert_close,
@@ -23,6 +23,8 @@ from tests.kernels.drawn import (
 from tests.kernels.stages import assert_same_bits
 
 pytestmark = compiled_kernels_needed
+
+BLOCK_ROWS, BLOCK_COLUMNS = BLOCKS[-1]
 
 numbers = st.sampled_from([1, 3, 16, 17, 33, BLOCK_ROWS + 1, 70])
 
@@ -54,11 +56,25 @@ def test_windows_give_the_gradient_of_a_kernel(geometry, n, c, f, spoils, dtype,
     np.testing.assert_array_equal(around, before)  # nothing is written beside it
 
 
-@pytest.mark.parametrize("rows", [1, LEAF - 1, LEAF, LEAF + 1, 2 * LEAF + 1, 5 * LEAF, 7 * LEAF + 3])
+@pytest.mark.parametrize("rows", [1, PIECE, PIECE + 1, LEAF - 1, LEAF, LEAF + 1, 2 * LEAF + 1, 5 * LEAF, 7 * LEAF + 3])
 @pytest.mark.parametrize("n", [10, BLOCK_COLUMNS + 1])
 def test_any_number_of_leaves_is_added_up_once(rows, n):
     rng = np.random.default_rng(rows)
     a, b = (rng.integers(-9, 10, (rows, columns)).astype(np.float32) for columns in (BLOCK_ROWS + 7, n))
+    np.testing.assert_array_equal(kernels.matmul(a, b, transpose_a=True), a.T.astype(int) @ b.astype(int))
+
+
+def test_blocks_are_as_large_as_leaves_enough_of_them():
+    assert block_size(2048, 2048) == BLOCKS[0]
+    assert block_size(1024, 512) == BLOCKS[1]
+    assert block_size(784, 512) == block_size(10, 3) == BLOCKS[2]
+
+
+@pytest.mark.parametrize("shape", [(1024 + 5, 1024 + 17), (1024 + 5, 512 + 3)])
+def test_large_blocks_cover_a_result_of_any_size_once(shape):
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-9, 10, (LEAF + 7, columns)).astype(np.float32) for columns in shape)
+    assert block_size(*shape) in BLOCKS[:2]
     np.testing.assert_array_equal(kernels.matmul(a, b, transpose_a=True), a.T.astype(int) @ b.astype(int))
 
 
