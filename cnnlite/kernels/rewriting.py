@@ -28,7 +28,9 @@ def relu_of_normalized(x, out):
     Nothing else is computed: where only relu reads x, the plan leaves out the step that would have written it.
     """
     maker = _maker(x) if is_buffer(x) else None
-    if maker is None or maker.stage.name != "normalize" or maker.arguments["rectifies"] or not _has_same_inputs_still(maker):
+    if maker is None or maker.stage.name != "normalize" or maker.arguments["rectifies"]:
+        return None
+    if not _has_same_inputs_still(maker):
         return None
     y = result(out, x, x.shape)
     x.graph.add(maker.stage, together=maker.together, work=maker.work, **{**maker.arguments, "y": y, "rectifies": True})
