@@ -8,6 +8,10 @@ Everything runs on one thread. A Python program walks through the schedule as th
 group run one after the other for a few samples at a time, on the same memory; what it takes to call each is subtracted.
 The median of many repetitions, by a clock on the wall: for a machine that does nothing else. Stages that run only when
 weights have changed, as in inference, are not among them: they have run before.
+
+The last column is a stage's rate over that of NumPy's product of two large matrices on one thread, in a process of its
+own, which takes turns with it. A convolution's operations are those of its definition, of which Winograd's method does
+a quarter: so it can come to more than 100 %.
 """
 
 import argparse
@@ -21,9 +25,11 @@ import numba
 import numpy as np
 
 from benchmarks.nets import EVERY_NET
+from benchmarks.sides import NUMPY
 from benchmarks.sides.data import batch
 from benchmarks.sides.with_cnnlite import build
 from benchmarks.tables import table
+from benchmarks.workers import Worker
 from cnnlite import thread_pool
 from cnnlite.engine import executor
 from cnnlite.engine.executor import GROUP
@@ -31,6 +37,8 @@ from cnnlite.engine.program import Workspace, work_of
 from cnnlite.engine.stages import SCRATCH, stage
 
 REPETITIONS, SECONDS = 50, 3.0  # at most
+SGEMM = {"kind": "sgemm", "n": 1024}
+SGEMM_SECONDS = 0.02  # for each repetition
 
 
 @numba.njit
@@ -133,8 +141,24 @@ class Clock:
         return failed
 
 
-def measure(work):
-    """Time a piece of work.
+class MatrixProduct:
+    """NumPy's product of large matrices, by one thread of another process."""
+
+    def __init__(self):
+        self._worker = Worker(NUMPY, 1)
+        self._worker.prepare(SGEMM)
+
+    def rate(self):
+        """Return how many operations a second it does now."""
+        (seconds,) = self._worker.run(SGEMM_SECONDS)
+        return 2 * SGEMM["n"] ** 3 / statistics.median(seconds)
+
+    def close(self):
+        self._worker.close()
+
+
+def measure(work, between=lambda: None):
+    """Time a piece of work; `between()` is called between two repetitions.
 
     Returns:
         rows: for each stage its layer, its name, the number of its group, its calls, seconds and operations.
@@ -143,10 +167,11 @@ def measure(work):
     """
     wholes, runs, times, steps = [], [], defaultdict(list), {}
     with Clock() as clock:
-        for _ in range(3):
-            work()
         end = time.perf_counter() + SECONDS
         while len(wholes) < 2 or (len(wholes) < REPETITIONS and time.perf_counter() < end):
+            between()
+            for _ in range(3):
+                work()
             clock.clear()
             begin = time.perf_counter()
             work()
@@ -177,13 +202,13 @@ def inference(net, samples):
     return lambda: model(x)
 
 
-def report(title, rows, together, whole):
-    """Return the times as a text."""
+def report(title, rows, together, whole, sgemm):
+    """Return the times as a text; sgemm: the operations a second of the product of large matrices."""
     stages = sum(row[4] for row in rows)
     lines = [[layer, name, str(group), str(calls), f"{seconds * 1e6:.1f}", f"{seconds / whole:.1%}",
-              f"{work / seconds / 1e9:.1f}" if work and seconds else ""]
+              *((f"{work / seconds / 1e9:.1f}", f"{work / seconds / sgemm:.0%}") if work and seconds else ("", ""))]
              for layer, name, group, calls, seconds, work in rows]
-    headings = ["Layer", "stage", "group", "calls", "us", "share", "GFLOP/s"]
+    headings = ["Layer", "stage", "group", "calls", "us", "share", "GFLOP/s", "of SGEMM"]
     return (f"{title}: {whole * 1e6:.0f} us. The executor runs its plan in {together * 1e6:.0f}; the stages alone take "
             f"{stages * 1e6:.0f}, and Python {(whole - together) * 1e6:.0f}.\n\n{table(headings, lines)}\n")
 
@@ -196,6 +221,7 @@ def main():
     what.add_argument("--infer", action="store_true", help="model(x) of a batch instead of a training step")
     what.add_argument("--image", action="store_true", help="model(x) of one sample")
     arguments = parser.parse_args()
+    product = MatrixProduct()
     for name in arguments.nets:
         net = EVERY_NET[name]
         if arguments.infer or arguments.image:
@@ -203,7 +229,10 @@ def main():
             title, work = f"{name}, inference of {samples}", inference(net, samples)
         else:
             title, work = f"{name}, a training step of {net.batch}", training_step(net)
-        print(report(title, *measure(work)))
+        rates: list[float] = []
+        measured = measure(work, lambda rates=rates: rates.append(product.rate()))
+        print(report(title, *measured, statistics.median(rates)))
+    product.close()
 
 
 if __name__ == "__main__":

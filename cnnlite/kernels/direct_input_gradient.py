@@ -57,8 +57,9 @@ def add_direct_input_gradient(dy, kernel, dx, sizes, done=None):
     kh, kw, channels, _ = kernel.shape
     groups, oh, ow = sizes["groups"], sizes["oh"], sizes["ow"]
     filters, width = sizes["filters"] // groups, 2 * VECTOR_BYTES // itemsize
-    arguments = dict(dy=dy, dx=dx, done=done, block=block_address(dy.dtype), work=2.0 * oh * ow * filters
-                     * groups * kh * kw * channels, together=max(1, -(-TOGETHER // max(1, oh * ow * filters * groups))))
+    work = 2.0 * oh * ow * filters * groups * kh * kw * channels if done is None else 0  # as a rule all of them are
+    arguments = dict(dy=dy, dx=dx, done=done, block=block_address(dy.dtype), work=work,
+                     together=max(1, -(-TOGETHER // max(1, oh * ow * filters * groups))))
     taps = kh * kw
     if done is None and has_large_kernel(kernel.shape, groups, oh * ow, itemsize):
         cols = matmul(dy.reshape(-1, filters), kernel.reshape(-1, filters), transpose_b=True)

@@ -56,7 +56,7 @@ def add_direct_kernel_gradient(x, dy, dkernel, sizes):
     columns = run if turned else pixels * filters if pixels > 1 else filters // sizes["groups"]
     sums = kernel_sums(graph, sizes, rows, columns, oh * ow, CHAIN, LONG_CHAIN)
     arguments = dict(sizes, **sums._asdict(), x=x, dy=dy, together=max(1, -(-TOGETHER // max(1, oh * ow * filters))),
-                     work=2.0 * oh * ow * run * filters, **copies(sizes, x.dtype, pixels))
+                     work=2.0 * oh * ow * sizes["height"] * run * filters, **copies(sizes, x.dtype, pixels))
     if turned:
         add_kernel_stage(graph, _add_turned, **arguments)
     elif pixels > 1:

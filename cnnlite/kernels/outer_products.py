@@ -148,13 +148,21 @@ def _multiply_leaf(r, run, begin, end, row, rows, column, columns, sums):
     pieces = max(1, (end - begin + PIECE - 1) // PIECE)
     for piece in range(pieces):
         first, last = begin + piece * (end - begin) // pieces, begin + (piece + 1) * (end - begin) // pieces
-        before, before_i = (sums.ctypes.data, sums_i) if piece else (zeros.ctypes.data, 0)
-        _multiply_piece(r, run, first, last, row, rows, column, columns, before, before_i, sums.ctypes.data, sums_i)
+        target = sums.ctypes.data, sums_i
+        before = target if piece else (zeros.ctypes.data, 0)
+        _multiply_piece(r, run, (first, last), (row, rows), (column, columns), before, target)
 
 
 @kernel
-def _multiply_piece(r, run, begin, end, row, rows, column, columns, before, before_i, sums, sums_i):
-    """Write what lies at an address plus the products of some rows to another address."""
+def _multiply_piece(r, run, summed, block_rows, block_columns, before, target):
+    """Write target = before + the products of the rows `summed` of a and b.
+
+    Args:
+        summed: (the first, the one behind the last).
+        block_rows, block_columns: (the first, how many there are) of c.
+        before, target: (an address, the distance of rows).
+    """
+    (begin, end), (row, rows), (column, columns), (before, before_i) = summed, block_rows, block_columns, before
     b = array(run, r.b, (end, r.n))
     itemsize, lanes = b.itemsize, VECTOR_BYTES // b.itemsize
     width, count = 2 * lanes, end - begin
@@ -170,7 +178,7 @@ def _multiply_piece(r, run, begin, end, row, rows, column, columns, before, befo
     for j in range(0, columns, width):
         copy_rows(b[0, 0], b.ctypes.data + (begin * r.n + column + j) * itemsize, r.n, count, min(width, columns - j),
                   panel, width)
-        call_block(r.block, rows, 1 if columns - j <= lanes else 2, sums + j * itemsize, sums_i,
+        call_block(r.block, rows, 1 if columns - j <= lanes else 2, target[0] + j * itemsize, target[1],
                    before + (j * itemsize if before_i else 0), before_i, place, 1, 0, a_k, panel, 0, width, 1, count)
 
 

@@ -90,7 +90,8 @@ def add_winograd_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
         transform=transform_address(dy.dtype), block_tiles=block_tiles,
         v_distance=distances[0], w_distance=distances[1], m_distance=distances[2], padded=filters,
         v=places[0], points=places[1], m=places[2], zeros=places[3], part=places[4], last=places[5], last_distance=last,
-        chain=CHAIN, together=together, work=2.0 * tiles * POINTS * c * f * (to_kernel + to_input),
+        chain=CHAIN, together=together,
+        work=2.0 * sizes["oh"] * sizes["ow"] * taps * taps * c * f * (to_kernel + to_input),
     )
     if to_kernel:
         add_kernel_chunks(graph, sums, dkernel, sizes)

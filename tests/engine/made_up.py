@@ -59,6 +59,15 @@ def _batch(r, run, first, last):
         y[unit] += 1000 + unit
 
 
+@stage(reads="x", writes="y calls", sizes="size", footprint=BATCH)
+def _in_order(r, run, first, last):
+    """Write to y[unit] how many units came before it."""
+    y, calls = array(run, r.y, (r.size,)), array(run, r.calls, (1,))
+    for unit in range(first, last):
+        y[unit] = calls[0]
+        calls[0] += 1
+
+
 @stage(reads="x", adds="sums", sizes="size")
 def _count(r, run, first, last):
     """Write into the sums of a chunk how many samples it has, and what these add up to."""
@@ -174,6 +183,13 @@ def fail_at_three(x, size):
     y = x.graph.work((size,))
     x.graph.add(_fail_at_three, x=x, y=y, size=size, units=size)
     return y
+
+
+def in_order(x, units):
+    """Return the buffers of the places in the order, and of the number of units that were computed."""
+    y, calls = x.graph.given((units,)), x.graph.given((1,))
+    x.graph.add(_in_order, units=units, x=x, y=y, calls=calls, size=units)
+    return y, calls
 
 
 def run(workspace, lanes, *arguments, **more):

@@ -2,15 +2,17 @@
 
 import itertools
 
+import numba
 import numpy as np
 import pytest
 
+from cnnlite.engine import executor
 from cnnlite.engine.buffers import chunk_count
 from cnnlite.engine.plan import INPUT, WEIGHTS
 from cnnlite.engine.program import Program, Workspace, shape_of
 from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
-from tests.engine.made_up import batch, count, double, fail_at_three, mark_rows, new_graph, run
+from tests.engine.made_up import batch, count, double, fail_at_three, in_order, mark_rows, new_graph, run
 from tests.kernels.drawn import compiled_kernels_needed, two_threads_needed
 
 pytestmark = compiled_kernels_needed
@@ -40,6 +42,29 @@ def test_each_unit_of_a_batch_is_computed_once(units, lanes):
     run(prepared(graph, 5, lanes, [(x, numbers(5, 1)), *outs]), lanes)
     for _, out in outs:
         np.testing.assert_array_equal(out, 1000 + np.arange(units))
+
+
+@numba.njit
+def run_alone(address, job, lane, lanes):
+    """Run a job by one thread of several, of which the others never come; return how many units failed."""
+    executor._clear(job, lanes)
+    executor._call_lane(address, job, lane)
+    return executor._failures(job)
+
+
+@pytest.mark.parametrize("units", [1, 2, 7, 100])
+@pytest.mark.parametrize(("lane", "lanes"), [(0, 1), (0, 2), (1, 2), (2, 5), (4, 5)])
+def test_a_thread_does_its_own_share_first_and_then_that_of_others_who_never_come(lane, lanes, units):
+    graph, x = new_graph(1)
+    (order, calls), found, count = in_order(x, units), np.zeros(units, "float32"), np.zeros(1, "float32")
+    workspace = prepared(graph, 1, lanes, [(x, numbers(1, 1)), (order, found), (calls, count)])
+    _, address, job, _ = workspace.call(lanes)
+    assert run_alone(address, job, lane, lanes) == 0
+    assert count == units
+    shares = [range(-(-k * units // lanes), -(-(k + 1) * units // lanes)) for k in range(lanes)]
+    expected = [unit for k in range(lanes) for unit in shares[(lane + k) % lanes]]
+    np.testing.assert_array_equal(np.argsort(found), expected)
+    assert sorted(expected) == list(range(units))
 
 
 @pytest.mark.parametrize("lanes", LANES)

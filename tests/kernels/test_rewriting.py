@@ -1,4 +1,4 @@
-"""A derivative that is taken before the way back through a pooling: when, and with what bits."""
+"""Steps of a graph put another way: when, and with what bits."""
 
 import functools
 
@@ -8,6 +8,7 @@ import pytest
 from cnnlite import kernels
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph
+from cnnlite.engine.plan import Plan
 from cnnlite.kernels.pooling import pooled_shape
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.stages import assert_same_bits
@@ -77,3 +78,54 @@ def test_the_result_goes_where_it_shall():
     dy = kernels.max_pool_backward(dp, argmax, y.shape, *geometry)
     assert kernels.relu_backward(dy, y, out) is out
     assert graph.buffers[out.number].made_by[0].stage.name == "max_pool_backward"
+
+
+def normalized(x, mean, inv_std):
+    return kernels.batchnorm_normalize(x, mean, inv_std, None, None)
+
+
+def numbers(*shape):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def normalization(shape=(N, 8, 6, 3)):
+    """Return a graph, and a normalised buffer of it."""
+    graph = Graph(np.float32)
+    return graph, normalized(graph.given(shape), graph.given((3,)), graph.given((3,)))
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 8, 6, 3)])
+def test_relu_of_a_normalisation_is_one_stage_with_the_same_bits(shape):
+    x, mean, inv_std = numbers(*shape), numbers(3), np.abs(numbers(3))
+    x.flat[:4] = np.nan, np.inf, -np.inf, mean[0]
+    (y,) = assert_same_bits(lambda x, mean, inv_std: kernels.relu(normalized(x, mean, inv_std)),
+                            {"x": x, "mean": mean, "inv_std": inv_std}, "x")
+    np.testing.assert_array_equal(y, kernels.relu(normalized(x, mean, inv_std)))
+    graph, z = normalization((N, *shape[1:]))
+    y = kernels.relu(z)
+    steps = Plan(graph, [y]).steps
+    assert [step.stage.name for step in steps] == ["write_coefficients", "normalize"]
+    steps = Plan(graph, [y, z]).steps  # somebody wants both
+    assert [step.stage.name for step in steps] == ["write_coefficients", "normalize", "normalize"]
+
+
+def test_relu_of_what_was_rectified_or_overwritten_since_is_a_stage_of_its_own():
+    graph, z = normalization()
+    kernels.relu(kernels.relu(z))
+    assert graph.steps[-1].stage.name == "relu"
+    graph, z = normalization()
+    x = graph.steps[-1].arguments["x"]
+    kernels.tanh(z, out=x)
+    kernels.relu(z)
+    assert graph.steps[-1].stage.name == "relu"
+    graph = Graph(np.float32)
+    x = graph.given((N, 4, 3))
+    kernels.relu(kernels.batchnorm_normalize(x, graph.given((3,)), graph.given((3,)), None, None, out=x))
+    assert graph.steps[-1].stage.name == "relu"
+
+
+def test_relu_of_a_normalisation_goes_where_it_shall():
+    graph, z = normalization()
+    out = graph.given((N, 8, 6, 3))
+    assert kernels.relu(z, out) is out
+    assert graph.buffers[out.number].made_by[0].stage.name == "normalize"
