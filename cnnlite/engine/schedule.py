@@ -11,7 +11,7 @@ other, while the data is in its cache. Beside it there are tracks of one BATCH s
 One rule decides: a stage comes into the earliest group in which all is there that it reads. What was computed for the
 same samples in the track is there for a PIXEL, HALO or IMAGE stage; all else must be of an earlier group. (Where a few
 samples are cut into bands of rows for the threads, it is so for PIXEL stages alone.) A track ends, too, where the
-weights of its stages would drive one another out of the cache.
+weights of its stages would drive one another out of the cache. What is made of weights alone comes as late as it may.
 
 A buffer that only the stages of one track use is *local*: every thread has memory of its own for the samples that it
 is at. So is one that is spread from much smaller ones, as by the way back through a pooling: each track that needs it
@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnlite.engine.buffers import LANE, WORK, Buffer, chunk_count
+from cnnlite.engine.buffers import CONSTANT, LANE, WEIGHT, WORK, Buffer, chunk_count
 from cnnlite.engine.graph import Graph, Step
 from cnnlite.engine.stages import BATCH, IMAGE, PIXEL
 
@@ -118,6 +118,8 @@ class Schedule:
             self._put(step, ours)
         while len(self.sections) <= graph.section:  # in which nothing is to be done
             self.sections.append(len(self.groups))
+        if joined:
+            self._delay_preparations(steps)
         if joined and not banded:
             self._find_local()
 
@@ -154,6 +156,23 @@ class Schedule:
         mine.resident += resident
         mine.lanes += lanes
         self._place[step] = first, mine
+
+    def _delay_preparations(self, steps: Sequence[Step]) -> None:
+        """Move what is made of weights alone to the group before the one that needs it: it is kept no longer then."""
+        for step in reversed(steps):
+            storages = [self.graph.buffers[buffer.number] for buffer in step.inputs]
+            if step.stage.footprint != BATCH or any(storage.kind not in (WEIGHT, CONSTANT) for storage in storages):
+                continue
+            made = [self.graph.buffers[buffer.number] for buffer in step.outputs]
+            after = [other for storage in made for other in (*storage.used_by, *storage.made_by)]
+            after += [other for storage in storages for other in storage.made_by]  # an optimizer's step
+            groups = [self._place[other][0] for other in after if other.number > step.number and other in self._place]
+            now, track = self._place[step]
+            later = min([*groups, *self.sections[step.section + 1:], len(self.groups)]) - 1
+            if later > now and any(storage.used_by for storage in made):
+                self.groups[now].remove(track)
+                self.groups[later].append(track)
+                self._place[step] = later, track
 
     def _before(self, step: Step) -> Any:
         """Yield (buffer, steps that must come before because of it)."""

@@ -57,11 +57,19 @@ def before_unpooling(dy, y, out, gradient):
         return gradient(dy, y, out)
     dx = result(out, dy, dy.shape)
     arguments = back.arguments
-    dp = gradient(arguments["dy"], _maker(arguments["argmax"]).arguments["y"], None)
+    pooling = _maker(arguments["argmax"]).arguments
+    p = pooling["y"] if pooling["x"].number == y.number else _rectified(pooling["y"])
+    dp = gradient(arguments["dy"], p, None)
     with stages_of(back.layer):
         dy.graph.add(back.stage, together=back.together, scratch=back.scratch, work=back.work, grain=back.grain,
                      **{**arguments, "dy": dp, "dx": dx})
     return dx
+
+
+def _rectified(p):
+    """Return what the rectifier that was put behind a pooling makes of p: of the same sign, and kept anyway."""
+    return next((step.arguments["y"] for step in p.graph.buffers[p.number].used_by
+                 if step.stage.name in _RECTIFIERS and step.arguments["x"].number == p.number), p)
 
 
 def _unpooling(dy, y):

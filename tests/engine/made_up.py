@@ -150,8 +150,13 @@ def spread(x, times):
 
 def batch(x, size=1, **how):
     y = x.graph.work((size,))
-    x.graph.add(_batch, x=x, y=y, size=size, **how)
+    batch_of(x, y, **how)
     return y
+
+
+def batch_of(x, y, **how):
+    """Let a stage of the batch write to y, such as a weight."""
+    x.graph.add(_batch, x=x, y=y, size=y.shape[0], **how)
 
 
 def count(x, **how):

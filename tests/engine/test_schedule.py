@@ -7,8 +7,20 @@ from hypothesis import given
 
 from cnnlite.engine import schedule
 from cnnlite.engine.buffers import N, chunk_count
+from cnnlite.engine.graph import Graph
 from cnnlite.engine.schedule import ALIGNMENT, Schedule, lay_out, size_of
-from tests.engine.made_up import batch, count, double, mark_rows, new_graph, scale, spread, whole
+from tests.engine.made_up import (
+    batch,
+    batch_of,
+    copy_positive,
+    count,
+    double,
+    mark_rows,
+    new_graph,
+    scale,
+    spread,
+    whole,
+)
 
 
 def names(graph, kept=(), **how):
@@ -55,6 +67,40 @@ def test_a_stage_comes_as_early_as_it_can():
     scale(x, batch(x))
     double(x)
     assert names(graph) == [[["batch"], ["double"]], [["scale"]]]
+
+
+def weighted_graph():
+    """Return a graph, its samples, and the buffer of a weight."""
+    weight = np.ones(1, np.float32)
+    graph = Graph(np.float32, [{"w": weight}])
+    return graph, graph.given((N, 1)), graph.of_array(weight)
+
+
+def test_what_is_made_of_weights_alone_comes_just_before_it_is_needed():
+    graph, x, w = weighted_graph()
+    first, second = copy_positive(graph, w), copy_positive(graph, w)
+    y = scale(x, first)
+    scale(scale(y, batch(y)), second)
+    assert names(graph) == [[["copy_positive"]], [["scale"]], [["batch"], ["copy_positive"]], [["scale", "scale"]]]
+    # One stage a group: all stay in their order.
+    assert names(graph, joined=False)[:2] == [[["copy_positive"]], [["copy_positive"]]]
+
+
+def test_what_is_made_of_weights_comes_before_they_change_and_within_its_section():
+    graph, x, w = weighted_graph()
+    made = copy_positive(graph, w)
+    y = double(x)
+    batch_of(y, w)
+    scale(scale(y, batch(batch(y))), made)
+    assert sorted(names(graph)[0]) == [["copy_positive"], ["double"]]
+    assert names(graph)[1] == [["batch"], ["batch"]]
+    graph, x, w = weighted_graph()
+    made = copy_positive(graph, w)
+    double(x)
+    graph.section = 1
+    y = double(double(x))
+    scale(scale(y, batch(y)), made)
+    assert sorted(names(graph)[0]) == [["copy_positive"], ["double"]]
 
 
 def test_nobody_writes_over_what_a_stage_of_the_batch_still_reads():

@@ -53,6 +53,31 @@ def test_windows_that_do_not_overlap_give_the_same_numbers_of_fewer(name, geomet
     assert size == x[0].size
 
 
+@pytest.mark.parametrize("name", ["relu", "leaky_relu"])
+def test_the_derivative_is_that_of_the_rectified_maxima_so_that_these_alone_are_kept(name):
+    graph = Graph(np.float32)
+    geometry = (2, 2), (2, 2), NO_PADS
+    there_and_back(name, *geometry, graph.given((N, 8, 6, 3)), graph.given(pooled_shape((N, 8, 6, 3), *geometry)))
+    steps = {step.stage.name: step.arguments for step in graph.steps if step.outputs[0].sample_size == 4 * 3 * 3}
+    assert steps[name]["x"].number == steps["max_pool"]["y"].number
+    assert steps[f"{name}_backward"]["y"].number == steps[name]["y"].number
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_rectifier_that_stands_behind_the_pooling_has_no_part_in_what_stands_before_it(name):
+    geometry = (2, 2), (2, 2), NO_PADS
+
+    def above_and_below(x, dr):
+        y = getattr(kernels, name)(x)
+        p, argmax = kernels.max_pool(y, *geometry)
+        dp = kernels.relu_backward(dr, kernels.relu(p))
+        return getattr(kernels, f"{name}_backward")(kernels.max_pool_backward(dp, argmax, y.shape, *geometry), y)
+
+    x, dr = numbers(3, 8, 6, 3), numbers(3, 4, 3, 3)
+    (dx,) = assert_same_bits(above_and_below, {"x": x, "dr": dr}, "x dr")
+    np.testing.assert_array_equal(dx, above_and_below(x, dr))
+
+
 def test_overlapping_windows_are_added_up_first():
     steps = graph_of(((3, 3), (2, 2), ((1, 1), (1, 1))))
     assert steps[-1] == ("relu_backward", 8 * 6 * 3)
