@@ -222,3 +222,52 @@ def test_the_table_says_what_runs_in_bands_and_what_in_python():
     model.compile("sgd", "mse", run_eagerly=True)
     with pytest.raises(ValueError, match="no plans in eager mode"):
         model.plan(8, training=True)
+
+
+# Their products take the weights, and write the gradients, in the shape of a matrix.
+LARGE = [((4, 4, 1024), {"filters": 256, "kernel_size": 1}),
+         ((9, 9, 17), {"filters": 256, "kernel_size": 5, "strides": 2, "padding": "same"}),
+         ((8, 8, 64), {"filters": 256, "kernel_size": 5, "strides": 2, "padding": "same"})]
+
+
+def large(shape, settings, **more):
+    cnnlite.utils.set_random_seed(3)
+    model = Sequential([Input(shape), layers.Conv2D(**settings, **more), layers.GlobalAveragePool(), layers.Dense(3)])
+    model.compile("adam", "mse")
+    return model
+
+
+@pytest.mark.parametrize(("shape", "settings"), LARGE)
+def test_the_weights_of_a_large_convolution_are_those_that_training_has_made(shape, settings):
+    x, y = RNG.normal(size=(5, *shape)).astype(np.float32), RNG.normal(size=(5, 3)).astype(np.float32)
+    model, fresh = large(shape, settings), large(shape, settings)
+    model.predict(x, verbose=0)
+    dy = RNG.normal(size=(5, 3)).astype(np.float32)
+    model.forward(x, training=True)
+    model.backward(dy)
+    model.fit(x, y, epochs=2, verbose=0)
+    fresh.set_weights(model.get_weights())
+    np.testing.assert_array_equal(model.predict(x, verbose=0), fresh.predict(x, verbose=0))
+    for each in (model, fresh):
+        each.params["conv2d/kernel"][...] *= 2
+    found = []
+    for each in (model, fresh):
+        each.forward(x, training=True)
+        found.append((each.backward(dy), each.grads["conv2d/kernel"].copy()))
+    for mine, theirs in zip(*found):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@planned
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize(("shape", "settings"), LARGE)
+def test_the_penalty_of_a_large_convolution_is_added_to_its_gradient(shape, settings, count):
+    x, y = RNG.normal(size=(2, *shape)).astype(np.float32), RNG.normal(size=(2, 3)).astype(np.float32)
+    gradients = []
+    for penalty in (None, regularizers.L2(0.5)):
+        model = large(shape, settings, kernel_regularizer=penalty)
+        weights = model.params["conv2d/kernel"].copy()
+        with threads(count):
+            model.train_on_batch(x, y)
+        gradients.append(model.grads["conv2d/kernel"].copy())
+    np.testing.assert_allclose(gradients[1] - gradients[0], weights, rtol=1e-4, atol=1e-6)

@@ -174,10 +174,11 @@ class Graph:
         return self._buffer(LANE, shape, self.dtype if dtype is None else dtype)
 
     def of_array(self, array: Array) -> Buffer:
-        """Return the buffer of a weight, or of an array that stays what it is."""
+        """Return the buffer of a weight, in the array's shape, or of an array that stays what it is."""
         known = self._arrays.get(id(array))
         if known is None:
-            known = self._arrays[id(array)] = array, self._moved_weight(array) or self._constant(array)
+            buffer = self._moved_weight(array) or self._view_of_weight(array) or self._constant(array)
+            known = self._arrays[id(array)] = array, buffer
         return known[1]
 
     def _moved_weight(self, array: Array) -> Buffer | None:
@@ -185,6 +186,24 @@ class Graph:
         for storage in self.buffers:
             if storage.kind == WEIGHT and storage.owner.get(storage.key) is array:
                 return storage.buffer
+        return None
+
+    def _view_of_weight(self, array: Array) -> Buffer | None:
+        """Return the buffer of a weight of which an array is a view in another shape, or None.
+
+        A view of a part of a weight is a ValueError: as a constant it would not follow when the weight moves.
+        """
+        for storage in self.buffers:
+            weight = storage.owner.get(storage.key) if storage.kind == WEIGHT else None
+            if weight is None or not array.size or not np.may_share_memory(array, weight):
+                continue
+            same = array.ctypes.data == weight.ctypes.data and array.size == weight.size
+            if same and array.dtype == weight.dtype and array.flags.c_contiguous and weight.flags.c_contiguous:
+                return storage.buffer.reshape(array.shape)
+            raise ValueError(
+                f"A kernel takes a weight as a whole, in any shape. Received: an array of shape {array.shape} that is "
+                f"a part of {storage.key}, of shape {weight.shape}, or turned. Copy it, or pass {storage.key}."
+            )
         return None
 
     def _constant(self, array: Array) -> Buffer:

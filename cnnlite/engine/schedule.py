@@ -161,9 +161,12 @@ class Schedule:
         """Move what is made of weights alone to the group before the one that needs it: it is kept no longer then."""
         for step in reversed(steps):
             storages = [self.graph.buffers[buffer.number] for buffer in step.inputs]
-            if step.stage.footprint != BATCH or any(storage.kind not in (WEIGHT, CONSTANT) for storage in storages):
-                continue
             made = [self.graph.buffers[buffer.number] for buffer in step.outputs]
+            is_preparation = step.stage.footprint == BATCH and all(
+                storage.kind in (WEIGHT, CONSTANT) and all(writer.number > step.number for writer in storage.made_by)
+                for storage in storages) and all(storage.kind == WORK for storage in made)
+            if not is_preparation:
+                continue
             after = [other for storage in made for other in (*storage.used_by, *storage.made_by)]
             after += [other for storage in storages for other in storage.made_by]  # an optimizer's step
             groups = [self._place[other][0] for other in after if other.number > step.number and other in self._place]

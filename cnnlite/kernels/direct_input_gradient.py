@@ -41,7 +41,7 @@ from cnnlite.kernels.rows import add_runs
 
 PRODUCTS = 1 << 17  # so many of the second way, of whole rows of dy, are made at a time: they stay in the cache
 LARGE_KERNEL, FEW_PIXELS = 1 << 20, 64  # bytes; pixels of dy
-MOST_TAPS = 64  # that are added up one by one after a product of matrices
+MOST_PRODUCTS = 9  # for each number of dx
 LONG_CHAIN = 4096  # products that may be added one by one in float32: to cut shorter sums would take a fifth longer
 TOGETHER = 1 << 14  # so many numbers of dy, or the next whole image, are taken at a time
 
@@ -61,7 +61,7 @@ def add_direct_input_gradient(dy, kernel, dx, sizes, done=None):
     arguments = dict(dy=dy, dx=dx, done=done, block=block_address(dy.dtype), work=work,
                      together=max(1, -(-TOGETHER // max(1, oh * ow * filters * groups))))
     taps = kh * kw
-    if done is None and has_large_kernel(kernel.shape, groups, oh * ow, itemsize):
+    if done is None and has_large_kernel(kernel.shape, sizes, itemsize):
         cols = matmul(dy.reshape(-1, filters), kernel.reshape(-1, filters), transpose_b=True)
         col2im(cols, dx.shape, (kh, kw), *_geometry(sizes), dx)
         return
@@ -96,10 +96,14 @@ def _geometry(sizes):
     return strides, ((top, height - sizes["h"] - top), (left, width - sizes["w"] - left)), dilation
 
 
-def has_large_kernel(shape, groups, pixels, itemsize):
-    """Return whether a kernel is one that each row of an image of so many pixels should not have to fetch."""
-    is_large = math.prod(shape) * itemsize >= LARGE_KERNEL and pixels <= FEW_PIXELS
-    return is_large and groups == 1 and shape[0] * shape[1] <= MOST_TAPS
+def has_large_kernel(shape, sizes, itemsize):
+    """Return whether a kernel is one that each row of so small an image should not have to fetch.
+
+    The products that are added up take some times as much memory as dx, but not more than MOST_PRODUCTS.
+    """
+    pixels = sizes["oh"] * sizes["ow"]
+    is_large = math.prod(shape) * itemsize >= LARGE_KERNEL and pixels <= FEW_PIXELS and sizes["groups"] == 1
+    return is_large and shape[0] * shape[1] * pixels <= MOST_PRODUCTS * sizes["h"] * sizes["w"]
 
 
 def by_windows(kh, kw, channels, filters, lanes):

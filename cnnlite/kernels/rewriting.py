@@ -68,8 +68,11 @@ def before_unpooling(dy, y, out, gradient):
 
 def _rectified(p):
     """Return what the rectifier that was put behind a pooling makes of p: of the same sign, and kept anyway."""
-    return next((step.arguments["y"] for step in p.graph.buffers[p.number].used_by
-                 if step.stage.name in _RECTIFIERS and step.arguments["x"].number == p.number), p)
+    for step in p.graph.buffers[p.number].used_by:
+        y = step.arguments.get("y")
+        if step.stage.name in _RECTIFIERS and y.shape == p.shape and _maker(y) is step:
+            return y
+    return p
 
 
 def _unpooling(dy, y):

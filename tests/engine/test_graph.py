@@ -157,3 +157,16 @@ def test_the_graph_that_is_being_made_is_that_of_the_thread():
         assert current_graph() is outer
     assert current_graph() is None
     assert seen == [None]
+
+
+def test_a_view_of_a_whole_weight_is_the_weight_and_one_of_a_part_is_refused():
+    weights = {"kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4)}
+    graph = Graph(np.float32, [weights])
+    kernel = graph.of_array(weights["kernel"])
+    for shape in ((6, 4), (24,), (2, 3, 4)):
+        view = graph.of_array(weights["kernel"].reshape(shape))
+        assert (view.number, view.shape) == (kernel.number, shape)
+    assert graph.of_array(weights["kernel"].copy()).number != kernel.number
+    for part in (weights["kernel"][1], weights["kernel"][:1], weights["kernel"].T, weights["kernel"][:, ::2]):
+        with pytest.raises(ValueError, match="a part of kernel, of shape"):
+            graph.of_array(part)

@@ -80,10 +80,22 @@ def test_which_way_is_taken():
     assert not by_windows(3, 3, 16, 16, 16)
     assert not by_windows(3, 3, 64, 64, 16)
     assert not by_windows(1, 1, 3, 32, 16)
-    assert has_large_kernel((3, 3, 512, 512), 1, 49, 4)
-    assert not has_large_kernel((3, 3, 512, 512), 1, 196, 4)
-    assert not has_large_kernel((3, 3, 64, 64), 1, 49, 4)
-    assert not has_large_kernel((3, 3, 512, 512), 2, 49, 4)
+
+
+def test_which_kernels_go_back_by_a_product_of_matrices():
+    same = Geometry(pads=((1, 1), (1, 1)))
+
+    def goes(size, window, channels, filters, geometry=same, groups=1):
+        shapes = (2, size, size, channels), (*window, channels // groups, filters)
+        output = reference.conv2d(np.zeros((1, size, size, 1)), np.zeros((*window, 1, 1)), None, *geometry[:3]).shape
+        return has_large_kernel(shapes[1], fields(*shapes, output[1:3], Geometry(*geometry[:3], groups)), 4)
+
+    assert goes(7, (3, 3), 512, 512)
+    assert goes(14, (3, 3), 256, 512, Geometry((2, 2), ((0, 1), (0, 1))))
+    assert not goes(14, (3, 3), 512, 512)  # many pixels
+    assert not goes(7, (3, 3), 64, 64)
+    assert not goes(7, (3, 3), 512, 512, groups=2)
+    assert not goes(8, (5, 5), 256, 256, Geometry(pads=((2, 2), (2, 2))))  # 25 times as much memory as dx
 
 
 @pytest.mark.parametrize("geometry", [
@@ -94,7 +106,7 @@ def test_a_kernel_much_larger_than_the_image_goes_back_by_a_product_of_matrices(
     rng = np.random.default_rng(0)
     x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 7, 8, 70), (3, 3, 70, 500)))
     dy = rng.normal(size=reference.conv2d(x, kernel, None, *geometry).shape).astype(np.float32)
-    assert has_large_kernel(kernel.shape, 1, dy[0, ..., 0].size, 4)
+    assert has_large_kernel(kernel.shape, fields(x.shape, kernel.shape, dy.shape[1:3], geometry), 4)
     dx, around = guarded(np.full_like(x, 7))
     input_gradient(dy, kernel, dx, geometry)
     assert_close(dx, reference.conv2d_input_gradient(dy, kernel, x.shape, *geometry), 1e-5)
