@@ -30,7 +30,7 @@ LEAF = 512  # rows of a and b whose products are added one by one
 PIECE = 128  # of which so many are copied at a time
 MOST_LEVELS = 24  # of the tree: more rows than memory can hold
 FEW_COLUMNS = 64  # for which it doesn't pay to copy a
-COPIED_ROW = 128 + VECTOR_BYTES // 4  # numbers from a copied row of a to the next: a vector may stick out
+COPIED_ROW = BLOCKS[0][0] + VECTOR_BYTES // 4  # numbers from a copied row of a to the next: a vector may stick out
 
 
 def add_outer_products(a, b, out, bias=None, windows=None):

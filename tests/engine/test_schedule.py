@@ -103,6 +103,15 @@ def test_what_is_made_of_weights_comes_before_they_change_and_within_its_section
     assert sorted(names(graph)[0]) == [["copy_positive"], ["double"]]
 
 
+def test_what_is_written_to_an_array_of_somebody_else_is_no_preparation():
+    graph, x, w = weighted_graph()
+    theirs = graph.given((1,))
+    batch_of(w, theirs)
+    y = double(x)
+    scale(scale(y, batch(y)), theirs)
+    assert sorted(names(graph)[0]) == [["batch"], ["double"]]
+
+
 def test_nobody_writes_over_what_a_stage_of_the_batch_still_reads():
     graph, x = new_graph(1)
     y = double(x)
