@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks.nets import NETS, training
-from benchmarks.sides import SIDES
+from benchmarks.sides import SIDES, hide_scipy
 from benchmarks.workers import environment
 
 STEPS = 20
@@ -49,6 +49,7 @@ def highest():
 
 
 def main(name, net, threads):
+    hide_scipy()
     side = SIDES[name]
     module = import_module(f"benchmarks.sides.{side.module}")
     run, _ = module.prepare(training(NETS[net]), side.layout, int(threads))

@@ -12,7 +12,7 @@ import tempfile
 import time
 
 from benchmarks.nets import NETS, training
-from benchmarks.sides import SIDES
+from benchmarks.sides import SIDES, hide_scipy
 from benchmarks.workers import environment
 
 COLD_ROUNDS = 3  # at most: each compiles all kernels of a net
@@ -62,6 +62,7 @@ def run(name, variables):
 
 
 def main(name):
+    hide_scipy()
     for package in SIDES[name].requires:
         importlib.import_module(package)
     imported = time.time()

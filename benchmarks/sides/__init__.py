@@ -7,6 +7,7 @@ says in a few words which of several ways was chosen.
 
 import os
 import shutil
+import sys
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -64,6 +65,14 @@ def what_is_missing(name):
 
 def is_installed(name):
     return what_is_missing(name) is None
+
+
+def hide_scipy():
+    """Let this process find no SciPy, as if only cnnlite or PyTorch had been installed, with what it requires.
+
+    Neither needs SciPy; JAX brings it. numba imports it where it finds it: 16 MB, and 0.07 s.
+    """
+    sys.modules["scipy"] = None
 
 
 def cpp_compiler():
