@@ -26,6 +26,15 @@ class Bench:
         self.names, self.rounds, self.seconds, self.threads, self._make = names, rounds, seconds, threads, make
         self._workers = {}
 
+    def compare_anew(self, jobs, threads=None):
+        """Do as `compare`, each side in a process that has done nothing before, as the script that trains one network.
+
+        It makes a difference to PyTorch: memory that a process frees goes back to the system and has to come from there
+        in each step, until the process has done something else too, which keeps the rest of the heap in its place.
+        """
+        self.close()
+        return self.compare(jobs, threads=threads)
+
     def compare(self, jobs, seconds=None, rounds=None, threads=None):
         """Let the sides do {side: job} in turns, those of them that are there.
 
@@ -76,8 +85,9 @@ class Bench:
         return self._workers[name]
 
     def close(self):
-        for worker in self._workers.values():
-            worker.close()
+        """End the processes; the next job gets new ones."""
+        while self._workers:
+            self._workers.popitem()[1].close()
 
 
 def require_agreement(checks):

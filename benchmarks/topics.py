@@ -29,14 +29,14 @@ def result(topic, work, comparison, **more):
 def train(bench, quick):
     """Training steps: forward, loss, backward, Adam."""
     for name in ["W1"] if quick else NETS:
-        yield result("train", f"train {name}", bench.compare(dict.fromkeys(TRAINS, training(NETS[name]))))
+        yield result("train", f"train {name}", bench.compare_anew(dict.fromkeys(TRAINS, training(NETS[name]))))
 
 
 def infer(bench, quick):
     """`model(x)`, the batch a NumPy array or a tensor already."""
     for name, batches in {"W1": [1]}.items() if quick else INFERENCE_BATCHES.items():
         for batch in batches:
-            comparison = bench.compare(dict.fromkeys(INFERS, inference(NETS[name], batch)))
+            comparison = bench.compare_anew(dict.fromkeys(INFERS, inference(NETS[name], batch)))
             yield result("infer", f"infer {name}, batch {batch}", comparison)
 
 
@@ -46,7 +46,7 @@ def with_avx2(bench, quick):
     alone = Bench(bench.names, bench.rounds, bench.seconds, bench.threads, make)
     try:
         for name in WITH_AVX2[:1] if quick else WITH_AVX2:
-            comparison = alone.compare(dict.fromkeys(TRAINS, training(NETS[name])))
+            comparison = alone.compare_anew(dict.fromkeys(TRAINS, training(NETS[name])))
             yield result("avx2", f"train {name}, AVX2 alone", comparison)
     finally:
         alone.close()
@@ -58,7 +58,7 @@ def busy(bench, quick):
     Of that no library knows, so each uses the threads that it would use without.
     """
     with busy_core():
-        comparison = bench.compare(dict.fromkeys(EAGER, training(NETS["W1"])), threads=bench.threads)
+        comparison = bench.compare_anew(dict.fromkeys(EAGER, training(NETS["W1"])), bench.threads)
         yield result("busy", "train W1, one core busy", comparison)
 
 
@@ -91,9 +91,9 @@ def large(bench, quick):
 def deep(bench):
     """ResNet-18, without what takes minutes to compile it."""
     net = EVERY_NET["ResNet-18"]
-    yield result("train", "train ResNet-18", bench.compare(dict.fromkeys(EAGER, training(net))))
+    yield result("train", "train ResNet-18", bench.compare_anew(dict.fromkeys(EAGER, training(net))))
     for batch in (1, net.batch):
-        comparison = bench.compare(dict.fromkeys([*EAGER, *ONLY_INFER], inference(net, batch)))
+        comparison = bench.compare_anew(dict.fromkeys([*EAGER, *ONLY_INFER], inference(net, batch)))
         yield result("infer", f"infer ResNet-18, batch {batch}", comparison)
 
 

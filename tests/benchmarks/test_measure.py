@@ -47,6 +47,15 @@ def test_the_sides_take_turns_and_none_is_always_first(bench):
     assert result["notes"][TORCH] == "2 threads"
 
 
+def test_a_comparison_anew_takes_new_processes(bench):
+    bench.compare({CNNLITE: 1, TORCH: 1}, rounds=1)
+    Double.log.clear()
+    result = bench.compare_anew({CNNLITE: 1, TORCH: 1})
+    assert set(Double.log[:2]) == {f"close {CNNLITE}", f"close {TORCH}"}
+    assert len(Double.log) == 2 + 2 * 3
+    assert result["seconds"] == {CNNLITE: [2.0] * 3, TORCH: [2.0] * 3}
+
+
 def test_a_side_that_is_not_there_is_left_out(bench):
     assert set(bench.compare({CNNLITE: 1, TORCH_COMPILE: 1})["seconds"]) == {CNNLITE}
 
