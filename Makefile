@@ -55,7 +55,7 @@ test-plain: $(VENV)/installed-test
 	NUMBA_DISABLE_JIT=1 $(PYTEST) $(ARGS) --ignore=tests/keras_scripts --ignore=tests/test_keras_scripts.py \
 	    --ignore=tests/test_examples.py --ignore=tests/benchmarks --ignore=tests/test_determinism.py \
 	    --ignore=tests/test_readme.py --ignore=tests/test_typing.py --ignore=tests/datasets \
-	    --deselect=cnnlite/sequential.py::cnnlite.sequential.Sequential.plan
+	    --deselect=cnnlite/model/sequential.py::cnnlite.model.sequential.Sequential.plan
 
 # In virtual environments of their own. The oldest Matplotlib has no build for Python 3.12 and later.
 test-oldest:

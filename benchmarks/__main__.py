@@ -33,7 +33,7 @@ from benchmarks import avx2, figures, machine, report, tables
 from benchmarks.measure import Bench
 from benchmarks.sides import SIDES, TORCH, is_installed, what_is_missing
 from benchmarks.topics import MISSING, TOPICS
-from cnnlite.distribution import how_to_install
+from cnnlite.support.distribution import how_to_install
 
 
 def main():

@@ -8,7 +8,7 @@
 import re
 import sys
 
-from cnnlite.kernels.microkernel import assembly
+from cnnlite.kernels.product.microkernel import assembly
 
 # A sum is what a multiply-add (or, on old processors, an addition) writes to: the last operand in the
 # notation that LLVM uses for x86, the first one on ARM.

@@ -30,8 +30,7 @@ from benchmarks.sides.data import batch
 from benchmarks.sides.with_cnnlite import build
 from benchmarks.tables import table
 from benchmarks.workers import Worker
-from cnnlite import thread_pool
-from cnnlite.engine import executor
+from cnnlite.engine import executor, thread_pool
 from cnnlite.engine.executor import GROUP
 from cnnlite.engine.program import Workspace, work_of
 from cnnlite.engine.stages import SCRATCH, stage

@@ -26,10 +26,10 @@ from cnnlite import (
 )
 from cnnlite._version import __version__
 from cnnlite.eager import reference_mode
+from cnnlite.files.saving import load_model
 from cnnlite.gradcheck import check_gradients
 from cnnlite.layers.input import Input
-from cnnlite.saving import load_model
-from cnnlite.sequential import Sequential
+from cnnlite.model.sequential import Sequential
 
 __all__ = [
     "Input",

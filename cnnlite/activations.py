@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from cnnlite import config
-from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.layers.activation import (
     ELU,
     GELU,
@@ -30,6 +29,7 @@ from cnnlite.layers.activation import (
     Tanh,
 )
 from cnnlite.layers.overrides import is_untouched
+from cnnlite.support.identifiers import from_identifier, to_config
 from cnnlite.types import Array, ArrayLike, DTypeLike
 
 

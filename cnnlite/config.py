@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnnlite.arguments import one_of
+from cnnlite.support.arguments import one_of
 
 _settings = {"floatx": "float32", "image_data_format": "channels_last"}
 

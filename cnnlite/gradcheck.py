@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from cnnlite import random
-from cnnlite.arguments import boolean, float_array, integer, number
-from cnnlite.printing import for_stdout
+from cnnlite.support.arguments import boolean, float_array, integer, number
+from cnnlite.support.printing import for_stdout
 from cnnlite.types import ArrayLike
 
 OWNER = "check_gradients"

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.arguments import integer, number, one_of
-from cnnlite.floating import arithmetic
-from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.random import RandomStream, new_seed
+from cnnlite.support.arguments import integer, number, one_of
+from cnnlite.support.floating import arithmetic
+from cnnlite.support.identifiers import from_identifier, to_config
 from cnnlite.types import Array, Config, DTypeLike, Shape
 
 

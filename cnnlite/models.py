@@ -6,12 +6,12 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cnnlite.architecture import describe, rebuild
+from cnnlite.files.saving import load_model, save_model
 from cnnlite.layers.base import Layer
 from cnnlite.layers.input import InputLayer
 from cnnlite.layers.residual import Residual
-from cnnlite.saving import load_model, save_model
-from cnnlite.sequential import Sequential
+from cnnlite.layers.serialization import describe, rebuild
+from cnnlite.model.sequential import Sequential
 
 __all__ = ["Sequential", "clone_model", "load_model", "save_model"]
 

@@ -13,10 +13,10 @@ from cnnlite import fusion, regularizers
 from cnnlite.layers.activation import leaving_out
 from cnnlite.layers.base import remembering_apart
 from cnnlite.layers.overrides import class_keeps, keeps
+from cnnlite.layers.parts import is_ours
 from cnnlite.layers.residual import Residual
 from cnnlite.layers.weights import only_reading
-from cnnlite.parts import is_ours
-from cnnlite.printing import for_stdout
+from cnnlite.support.printing import for_stdout
 from cnnlite.types import Array, ArrayLike
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cnnlite.arguments import integer
-from cnnlite.locks import new_lock
+from cnnlite.support.arguments import integer
+from cnnlite.support.locks import new_lock
 
 _lock = new_lock()  # two threads must not get the same key
 

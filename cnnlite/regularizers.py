@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from cnnlite import kernels
-from cnnlite.arguments import number
-from cnnlite.as_written import AsWritten
 from cnnlite.engine.buffers import is_buffer
-from cnnlite.floating import arithmetic
-from cnnlite.identifiers import from_identifier, to_config
+from cnnlite.support.arguments import number
+from cnnlite.support.as_written import AsWritten
+from cnnlite.support.floating import arithmetic
+from cnnlite.support.identifiers import from_identifier, to_config
 from cnnlite.types import Array, Config
 
 

@@ -12,8 +12,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cnnlite.arguments import boolean, integer, number
-from cnnlite.identifiers import from_identifier, to_config
+from cnnlite.support.arguments import boolean, integer, number
+from cnnlite.support.identifiers import from_identifier, to_config
 from cnnlite.types import Config
 
 if TYPE_CHECKING:

@@ -61,3 +61,9 @@ class Batches(Protocol):
 
 Data = ArrayLike | Iterable[Any] | Batches
 """Samples or labels, or something that yields batches of them."""
+
+
+class Symbolic:
+    """What stands for an array while a plan is made: layers are called with it, and say what is to be computed."""
+
+    __slots__ = ()

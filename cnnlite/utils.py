@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnnlite.arguments import integer, real_array
-from cnnlite.floating import arithmetic
 from cnnlite.nonfinite import NonFinite, find_nonfinite
 from cnnlite.random import set_random_seed
+from cnnlite.support.arguments import integer, real_array
+from cnnlite.support.floating import arithmetic
 from cnnlite.types import Array, ArrayLike
 
 __all__ = ["NonFinite", "clear_session", "find_nonfinite", "normalize", "set_random_seed", "to_categorical"]

@@ -15,8 +15,8 @@ import numpy as np
 
 from cnnlite.eager import is_eager
 from cnnlite.engine import executor, helpers, jit
-from cnnlite.printing import message
-from cnnlite.progress import Progress
+from cnnlite.model.progress import Progress
+from cnnlite.support.printing import message
 
 MOST = 8  # helpers: each takes some 200 MB
 
@@ -39,7 +39,7 @@ def warm_up(dtype: str = "float32", verbose: int = 1) -> None:
 def warm_up_model(path: str) -> None:
     """Compile what a saved model needs to predict and, where it was compiled with a loss, to train."""
     # It needs the whole library, and the other way little of it.
-    from cnnlite.saving import load_model
+    from cnnlite.files.saving import load_model
 
     model = load_model(path)
     progress = Progress(path, verbose=1, line=False)

@@ -17,8 +17,8 @@ import numpy as np
 
 import cnnlite
 from cnnlite import callbacks, layers
-from cnnlite.distribution import how_to_install
 from cnnlite.optimizers import Adam, schedules
+from cnnlite.support.distribution import how_to_install
 
 
 def build_model():

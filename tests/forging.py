@@ -5,7 +5,7 @@ import json
 import pytest
 
 import cnnlite
-from cnnlite import saving
+from cnnlite.files import saving
 from tests.models import dense_model
 from tests.stress.fuzz import forged
 

@@ -5,9 +5,9 @@ import numpy as np
 import cnnlite
 from cnnlite import layers
 from cnnlite.callbacks import Callback
-from cnnlite.passes import Stretch
+from cnnlite.model.passes import Stretch
+from cnnlite.model.training_step import StepPlan
 from cnnlite.random import RandomStream
-from cnnlite.training_step import StepPlan
 
 # What is trained.
 

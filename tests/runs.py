@@ -5,7 +5,7 @@ import numpy as np
 import cnnlite
 from cnnlite import layers
 from cnnlite.callbacks import BackupAndRestore, Callback
-from cnnlite.packing import pack
+from cnnlite.files.json_arrays import pack
 from tests.models import K, fit, make_data
 
 EPOCHS, BATCH = 5, 10  # 50 samples: 5 steps an epoch

@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from cnnlite import arguments
+from cnnlite.support import arguments
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3)])

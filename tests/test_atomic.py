@@ -13,7 +13,8 @@ import time
 import pytest
 
 import cnnlite
-from cnnlite import atomic, callbacks
+from cnnlite import callbacks
+from cnnlite.files import atomic_write as atomic
 from tests.models import dense_model, fit, make_data, make_model
 
 posix = pytest.mark.skipif(os.name == "nt", reason="signals, limits and locks of POSIX")

@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from cnnlite.batches import Arrays, Epochs, Stream, is_stream, split_validation
+from cnnlite.data.batches import Arrays, Epochs, Stream, is_stream, split_validation
 from cnnlite.random import RandomStream
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import cnnlite
-from cnnlite import layers, locks
+from cnnlite import layers
 from cnnlite.callbacks import LambdaCallback
+from cnnlite.support import locks
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.models import assert_same_weights
 from tests.programs import LAYERS, run_program

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cnnlite
-from cnnlite import model_files, saving
+from cnnlite.files import model_files, saving
 from tests.models import assert_same_weights, dense_model, image_model, vectors
 
 

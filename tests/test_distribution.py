@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import cnnlite
-from cnnlite import distribution
+from cnnlite.support import distribution
 
 ROOT = Path(cnnlite.__file__).parent.parent
 TEXTS = {".py", ".md", ".cfg", ".toml", ".txt", ".in", ".sh", ".yml", ".yaml", ""}  # "" is that of the Makefile

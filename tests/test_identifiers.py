@@ -2,7 +2,7 @@
 
 import pytest
 
-from cnnlite.identifiers import from_identifier, to_config
+from cnnlite.support.identifiers import from_identifier, to_config
 
 
 class Base:

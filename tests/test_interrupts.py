@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 import cnnlite
-from cnnlite import saving
 from cnnlite.datasets import mnist
-from cnnlite.interrupts import held_back_interrupts
+from cnnlite.files import saving
 from cnnlite.layers.changes import WeakSet
+from cnnlite.support.interrupts import held_back_interrupts
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.models import make_model, weights_of
 from tests.stress import interrupts

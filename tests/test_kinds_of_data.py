@@ -5,7 +5,7 @@ import pytest
 
 import cnnlite
 from cnnlite import layers
-from cnnlite.batches import is_stream
+from cnnlite.data.batches import is_stream
 from tests.models import K, fit, make_data, make_model, weights_of
 from tests.test_arguments import Archive, Frame, Sparse
 

@@ -8,7 +8,7 @@ import pytest
 
 import cnnlite
 from cnnlite import layers
-from cnnlite.passes import PLANS_KEPT
+from cnnlite.model.passes import PLANS_KEPT
 from tests.fused import memory_in_use
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.stress.growth import assert_no_growth

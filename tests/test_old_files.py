@@ -10,7 +10,7 @@ import pytest
 import safetensors.numpy
 
 import cnnlite
-from cnnlite.model_files import FORMAT_VERSION
+from cnnlite.files.model_files import FORMAT_VERSION
 from tests.models import image_data
 
 DATA = Path(__file__).parent / "data"

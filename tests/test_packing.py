@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from cnnlite.packing import pack, unpack
+from cnnlite.files.json_arrays import pack, unpack
 
 
 @pytest.mark.parametrize("value", [

@@ -10,7 +10,7 @@ import pytest
 import cnnlite
 from cnnlite import fusion, layers, losses, optimizers
 from cnnlite.callbacks import LambdaCallback, TerminateOnNaN
-from cnnlite.training_step import step_plan
+from cnnlite.model.training_step import step_plan
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.models import K, fit, make_data, make_model, weights_of
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cnnlite
-from cnnlite import layers, passes
+from cnnlite import layers
 from cnnlite.layers import (
     Activation,
     AveragePool,
@@ -23,6 +23,7 @@ from cnnlite.layers import (
     MaxPool,
     ReLU,
 )
+from cnnlite.model import passes
 from tests.fused import (
     WITH_ALL,
     layer_by_layer,

@@ -9,8 +9,8 @@ import pytest
 import cnnlite
 from cnnlite import callbacks, layers
 from cnnlite.engine import cache
-from cnnlite.printing import print_text
-from cnnlite.progress import Progress
+from cnnlite.model.progress import Progress
+from cnnlite.support.printing import print_text
 
 ENCODINGS = ["ascii", "cp1252", "latin-1", "cp437"]
 X = np.random.default_rng(0).normal(size=(8, 3)).astype("float32")

@@ -7,8 +7,8 @@ import threading
 import numba
 import pytest
 
-from cnnlite import thread_pool
-from cnnlite.locks import new_lock
+from cnnlite.engine import thread_pool
+from cnnlite.support.locks import new_lock
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.programs import LAYERS, run_program
 from tests.stress import cores

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import cnnlite
-from cnnlite import printing, progress
 from cnnlite.engine.cache import _say
 from cnnlite.engine.program import watcher
-from cnnlite.progress import Progress, format_rate, format_seconds, format_value, verbosity
+from cnnlite.model.progress import Progress, format_rate, format_seconds, format_value, verbosity
+from cnnlite.support import printing, progress
 
 
 class Terminal(io.StringIO):

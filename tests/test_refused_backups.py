@@ -19,8 +19,8 @@ from cnnlite.callbacks import (
     ModelCheckpoint,
     ReduceLROnPlateau,
 )
+from cnnlite.files.model_files import read, write
 from cnnlite.metrics import Metric
-from cnnlite.model_files import read, write
 from tests.models import fit, make_data
 from tests.runs import Crash, CrashAt, endless
 

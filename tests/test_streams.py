@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from cnnlite.batches import Epochs, Stream
 from cnnlite.callbacks import BackupAndRestore, Callback, EarlyStopping, LambdaCallback
+from cnnlite.data.batches import Epochs, Stream
 from cnnlite.random import RandomStream
 from tests.models import make_data, make_model, weights_of
 from tests.runs import Crash, CrashAt, dropout_model, everything

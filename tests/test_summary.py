@@ -4,7 +4,7 @@ import pytest
 
 import cnnlite
 from cnnlite import layers
-from cnnlite.summary import summary_table
+from cnnlite.model.summary import summary_table
 
 TABLE = """\
 Model: "small"

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from cnnlite.callbacks import Callback
+from cnnlite.files.rollback import all_or_nothing
 from cnnlite.metrics import BinaryAccuracy
 from cnnlite.random import RandomStream
-from cnnlite.undo import all_or_nothing
 
 
 class Thing:

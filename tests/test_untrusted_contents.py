@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import cnnlite
-from cnnlite import initializers, layers, saving
+from cnnlite import initializers, layers
 from cnnlite.callbacks import CSVLogger
-from cnnlite.packing import unpack
+from cnnlite.files import saving
+from cnnlite.files.json_arrays import unpack
 from tests.forging import arrays_of, forge, refused
 from tests.models import dense_model, vectors
 from tests.stress.fuzz import forged, runs

@@ -73,7 +73,7 @@ def test_a_warm_up_takes_every_kernel_of_the_library_for_the_dtype(monkeypatch):
     assert {dtype for _, dtype in done} == {np.dtype("float64")}
     assert len(done) == len(names)
     assert names == {name for name in own if name.startswith("cnnlite.")}
-    assert "cnnlite.kernels.microkernel:block" in names
+    assert "cnnlite.kernels.product.microkernel:block" in names
     assert len(names) > 80
 
 

@@ -6,10 +6,10 @@ import contextlib
 import os
 from typing import Any
 
-from cnnlite.arguments import boolean
-from cnnlite.atomic import make_folder, remove_leftovers
 from cnnlite.callbacks.saving import SavingCallback
-from cnnlite.model_files import file_path
+from cnnlite.files.atomic_write import make_folder, remove_leftovers
+from cnnlite.files.model_files import file_path
+from cnnlite.support.arguments import boolean
 from cnnlite.types import Logs
 
 

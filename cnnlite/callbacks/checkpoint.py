@@ -7,13 +7,13 @@ import re
 import string
 from typing import Any
 
-from cnnlite.atomic import make_folder
 from cnnlite.callbacks.base import LambdaCallback
 from cnnlite.callbacks.monitor import Monitor, shape_of_result, threshold
 from cnnlite.callbacks.saving import SavingCallback
-from cnnlite.forms import COUNT, NUMBER, check_form
-from cnnlite.model_files import check_ending, check_path_to_write, file_path
-from cnnlite.printing import message
+from cnnlite.files.atomic_write import make_folder
+from cnnlite.files.model_files import check_ending, check_path_to_write, file_path
+from cnnlite.support.forms import COUNT, NUMBER, check_form
+from cnnlite.support.printing import message
 from cnnlite.types import Logs
 
 _WRONG_FORMAT = (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)

@@ -7,11 +7,11 @@ import numbers
 from collections.abc import Callable
 from typing import Any
 
-from cnnlite.arguments import integer, number
 from cnnlite.callbacks.base import Callback
 from cnnlite.callbacks.monitor import Monitor
-from cnnlite.forms import COUNT, NUMBER, check_form
-from cnnlite.printing import message
+from cnnlite.support.arguments import integer, number
+from cnnlite.support.forms import COUNT, NUMBER, check_form
+from cnnlite.support.printing import message
 from cnnlite.types import Logs
 
 

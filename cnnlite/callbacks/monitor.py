@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from cnnlite import metrics
-from cnnlite.arguments import integer, number, one_of, text
 from cnnlite.callbacks.base import Callback
-from cnnlite.forms import COUNT, NUMBER, check_form
 from cnnlite.nonfinite import find_nonfinite, passing_state, put_back
-from cnnlite.printing import message
+from cnnlite.support.arguments import integer, number, one_of, text
+from cnnlite.support.forms import COUNT, NUMBER, check_form
+from cnnlite.support.printing import message
 from cnnlite.types import Array, Logs, Shape
 
 

@@ -8,8 +8,8 @@ import warnings
 from typing import Any
 
 from cnnlite.callbacks.base import Callback
-from cnnlite.forms import COUNT, check_form
-from cnnlite.model_files import file_path
+from cnnlite.files.model_files import file_path
+from cnnlite.support.forms import COUNT, check_form
 from cnnlite.types import Logs
 
 LONGEST_HEADER = 2**16  # of a CSV file, in characters

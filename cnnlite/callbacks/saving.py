@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cnnlite.arguments import integer
 from cnnlite.callbacks.base import Callback
+from cnnlite.support.arguments import integer
 from cnnlite.types import Logs
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnlite.datasets.idx import most_bytes, read_idx
-from cnnlite.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import held_back_interrupts
 from cnnlite.types import Array
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")

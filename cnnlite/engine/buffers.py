@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cnnlite.types import Symbolic
+
 if TYPE_CHECKING:
     from cnnlite.engine.graph import Graph
 
@@ -72,7 +74,7 @@ def chunk_count(samples: int) -> int:
     return min(MOST_CHUNKS, 1 << max(1, samples).bit_length() - 1)
 
 
-class Buffer:
+class Buffer(Symbolic):
     """An array of a plan.
 
     Attributes:

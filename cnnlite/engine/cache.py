@@ -26,7 +26,7 @@ from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from cnnlite.engine import target
-from cnnlite.printing import message
+from cnnlite.support.printing import message
 
 VERSIONS_KEPT = 8  # of a kernel for one Python: by other sources, or compiled by other versions of numba
 _DAY = 24 * 60 * 60
@@ -119,7 +119,7 @@ class Store:
 def _fingerprint(*folders):
     """Return a hash of all sources, and of what compiles them and for what Python."""
     digest = hashlib.sha256(repr(target.toolchain()).encode())
-    files = [file for folder in folders for file in sorted(folder.glob("*.py")) or sorted(folder.glob("*.pyc"))]
+    files = [file for folder in folders for file in sorted(folder.rglob("*.py")) or sorted(folder.rglob("*.pyc"))]
     if not files:
         # They are in an archive, or in the frozen program.
         files = [next(filter(Path.is_file, folders[0].parents), Path(sys.executable))]

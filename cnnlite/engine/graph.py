@@ -20,7 +20,7 @@ import numpy as np
 
 from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, VALUE, WEIGHT, WORK, Buffer, is_buffer
 from cnnlite.engine.stages import BATCH, FIXED_WORDS, NONE, Stage
-from cnnlite.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import held_back_interrupts
 from cnnlite.types import Array
 
 

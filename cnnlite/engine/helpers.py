@@ -21,8 +21,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from cnnlite import thread_pool
-from cnnlite.engine import jit
+from cnnlite.engine import jit, thread_pool
 
 WORTH_IT = 6  # kernels; it takes a helper as long to begin as to compile two
 MOST = 3

@@ -16,8 +16,8 @@ from numba.core.ccallback import CFunc
 from cnnlite.engine import target
 from cnnlite.engine.cache import KernelCache, Store
 from cnnlite.engine.compilers import PartCompiler, WholeCompiler
-from cnnlite.interrupts import held_back_interrupts
-from cnnlite.locks import in_forked_children
+from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.locks import in_forked_children
 
 # "contract" lets a*b + c become one fused instruction and "nsz" ignores the sign of zero. The rest of
 # fastmath is left out on purpose: it assumes that there is no NaN and no infinity.

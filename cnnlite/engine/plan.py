@@ -22,7 +22,7 @@ from cnnlite.engine.program import Memory, Program, Workspace, bands_for, check,
 from cnnlite.engine.schedule import Schedule
 from cnnlite.engine.stages import FIXED_WORDS
 from cnnlite.engine.weights import Snapshot
-from cnnlite.locks import new_lock
+from cnnlite.support.locks import new_lock
 from cnnlite.types import Array
 
 WORKSPACES_KEPT = 4  # of a plan, for threads that run it at once

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite import thread_pool
-from cnnlite.engine import executor, helpers
+from cnnlite.engine import executor, helpers, thread_pool
 from cnnlite.engine.buffers import VALUE, chunk_count
 from cnnlite.engine.executor import GROUP, JOB, LOCAL, STEP, TRACK
 from cnnlite.engine.graph import Step

@@ -29,15 +29,15 @@ from cnnlite.kernels.batchnorm import batchnorm_backward, batchnorm_inference_ba
 from cnnlite.kernels.broadcast import add, multiply
 from cnnlite.kernels.clipping import clip_by_global_norm, clip_by_norm, clip_by_value
 from cnnlite.kernels.column_sums import column_sums
-from cnnlite.kernels.conv2d import conv2d
-from cnnlite.kernels.conv2d_gradients import conv2d_backward, conv2d_input_gradient, conv2d_kernel_gradient
-from cnnlite.kernels.depthwise import (
+from cnnlite.kernels.convolution.conv2d import conv2d
+from cnnlite.kernels.convolution.conv2d_gradients import conv2d_backward, conv2d_input_gradient, conv2d_kernel_gradient
+from cnnlite.kernels.convolution.depthwise import (
     depthwise_conv2d,
     depthwise_conv2d_input_gradient,
     depthwise_conv2d_kernel_gradient,
 )
+from cnnlite.kernels.convolution.im2col import col2im, im2col
 from cnnlite.kernels.dropout import dropout_mask
-from cnnlite.kernels.im2col import col2im, im2col
 from cnnlite.kernels.layout import crop, moveaxis, pad
 from cnnlite.kernels.losses import (
     absolute_error,
@@ -48,9 +48,9 @@ from cnnlite.kernels.losses import (
     scale_gradient,
     squared_error,
 )
-from cnnlite.kernels.matmul import matmul
 from cnnlite.kernels.optimizers import adagrad, adagrad_step, adam, adam_step, rmsprop, rmsprop_step, sgd, sgd_step
 from cnnlite.kernels.pooling import max_pool, max_pool_backward
+from cnnlite.kernels.product.matmul import matmul
 from cnnlite.kernels.rectifiers import (
     clipped_relu,
     clipped_relu_backward,

@@ -7,9 +7,9 @@ backward takes y. `out` is where the result goes; it must not overlap the argume
 import math
 
 from cnnlite.engine.stages import span
-from cnnlite.kernels.elementary import erfc, exp, expm1, log1p
-from cnnlite.kernels.elementary import sigmoid as sigmoid_of
-from cnnlite.kernels.elementary import tanh as tanh_of
+from cnnlite.kernels.llvm.elementary import erfc, exp, expm1, log1p
+from cnnlite.kernels.llvm.elementary import sigmoid as sigmoid_of
+from cnnlite.kernels.llvm.elementary import tanh as tanh_of
 from cnnlite.kernels.numberwise import add_gradient_from_y, add_numberwise, numberwise, part
 from cnnlite.kernels.operation import operation
 

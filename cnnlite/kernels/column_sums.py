@@ -6,9 +6,9 @@ from cnnlite.engine.jit import kernel
 from cnnlite.engine.stages import BEGIN, CHUNKS, END, IMAGE, UNIT, array, array_as, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.microkernel import block_address, call_block
 from cnnlite.kernels.operation import operation, result
-from cnnlite.kernels.panels import panel_width, rows_of_vectors
+from cnnlite.kernels.product.microkernel import block_address, call_block
+from cnnlite.kernels.product.panels import panel_width, rows_of_vectors
 from cnnlite.kernels.sums import add_chunks, chunk_sums
 
 ROWS_A_SUM = 256  # that are added up one by one before their sum joins the others

@@ -16,10 +16,10 @@ from numba.extending import intrinsic
 from cnnlite.engine.buffers import is_buffer
 from cnnlite.engine.jit import kernel
 from cnnlite.engine.stages import BATCH, PIXEL, SCRATCH, array, array_as, array_at, span, stage, word
-from cnnlite.floating import arithmetic
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.layout import samples_together
 from cnnlite.kernels.operation import graph_of, operation
+from cnnlite.support.floating import arithmetic
 
 DRAWS = 8  # of one counter
 COUNTERS = 128  # whose draws lie in a thread's own memory

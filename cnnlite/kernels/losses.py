@@ -27,7 +27,7 @@ from cnnlite.engine.stages import (
     word,
 )
 from cnnlite.kernels.checks import require
-from cnnlite.kernels.elementary import exp, log, log1p
+from cnnlite.kernels.llvm.elementary import exp, log, log1p
 from cnnlite.kernels.operation import graph_of, operation, result
 from cnnlite.kernels.sums import chunk_sums, write_sum
 

@@ -11,7 +11,7 @@ lie without gaps and may be addresses, and distances are in elements. Nothing is
 
 from llvmlite import ir
 
-from cnnlite.kernels.vectors import int32, vector_function
+from cnnlite.kernels.llvm.vectors import int32, vector_function
 
 ROWS_TOGETHER = 2  # have sums of their own in the statistics, since an addition waits for the one before
 

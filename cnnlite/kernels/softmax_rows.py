@@ -19,9 +19,9 @@ from numba import types
 from numba.extending import intrinsic
 
 from cnnlite.engine.jit import kernel
-from cnnlite.kernels.elementary import exp, log
-from cnnlite.kernels.formula_ir import Number, where
-from cnnlite.kernels.vectors import Emitter, item_of
+from cnnlite.kernels.llvm.elementary import exp, log
+from cnnlite.kernels.llvm.formula_ir import Number, where
+from cnnlite.kernels.llvm.vectors import Emitter, item_of
 
 LANES = 16
 

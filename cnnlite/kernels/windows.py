@@ -16,7 +16,7 @@ may be addresses, distances are in elements, and a window is (height, width). No
 
 from llvmlite import ir
 
-from cnnlite.kernels.vectors import int8, int32, vector_function
+from cnnlite.kernels.llvm.vectors import int8, int32, vector_function
 
 ONE = ir.Constant(int32, 1)
 

@@ -1,6 +1,6 @@
 """The layers, one file each. Keras's own spellings are the same classes."""
 
-from cnnlite.layers import overrides
+from cnnlite.layers import overrides, serialization
 from cnnlite.layers.activation import (
     ELU,
     GELU,
@@ -88,3 +88,7 @@ __all__ = [
 ]
 
 overrides.remember(globals()[name] for name in __all__)
+serialization.register(*{
+    cls for cls in map(globals().get, __all__)
+    if isinstance(cls, type) and cls not in (Layer, ActivationLayer, InputLayer)
+})

@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 from cnnlite import kernels
-from cnnlite.arguments import boolean, integer, number
 from cnnlite.layers.base import Layer
 from cnnlite.layers.settings import Setting, optional
+from cnnlite.support.arguments import boolean, integer, number
 from cnnlite.types import Array, ArrayLike, Config, Shape
 
 not_negative = partial(number, minimum=0)

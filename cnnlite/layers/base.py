@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlite import initializers, regularizers
-from cnnlite.arguments import boolean, float_array, shape_tuple
 from cnnlite.engine.graph import current_graph, stages_of
-from cnnlite.floating import conversion, converted_or_raise
-from cnnlite.interrupts import held_back_interrupts
 from cnnlite.layers.changes import Memo, WeakSet, note_change
 from cnnlite.layers.overrides import LayerType
 from cnnlite.layers.settings import DTypeSetting
 from cnnlite.layers.weights import ArrayDict, only_reading, zeros_to_be_loaded
-from cnnlite.locks import in_forked_children, new_lock
+from cnnlite.support.arguments import boolean, float_array, shape_tuple
+from cnnlite.support.floating import conversion, converted_or_raise
+from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.locks import in_forked_children, new_lock
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Identifier, Shape
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 from cnnlite import initializers, kernels, regularizers
-from cnnlite.arguments import boolean, integer, number, share
 from cnnlite.layers.base import Layer
 from cnnlite.layers.settings import RegularizerSetting, Setting, made_by
 from cnnlite.layers.weights import Weight
+from cnnlite.support.arguments import boolean, integer, number, share
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from cnnlite import initializers, kernels
-from cnnlite.arguments import integer
-from cnnlite.identifiers import to_config
 from cnnlite.layers.convolution import Convolution
 from cnnlite.layers.settings import RegularizerSetting, Setting, made_by
+from cnnlite.support.arguments import integer
+from cnnlite.support.identifiers import to_config
 from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from cnnlite import activations, initializers
-from cnnlite.arguments import boolean, padding_mode, pair
-from cnnlite.identifiers import to_config
 from cnnlite.kernels.geometry import Pads, window_output_size, window_pads
 from cnnlite.layers.image import ImageLayer
 from cnnlite.layers.inner_activation import InnerActivation
 from cnnlite.layers.settings import RegularizerSetting, Setting, image_layout, made_by
 from cnnlite.layers.weights import Weight
+from cnnlite.support.arguments import boolean, padding_mode, pair
+from cnnlite.support.identifiers import to_config
 from cnnlite.types import Config, Identifier, IntPair, Shape
 
 

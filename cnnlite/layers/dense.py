@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from cnnlite import activations, initializers, kernels
-from cnnlite.arguments import boolean, integer
-from cnnlite.identifiers import to_config
 from cnnlite.layers.base import Layer
 from cnnlite.layers.inner_activation import InnerActivation
 from cnnlite.layers.settings import RegularizerSetting, Setting, made_by
 from cnnlite.layers.weights import Weight
+from cnnlite.support.arguments import boolean, integer
+from cnnlite.support.identifiers import to_config
 from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from cnnlite import kernels
-from cnnlite.arguments import integer, share
 from cnnlite.layers.base import Layer
 from cnnlite.layers.settings import Setting, optional
 from cnnlite.random import RandomStream
+from cnnlite.support.arguments import integer, share
 from cnnlite.types import Array, ArrayLike, Config, Shape
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from cnnlite import kernels
-from cnnlite.arguments import boolean
 from cnnlite.layers.image import ImageLayer
 from cnnlite.layers.pool import Window
 from cnnlite.layers.settings import Setting
+from cnnlite.support.arguments import boolean
 from cnnlite.types import Array, ArrayLike, Config, Shape
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.arguments import integer, shape_tuple, text
+from cnnlite.support.arguments import integer, shape_tuple, text
 from cnnlite.types import DTypeLike
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnlite.arguments import padding_mode, pair
 from cnnlite.kernels.geometry import Pads, window_output_size, window_pads
 from cnnlite.layers.image import ImageLayer
 from cnnlite.layers.settings import Setting
+from cnnlite.support.arguments import padding_mode, pair
 from cnnlite.types import Config, IntPair, Shape
 
 Window = tuple[tuple[int, int], tuple[int, int], Pads]

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from cnnlite import kernels
-from cnnlite.arguments import float_array
-from cnnlite.floating import arithmetic
 from cnnlite.layers.base import Layer
 from cnnlite.layers.settings import Setting, image_layout
+from cnnlite.support.arguments import float_array
+from cnnlite.support.floating import arithmetic
 from cnnlite.types import Array, ArrayLike, Config, Shape
 
 

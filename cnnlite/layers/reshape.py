@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from cnnlite.arguments import integer
 from cnnlite.layers.base import Layer
 from cnnlite.layers.settings import Setting
+from cnnlite.support.arguments import integer
 from cnnlite.types import Array, ArrayLike, Config, Shape
 
 

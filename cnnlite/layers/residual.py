@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cnnlite import kernels
-from cnnlite.architecture import describe, rebuild, revive
-from cnnlite.arguments import boolean, float_array
 from cnnlite.layers.base import Layer
+from cnnlite.layers.composite import CompositeLayer, built_or_left, fits
 from cnnlite.layers.input import InputLayer
+from cnnlite.layers.serialization import describe, rebuild, registered, revive
 from cnnlite.layers.settings import float_dtype
-from cnnlite.model_weights import ModelWeights, built_or_left, fits
+from cnnlite.support.arguments import boolean, float_array
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from cnnlite.sequential import Sequential
+    from cnnlite.model.sequential import Sequential
 
 _BRANCHES = ("body", "shortcut")
 
 
-class Residual(ModelWeights):
+class Residual(CompositeLayer):
     """y = body(x) + shortcut(x), where shortcut(x) is x if there is none (He et al., 2015).
 
     Backward, dx = body.backward(dy) + shortcut.backward(dy), or body.backward(dy) + dy. So the gradient also reaches
@@ -115,7 +115,7 @@ class Residual(ModelWeights):
     def dtype(self, dtype: DTypeLike | None) -> None:
         self._dtype = float_dtype(dtype, "dtype", type(self).__name__)
         layers = [layer for branch in getattr(self, "inner_layers", ()) for layer in branch.walk()]
-        layers = [layer for layer in layers if not isinstance(layer, ModelWeights)]
+        layers = [layer for layer in layers if not isinstance(layer, CompositeLayer)]
         # Those with weights first: if one of them refuses, nothing has changed.
         for layer in sorted(layers, key=lambda layer: not (layer._params or layer._state)):
             layer.dtype = self._dtype
@@ -220,15 +220,14 @@ class Residual(ModelWeights):
 
 def _stack(layers: Any, role: str, owner: str) -> Sequential:
     """Return a branch as a `Sequential`, which is called by its role unless it has a name."""
-    from cnnlite.sequential import Sequential  # which imports the layers
-
+    stack = registered("Sequential")
     if not isinstance(layers, (Layer, list, tuple)):
         raise TypeError(
             f"{owner}: {role} must be a layer, a list of layers or a Sequential. "
             f"Received: {role}={layers!r}, a {type(layers).__name__}."
         )
-    if not isinstance(layers, Sequential):
-        layers = Sequential([layers] if isinstance(layers, Layer) else layers, name=role)
+    if not isinstance(layers, stack):
+        layers = stack([layers] if isinstance(layers, Layer) else layers, name=role)
     if not layers.inner_layers:
         remedy = "None stands for x itself" if role == "shortcut" else "Add(layer) to it before"
         raise ValueError(f"{owner}: {role} must have at least one layer. Received: one without. {remedy}.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import numpy as np
 
 from cnnlite import config, regularizers
-from cnnlite.arguments import one_of
+from cnnlite.support.arguments import one_of
 
 if TYPE_CHECKING:
     from cnnlite.layers.base import Layer

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
-from cnnlite.arguments import real_array
 from cnnlite.engine.graph import current_graph
-from cnnlite.floating import conversion
+from cnnlite.support.arguments import real_array
+from cnnlite.support.floating import conversion
 from cnnlite.types import Array, ArrayLike, DTypeLike, Shape
 
 if TYPE_CHECKING:

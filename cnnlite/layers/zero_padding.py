@@ -6,9 +6,9 @@ import numbers
 from typing import Any
 
 from cnnlite import kernels
-from cnnlite.arguments import pair
 from cnnlite.layers.image import ImageLayer
 from cnnlite.layers.settings import Setting
+from cnnlite.support.arguments import pair
 from cnnlite.types import Array, ArrayLike, Config, IntPair, Shape
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnlite.floating import arithmetic
-from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.losses.base import Loss, is_as_written
 from cnnlite.losses.base import is_traceable as is_traceable
 from cnnlite.losses.crossentropy import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
 from cnnlite.losses.regression import Huber, MeanAbsoluteError, MeanSquaredError
+from cnnlite.support.floating import arithmetic
+from cnnlite.support.identifiers import from_identifier, to_config
 from cnnlite.types import Array, ArrayLike, Config
 
 __all__ = [

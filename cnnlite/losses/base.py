@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlite import config, kernels, labels, reference
-from cnnlite.arguments import float_array, one_of, text
-from cnnlite.as_written import AsWritten
+from cnnlite import config, kernels, reference
+from cnnlite.data import labels
 from cnnlite.engine.buffers import is_buffer
 from cnnlite.engine.graph import stages_of
-from cnnlite.floating import arithmetic
+from cnnlite.support.arguments import float_array, one_of, text
+from cnnlite.support.as_written import AsWritten
+from cnnlite.support.floating import arithmetic
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite import kernels, labels
-from cnnlite.arguments import boolean, number
+from cnnlite import kernels
+from cnnlite.data import labels
 from cnnlite.losses.base import KernelLoss, Loss, at_least_2d
+from cnnlite.support.arguments import boolean, number
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from cnnlite import kernels
-from cnnlite.arguments import number
 from cnnlite.losses.base import KernelLoss
+from cnnlite.support.arguments import number
 from cnnlite.types import Config, DTypeLike
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.losses import Loss
 from cnnlite.metrics.accuracy import (
     AccuracyByForm,
@@ -31,6 +30,7 @@ from cnnlite.metrics.of_losses import (
     MeanSquaredError,
     SparseCategoricalCrossentropy,
 )
+from cnnlite.support.identifiers import from_identifier, to_config
 from cnnlite.types import Config
 
 __all__ = [

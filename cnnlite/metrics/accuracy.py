@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cnnlite import labels
-from cnnlite.arguments import float_array, integer, number
+from cnnlite.data import labels
 from cnnlite.losses.base import at_least_2d
 from cnnlite.metrics.base import Average, ByForm, Metric
+from cnnlite.support.arguments import float_array, integer, number
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cnnlite import labels
-from cnnlite.arguments import one_of, real_array, text
-from cnnlite.floating import arithmetic
-from cnnlite.forms import check_form
+from cnnlite.data import labels
+from cnnlite.support.arguments import one_of, real_array, text
+from cnnlite.support.floating import arithmetic
+from cnnlite.support.forms import check_form
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite import labels
-from cnnlite.arguments import float_array, integer, number
+from cnnlite.data import labels
 from cnnlite.metrics.base import Metric
+from cnnlite.support.arguments import float_array, integer, number
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 
 from cnnlite import kernels
-from cnnlite.arguments import float_array, one_of
-from cnnlite.identifiers import from_identifier, to_config
 from cnnlite.metrics.accuracy import AccuracyByForm, BinaryAccuracy
 from cnnlite.metrics.base import Metric
 from cnnlite.metrics.confusion import Precision, Recall
@@ -19,6 +17,8 @@ from cnnlite.metrics.of_losses import (
     CrossentropyByForm,
     SparseCategoricalCrossentropy,
 )
+from cnnlite.support.arguments import float_array, one_of
+from cnnlite.support.identifiers import from_identifier, to_config
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 _ACTIVATIONS: dict[str, Callable[..., Array]] = {"sigmoid": kernels.sigmoid, "softmax": kernels.softmax}

@@ -14,7 +14,6 @@ from __future__ import annotations
 from typing import Any
 
 from cnnlite import schedules
-from cnnlite.identifiers import from_identifier
 from cnnlite.optimizers.adagrad import Adagrad
 from cnnlite.optimizers.adam import Adam, AdamW
 from cnnlite.optimizers.base import Optimizer
@@ -22,6 +21,7 @@ from cnnlite.optimizers.kernel import is_as_written
 from cnnlite.optimizers.kernel import is_traceable as is_traceable
 from cnnlite.optimizers.rmsprop import RMSprop
 from cnnlite.optimizers.sgd import SGD
+from cnnlite.support.identifiers import from_identifier
 from cnnlite.types import Config
 
 __all__ = [

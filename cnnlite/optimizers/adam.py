@@ -6,9 +6,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from cnnlite import kernels
-from cnnlite.arguments import boolean
 from cnnlite.optimizers.kernel import KernelOptimizer
 from cnnlite.optimizers.settings import checks, not_negative, share
+from cnnlite.support.arguments import boolean
 from cnnlite.types import Config
 
 if TYPE_CHECKING:

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from cnnlite import schedules
-from cnnlite.arguments import integer, number
-from cnnlite.floating import arithmetic
-from cnnlite.interrupts import held_back_interrupts
 from cnnlite.optimizers.clipping import clip_gradient
 from cnnlite.optimizers.settings import CHECKS, LIMITS, Check, check_only_limit, refuse_unknown
+from cnnlite.support.arguments import integer, number
+from cnnlite.support.floating import arithmetic
+from cnnlite.support.interrupts import held_back_interrupts
 from cnnlite.types import Array, Config, Shape
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
     from cnnlite.layers.base import Layer
-    from cnnlite.parameters import FlatParameters
+    from cnnlite.layers.flat_parameters import FlatParameters
     from cnnlite.schedules import LearningRateSchedule
 
 VANISHING = 1e-45  # less than any float32 but 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from cnnlite import kernels
 
 if TYPE_CHECKING:
-    from cnnlite.parameters import FlatParameters
+    from cnnlite.layers.flat_parameters import FlatParameters
 
 
 def clip_gradient(

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.as_written import AsWritten
 from cnnlite.engine.buffers import is_buffer
 from cnnlite.optimizers.base import Optimizer
 from cnnlite.optimizers.clipping import clip_gradient
+from cnnlite.support.as_written import AsWritten
 from cnnlite.types import Array
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cnnlite import kernels
-from cnnlite.arguments import boolean
 from cnnlite.optimizers.kernel import KernelOptimizer
 from cnnlite.optimizers.settings import checks, not_negative, share
+from cnnlite.support.arguments import boolean
 from cnnlite.types import Config
 
 if TYPE_CHECKING:

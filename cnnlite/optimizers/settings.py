@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from cnnlite.arguments import integer, number, text
+from cnnlite.support.arguments import integer, number, text
 
 if TYPE_CHECKING:
     from cnnlite.optimizers.base import Optimizer

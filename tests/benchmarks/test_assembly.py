@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.assembly import loops, sums
 from cnnlite.engine.target import ROWS, VECTOR_BYTES
-from cnnlite.kernels.microkernel import assembly
+from cnnlite.kernels.product.microkernel import assembly
 
 
 @pytest.mark.skipif(VECTOR_BYTES < 32, reason="the listing is read as that of a processor with AVX")

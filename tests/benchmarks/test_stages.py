@@ -7,8 +7,8 @@ from benchmarks import stages
 from benchmarks.nets import NETS
 from benchmarks.sides.data import batch
 from benchmarks.sides.with_cnnlite import build
-from cnnlite import thread_pool, utils
-from cnnlite.engine import executor
+from cnnlite import utils
+from cnnlite.engine import executor, thread_pool
 from cnnlite.engine.program import Workspace
 from tests.kernels.drawn import compiled_kernels_needed
 

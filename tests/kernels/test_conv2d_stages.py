@@ -8,7 +8,7 @@ from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph
 from cnnlite.engine.program import Program, Workspace
 from cnnlite.engine.schedule import Schedule
-from cnnlite.kernels.conv2d import direct_conv2d, wide_conv2d, winograd_conv2d
+from cnnlite.kernels.convolution.conv2d import direct_conv2d, wide_conv2d, winograd_conv2d
 from tests.kernels.drawn import EPSILON, assert_close, compiled_kernels_needed
 from tests.kernels.stages import assert_same_bits, assert_same_bits_alone, results
 

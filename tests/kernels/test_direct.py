@@ -6,10 +6,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnlite import reference
-from cnnlite.kernels.conv2d import direct_conv2d, wide_conv2d
-from cnnlite.kernels.direct import pixels_together
+from cnnlite.kernels.convolution.conv2d import direct_conv2d, wide_conv2d
+from cnnlite.kernels.convolution.direct import pixels_together
+from cnnlite.kernels.convolution.wide_pixels import wide_pixels
 from cnnlite.kernels.geometry import window_of
-from cnnlite.kernels.wide_pixels import wide_pixels
 from tests.kernels.drawn import (
     EPSILON,
     MARGIN,

@@ -6,8 +6,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cnnlite import reference
-from cnnlite.kernels.direct_input_gradient import add_direct_input_gradient, by_windows, has_large_kernel
-from cnnlite.kernels.direct_kernel_gradient import add_direct_kernel_gradient
+from cnnlite.kernels.convolution.direct_input_gradient import add_direct_input_gradient, by_windows, has_large_kernel
+from cnnlite.kernels.convolution.direct_kernel_gradient import add_direct_kernel_gradient
 from cnnlite.kernels.geometry import Geometry, fields
 from cnnlite.kernels.operation import operation
 from tests.kernels.drawn import (

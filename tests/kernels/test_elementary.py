@@ -12,7 +12,7 @@ from hypothesis import given
 
 from cnnlite.engine import target as _target
 from cnnlite.engine.jit import FASTMATH
-from cnnlite.kernels.elementary import erfc, exp, expm1, log, log1p, sigmoid, tanh
+from cnnlite.kernels.llvm.elementary import erfc, exp, expm1, log, log1p, sigmoid, tanh
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.rooms import ROOT, run
 

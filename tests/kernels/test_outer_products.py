@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlite import kernels, reference
-from cnnlite.kernels import conv2d_gradients
+from cnnlite.kernels.convolution import conv2d_gradients
 from cnnlite.kernels.geometry import Geometry, fields
 from cnnlite.kernels.operation import operation
-from cnnlite.kernels.outer_products import BLOCKS, LEAF, PIECE, add_outer_products, block_size
+from cnnlite.kernels.product.outer_products import BLOCKS, LEAF, PIECE, add_outer_products, block_size
 from tests.kernels.drawn import (
     EPSILON,
     assert_close,

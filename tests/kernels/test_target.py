@@ -99,7 +99,7 @@ def test_code_that_was_compiled_with_other_settings_is_not_taken(tmp_path):
 def test_no_other_kernel_module_asks_for_the_processor_or_the_environment():
     # It would be frozen into compiled code, and missing in its name.
     asking = {}
-    for path in (*Path(kernels.__file__).parent.glob("*.py"), *Path(_target.__file__).parent.glob("*.py")):
+    for path in (*Path(kernels.__file__).parent.rglob("*.py"), *Path(_target.__file__).parent.rglob("*.py")):
         found = {".".join(name) for name in _names(ast.parse(path.read_text(encoding="utf-8")))}
         asking[path.name] = {
             name for name in found

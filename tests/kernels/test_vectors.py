@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from cnnlite.engine.target import FUSED_MULTIPLY_ADD, VECTOR_BYTES
-from cnnlite.kernels.vectors import vector_function
+from cnnlite.kernels.llvm.vectors import vector_function
 from tests.kernels.drawn import between_canaries, compiled_kernels_needed
 from tests.kernels.vector_calls import CHANNELS, DTYPES, compiled
 

@@ -5,12 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlite import reference
-from cnnlite.kernels.direct import panel_columns
+from cnnlite.kernels.convolution.direct import panel_columns
+from cnnlite.kernels.convolution.winograd import transformed_weights
+from cnnlite.kernels.convolution.winograd_gradients import add_winograd_gradients
+from cnnlite.kernels.convolution.winograd_transforms import TAPS, constants, evaluation
 from cnnlite.kernels.geometry import Geometry, fields
 from cnnlite.kernels.operation import operation
-from cnnlite.kernels.winograd import transformed_weights
-from cnnlite.kernels.winograd_gradients import add_winograd_gradients
-from cnnlite.kernels.winograd_transforms import TAPS, constants, evaluation
 from tests.kernels.drawn import MARGIN, compiled_kernels_needed, dtypes, guarded, seeds
 from tests.kernels.stages import results
 

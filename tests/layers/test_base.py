@@ -7,7 +7,7 @@ import pytest
 
 import cnnlite
 from cnnlite import layers
-from cnnlite.summary import summary_table
+from cnnlite.model.summary import summary_table
 
 MAKERS = [lambda: layers.Conv2D(2, 1), lambda: layers.MaxPool(1), lambda: layers.BatchNorm(), lambda: layers.Dense(2)]
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlite import check_gradients, initializers, layers
-from cnnlite.kernels.winograd import suits
+from cnnlite.kernels.convolution.winograd import suits
 from cnnlite.layers import Conv2D
 
 RNG = np.random.default_rng

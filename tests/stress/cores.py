@@ -80,7 +80,7 @@ def main(case):
         os.sched_setaffinity(0, one)
     import numba
 
-    from cnnlite import thread_pool
+    from cnnlite.engine import thread_pool
 
     if case == "two of three":
         thread_pool.lent = lambda most: 2

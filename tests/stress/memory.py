@@ -25,8 +25,8 @@ from numba.core.runtime import rtsys
 
 import cnnlite
 from cnnlite import layers
-from cnnlite.passes import PLANS_KEPT
-from cnnlite.training_step import StepPlan
+from cnnlite.model.passes import PLANS_KEPT
+from cnnlite.model.training_step import StepPlan
 
 SIZE, CLASSES, BATCH, MOST = 12, 10, 8, 32
 PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0

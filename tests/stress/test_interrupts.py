@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cnnlite.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import held_back_interrupts
 from tests.stress import interrupts
 from tests.stress.report import count
 

@@ -14,7 +14,7 @@ import numpy as np
 
 import cnnlite
 from cnnlite import callbacks, layers
-from cnnlite.atomic import replace_file
+from cnnlite.files.atomic_write import replace_file
 
 STEPS = 5  # of an epoch
 

@@ -5,7 +5,8 @@ import hashlib
 import numpy as np
 
 import cnnlite
-from cnnlite import layers, thread_pool
+from cnnlite import layers
+from cnnlite.engine import thread_pool
 from cnnlite.random import RandomStream
 
 N, SIZE, CLASSES = 256, 16, 10

@@ -8,8 +8,8 @@ import zipfile
 
 import numpy as np
 
-from cnnlite import model_files
-from cnnlite.tensor_files import DTYPES
+from cnnlite.files import model_files
+from cnnlite.files.safetensors_reader import DTYPES
 
 SMALL = {
     "x_train": np.arange(60, dtype=np.uint8).reshape(5, 4, 3), "y_train": np.array([0, 1, 2, 1, 0], np.uint8),

@@ -14,11 +14,11 @@ import numpy as np
 
 import cnnlite
 from cnnlite import fusion, layers, losses, metrics, optimizers
-from cnnlite.architecture import rebuild
+from cnnlite.files.model_files import read
+from cnnlite.files.safetensors_reader import DTYPES
+from cnnlite.layers.serialization import rebuild
 from cnnlite.layers.weights import weights_to_be_loaded
-from cnnlite.model_files import read
 from cnnlite.optimizers import schedules
-from cnnlite.tensor_files import DTYPES
 from tests.stress.fuzz import forged
 from tests.stress.fuzz.mutations import mutate_bytes, mutate_json_bytes
 from tests.stress.fuzz.refusals import CUT, refuses

@@ -13,7 +13,7 @@ import numpy as np
 import cnnlite
 from cnnlite import layers, metrics
 from cnnlite.callbacks import BackupAndRestore, Callback, CSVLogger, EarlyStopping, ReduceLROnPlateau
-from cnnlite.model_files import read
+from cnnlite.files.model_files import read
 from tests.stress.fuzz import forged
 from tests.stress.fuzz.refusals import refuses
 

@@ -1,0 +1,90 @@
+"""Changes to several objects that are made all together or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from cnnlite.layers.weights import ArrayDict
+from cnnlite.metrics import Metric
+from cnnlite.random import RandomStream
+from cnnlite.support.interrupts import held_back_interrupts
+
+
+@contextlib.contextmanager
+def all_or_nothing(
+    *objects: Any, others: Iterable[Any] = (), largest: float = 0, layers: Iterable[Any] = ()
+) -> Iterator[None]:
+    """Put objects back as they were if the block raises anything, Ctrl-C included.
+
+    An array, a list, a set or a dict gets its items back, any other object its attributes; and so do the arrays,
+    lists, sets, dicts, metrics and random streams in them. What else an attribute refers to (the model of a
+    callback, say) must be passed as well if the block changes it.
+
+    Args:
+        *objects: what the block changes.
+        others: more of it, of which no array with more bytes than `largest` is copied: it may be a whole set of data.
+        layers: objects of which only the numbers, texts, booleans and None among the attributes are put back.
+    """
+    kept: dict[int, tuple[Any, Any]] = {}
+    _keep(objects, kept, math.inf)
+    _keep(tuple(others), kept, largest)
+    settings = [(layer, name, value) for layer in layers for name, value in vars(layer).items()
+                if value is None or isinstance(value, (bool, int, float, str))]
+    try:
+        yield
+    except BaseException:
+        with held_back_interrupts():
+            for thing, content in kept.values():
+                _put_back(thing, content)
+            for layer, name, value in settings:
+                if vars(layer).get(name, layer) is not value:
+                    setattr(layer, name, value)
+        raise
+
+
+def _keep(objects: tuple[Any, ...], kept: dict[int, tuple[Any, Any]], largest: float) -> None:
+    things = [(thing, True) for thing in objects]
+    while things:
+        thing, given = things.pop()
+        if id(thing) in kept:
+            continue
+        if isinstance(thing, np.ndarray):
+            if thing.flags.writeable and thing.nbytes <= largest:
+                kept[id(thing)] = thing, thing.copy()
+            continue
+        content: Any
+        inner: Iterable[Any]
+        if isinstance(thing, dict) and not isinstance(thing, ArrayDict):  # of a layer, whose arrays are passed
+            content, inner = thing.copy(), thing.values()
+        elif isinstance(thing, (list, deque, set)):
+            content, inner = thing.copy(), thing
+        elif isinstance(thing, tuple):
+            content, inner = None, thing
+        elif given or isinstance(thing, (Metric, RandomStream)):
+            content = dict(getattr(thing, "__dict__", {}))
+            inner = content.values()
+        else:
+            continue
+        kept[id(thing)] = thing, content
+        things += [(item, False) for item in inner]
+
+
+def _put_back(thing: Any, content: Any) -> None:
+    if isinstance(thing, np.ndarray):
+        thing[...] = content
+    elif isinstance(thing, (list, deque)):
+        thing.clear()
+        thing.extend(content)
+    elif isinstance(thing, (set, dict)):
+        thing.clear()
+        thing.update(content)
+    elif not isinstance(thing, tuple):
+        attributes = getattr(thing, "__dict__", {})
+        attributes.clear()
+        attributes.update(content)

@@ -1,0 +1,1 @@
+"""Convolutions, forward and backward: the geometry, im2col, the direct way, Winograd's, depthwise."""

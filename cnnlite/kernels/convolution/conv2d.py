@@ -1,0 +1,154 @@
+"""Convolution of whole batches.
+
+Shapes: x (N, H, W, C), kernel (KH, KW, C / groups, F), y (N, OH, OW, F); pads ((top, bottom), (left, right)).
+
+There are four ways, and the shapes alone say which one is taken:
+
+    pointwise.py    kernels of 1 x 1 without strides or padding: a product over all pixels
+    winograd.py     3 x 3 and the like, of many channels: fewer multiplications
+    wide_pixels.py  few filters: several pixels as one
+    direct.py       all others, and what these three can't do for numbers that are not finite
+
+The gradients stand in `conv2d_gradients.py`.
+"""
+
+import functools
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cnnlite.engine.stages import BATCH, array, stage
+from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.kernels.checks import require
+from cnnlite.kernels.convolution.direct import add_direct
+from cnnlite.kernels.convolution.im2col import output_shape
+from cnnlite.kernels.convolution.pointwise import add_pointwise
+from cnnlite.kernels.convolution.wide_pixels import add_wide, wide_pixels
+from cnnlite.kernels.convolution.winograd import add_winograd, suits
+from cnnlite.kernels.geometry import (
+    NO_PADS,
+    Geometry,
+    Window,
+    convolved_shape,
+    fields,
+    geometry_of,
+    meets_no_other,
+    window_of,
+)
+from cnnlite.kernels.operation import graph_of, operation, result
+from cnnlite.kernels.product.panels import panel_width
+
+
+class Convolution(NamedTuple):
+    """What a way of convolving makes its stages of: buffers, and where the kernel goes."""
+
+    x: Any
+    kernel: Any
+    bias: Any
+    window: Window
+    groups: int
+    y: Any
+
+    @property
+    def graph(self):
+        return graph_of(self.x)
+
+    @property
+    def work(self):
+        """The additions and multiplications for a sample."""
+        return 2.0 * math.prod(self.y.shape[1:]) * math.prod(self.kernel.shape[:3])
+
+    def start(self):
+        """Return what sums start from: the bias, or zeros, filled up to whole panels for each group."""
+        filters, width = self.kernel.shape[3] // self.groups, panel_width(self.x.dtype)
+        padded = -(-filters // width) * width
+        if self.bias is None:
+            return _zeros(self.groups * padded, self.x.dtype)
+        if filters == padded:
+            return self.bias
+        out = self.graph.work((self.groups, padded), self.x.dtype)
+        self.graph.add(_pad, bias=self.bias, out=out, groups=self.groups, filters=filters, padded=padded,
+                       work=self.groups * padded)
+        return out
+
+
+@functools.cache
+def _zeros(size, dtype):
+    return np.zeros(size, dtype)
+
+
+@stage(reads="bias", writes="out", sizes="groups filters padded", footprint=BATCH)
+def _pad(r, run, first, last):
+    bias, out = array(run, r.bias, (r.groups, r.filters)), array(run, r.out, (r.groups, r.padded))
+    for group in range(r.groups):
+        for j in range(r.padded):
+            out[group, j] = bias[group, j] if j < r.filters else 0
+
+
+@operation(samples="x out")
+def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
+    """Return y = x * kernel + bias, (N, OH, OW, F).
+
+    Rows of the kernel are left out where they lie wholly on padding, so a NaN in them does not show there.
+    """
+    geometry = geometry_of(strides, pads, dilation, groups)
+    shape = convolved_shape(x, x.shape, kernel, geometry, "conv2d")
+    if bias is not None:
+        require(bias, "bias", shape[3:], x.dtype, "conv2d")
+    out = result(out, x, shape)
+    require(out, "out", shape, x.dtype, "conv2d")
+    _, h, _, channels = x.shape
+    kh, kw, _, filters = kernel.shape
+    _, oh, ow, _ = shape
+    convolution = Convolution(x, kernel, bias, window_of((kh, kw), strides, pads, dilation), groups, out)
+    if not math.prod(shape[1:]):
+        return out
+    if meets_no_other(fields(x.shape, kernel.shape, (oh, ow), geometry)):
+        add_pointwise(convolution)
+    elif is_plain(kernel, geometry) and suits(kh, h, pads[0][0], (oh, ow), channels, filters):
+        add_winograd(convolution)
+    elif (pixels := wide_pixels(x, kernel, convolution.window, groups, ow)) > 1:
+        add_wide(convolution, pixels)
+    else:
+        add_direct(convolution)
+    return out
+
+
+@operation(samples="x out")
+def winograd_conv2d(x, kernel, bias=None, pads=NO_PADS, out=None):
+    """`conv2d` by Winograd's method, whatever `suits` says; for tests and experiments.
+
+    2 to 5 taps, and at least 16 channels and filters. Negative pads cut rows and columns off.
+    """
+    return _by(add_winograd, x, kernel, bias, Geometry(pads=pads), out)
+
+
+@operation(samples="x out")
+def direct_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
+    """`conv2d` pixel by pixel, whatever would be faster; for tests and experiments."""
+    return _by(add_direct, x, kernel, bias, Geometry(strides, pads, dilation, groups), out)
+
+
+@operation(samples="x out")
+def wide_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), pixels=None, out=None):
+    """`conv2d` by so many pixels as one, or by as many as fit into a vector; for tests and experiments.
+
+    A row of these pixels must be no long sum, and only rows may be dilated.
+    """
+    ow = output_shape(x.shape, kernel.shape[:2], strides, pads, dilation)[1]
+    pixels = pixels or min(ow, VECTOR_BYTES // x.itemsize // kernel.shape[3])
+    return _by(functools.partial(add_wide, pixels=pixels), x, kernel, bias, Geometry(strides, pads, dilation), out)
+
+
+def _by(add, x, kernel, bias, geometry, out):
+    window = window_of(kernel.shape[:2], *geometry[:3])
+    out = result(out, x, (x.shape[0], *output_shape(x.shape, kernel.shape[:2], *geometry[:3]), kernel.shape[3]))
+    add(Convolution(x, kernel, bias, window, geometry.groups, out))
+    return out
+
+
+def is_plain(kernel, geometry):
+    """Return whether it is a square kernel without strides, dilation or groups, which Winograd's method is for."""
+    kh, kw, _, _ = kernel.shape
+    return kh == kw and geometry.strides == (1, 1) and geometry.dilation == (1, 1) and geometry.groups == 1

@@ -1,0 +1,139 @@
+"""Convolution by few filters: several pixels of a row computed as one.
+
+A tile whose columns are 1, 3 or 6 filters fills a vector of 16 badly. There, p neighbouring pixels are computed
+as one pixel with p * F filters, whose kernel is p copies of the kernel side by side, each moved on by one pixel:
+
+    p = 3, KW = 3:   x   .  .  .  .  .      5 vector operations for 3 pixels instead of 9
+                     y0  a  b  c
+                     y1     a  b  c
+                     y2        a  b  c
+
+y is the same numbers in the same order, and its bits are those of a pixel computed alone, as products with 0 change
+nothing. (128, 28, 28, 1), 6 filters of 5x5 and padding: 0.8 ms instead of 1.6. But 0 * NaN is no zero: rows of the
+output that are made of numbers which are not finite are computed directly, and so are all if weights are not finite.
+"""
+
+import math
+
+import numpy as np
+
+from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.stages import BATCH, HALO, array, array_as, band_rows, call_stage, scratch, stage
+from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.kernels.convolution.direct import (
+    RECORD,
+    aligned,
+    copy_window,
+    direct_arguments,
+    direct_bytes,
+    pixels_together,
+    samples_together,
+)
+from cnnlite.kernels.convolution.moderate import are_moderate, moderate, moderate_flags, rows_read
+from cnnlite.kernels.geometry import window_in
+from cnnlite.kernels.product.microkernel import LONG_SUM, call_block
+
+
+def wide_pixels(x, kernel, window, groups, ow):
+    """Return how many pixels of a row to compute as one; 1 if it is not this way that is to be taken."""
+    if groups > 1 or window.dilation_w > 1:
+        return 1
+    kh, kw, channels, filters = kernel.shape
+    pixels = pixels_together(filters, kw, window.stride_w, ow, VECTOR_BYTES // x.itemsize)
+    # A long sum would be cut at other places than that of a single pixel.
+    longest = max(kh * kw, kw + (pixels - 1) * window.stride_w) * channels
+    return pixels if longest <= LONG_SUM else 1
+
+
+def add_wide(convolution, pixels):
+    """Add the stage of a `conv2d.Convolution` that computes so many pixels as one."""
+    graph, kernel, y = convolution.graph, convolution.kernel, convolution.y
+    kh, kw, c, filters = kernel.shape
+    stride, lanes = convolution.window.stride_w, VECTOR_BYTES // y.itemsize
+    taps = kw + (pixels - 1) * stride
+    panel = graph.work((kh, taps, c, lanes), kernel.dtype)
+    graph.add(_pack_wide, kernel=kernel, out=panel, kh=kh, kw=kw, c=c, filters=filters, pixels=pixels, stride=stride,
+              work=math.prod(panel.shape))
+    arguments = direct_arguments(convolution)
+    flags = moderate_flags(graph, kernel)
+    # First the rows of this way and its bias, then what the direct way needs, which holds the copy of this one as well.
+    own = aligned(y.shape[1] * (y.shape[2] * filters + lanes) * y.itemsize) + VECTOR_BYTES
+    arguments.update(special=panel, flags=flags, flag_count=flags.shape[0], pixels=pixels, copy_at=aligned(own))
+    graph.add(_by_wide_pixels, together=samples_together(convolution), work=convolution.work,
+              scratch=aligned(own) + direct_bytes(arguments, y), **arguments)
+
+
+@stage(reads="kernel", writes="out", sizes="kh kw c filters pixels stride", footprint=BATCH)
+def _pack_wide(r, run, first, last):
+    lanes, taps = VECTOR_BYTES // array(run, r.out, (0,)).itemsize, r.kw + (r.pixels - 1) * r.stride
+    kernel, out = array(run, r.kernel, (r.kh, r.kw, r.c, r.filters)), array(run, r.out, (r.kh, taps, r.c, lanes))
+    flat = out.reshape(-1)
+    for i in range(flat.size):
+        flat[i] = 0
+    for ky in range(r.kh):
+        for pixel in range(r.pixels):
+            for kx in range(r.kw):
+                for c in range(r.c):
+                    source, target = kernel[ky, kx, c], out[ky, pixel * r.stride + kx, c]
+                    for f in range(r.filters):
+                        target[pixel * r.filters + f] = source[f]
+
+
+@stage(**RECORD, footprint=HALO)
+def _by_wide_pixels(r, run, first, last):
+    """Compute rows of samples, p pixels of each together; the rows of a tile are the rows of the image.
+
+    What a vector holds beyond the p * F numbers spills into the next pixels, in `rows`, where it is written over. The
+    zeros for other pixels must not make the sum a long one, so it goes by as many rows of the kernel as are none.
+    """
+    window, w, c, ow, filters, pixels = window_in(r), r.w, r.c, r.ow, r.filters, r.pixels
+    top, bottom = band_rows(run, r.oh)
+    if top == bottom:
+        return
+    if not are_moderate(array_as(run, r.flags, (r.flag_count,), np.int64)):
+        for i in range(first, last):
+            call_stage(r.by_pixels, r, run, i * r.oh + top, i * r.oh + bottom)
+        return
+    height, band = bottom - top, rows_read(top, bottom, r.h, window)
+    x, y = array(run, r.x, (last, r.h, w, c)), array(run, r.y, (last, r.oh, ow * filters))
+    itemsize = y.itemsize
+    lanes, taps = VECTOR_BYTES // itemsize, window.width + (pixels - 1) * window.stride_w
+    panel = array(run, r.special, (window.height * taps * c * lanes,))
+    rows = scratch(run, 0, (height, ow * filters + lanes))
+    bias, start = scratch(run, aligned(rows.size * itemsize), (lanes,)), array(run, r.start, (filters,))
+    for j in range(lanes):
+        bias[j] = start[j % filters] if j < pixels * filters else 0
+    origin, together = top * window.stride_h - window.top, max(1, LONG_SUM // (taps * c))
+    image_rows = (height - 1) * window.stride_h + (window.height - 1) * window.dilation_h + 1 if r.copies else 0
+    image = scratch(run, r.copy_at, (image_rows, r.columns, c))
+    for i in range(first, last):
+        if r.copies:
+            copy_window(x[i], 0, origin, window.left, image)
+            source, line = image.ctypes.data, r.columns * c
+        else:
+            source, line = x[i].ctypes.data + (origin * w - window.left) * c * itemsize, w * c
+        for column in range(0, ow, pixels):
+            pixel = min(column, ow - pixels)  # the last ones begin earlier
+            target = rows.ctypes.data + pixel * filters * itemsize
+            for ky in range(0, window.height, together):
+                call_block(r.block, height, 1, target, ow * filters + lanes,
+                           target if ky else bias.ctypes.data, ow * filters + lanes if ky else 0,
+                           source + (ky * window.dilation_h * line + pixel * window.stride_w * c) * itemsize,
+                           window.stride_h * line, window.dilation_h * line, 1,
+                           panel.ctypes.data + ky * taps * c * lanes * itemsize, taps * c * lanes, lanes,
+                           min(together, window.height - ky), taps * c)
+        is_moderate = _are_moderate(x[i], band)
+        for row in range(top, bottom):
+            if is_moderate or _are_moderate(x[i], rows_read(row, row + 1, r.h, window)):
+                written, target = rows[row - top], y[i, row]
+                for j in range(ow * filters):
+                    target[j] = written[j]
+            else:
+                call_stage(r.by_pixels, r, run, i * r.oh + row, i * r.oh + row + 1)
+
+
+@compiled
+def _are_moderate(image, rows):
+    begin, end = rows
+    line = image.shape[1] * image.shape[2]
+    return moderate(image.reshape(-1)[begin * line : end * line])

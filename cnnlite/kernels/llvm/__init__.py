@@ -1,0 +1,1 @@
+"""Code that is written in LLVM's language: vector instructions, formulas, transcendental functions."""

@@ -1,0 +1,1 @@
+"""Products of matrices: the micro-kernel, and what brings it its numbers."""

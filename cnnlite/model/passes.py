@@ -1,0 +1,244 @@
+"""Passes over a stack of layers, up and down: by plans where the layers are the library's, else layer by layer.
+
+A stack is taken apart into *parts*, the layers in it and those of models in it (`parts.py`). Parts that do what the
+library wrote, one after the other, are a *stretch*. A stretch is run by a plan: it is made by calling the parts with
+the buffers of a graph instead of arrays, once for each shape of a sample, and run by one call of compiled code
+(`engine/plan.py`). All else is Python: a layer of the user's, or one of which a method has been replaced, runs by
+itself.
+
+In eager mode every layer runs by itself, in Python, on `reference.py`.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from cnnlite import fusion
+from cnnlite.engine.buffers import WORK, Samples
+from cnnlite.engine.graph import Graph
+from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
+from cnnlite.engine.program import Memory
+from cnnlite.layers.base import held_commits, remembering_apart
+from cnnlite.layers.parts import Alone, Part, has_trainable_weights, weights_of
+from cnnlite.support.arguments import float_array
+from cnnlite.types import Array, Shape
+
+if TYPE_CHECKING:
+    from cnnlite.layers.changes import Memo
+
+PLANS_KEPT = 16  # of a stretch, for samples of different shapes
+MEMORIES_KEPT = 4  # of a stretch, of passes in training mode that live at the same time
+FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a plan of a training pass
+
+def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
+    """Return the parts, with a `Stretch` in the place of those that a plan can run together."""
+    result: list[Any] = []
+    run: list[Part] = []
+    for part in (*parts, None):
+        if run and (part is None or not part.is_ours or part.layer.dtype != run[-1].layer.dtype):
+            result.append(Stretch(run, memo))
+            run = []
+        if part is not None and part.is_ours:
+            run.append(part)
+        elif part is not None:
+            result.append(Alone(part))
+    return result
+
+
+class Stretch:
+    """Parts that run by a plan. Any number of threads may run them up at once.
+
+    Args:
+        parts: the parts.
+        memo: where the plans are kept.
+    """
+
+    def __init__(self, parts: Sequence[Part], memo: Memo) -> None:
+        self.parts, self._memo = list(parts), memo
+        self.dtype = parts[0].layer.dtype
+        self._layers = [layer for part in parts for layer in part.layer.walk()]
+        # Passes in training mode lie in these, as a rule in one. By their ids, the passes that still can be run down.
+        self._memories: list[Memory] = []
+        self._in_use: dict[int, Any] = {}
+
+    @property
+    def has_trainable_weights(self) -> bool:
+        return any(has_trainable_weights(part.layer) for part in self.parts)
+
+    def forward(self, x: Array) -> Array:
+        """Return the output in inference."""
+        x = self._checked(x)
+        return self._made(x.shape[1:], False, len(x)).run(x)
+
+    def run_up(self, x: Array) -> tuple[Array, TrainingPass]:
+        """Return the output in training mode, and what can be run down again."""
+        x = self._checked(x)
+        made = self._made(x.shape[1:], True, len(x))
+        run = TrainingPass(self, made, len(x))
+        run.plan = made.plan_in(self._memory_for(run))
+        for layer in self._layers:
+            if layer._memory is not None:  # of a pass of its own
+                layer._memory = None
+        y = run.forward(x)
+        if made.commits:
+            self.parts[0].layer.commit(run.commit)
+        return y, run
+
+    def _memory_for(self, run: TrainingPass) -> Memory:
+        """Return memory for a pass, which is its own for as long as anybody can run it down."""
+        for memory in self._memories:
+            if self._claim(memory, run):
+                break
+        else:
+            memory = Memory()
+            self._claim(memory, run)
+            self._memories.append(memory)
+        self.release(MEMORIES_KEPT)
+        return memory
+
+    def _claim(self, memory: Memory, run: object) -> bool:
+        """Take a memory, unless somebody has it, until `run` is gone."""
+        key = id(memory)
+        # When it dies, a method in C is called: in one in Python, what a signal's handler raises would be lost.
+        claim = weakref.ref(run, partial(self._in_use.pop, key))
+        return self._in_use.setdefault(key, claim) is claim
+
+    def _free(self, memories: Iterable[Memory]) -> None:
+        for memory in memories:
+            nobody = _Nobody()
+            if self._claim(memory, nobody):
+                memory.free()
+            del nobody
+
+    def release(self, kept: int = 0) -> None:
+        """Let go of all memory but so much in which no pass lies that can be run down."""
+        self._free(self._memories[kept:])
+
+    def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:
+        """Return the plan for samples of a shape, and the shape of what it makes of one."""
+        made = self._made(shape, training, None)
+        return made.plan, made.output_shape
+
+    def _checked(self, x: Any) -> Array:
+        lowest = self.parts[0].layer
+        x = float_array(x, self.dtype, "x", lowest.name)
+        if x.ndim == 0:
+            lowest.check_fits(x.shape)
+            raise ValueError(f"{lowest.name}: x must have an axis of samples. Received: shape={x.shape}.")
+        return x
+
+    def _made(self, shape: Shape, training: bool, samples: int | None) -> Any:
+        # The stretch itself is in the key: one that was found before a change makes no plans for those found after it.
+        kind = _Training if training else _Inference
+        return self._memo.get(((kind, self), shape, fusion.is_on()), lambda: kind(self.parts, shape, samples),
+                              PLANS_KEPT)
+
+
+class _Nobody:
+    """Who claims memory to free it."""
+
+
+class _Inference:
+    """A plan of the forward pass of some parts in inference."""
+
+    def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
+        graph = Graph(parts[0].layer.dtype, weights_of(parts), has_prologue=True)
+        with graph.being_made():
+            self._x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
+            for part in parts:
+                y = Alone(part).forward(y)
+        self._y, self.output_shape = y, y.shape[1:]
+        self.plan = Plan(graph, [y], fusion.is_on())
+
+    def run(self, x: Array) -> Array:
+        if self._y.number == self._x.number:
+            return x.reshape((len(x), *self._y.shape[1:]))
+        return self.plan.run(len(x), {self._x.number: x})[0]
+
+
+class _Training:
+    """What plans of a training pass over some parts are made of, up and down."""
+
+    def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
+        self._graph = graph = Graph(parts[0].layer.dtype, weights_of(parts))
+        with graph.being_made(), remembering_apart(), held_commits() as commits:
+            self.x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
+            for part in parts:
+                y = Alone(part).forward(y, training=True)
+            graph.section = BACKWARD
+            self.dy = dx = graph.given(y.shape)
+            for part in reversed(parts):
+                dx = Alone(part).backward(dx)
+            graph.section = COMMIT
+            for commit in commits:
+                commit(None)
+        self.states = [layer._state for part in parts for layer in part.layer.walk() if layer._state]
+        self.y, self.dx, self.commits, self.output_shape = y, dx, bool(commits), y.shape[1:]
+        self._joined = fusion.is_on()
+        self._plans: dict[int, TrainingPlan] = {}  # by the ids of the memories in which they run
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """A plan, to be looked at."""
+        return next(iter(self._plans.values()), None) or self._new(Memory())
+
+    def plan_in(self, memory: Memory) -> TrainingPlan:
+        """Return the plan that runs in a memory."""
+        plan = self._plans.get(id(memory))
+        if plan is None:
+            plan = self._plans[id(memory)] = self._new(memory)
+        return plan
+
+    def _new(self, memory: Memory) -> TrainingPlan:
+        kept, for_input = ([buffer] if self._graph.buffers[buffer.number].kind == WORK else []
+                           for buffer in (self.y, self.dx))
+        return TrainingPlan(self._graph, kept, for_input, self._joined, memory=memory)
+
+
+class TrainingPass:
+    """A plan that has been run up for some samples, and can be run down.
+
+    Attributes:
+        plan: the plan; nobody else runs it while this pass lives.
+    """
+
+    plan: TrainingPlan
+
+    def __init__(self, stretch: Stretch, made: _Training, samples: int) -> None:
+        self._stretch, self._made, self._samples = stretch, made, samples
+
+    @property
+    def has_trainable_weights(self) -> bool:
+        return self._stretch.has_trainable_weights
+
+    def forward(self, x: Array) -> Array:
+        made, self._x = self._made, x  # which the plan may read on the way down
+        self.plan.run(self._samples, {made.x.number: x}, FORWARD)
+        return self._array(made.y, made.x, x)
+
+    def commit(self, refused: Any) -> None:
+        """Change what the layers learn without a gradient."""
+        self.plan.run(self._samples, {}, COMMIT)
+        for arrays in self._made.states:
+            arrays.version += 1
+
+    def backward(self, dy: Array) -> Array:
+        dy = self._run_down(dy, INPUT | WEIGHTS)
+        return self._array(self._made.dx, self._made.dy, dy)
+
+    def backward_weights(self, dy: Array) -> None:
+        self._run_down(dy, WEIGHTS)
+
+    def _run_down(self, dy: Array, purposes: int) -> Array:
+        made, top = self._made, self._stretch.parts[-1].layer
+        dy = top.prepare_gradient(dy, (self._samples, *made.output_shape))
+        self.plan.run(self._samples, {made.dy.number: dy}, BACKWARD, purposes)
+        return dy
+
+    def _array(self, buffer: Any, given: Any, array: Array) -> Array:
+        if buffer.number == given.number:
+            return array.reshape((len(array), *buffer.shape[1:]))
+        return self.plan.array(buffer).copy()

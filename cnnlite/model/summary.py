@@ -1,0 +1,93 @@
+"""The table that `model.summary()` prints, in the form that Keras users know."""
+
+import math
+import sys
+
+from cnnlite.layers.residual import Residual
+from cnnlite.support.printing import can_encode, encodable, encoding_of
+
+# The lines above the header, below it, between two layers and below the last; then the bars of the header and the rest.
+_BOX = ("┏━┳━┓", "┡━╇━┩", "├─┼─┤", "└─┴─┘", "┃", "│")
+_ASCII = ("+-+-+", "+=+=+", "+-+-+", "+-+-+", "|", "|")
+
+
+def print_summary(model, line_length=None, print_fn=None):
+    """Print the table, or give it to `print_fn`, drawn with what can be encoded there."""
+    print_fn = print_fn or print
+    try:
+        print_fn(summary_table(model, line_length, encoding_of(sys.stdout) if print_fn is print else None))
+    except UnicodeEncodeError:  # of a file, or of a stdout that does not tell its encoding
+        print_fn(summary_table(model, line_length, "ascii"))
+
+
+def summary_table(model, line_length=None, encoding=None):
+    """Return a table of the layers with their output shapes and numbers of weights, and the totals.
+
+    A Residual is followed by the layers inside it, whose weights are counted in its row too.
+
+
+    encoding: what all of it can be encoded in; None for whatever characters there are.
+    """
+    top, below_header, between, bottom, header_bar, bar = _BOX if can_encode("".join(_BOX), encoding) else _ASCII
+    rows = [
+        (
+            encodable(f"{label} ({type(layer).__name__})", encoding),
+            _shape(layer.output_shape) if layer.built else "?",
+            f"{layer.count_params():,}" if layer.built else "0 (unbuilt)",
+        )
+        for label, layer in _rows(model, corner=bottom[0])
+    ]
+    header = ("Layer (type)", "Output Shape", "Param #")
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(3)]
+    widths = [max(width, least) for width, least in zip(widths, (30, 22, 13))]
+    if line_length is not None:
+        widths[0] = max(widths[0], line_length - widths[1] - widths[2] - 10)
+
+    title = encodable(f'Model: "{model.name}"', encoding)
+    lines = [title, _rule(top, widths), _cells(header, widths, header_bar), _rule(below_header, widths)]
+    for i, row in enumerate(rows):
+        if i:
+            lines.append(_rule(between, widths))
+        lines.append(_cells(row, widths, bar))
+    lines.append(_rule(bottom, widths))
+    return "\n".join(lines + _totals(model))
+
+
+def _rows(stack, corner, lead="", branch=""):
+    """Yield (label, layer) for the layers of a stack, and below a Residual for those of its branches."""
+    for layer in stack.layers:
+        yield f"{lead}{branch}{layer.name}", layer
+        if isinstance(layer, Residual):
+            for name, inner in layer.named_inner_layers():
+                yield from _rows(inner, corner, "  " + (lead or f"{corner} "), f"{name}/")
+
+
+def _totals(model):
+    named = model.named_layers()
+    trainable = sum(array.size for _, layer in named if layer.trainable for array in layer._params.values())
+    frozen = sum(array.size for _, layer in named for array in (layer._params | layer._state).values()) - trainable
+    itemsize = model.dtype.itemsize
+    totals = [("Total params", trainable + frozen), ("Trainable params", trainable), ("Non-trainable params", frozen)]
+    return [f" {text}: {count:,} ({_memory(count * itemsize)})" for text, count in totals]
+
+
+def _shape(shape):
+    return "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
+
+
+def _memory(size):
+    """Return a number of bytes in the unit that leaves one to three digits before the point."""
+    units = ("B", "KB", "MB", "GB")
+    power = min(int(math.log(size, 1024)), len(units) - 1) if size else 0
+    return f"{size / 1024**power:.2f} {units[power]}"
+
+
+def _rule(corners, widths):
+    left, line, cross, _, right = corners
+    return left + cross.join(line * (width + 2) for width in widths) + right
+
+
+def _cells(texts, widths, bar):
+    name, shape, count = texts
+    cells = (name.ljust(widths[0]), shape.ljust(widths[1]), count.rjust(widths[2]))
+    return bar + bar.join(f" {cell} " for cell in cells) + bar

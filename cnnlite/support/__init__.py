@@ -1,0 +1,1 @@
+"""What all of the library uses: checks of arguments, messages, locks, interrupts."""
