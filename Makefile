@@ -45,7 +45,7 @@ test-bounds: $(VENV)/installed-test
 # such pages already.
 test-guards: $(VENV)/installed-test
 	for where in after before; do \
-	    $(BIN)/python -m pytest -p tests.guarded_memory --guard-page $$where tests/kernels tests/layers \
+	    $(BIN)/python -m pytest -p tests.helpers.guarded_memory --guard-page $$where tests/kernels tests/layers \
 	        --ignore=tests/kernels/test_guard_pages.py --ignore=tests/kernels/test_jit.py $(ARGS) || exit 1; \
 	done
 

@@ -15,9 +15,9 @@ import cnnlite
 from cnnlite import layers
 from cnnlite.callbacks import LambdaCallback
 from cnnlite.support import locks
+from tests.helpers.models import assert_same_weights
+from tests.helpers.programs import LAYERS, run_program
 from tests.kernels.drawn import compiled_kernels_needed
-from tests.models import assert_same_weights
-from tests.programs import LAYERS, run_program
 from tests.stress import work
 
 # What numba aborts, if nobody minds: two calls at once, and one within another, with the layer "workqueue".

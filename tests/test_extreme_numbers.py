@@ -14,7 +14,7 @@ import cnnlite
 from cnnlite import layers, losses, metrics, optimizers, regularizers
 from cnnlite.eager import is_eager
 from cnnlite.optimizers import SGD, Adagrad, Adam, RMSprop, schedules
-from tests.test_optimizers import Parameters
+from tests.optimizers.test_optimizers import Parameters
 
 SIZES = [1e-45, 1e-40, 1e-38, 1e-30, 1e30]
 

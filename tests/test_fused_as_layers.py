@@ -16,7 +16,7 @@ from cnnlite.layers import (
     MaxPool,
     ReLU,
 )
-from tests.fused import (
+from tests.helpers.fused import (
     WITH_ALL,
     arrays_of,
     assert_fused_is_unfused,

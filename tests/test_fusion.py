@@ -21,7 +21,7 @@ from cnnlite.layers import (
     ReLU,
     ZeroPadding2D,
 )
-from tests.fused import (
+from tests.helpers.fused import (
     BATCHES,
     WITH_ALL,
     arrays_of,

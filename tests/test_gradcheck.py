@@ -5,7 +5,7 @@ import pytest
 
 import cnnlite
 from cnnlite.layers import Layer, ReLU
-from tests.mistakes import Affine, SquaredError, verdicts
+from tests.helpers.mistakes import Affine, SquaredError, verdicts
 
 X = np.random.default_rng(0).normal(size=(5, 4))
 

@@ -5,7 +5,7 @@ import pytest
 
 import cnnlite
 from cnnlite.layers import Activation, BatchNorm, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool
-from tests.mistakes import Affine, SquaredError, verdicts
+from tests.helpers.mistakes import Affine, SquaredError, verdicts
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(5, 4))

@@ -19,7 +19,7 @@ PROGRAM = """
 import ctypes, os, sys
 import numba
 import numpy as np
-from tests import guarded_memory
+from tests.helpers import guarded_memory
 
 guarded_memory.install(after=sys.argv[1] == "after")
 

@@ -9,7 +9,7 @@ import pytest
 import cnnlite
 from cnnlite import layers
 from cnnlite.model.passes import PLANS_KEPT
-from tests.fused import memory_in_use
+from tests.helpers.fused import memory_in_use
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.stress.growth import assert_no_growth
 from tests.stress.memory import SIZE, make_data, make_model, plans_of, workspaces_of

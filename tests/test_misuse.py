@@ -1,4 +1,4 @@
-"""What the random orders of tests/model_states.py have found, each in its shortest form."""
+"""What the random orders of tests/helpers/model_states.py have found, each in its shortest form."""
 
 import copy
 import pickle
@@ -10,7 +10,7 @@ import cnnlite
 from cnnlite import layers
 from cnnlite.models import clone_model
 from cnnlite.optimizers import Adam
-from tests.model_states import Models
+from tests.helpers.model_states import Models
 
 X = np.random.default_rng(0).normal(size=(6, 6, 6, 1)).astype(np.float32)
 Y = np.arange(6) % 3

@@ -9,8 +9,8 @@ import pytest
 
 from cnnlite.engine import thread_pool
 from cnnlite.support.locks import new_lock
+from tests.helpers.programs import LAYERS, run_program
 from tests.kernels.drawn import compiled_kernels_needed
-from tests.programs import LAYERS, run_program
 from tests.stress import cores
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")

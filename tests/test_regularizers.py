@@ -7,7 +7,7 @@ import pytest
 
 from cnnlite import regularizers
 from cnnlite.regularizers import L1, L1L2, L2
-from tests.numeric import numeric_gradient
+from tests.helpers.numeric import numeric_gradient
 
 ALL = [L1(0.3), L2(0.3), L1L2(0.2, 0.4), L1L2()]
 IDS = ["l1", "l2", "l1_l2", "none"]

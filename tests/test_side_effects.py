@@ -11,7 +11,7 @@ from cnnlite.eager import is_eager
 from cnnlite.losses import SparseCategoricalCrossentropy
 from cnnlite.metrics import Metric
 from cnnlite.optimizers import SGD
-from tests.models import N, Stop, fit, holds_no_batch, kept_for_training, make_data, make_model, weights_of
+from tests.helpers.models import N, Stop, fit, holds_no_batch, kept_for_training, make_data, make_model, weights_of
 
 
 @pytest.fixture

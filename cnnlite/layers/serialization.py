@@ -4,22 +4,29 @@ Classes are looked up among the library's own, which `register` names, and among
 nothing is ever imported because a file names it.
 """
 
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cnnlite.layers.base import Layer
 from cnnlite.layers.composite import CompositeLayer
+from cnnlite.types import Config
 
-_classes = {}  # the library's own, by name
+_classes: dict[str, type[Any]] = {}  # the library's own, by name
 
 
-def register(*classes):
+def register(*classes: type[Any]) -> None:
     """Let entries name these classes."""
     _classes.update((cls.__name__, cls) for cls in classes)
 
 
-def registered(name):
+def registered(name: str) -> type[Any]:
     """Return the class of that name, which may stand above this file."""
     return _classes[name]
 
 
-def describe(layer):
+def describe(layer: Layer) -> Config:
     """Return {"class_name", "config"} of a layer or a model; "custom": True marks a class that is not cnnlite's."""
     name = type(layer).__name__
     entry = {"class_name": name, "config": layer.get_config()}
@@ -34,7 +41,7 @@ MOST_LAYERS = 10_000
 DEEPEST = 50
 
 
-def check_extent(entry, owner=""):
+def check_extent(entry: Any, owner: str = "") -> None:
     """Raise a ValueError if an entry describes more layers, or models nested more deeply, than a file may hold."""
     number, entries = -1, [(entry, 0)]  # the model itself is no layer
     while entries:
@@ -51,7 +58,7 @@ def check_extent(entry, owner=""):
         raise ValueError(f"{owner}a file holds at most {MOST_LAYERS} layers. Received: a model of {number}")
 
 
-def rebuild(entry, custom_objects=None):
+def rebuild(entry: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
     """Return the layer or model that `describe` described, with new weights.
 
     Raises:
@@ -68,7 +75,7 @@ def rebuild(entry, custom_objects=None):
     return cls.from_config(revive(entry["config"], custom_objects))
 
 
-def revive(value, custom_objects):
+def revive(value: Any, custom_objects: Mapping[str, Any]) -> Any:
     """Return a config in which what stands for an object of a custom class, or for a function, has become that."""
     if isinstance(value, list):
         return [revive(item, custom_objects) for item in value]
@@ -87,12 +94,12 @@ def revive(value, custom_objects):
     return value
 
 
-def is_model(thing):
+def is_model(thing: Any) -> bool:
     """Return whether it is a model, and not only a layer that may hold some."""
     return isinstance(thing, _classes["Sequential"])
 
 
-def _find_class(entry, custom_objects):
+def _find_class(entry: Any, custom_objects: Mapping[str, Any]) -> type[Any]:
     name = entry["class_name"]
     if name in custom_objects:
         return custom_objects[name]
@@ -101,7 +108,7 @@ def _find_class(entry, custom_objects):
     return _classes[name]
 
 
-def _unknown(kind, name):
+def _unknown(kind: str, name: str) -> str:
     return (
         f"the {kind} {name!r} is not one of cnnlite. "
         f"Pass it: load_model(path, custom_objects={{{name!r}: ...}})"

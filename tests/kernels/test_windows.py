@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cnnlite import reference
-from cnnlite.kernels.convolution import windows
+from cnnlite.kernels import windows
 from tests.kernels.drawn import between_canaries, compiled_kernels_needed
 from tests.kernels.vector_calls import CHANNELS, DTYPES, Outputs, compiled
 

@@ -7,7 +7,7 @@ import pytest
 
 import cnnlite
 from cnnlite.layers import BatchNorm
-from tests.numeric import assert_gradients, numeric_gradient
+from tests.helpers.numeric import assert_gradients, numeric_gradient
 
 RNG = np.random.default_rng(0)
 

@@ -5,7 +5,7 @@ import pytest
 
 import cnnlite
 from cnnlite import layers
-from tests.fused import normal
+from tests.helpers.fused import normal
 
 
 class PReLU(layers.ActivationLayer):

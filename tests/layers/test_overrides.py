@@ -9,7 +9,7 @@ import pytest
 import cnnlite
 from cnnlite import kernels, layers
 from cnnlite.layers import overrides
-from tests.fused import layer_by_layer, normal, randomise
+from tests.helpers.fused import layer_by_layer, normal, randomise
 
 SHAPE = (13, 12, 3)
 

@@ -6,8 +6,8 @@ import pytest
 import cnnlite
 from cnnlite import layers
 from cnnlite.layers import AveragePool, GlobalAveragePool, GlobalMaxPool, MaxPool
+from tests.helpers.numeric import assert_gradients
 from tests.kernels.drawn import compiled_kernels_needed
-from tests.numeric import assert_gradients
 
 ALL = [MaxPool, AveragePool, GlobalMaxPool, GlobalAveragePool]
 WINDOWS = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import cnnlite
 from cnnlite import check_gradients, fusion, layers
 from cnnlite.layers import BatchNorm, Conv2D, Dense, Dropout, Flatten, Linear, MaxPool, ReLU, Residual
-from tests.residuals import CASES, SHAPE, convolution, model_of, normal
+from tests.helpers.residuals import CASES, SHAPE, convolution, model_of, normal
 
 pytestmark = pytest.mark.usefixtures("same_weights_in_every_run")
 

@@ -9,8 +9,8 @@ import pytest
 import cnnlite
 from cnnlite import check_gradients, layers
 from cnnlite.layers import BatchNorm, Dense, Linear, ReLU, Residual
-from tests.models import assert_same_weights
-from tests.residuals import CASES, SHAPE, convolution, model_of, normal
+from tests.helpers.models import assert_same_weights
+from tests.helpers.residuals import CASES, SHAPE, convolution, model_of, normal
 
 pytestmark = pytest.mark.usefixtures("same_weights_in_every_run")
 

@@ -9,7 +9,7 @@ import pytest
 
 import cnnlite
 from cnnlite import fusion, layers
-from tests.fused import normal, unfused
+from tests.helpers.fused import normal, unfused
 from tests.kernels.drawn import compiled_kernels_needed
 
 IMAGES = (9, 8, 4)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cnnlite import optimizers
-from tests.optimizing import random_parameters, train
+from tests.helpers.optimizing import random_parameters, train
 
 torch = pytest.importorskip("torch")
 keras = pytest.importorskip("keras")

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.programs import cannot_run, run_program
+from tests.helpers.programs import cannot_run, run_program
 
 SHARE = 0.1  # of the time of the busiest thread, from which one counts as at work
 

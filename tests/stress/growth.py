@@ -1,6 +1,6 @@
 """What the tests of memory ask of the program `tests.stress.memory`."""
 
-from tests.programs import run_program
+from tests.helpers.programs import run_program
 
 BLOCKS = 200  # of some 400,000; the measures themselves are some
 OBJECTS = 50  # of some 120,000

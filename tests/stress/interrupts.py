@@ -11,7 +11,7 @@ import numpy as np
 import cnnlite
 from cnnlite import layers
 from cnnlite.callbacks import Callback, LambdaCallback
-from tests.models import assert_same_weights
+from tests.helpers.models import assert_same_weights
 
 
 def _end(number, frame):

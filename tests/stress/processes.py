@@ -19,7 +19,7 @@ import numba
 import numpy as np
 
 from cnnlite.callbacks import LambdaCallback
-from tests.programs import CANNOT_RUN, cannot_run, require_layer
+from tests.helpers.programs import CANNOT_RUN, cannot_run, require_layer
 from tests.stress import work
 
 WORKERS = 2

@@ -1,10 +1,10 @@
-"""Thousands of operations on models in random orders, misuse included; see tests/model_states.py."""
+"""Thousands of operations on models in random orders, misuse included; see tests/helpers/model_states.py."""
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from tests import model_states
+from tests.helpers import model_states
 from tests.stress.report import count
 
 pytestmark = pytest.mark.stress

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from tests.helpers.programs import LAYERS, run_program
 from tests.kernels.drawn import compiled_kernels_needed
-from tests.programs import LAYERS, run_program
 from tests.stress import cores
 from tests.stress.processes import WAYS
 from tests.stress.report import count

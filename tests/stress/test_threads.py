@@ -2,8 +2,8 @@
 
 import pytest
 
+from tests.helpers.programs import LAYERS, run_program
 from tests.kernels.drawn import compiled_kernels_needed
-from tests.programs import LAYERS, run_program
 from tests.stress.report import count
 from tests.stress.threads import WAYS
 

@@ -13,7 +13,7 @@ import threading
 import numba
 import numpy as np
 
-from tests.programs import cannot_run, require_layer
+from tests.helpers.programs import cannot_run, require_layer
 from tests.stress import work
 
 THREADS = 8
