@@ -17,7 +17,7 @@ STOREYS = [
     ["files"],
     ["callbacks"],
     ["model"],
-    ["saving", "models", "utils", "backend", "gradcheck", "warmup", "__init__"],
+    ["saving", "sequential", "models", "utils", "backend", "gradcheck", "warmup", "__init__"],
 ]
 # Within a storey.
 ABOVE_IN_KERNELS = ["llvm", "product", "convolution"]

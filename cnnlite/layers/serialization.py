@@ -29,7 +29,7 @@ def registered(name: str) -> type[Any]:
 def describe(layer: Layer) -> Config:
     """Return {"class_name", "config"} of a layer or a model; "custom": True marks a class that is not cnnlite's."""
     name = type(layer).__name__
-    entry = {"class_name": name, "config": layer.get_config()}
+    entry: Config = {"class_name": name, "config": layer.get_config()}
     if _classes.get(name) is not type(layer):
         entry["custom"] = True  # so that a user's own Dense is never taken for cnnlite's
     return entry
@@ -70,8 +70,9 @@ def rebuild(entry: Any, custom_objects: Mapping[str, Any] | None = None) -> Any:
     ):
         raise ValueError(f"a layer must be described by a class_name and a config. Received: {entry!r:.200}")
     cls = _find_class(entry, custom_objects)
-    if issubclass(cls, CompositeLayer):
-        return cls.from_config(entry["config"], custom_objects)
+    if issubclass(cls, CompositeLayer):  # which passes them on to the layers inside
+        from_config: Any = cls.from_config
+        return from_config(entry["config"], custom_objects)
     return cls.from_config(revive(entry["config"], custom_objects))
 
 

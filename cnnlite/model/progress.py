@@ -4,6 +4,8 @@ verbose=0 is silent, 1 draws a bar and leaves one line, 2 writes that line alone
 is not a terminal (a log file, a pipe) there is never a bar, as one would fill the file with its every state.
 """
 
+from __future__ import annotations
+
 import importlib.util
 import sys
 import time
@@ -11,6 +13,7 @@ from typing import Any
 
 from cnnlite.engine.program import watcher
 from cnnlite.support.printing import for_stdout, message
+from cnnlite.types import Logs
 
 REDRAW_SECONDS = 0.1  # what a person sees; a step may take a thousandth of it
 
@@ -25,10 +28,10 @@ class Progress:
         line: whether a line is written at the end.
     """
 
-    def __init__(self, label, steps=None, verbose=1, line=True):
+    def __init__(self, label: str, steps: int | None = None, verbose: int = 1, line: bool = True) -> None:
         self.label, self.samples, self.steps_done = label, 0, 0
         self._total, self._steps = steps, 0  # those of this process: a resumed epoch begins with some done
-        self.seconds = None  # how long the steps took, without what comes after them
+        self.seconds: float | None = None  # how long the steps took, without what comes after them
         self._line = line and verbose > 0
         self._bar = _make_bar(label, steps) if verbose == 1 else None
         self._start = time.perf_counter()
@@ -38,7 +41,7 @@ class Progress:
         if self._bar is not None:
             watcher.set(self._show_kernels)
 
-    def step(self, samples):
+    def step(self, samples: int) -> bool:
         """Count a step; return whether it is time to `show` how things stand."""
         now = time.perf_counter()
         if not self.samples:
@@ -48,7 +51,7 @@ class Progress:
         self._steps += 1
         return now >= self._next_redraw
 
-    def show(self, logs):
+    def show(self, logs: Logs) -> None:
         """Redraw the bar with these values beside it."""
         if self._bar is None:
             return
@@ -59,26 +62,26 @@ class Progress:
             values = [*self._left(seconds), self._rate(seconds), *values]
         self._draw(", ".join(values))
 
-    def _show_kernels(self, done, total):
+    def _show_kernels(self, done: int, total: int) -> None:
         """Say how many kernels are there, of those that a model needs."""
         if time.perf_counter() >= self._next_redraw:
             self._draw(f"preparing kernels, {done} of {total}")
 
-    def _draw(self, beside):
+    def _draw(self, beside: str) -> None:
         if self._bar is None:
             return
         self._bar.set_postfix_str(for_stdout(beside), refresh=False)
         self._bar.refresh()
         self._next_redraw = time.perf_counter() + REDRAW_SECONDS
 
-    def steps_end(self, logs, then=""):
+    def steps_end(self, logs: Logs, then: str = "") -> None:
         """Say that the steps are over, and what comes `then` ("validating")."""
         self.seconds = time.perf_counter() - self._start
         if self._bar is not None:
             self._bar.set_description_str(f"{self.label} {then}".strip(), refresh=False)
             self.show(logs)
 
-    def close(self):
+    def close(self) -> None:
         """Take the bar away; harmless a second time."""
         if self._bar is not None:
             watcher.set(self._watcher)
@@ -86,7 +89,7 @@ class Progress:
             self._bar = None
             self._next_redraw = float("inf")
 
-    def finish(self, logs):
+    def finish(self, logs: Logs) -> None:
         """Take the bar away and write the line: time, images a second, and these values."""
         seconds = time.perf_counter() - self._start
         self.close()
@@ -95,11 +98,11 @@ class Progress:
             parts = [self.label, format_seconds(seconds), self._rate(steps_took), *_values(logs)]
             message("  ".join(parts))  # there may be the bar of a fit that one of a callback's is within
 
-    def _rate(self, seconds):
+    def _rate(self, seconds: float) -> str:
         seconds, samples = self._after_first(seconds)
         return f"{format_rate(samples / max(seconds, 1e-9))} img/s"
 
-    def _left(self, seconds):
+    def _left(self, seconds: float) -> list[str]:
         """Return how long the steps to come will take, where their number is known."""
         if not self._total or self.seconds is not None:
             return []
@@ -107,7 +110,7 @@ class Progress:
         to_come = (self._total - self.steps_done) * self.samples / self._steps
         return [f"{format_seconds(seconds * to_come / samples)} left"]
 
-    def _after_first(self, seconds):
+    def _after_first(self, seconds: float) -> tuple[float, int]:
         """Return the seconds and samples of all steps but the first, for which kernels may be compiled."""
         first_seconds, first_samples = self._first
         if self.samples == first_samples:
@@ -124,7 +127,7 @@ def verbosity(verbose: Any, owner: str) -> int:
     raise ValueError(f"{owner}: verbose must be 'auto', 0, 1 or 2. Received: verbose={verbose!r}.")
 
 
-def format_seconds(seconds):
+def format_seconds(seconds: float) -> str:
     """Return "850 ms", "12.3 s", "3 min 05 s" or "1 h 02 min"."""
     if seconds < 0.9995:
         return f"{1000 * seconds:.0f} ms"
@@ -137,12 +140,12 @@ def format_seconds(seconds):
     return f"{hours} h {minutes:02d} min"
 
 
-def format_rate(rate):
+def format_rate(rate: float) -> str:
     """Return a number a second with three figures or all its whole ones: "0.52", "48.7", "4,870"."""
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
-def format_value(value):
+def format_value(value: Any) -> str:
     """Return a loss or a metric in four decimals, or in powers of ten where these would show nothing of it."""
     try:
         value = float(value)
@@ -153,11 +156,11 @@ def format_value(value):
     return f"{value:.2e}"
 
 
-def _values(logs):
+def _values(logs: Logs) -> list[str]:
     return [f"{name} {format_value(value)}" for name, value in logs.items()]
 
 
-def _make_bar(label, steps):
+def _make_bar(label: str, steps: int | None) -> Any:
     """Return a tqdm bar for where we are, or None where only lines make sense."""
     in_notebook = _in_notebook()
     if not in_notebook and not _is_terminal(sys.stdout):
@@ -176,11 +179,11 @@ def _make_bar(label, steps):
     )
 
 
-def _is_terminal(stream):
+def _is_terminal(stream: Any) -> bool:
     return bool(getattr(stream, "isatty", lambda: False)())
 
 
-def _in_notebook():
+def _in_notebook() -> bool:
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return type(shell).__name__ == "ZMQInteractiveShell"

@@ -434,15 +434,15 @@ class Sequential(Trainer):
         return model
 
     def save(self, filepath: str | os.PathLike[str], overwrite: bool = True, include_optimizer: bool = True) -> None:
-        """Write weights, architecture and optimizer state to one file; see `cnnlite.files.saving.save_model`."""
+        """Write weights, architecture and optimizer state to one file; see `cnnlite.saving.save_model`."""
         saving.save_model(self, filepath, overwrite=overwrite, include_optimizer=include_optimizer)
 
     def save_weights(self, filepath: str | os.PathLike[str], overwrite: bool = True) -> None:
-        """Write the weights alone; see `cnnlite.files.saving.save_weights`."""
+        """Write the weights alone; see `cnnlite.saving.save_weights`."""
         saving.save_weights(self, filepath, overwrite=overwrite)
 
     def load_weights(self, filepath: str | os.PathLike[str]) -> None:
-        """Read the weights from a file of a model of the same architecture; see `cnnlite.files.saving.load_weights`."""
+        """Read the weights from a file of a model of the same architecture; see `cnnlite.saving.load_weights`."""
         saving.load_weights(self, filepath)
 
 

@@ -1,17 +1,23 @@
 """The table that `model.summary()` prints, in the form that Keras users know."""
 
+from __future__ import annotations
+
 import math
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from cnnlite.layers.residual import Residual
 from cnnlite.support.printing import can_encode, encodable, encoding_of
 
 # The lines above the header, below it, between two layers and below the last; then the bars of the header and the rest.
+from cnnlite.types import Shape
+
 _BOX = ("┏━┳━┓", "┡━╇━┩", "├─┼─┤", "└─┴─┘", "┃", "│")
 _ASCII = ("+-+-+", "+=+=+", "+-+-+", "+-+-+", "|", "|")
 
 
-def print_summary(model, line_length=None, print_fn=None):
+def print_summary(model: Any, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
     """Print the table, or give it to `print_fn`, drawn with what can be encoded there."""
     print_fn = print_fn or print
     try:
@@ -20,7 +26,7 @@ def print_summary(model, line_length=None, print_fn=None):
         print_fn(summary_table(model, line_length, "ascii"))
 
 
-def summary_table(model, line_length=None, encoding=None):
+def summary_table(model: Any, line_length: int | None = None, encoding: str | None = None) -> str:
     """Return a table of the layers with their output shapes and numbers of weights, and the totals.
 
     A Residual is followed by the layers inside it, whose weights are counted in its row too.
@@ -53,7 +59,7 @@ def summary_table(model, line_length=None, encoding=None):
     return "\n".join(lines + _totals(model))
 
 
-def _rows(stack, corner, lead="", branch=""):
+def _rows(stack: Any, corner: str, lead: str = "", branch: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (label, layer) for the layers of a stack, and below a Residual for those of its branches."""
     for layer in stack.layers:
         yield f"{lead}{branch}{layer.name}", layer
@@ -62,7 +68,7 @@ def _rows(stack, corner, lead="", branch=""):
                 yield from _rows(inner, corner, "  " + (lead or f"{corner} "), f"{name}/")
 
 
-def _totals(model):
+def _totals(model: Any) -> list[str]:
     named = model.named_layers()
     trainable = sum(array.size for _, layer in named if layer.trainable for array in layer._params.values())
     frozen = sum(array.size for _, layer in named for array in (layer._params | layer._state).values()) - trainable
@@ -71,23 +77,23 @@ def _totals(model):
     return [f" {text}: {count:,} ({_memory(count * itemsize)})" for text, count in totals]
 
 
-def _shape(shape):
+def _shape(shape: Shape) -> str:
     return "(" + ", ".join(str(size) for size in shape) + ("," if len(shape) == 1 else "") + ")"
 
 
-def _memory(size):
+def _memory(size: int) -> str:
     """Return a number of bytes in the unit that leaves one to three digits before the point."""
     units = ("B", "KB", "MB", "GB")
     power = min(int(math.log(size, 1024)), len(units) - 1) if size else 0
     return f"{size / 1024**power:.2f} {units[power]}"
 
 
-def _rule(corners, widths):
-    left, line, cross, _, right = corners
+def _rule(corners: str, widths: Sequence[int]) -> str:
+    left, line, cross, _, right = tuple(corners)
     return left + cross.join(line * (width + 2) for width in widths) + right
 
 
-def _cells(texts, widths, bar):
+def _cells(texts: Sequence[str], widths: Sequence[int], bar: str) -> str:
     name, shape, count = texts
     cells = (name.ljust(widths[0]), shape.ljust(widths[1]), count.rjust(widths[2]))
     return bar + bar.join(f" {cell} " for cell in cells) + bar

@@ -1,5 +1,7 @@
 """The stack: what can be added, the shapes in it, and models within models."""
 
+import pickle
+
 import numpy as np
 import pytest
 
@@ -305,3 +307,10 @@ def test_a_model_of_an_input_alone_takes_samples_of_its_shape_and_more_layers():
 def test_a_model_without_layers_and_input_is_refused_inside_another_one():
     with pytest.raises(ValueError, match="needs layers before it can be built"):
         cnnlite.Sequential([cnnlite.Input((3,)), cnnlite.Sequential()])
+
+
+def test_older_pickles_find_the_class():
+    content = pickle.dumps(cnnlite.Sequential([layers.Input((3,)), layers.Dense(2)]), protocol=2)
+    older = content.replace(b"ccnnlite.model.sequential\n", b"ccnnlite.sequential\n")
+    assert older != content
+    assert type(pickle.loads(older)) is cnnlite.Sequential
