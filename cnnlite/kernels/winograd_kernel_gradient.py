@@ -5,8 +5,8 @@
     S[p] = V[:, p]^T @ W[:, p]                                  S (36, C, F)
     S                   -- A_K s A_K^T -->                      dkernel (K, K, C, F)
 
-`winograd_gradients.py` has a sum of the kernel's size for each chunk of a batch, to which the tiles of a few images are
-added at a time. For a kernel of many channels and small images that is a lot of memory to go through for a few products.
+`winograd_gradients.py` has a sum of the kernel's size for each chunk of a batch, to which it adds the tiles of a few
+images at a time. For a kernel of many channels and small images that is a lot of memory to go through for few products.
 Here the tiles of all images are in memory, and each sum is written once. If a sample has numbers that are not
 `moderate`, the gradient is a sum over the windows of the images themselves (`outer_products.py`).
 """
@@ -30,9 +30,9 @@ LEAST_PRODUCTS = 5  # multiplications for each number of a transformed tile
 def has_large_products(sizes):
     """Return whether this is faster than sums of chunks, given the FIELDS of a convolution that is done by Winograd.
 
-    A tile is 36 (C + F) numbers that go to memory and come back, and a sum of a chunk is K * K * C * F. Of 14 shapes, in
-    batches of 8 to 256 images, this way was faster by 0.9 to 3 times where it is taken, and by 0.45 to 1.07 elsewhere
-    but once. The answer is the same for all sizes of a batch.
+    A tile is 36 (C + F) numbers that go to memory and come back, and a sum of a chunk is K * K * C * F. Of 20 shapes, in
+    batches of 8 to 256 images, it was faster by 0.9 to 3 times where this says yes, and by 0.45 to 1.5 times elsewhere.
+    The answer is the same for all sizes of a batch.
     """
     channels, filters = sizes["channels"], sizes["filters"]
     return channels * filters >= LEAST_PRODUCTS * _tiles(sizes) * (channels + filters)
