@@ -30,9 +30,9 @@ LEAST_PRODUCTS = 5  # multiplications for each number of a transformed tile
 def has_large_products(sizes):
     """Return whether this is faster than sums of chunks, given the FIELDS of a convolution that is done by Winograd.
 
-    A tile is 36 (C + F) numbers that go to memory and come back, and a sum of a chunk is K * K * C * F. Of 20 shapes, in
-    batches of 8 to 256 images, it was faster by 0.9 to 3 times where this says yes, and by 0.45 to 1.5 times elsewhere.
-    The answer is the same for all sizes of a batch.
+    A tile is 36 (C + F) numbers that go to memory and come back, and a sum of a chunk is K * K * C * F. Of 20 shapes in
+    batches of 8 to 256 images, it was 0.9 to 3 times as fast where this says yes, and 0.45 to 1.5 times elsewhere. The
+    answer is the same for all sizes of a batch.
     """
     channels, filters = sizes["channels"], sizes["filters"]
     return channels * filters >= LEAST_PRODUCTS * _tiles(sizes) * (channels + filters)
