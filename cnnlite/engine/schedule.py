@@ -32,6 +32,7 @@ from cnnlite.engine.stages import BATCH, IMAGE, PIXEL
 
 LOCAL_BYTES = 1 << 18  # what local buffers may take for the samples that a thread is at
 RESIDENT_BYTES = 3 << 18  # and the weights and sums that all samples of a track share
+LIGHT_BYTES = 1 << 14  # of one stage, which drive out nothing
 ALIGNMENT = 64
 TASKS = 16  # into as many tasks at least a batch is cut, if it has as many samples
 
@@ -142,7 +143,7 @@ class Schedule:
         if not self.joined:
             first = len(self.groups)
         lanes = [buffer for buffer in step.outputs if self.graph.buffers[buffer.number].kind == LANE]
-        resident = _bytes(step.inputs + step.outputs) - _bytes(lanes)
+        resident = 0 if step.rare else _bytes(step.inputs + step.outputs) - _bytes(lanes)
         while len(self.groups) <= first or (by_samples and self._is_closed(first, step, resident)):
             if len(self.groups) <= first:
                 self.groups.append([])
@@ -194,7 +195,7 @@ class Schedule:
             return False
         if self.banded and step.stage.footprint == IMAGE and track.steps[0].stage.footprint != IMAGE:
             return True  # it would be computed for each band
-        return not self.joined or track.resident + resident > RESIDENT_BYTES
+        return not self.joined or (resident > LIGHT_BYTES and track.resident + resident > RESIDENT_BYTES)
 
     def _find_local(self) -> None:
         """Find the buffers that only one track uses, or that each track that uses them can make for itself."""

@@ -79,7 +79,7 @@ def _add_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
     plain = all(sizes[name] == 1 for name in names) and sizes["height"] == sizes["width"]
     by_winograd = plain and suits(sizes["height"], sizes["h"], sizes["top"], (sizes["oh"], sizes["ow"]), channels,
                                   filters)
-    if by_winograd and dkernel is not None and has_large_products(sizes):
+    if by_winograd and dkernel is not None and has_large_products(sizes, dy.itemsize):
         add_winograd_kernel_gradient(x, dy, dkernel, sizes)
         dkernel = None
     if dkernel is not None and groups == 1 and channels >= LEAST_CHANNELS and (

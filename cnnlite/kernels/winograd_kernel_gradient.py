@@ -25,17 +25,18 @@ from cnnlite.kernels.winograd_transforms import TILE, call_transform, transform_
 
 NUMBERS_A_UNIT = 2048  # of C * F, that are transformed back at a time
 LEAST_PRODUCTS = 5  # multiplications for each number of a transformed tile
+LEAST_BYTES = 1 << 20  # of S: half of a second-level cache of 2 MB
 
 
-def has_large_products(sizes):
+def has_large_products(sizes, itemsize):
     """Return whether this is faster than sums of chunks, given the FIELDS of a convolution that is done by Winograd.
 
     A tile is 36 (C + F) numbers that go to memory and come back, and a sum of a chunk is K * K * C * F. Of 20 shapes in
-    batches of 8 to 256 images, it was 0.9 to 3 times as fast where this says yes, and 0.45 to 1.5 times elsewhere. The
-    answer is the same for all sizes of a batch.
+    batches of 8 to 256 images, it was 0.9 to 3 times as fast where this says yes, and 0.45 to 1.5 times elsewhere, but
+    for 64 channels of 4 x 4 pixels. The answer is the same for all sizes of a batch.
     """
-    channels, filters = sizes["channels"], sizes["filters"]
-    return channels * filters >= LEAST_PRODUCTS * _tiles(sizes) * (channels + filters)
+    products, numbers = sizes["channels"] * sizes["filters"], sizes["channels"] + sizes["filters"]
+    return POINTS * products * itemsize >= LEAST_BYTES and products >= LEAST_PRODUCTS * _tiles(sizes) * numbers
 
 
 def _tiles(sizes):
@@ -56,10 +57,10 @@ def add_winograd_kernel_gradient(x, dy, dkernel, sizes):
     graph.add(_to_points, **sizes, x=x, dy=dy, x_points=x_points, dy_points=dy_points, flags=flags, transform=transform,
               work=10.0 * tiles * POINTS * (c + f))
     add_outer_products(x_points, dy_points, products, flags=flags)
+    add_outer_products(x, dy.reshape(-1, f), dkernel.reshape(-1, f), windows=sizes, flags=flags, where=0)
     graph.add(_from_points, units=max(1, numbers // NUMBERS_A_UNIT), products=products, out=dkernel, flags=flags,
               taps=taps, numbers=numbers, transform=transform, work=10 * math.prod(products.shape),
               scratch=2 * NUMBERS_A_UNIT * dy.itemsize)
-    add_outer_products(x, dy.reshape(-1, f), dkernel.reshape(-1, f), windows=sizes, flags=flags, where=0)
 
 
 @stage(reads="x dy", writes="x_points dy_points flags", sizes=f"{FIELDS} transform")
