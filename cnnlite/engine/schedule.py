@@ -11,7 +11,8 @@ other, while the data is in its cache. Beside it there are tracks of one BATCH s
 One rule decides: a stage comes into the earliest group in which all is there that it reads. What was computed for the
 same samples in the track is there for a PIXEL, HALO or IMAGE stage; all else must be of an earlier group. (Where a few
 samples are cut into bands of rows for the threads, it is so for PIXEL stages alone.) A track ends, too, where the
-weights of its stages would drive one another out of the cache. What is made of weights alone comes as late as it may.
+weights of its stages would drive one another out of the cache: only stages with hardly any may still join it. What is
+made of weights alone comes as late as it may.
 
 A buffer that only the stages of one track use is *local*: every thread has memory of its own for the samples that it
 is at. So is one that is spread from much smaller ones, as by the way back through a pooling: each track that needs it
