@@ -58,6 +58,7 @@ class Step:
         work: additions and multiplications for a sample, or in all of a BATCH stage; or a function of the number of
             samples, of those of all.
         grain: so many rows of its result, or a multiple, it can compute by themselves.
+        rare: whether, as a rule, there is nothing for it to do.
         layer: the name of the layer that it belongs to, for the table of a plan.
         number: its place among all of the graph.
         section: in which section of the graph it is.
@@ -70,6 +71,7 @@ class Step:
     scratch: int
     work: Any
     grain: int
+    rare: bool
     layer: str
     number: int
     section: int
@@ -212,12 +214,12 @@ class Graph:
     # Stages.
 
     def add(self, stage: Stage, *, units: Any = 1, together: int = 1, scratch: int = 0, work: Any = 0.0,
-            grain: int = 1, **arguments: Any) -> None:
+            grain: int = 1, rare: bool = False, **arguments: Any) -> None:
         """Add a stage.
 
         Args:
             stage: the stage.
-            units, together, scratch, work, grain: see `Step`.
+            units, together, scratch, work, grain, rare: see `Step`.
             **arguments: all that its record holds; None for a buffer that is not there.
         """
         missing = {*stage.buffers, *stage.sizes, *stage.floats} ^ set(arguments)
@@ -225,7 +227,7 @@ class Graph:
             raise TypeError(f"The stage {stage.name} takes other arguments. Wrong or missing: {sorted(missing)}.")
         arguments = {name: value if value is None or is_buffer(value) or name not in stage.buffers
                      else self.of_array(value) for name, value in arguments.items()}
-        step = Step(stage, arguments, units, together, scratch, work, grain, self.layer, len(self.steps),
+        step = Step(stage, arguments, units, together, scratch, work, grain, rare, self.layer, len(self.steps),
                     self.section)
         self.steps.append(step)
         for buffer in step.inputs:

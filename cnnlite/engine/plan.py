@@ -43,7 +43,8 @@ class Plan:
         self.graph, self.results, self._joined = graph, list(results), joined
         numbers = [buffer.number for buffer in results]
         # Each with the index of one before it that is the same numbers in another shape.
-        self._results = [(buffer, numbers.index(buffer.number) if numbers.index(buffer.number) < i else None)
+        self._results = [(buffer, buffer.number, buffer.dtype,
+                          numbers.index(buffer.number) if numbers.index(buffer.number) < i else None)
                          for i, buffer in enumerate(results)]
         for buffer in results:
             if graph.buffers[buffer.number].kind == WORK:
@@ -107,13 +108,15 @@ class Plan:
         for number, array in given.items():
             table[FIXED_WORDS + number] = address_of(array)
         results: list[Array] = []
-        for buffer, same in self._results:
+        for buffer, number, dtype, same in self._results:
             shape = shape_of(buffer, samples)
-            known = given.get(buffer.number) if same is None else results[same]
+            known = given.get(number) if same is None else results[same]
             if known is None:
-                known = np.empty(shape, buffer.dtype)
-                table[FIXED_WORDS + buffer.number] = address_of(known)
-            results.append(known if known.shape == shape else known.reshape(shape))
+                known = np.empty(shape, dtype)
+                table[FIXED_WORDS + number] = address_of(known)
+            elif known.shape != shape:
+                known = known.reshape(shape)
+            results.append(known)
         return results
 
     def programs(self, samples: int) -> list[tuple[str, Program, int]]:

@@ -11,7 +11,8 @@ other, while the data is in its cache. Beside it there are tracks of one BATCH s
 One rule decides: a stage comes into the earliest group in which all is there that it reads. What was computed for the
 same samples in the track is there for a PIXEL, HALO or IMAGE stage; all else must be of an earlier group. (Where a few
 samples are cut into bands of rows for the threads, it is so for PIXEL stages alone.) A track ends, too, where the
-weights of its stages would drive one another out of the cache. What is made of weights alone comes as late as it may.
+weights of its stages would drive one another out of the cache: only stages with hardly any may still join it. What is
+made of weights alone comes as late as it may.
 
 A buffer that only the stages of one track use is *local*: every thread has memory of its own for the samples that it
 is at. So is one that is spread from much smaller ones, as by the way back through a pooling: each track that needs it
@@ -32,6 +33,7 @@ from cnnlite.engine.stages import BATCH, IMAGE, PIXEL
 
 LOCAL_BYTES = 1 << 18  # what local buffers may take for the samples that a thread is at
 RESIDENT_BYTES = 3 << 18  # and the weights and sums that all samples of a track share
+LIGHT_BYTES = 1 << 14  # of one stage, which drive out nothing
 ALIGNMENT = 64
 TASKS = 16  # into as many tasks at least a batch is cut, if it has as many samples
 
@@ -142,7 +144,7 @@ class Schedule:
         if not self.joined:
             first = len(self.groups)
         lanes = [buffer for buffer in step.outputs if self.graph.buffers[buffer.number].kind == LANE]
-        resident = _bytes(step.inputs + step.outputs) - _bytes(lanes)
+        resident = 0 if step.rare else _bytes(step.inputs + step.outputs) - _bytes(lanes)
         while len(self.groups) <= first or (by_samples and self._is_closed(first, step, resident)):
             if len(self.groups) <= first:
                 self.groups.append([])
@@ -194,7 +196,7 @@ class Schedule:
             return False
         if self.banded and step.stage.footprint == IMAGE and track.steps[0].stage.footprint != IMAGE:
             return True  # it would be computed for each band
-        return not self.joined or track.resident + resident > RESIDENT_BYTES
+        return not self.joined or (resident > LIGHT_BYTES and track.resident + resident > RESIDENT_BYTES)
 
     def _find_local(self) -> None:
         """Find the buffers that only one track uses, or that each track that uses them can make for itself."""

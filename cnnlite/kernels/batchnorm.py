@@ -25,6 +25,8 @@ from cnnlite.engine.stages import (
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.layout import samples_together
 from cnnlite.kernels.operation import graph_of, operation, result
+from cnnlite.kernels.pooled_batchnorm import add_pooled_gradient_sums, add_unpooled_input_gradient
+from cnnlite.kernels.rewriting import spreading_of, tiles
 from cnnlite.kernels.rows import map_rows, scale_rows, sum_gradient, write_gradient
 from cnnlite.kernels.statistics import FEW_ROWS, PART_ROWS, rows_of, samples_of
 from cnnlite.kernels.sums import add_tree
@@ -117,18 +119,25 @@ def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None, dgamma=None, dbeta
     terms = graph.work((3, channels), x.dtype)
     sizes = dict(rows=rows, channels=channels)
     own = 2 * channels * x.itemsize
+    spreading = spreading_of(dy, x) if rows >= FEW_ROWS else None
     if rows < FEW_ROWS:
         graph.add(_gradient_sums_of_rows, units=chunk_count, scratch=own, dy=dy, x=x, mean=mean, sums=of_chunks,
                   **sizes, work=3 * x.sample_size)
     else:
         of_samples = graph.work((x.shape[0], 2, channels), np.float64)
-        graph.add(_sample_gradient_sums, dy=dy, x=x, mean=mean, sums=of_samples, **sizes, scratch=own,
-                  together=samples_together(x.sample_size), work=3 * x.sample_size)
+        if spreading is None:
+            graph.add(_sample_gradient_sums, dy=dy, x=x, mean=mean, sums=of_samples, **sizes, scratch=own,
+                      together=samples_together(x.sample_size), work=3 * x.sample_size)
+        else:
+            add_pooled_gradient_sums(spreading, x, mean, of_samples)
         graph.add(_chunk_gradient_sums, units=chunk_count, samples=of_samples, sums=of_chunks, channels=channels,
                   work=channels)
     graph.add(_gradient_terms, sums=of_chunks, inv_std=inv_std, gamma=gamma, dgamma=dgamma, dbeta=dbeta, terms=terms,
               **sizes, work=16 * channels)
-    graph.add(_input_gradient, dy=dy, x=x, mean=mean, terms=terms, dx=dx, **_pixels(x))
+    if spreading is not None and tiles(spreading):
+        add_unpooled_input_gradient(spreading, x, mean, terms, dx)
+    else:
+        graph.add(_input_gradient, dy=dy, x=x, mean=mean, terms=terms, dx=dx, **_pixels(x))
     return dx, dgamma, dbeta
 
 

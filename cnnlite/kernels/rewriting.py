@@ -66,6 +66,31 @@ def before_unpooling(dy, y, out, gradient):
     return dx
 
 
+def spreading_of(dy, x):
+    """Return the step that spreads dy, the gradient of x, over windows that don't overlap, or None.
+
+    x may be another view of the images that were pooled, as long as its channels are theirs. Of more than 256 pixels in
+    a window, whose numbers are wider, no use is made.
+    """
+    step = _maker(dy) if is_buffer(dy) else None
+    if step is None or step.stage.name not in _UNPOOLING or not _has_same_inputs_still(step):
+        return None
+    images = step.arguments["dx"].shape
+    is_of_x = images[0] == x.shape[0] and images[-1] == x.shape[-1]
+    return step if is_of_x and step.arguments["argmax"].itemsize == 1 and _is_disjoint(step) else None
+
+
+def tiles(step):
+    """Return whether the windows of a step of `max_pool_backward` lie side by side, in the image, without gaps."""
+    sizes = step.arguments
+    return step.stage.name == "max_pool_backward" and sizes["kh"] == sizes["sh"] and sizes["kw"] == sizes["sw"]
+
+
+def _is_disjoint(step):
+    sizes = step.arguments
+    return sizes["kh"] <= sizes["sh"] and sizes["kw"] <= sizes["sw"]
+
+
 def _rectified(p):
     """Return what the rectifier that was put behind a pooling makes of p: of the same sign, and kept anyway."""
     for step in p.graph.buffers[p.number].used_by:
@@ -88,8 +113,7 @@ def _unpooling(dy, y):
     if pooling is None or pooling.stage.name not in _POOLING or pooling.arguments["x"].number not in pooled:
         return None
     is_same = all(there[name] == size for name, size in pooling.arguments.items() if name in pooling.stage.sizes)
-    is_disjoint = there["kh"] <= there["sh"] and there["kw"] <= there["sw"]
-    return back if is_same and is_disjoint else None
+    return back if is_same and _is_disjoint(back) else None
 
 
 def _maker(buffer):

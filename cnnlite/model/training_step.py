@@ -100,7 +100,8 @@ class StepPlan:
         self._loss, _ = model._fused_loss()
         self._optimizer = optimizer
         self._output_shape = tuple(model.compute_output_shape((None, *x.shape[1:]))[1:])
-        t, weights = self._prepared(len(x), y, sample_weight)
+        with arithmetic():
+            t, weights = self._prepared(len(x), y, sample_weight)
         parameters, slots = self._parameters, self._optimizer.slots
         layers = list(model.walk())
         dicts = [arrays for layer in layers for arrays in (layer._params, layer._grads, layer._state) if arrays]
@@ -121,13 +122,10 @@ class StepPlan:
         self._states = [layer._state for layer in layers if layer._state]
 
     def _prepared(self, samples: int, y: Any, sample_weight: Any) -> tuple[Array, Array | None]:
-        """Return the targets and weights as the kernels take them, or raise a ValueError."""
+        """Return the targets and weights as the kernels take them, or raise a ValueError; within `arithmetic`."""
         shape = (samples, *self._output_shape)
-        with arithmetic():
-            t = self._loss.prepare_targets(y, shape, self._model.dtype)
-            if sample_weight is None:
-                return t, None
-            return t, self._loss.prepare_weights(sample_weight, shape, self._model.dtype)
+        t = self._loss.prepare_targets(y, shape, self._model.dtype)
+        return t, None if sample_weight is None else self._loss.prepare_weights(sample_weight, shape, self._model.dtype)
 
     def add_update(self, value: Any) -> None:
         """Add the optimizer's step, and what layers have learned without a gradient; `train_step` calls it."""
@@ -145,7 +143,10 @@ class StepPlan:
             commit(self._refused)
 
     def run(self, x: Array, y: Any, sample_weight: Any) -> tuple[float, Array]:
-        """Make a step; return its loss, and what the loss was computed from, which is valid until the next step."""
+        """Make a step; return its loss, and what the loss was computed from, which is valid until the next step.
+
+        Call it in the context of `floating.arithmetic`.
+        """
         t, weights = self._prepared(len(x), y, sample_weight)
         given = {self._x.number: x, self._t.number: as_given(t, self._t.dtype)}
         if weights is not None and self._weights is not None:

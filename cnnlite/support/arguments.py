@@ -238,4 +238,6 @@ def _about_objects(array: Array, x: Any, name: str) -> tuple[str, str]:
 
 def is_prepared(x: Any, dtype: DTypeLike | None) -> TypeGuard[Array]:
     """Return whether x is an array as `float_array` returns it."""
-    return type(x) is np.ndarray and dtype is not None and x.dtype == dtype and x.flags.carray and x.ndim > 0
+    if type(x) is not np.ndarray or not x.flags.carray or x.ndim == 0:
+        return False
+    return x.dtype == dtype if dtype is not None else x.dtype.kind in "fiub" and x.dtype.isnative

@@ -150,6 +150,17 @@ def test_a_track_ends_where_its_weights_would_not_stay_in_the_cache():
     assert names(graph) == [[["scale", "double"]], [["scale"]]]
 
 
+def test_what_has_hardly_any_weights_or_as_a_rule_nothing_to_do_still_joins():
+    size = schedule.RESIDENT_BYTES // 4 + 1
+    for numbers, rare, joins in ((1, False, True), (schedule.LIGHT_BYTES // 4 + 1, False, False), (size, True, True)):
+        graph, x = new_graph(size)
+        scale(x, np.ones(size, "float32"))
+        small = graph.given((N, numbers))
+        scale(small, np.ones(numbers, "float32"))
+        graph.steps[-1].rare = rare
+        assert len(names(graph)) == (1 if joins else 2)
+
+
 # Which memory a buffer has.
 
 

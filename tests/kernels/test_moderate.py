@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnnlite.kernels.convolution.moderate import BOUND, moderate
+from cnnlite.kernels.moderate import BOUND, moderate
 from tests.kernels.drawn import compiled_kernels_needed
 
 pytestmark = compiled_kernels_needed

@@ -98,17 +98,17 @@ def test_the_bits_depend_on_no_schedule():
     assert_same_bits(gradient, {"x": x, "dy": dy}, "x dy")
 
 
-@pytest.mark.parametrize(("size", "strides", "channels", "filters", "how_often"), [
-    (3, 1, 16, 24, 0), (3, 2, 128, 72, 1), (3, 1, 128, 72, 0), (3, 1, 256, 460, 1), (1, 1, 256, 460, 0),
-    (5, 2, 3, 900, 0),
+@pytest.mark.parametrize(("size", "strides", "image", "channels", "filters", "how_often"), [
+    (3, 1, 8, 16, 24, 0), (3, 2, 8, 128, 72, 1), (3, 1, 8, 128, 72, 0), (3, 1, 8, 256, 460, 0), (3, 1, 24, 256, 460, 1),
+    (1, 1, 8, 256, 460, 0), (5, 2, 8, 3, 900, 0),
 ])
-def test_large_kernels_go_this_way(monkeypatch, size, strides, channels, filters, how_often):
+def test_large_kernels_go_this_way(monkeypatch, size, strides, image, channels, filters, how_often):
     way = []
     monkeypatch.setattr(conv2d_gradients, "add_outer_products",
                         lambda *args, **more: way.append(1) or add_outer_products(*args, **more))
     rng = np.random.default_rng(0)
     where = {"strides": (strides,) * 2, "pads": ((size // 2,) * 2,) * 2}
-    x = rng.normal(size=(2, 8, 9, channels)).astype(np.float32)
+    x = rng.normal(size=(2, image, image + 1, channels)).astype(np.float32)
     kernel = rng.normal(size=(size, size, channels, filters)).astype(np.float32)
     y = kernels.conv2d(x, kernel, **where)
     dy = rng.normal(size=y.shape).astype(np.float32)

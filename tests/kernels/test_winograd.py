@@ -11,8 +11,8 @@ from cnnlite import reference
 from cnnlite.kernels.convolution import winograd
 from cnnlite.kernels.convolution.conv2d import winograd_conv2d
 from cnnlite.kernels.convolution.direct import panel_columns
-from cnnlite.kernels.convolution.moderate import moderate
 from cnnlite.kernels.convolution.winograd_transforms import TAPS, TILE, constants, evaluation, recovery, tile_matrix
+from cnnlite.kernels.moderate import moderate
 from tests.kernels.drawn import MARGIN, compiled_kernels_needed, dtypes, guarded, seeds
 from tests.kernels.stages import results
 

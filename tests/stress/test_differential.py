@@ -45,7 +45,7 @@ def test_networks_compute_the_same_as_they_run_layer_by_layer_in_eager_mode_and_
 # All by threads, and by bands of rows where there are few samples; and what runs together cut very fine or not at all.
 SCHEDULES = {
     "threads and bands": {},
-    "little together": {"RESIDENT_BYTES": 1, "LOCAL_BYTES": 1},
+    "little together": {"RESIDENT_BYTES": 1, "LIGHT_BYTES": -1, "LOCAL_BYTES": 1},
     "all together": {"RESIDENT_BYTES": 1 << 40, "LOCAL_BYTES": 1 << 24, "TASKS": 1},
     "few weights, many samples": {"RESIDENT_BYTES": 4096, "LOCAL_BYTES": 1 << 24, "TASKS": 1},
 }

@@ -2,10 +2,10 @@
 
 Shapes: x (N, H, W, C), kernel (KH, KW, C / groups, F), dy (N, OH, OW, F); pads ((top, bottom), (left, right)).
 
-The kernel's and the input's go by Winograd's method where that is faster (`winograd_gradients.py`), and else directly
-(`direct_kernel_gradient.py`, `direct_input_gradient.py`). That of a large kernel is a sum of outer products
-(`outer_products.py`), and both of a large one of 1 x 1 are products of matrices (`pointwise.py`). The bias's is a sum
-(`channel_sums.py`).
+The kernel's and the input's go by Winograd's method where that is faster (`winograd_gradients.py`, and for kernels of
+many channels `winograd_kernel_gradient.py`), and else directly (`direct_kernel_gradient.py`,
+`direct_input_gradient.py`). That of a large kernel is a sum of outer products (`outer_products.py`), and both of a
+large one of 1 x 1 are products of matrices (`pointwise.py`). The bias's is a sum (`channel_sums.py`).
 """
 
 from cnnlite.kernels.channel_sums import add_channel_sums
@@ -15,6 +15,7 @@ from cnnlite.kernels.convolution.direct_kernel_gradient import add_direct_kernel
 from cnnlite.kernels.convolution.pointwise import add_pointwise_gradients, is_large
 from cnnlite.kernels.convolution.winograd import LEAST_CHANNELS, suits
 from cnnlite.kernels.convolution.winograd_gradients import add_winograd_gradients
+from cnnlite.kernels.convolution.winograd_kernel_gradient import add_winograd_kernel_gradient, has_large_products
 from cnnlite.kernels.geometry import NO_PADS, convolved_shape, fields, geometry_of, meets_no_other
 from cnnlite.kernels.operation import operation, result
 from cnnlite.kernels.product.outer_products import add_outer_products
@@ -78,6 +79,9 @@ def _add_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
     plain = all(sizes[name] == 1 for name in names) and sizes["height"] == sizes["width"]
     by_winograd = plain and suits(sizes["height"], sizes["h"], sizes["top"], (sizes["oh"], sizes["ow"]), channels,
                                   filters)
+    if by_winograd and dkernel is not None and has_large_products(sizes, dy.itemsize):
+        add_winograd_kernel_gradient(x, dy, dkernel, sizes)
+        dkernel = None
     if dkernel is not None and groups == 1 and channels >= LEAST_CHANNELS and (
         numbers * dy.itemsize >= (LARGE_FOR_WINOGRAD if by_winograd else LARGE_KERNEL)
     ):

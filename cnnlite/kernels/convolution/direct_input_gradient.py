@@ -58,7 +58,7 @@ def add_direct_input_gradient(dy, kernel, dx, sizes, done=None):
     groups, oh, ow = sizes["groups"], sizes["oh"], sizes["ow"]
     filters, width = sizes["filters"] // groups, 2 * VECTOR_BYTES // itemsize
     work = 2.0 * oh * ow * filters * groups * kh * kw * channels if done is None else 0  # as a rule all of them are
-    arguments = dict(dy=dy, dx=dx, done=done, block=block_address(dy.dtype), work=work,
+    arguments = dict(dy=dy, dx=dx, done=done, block=block_address(dy.dtype), work=work, rare=done is not None,
                      together=max(1, -(-TOGETHER // max(1, oh * ow * filters * groups))))
     taps = kh * kw
     if done is None and has_large_kernel(kernel.shape, sizes, itemsize):

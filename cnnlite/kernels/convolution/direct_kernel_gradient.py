@@ -32,8 +32,8 @@ from cnnlite.kernels.convolution.kernel_sums import (
     kernel_sums,
     sums_of_chunk,
 )
-from cnnlite.kernels.convolution.moderate import moderate
 from cnnlite.kernels.geometry import in_one_row, meets_no_other, window_of
+from cnnlite.kernels.moderate import moderate
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.product.microkernel import LONG_SUM, block_address, call_block
 

@@ -29,8 +29,8 @@ from cnnlite.kernels.convolution.direct import (
     pixels_together,
     samples_together,
 )
-from cnnlite.kernels.convolution.moderate import are_moderate, moderate, moderate_flags, rows_read
 from cnnlite.kernels.geometry import window_in
+from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags, rows_read
 from cnnlite.kernels.product.microkernel import LONG_SUM, call_block
 
 

@@ -85,9 +85,9 @@ from cnnlite.kernels.convolution.direct import (
     direct_bytes,
     panel_columns,
 )
-from cnnlite.kernels.convolution.moderate import are_moderate, moderate, moderate_flags, rows_read
 from cnnlite.kernels.convolution.winograd_transforms import TAPS, TILE, call_transform, constants, transform_address
 from cnnlite.kernels.geometry import window_in
+from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags, rows_read
 from cnnlite.kernels.product.microkernel import call_block
 from cnnlite.kernels.product.panels import panel_width
 from cnnlite.kernels.rows import copy_rows, transpose_panels

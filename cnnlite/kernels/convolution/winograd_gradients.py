@@ -36,9 +36,9 @@ from cnnlite.kernels.convolution.kernel_sums import (
     move_sums,
     sums_of_chunk,
 )
-from cnnlite.kernels.convolution.moderate import are_moderate, moderate, moderate_flags
 from cnnlite.kernels.convolution.winograd import CACHE_BYTES, POINTS, odd_lines, tiles_a_block, transformed_weights
 from cnnlite.kernels.convolution.winograd_transforms import TILE, call_transform, transform_address
+from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.product.microkernel import call_block
 from cnnlite.kernels.product.panels import panel_width

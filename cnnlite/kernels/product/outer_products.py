@@ -2,6 +2,8 @@
 
     c[i, j] = sum over the rows of all samples of  a[row, i] * b[row, j]
 
+or several such products at once, c[p, i, j] of a[row, p, i] and b[row, p, j].
+
 A unit computes a block of c. It goes through the rows by leaves of up to 512, of which the products are added one by
 one, in the registers of a tile. Their sums are added as a binary tree, which follows from the number of rows.
 
@@ -14,11 +16,14 @@ In a convolution row n * OH * OW + oh * OW + ow of a is the window that this pix
 matrix: c is the gradient of the kernel, (KH * KW * C, F). Only a leaf's part of that matrix is ever there, as the copy.
 """
 
+import numpy as np
+
 from cnnlite.engine.buffers import Samples
 from cnnlite.engine.jit import kernel
-from cnnlite.engine.stages import BATCH, NONE, SAMPLES, SCRATCH, array, scratch, stage, word
+from cnnlite.engine.stages import BATCH, NONE, SAMPLES, SCRATCH, array, array_as, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.geometry import FIELDS
+from cnnlite.kernels.moderate import are_moderate
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.product.microkernel import block_address, call_block
 from cnnlite.kernels.product.panels import panel_width
@@ -33,35 +38,37 @@ FEW_COLUMNS = 64  # for which it doesn't pay to copy a
 COPIED_ROW = BLOCKS[0][0] + VECTOR_BYTES // 4  # numbers from a copied row of a to the next: a vector may stick out
 
 
-def add_outer_products(a, b, out, bias=None, windows=None):
-    """Add the stage that writes a.T @ b + bias to out (M, N).
+def add_outer_products(a, b, out, bias=None, windows=None, flags=None, where=1):
+    """Add the stage that writes a.T @ b + bias to out (M, N), or several such products to out (P, M, N).
 
     Args:
-        a: (rows, M); with `windows` images (N, H, W, C), of which the windows are the rows.
-        b: (rows, N).
+        a: (rows, M) or (rows, P, M); with `windows` images (N, H, W, C), of which the windows are the rows.
+        b: (rows, N) or (rows, P, N).
         windows: the FIELDS of a convolution without groups.
+        flags: of the samples, see `moderate_samples`. With `where=1` nothing is done unless all samples are moderate,
+            and with `where=0` nothing if they are.
     """
-    (m, n), width = out.shape, panel_width(out.dtype)
+    products, m, n = (1, *out.shape)[-3:]
+    width = panel_width(out.dtype)
     rows, rows_a_sample = rows_of(b.shape[0])
-    block_rows, block_columns = block_size(m, n)
+    block_rows, block_columns = block_size(m, n, products)
     columns = min(block_columns, -(-n // width) * width)
 
     def work(samples):
-        return 2.0 * m * n * (rows + rows_a_sample * samples)
+        return 2.0 * products * m * n * (rows + rows_a_sample * samples) if where else 0
 
     graph_of(a, b).add(
-        _sum_of_outer_products, units=-(-n // block_columns) * -(-m // block_rows), work=work,
+        _sum_of_outer_products, units=products * -(-n // block_columns) * -(-m // block_rows), work=work,
         scratch=(width + PIECE * (COPIED_ROW + width) + MOST_LEVELS * block_rows * columns) * out.itemsize,
-        a=a, b=b, bias=bias, c=out, rows=rows, rows_a_sample=rows_a_sample, m=m, n=n, block_rows=block_rows,
-        block_columns=block_columns, block_width=columns,
-        block=block_address(out.dtype), windows=int(windows is not None),
-        **(windows or dict.fromkeys(FIELDS.split(), 0)))
+        a=a, b=b, bias=bias, flags=flags, c=out, rows=rows, rows_a_sample=rows_a_sample, products=products, m=m, n=n,
+        block_rows=block_rows, block_columns=block_columns, block_width=columns, block=block_address(out.dtype),
+        windows=int(windows is not None), where=where, **(windows or dict.fromkeys(FIELDS.split(), 0)))
 
 
-def block_size(m, n):
-    """Return the rows and columns of the blocks into which a result (m, n) is cut."""
+def block_size(m, n, products=1):
+    """Return the rows and columns of the blocks into which results (m, n) are cut."""
     for rows, columns in BLOCKS:
-        if -(-m // rows) * -(-n // columns) >= ENOUGH_UNITS:
+        if products * -(-m // rows) * -(-n // columns) >= ENOUGH_UNITS:
             break
     return rows, columns
 
@@ -88,20 +95,26 @@ def begin_with_bias(r, run, column, columns, start):
             start[j] = bias[column + j]
 
 
-@stage(reads="a b bias", writes="c", footprint=BATCH,
-       sizes=f"rows rows_a_sample m n block_rows block_columns block_width block windows {FIELDS}")
+@stage(reads="a b bias flags", writes="c", footprint=BATCH,
+       sizes=f"rows rows_a_sample products m n block_rows block_columns block_width block windows where {FIELDS}")
 def _sum_of_outer_products(r, run, first, last):
-    c = array(run, r.c, (r.m, r.n))
-    start = scratch(run, 0, (2 * VECTOR_BYTES // c.itemsize,))
-    row_units = (r.m + r.block_rows - 1) // r.block_rows
+    if r.flags != NONE and are_moderate(array_as(run, r.flags, (word(run, SAMPLES),), np.int64)) != (r.where == 1):
+        return
+    results = array(run, r.c, (r.products, r.m, r.n))
+    start = scratch(run, 0, (2 * VECTOR_BYTES // results.itemsize,))
+    row_units, units = (r.m + r.block_rows - 1) // r.block_rows, (r.n + r.block_columns - 1) // r.block_columns
+    units *= row_units
     for unit in range(first, last):
-        row, column = unit % row_units * r.block_rows, unit // row_units * r.block_columns
+        product, block = unit // units, unit % units
+        c = results[product]
+        row, column = block % row_units * r.block_rows, block // row_units * r.block_columns
         rows, columns = min(r.block_rows, r.m - row), min(r.block_columns, r.n - column)
-        total = all_rows(r, run)
+        # In a row of a, and in one of b, the numbers of one product lie behind those of the other.
+        i, j, total = product * r.m + row, product * r.n + column, all_rows(r, run)
         if r.bias == NONE and 0 < total <= LEAF and columns % (VECTOR_BYTES // c.itemsize) == 0:
-            _multiply_leaf(r, run, 0, total, row, rows, column, columns, c[row:, column:])
+            _multiply_leaf(r, run, 0, total, i, rows, j, columns, c[row:, column:])
             continue
-        sums = _sum_of_leaves(r, run, row, rows, column, columns)
+        sums = _sum_of_leaves(r, run, i, rows, j, columns)
         for j in range(0, columns, start.size):
             count = min(start.size, columns - j)
             begin_with_bias(r, run, column + j, count, start)
@@ -159,24 +172,25 @@ def _multiply_piece(r, run, summed, block_rows, block_columns, before, target):
 
     Args:
         summed: (the first, the one behind the last).
-        block_rows, block_columns: (the first, how many there are) of c.
+        block_rows, block_columns: (the first, how many there are) of a row of a, and of one of b.
         before, target: (an address, the distance of rows).
     """
     (begin, end), (row, rows), (column, columns), (before, before_i) = summed, block_rows, block_columns, before
-    b = array(run, r.b, (end, r.n))
+    b = array(run, r.b, (end * r.products * r.n,))
     itemsize, lanes = b.itemsize, VECTOR_BYTES // b.itemsize
     width, count = 2 * lanes, end - begin
     copied, a_k = scratch(run, 2 * VECTOR_BYTES, (count, COPIED_ROW)), COPIED_ROW
-    place, a = copied.ctypes.data, word(run, r.a) + (begin * r.m + row) * itemsize
+    a_row, b_row = r.products * r.m, r.products * r.n
+    place, a = copied.ctypes.data, word(run, r.a) + (begin * a_row + row) * itemsize
     if r.windows:
         _copy_windows(r, array(run, r.a, (end, r.h, r.w, r.channels)), begin, row, rows, copied)
     elif columns > FEW_COLUMNS:
-        copy_rows(b[0, 0], a, r.m, count, rows, place, COPIED_ROW)
+        copy_rows(b[0], a, a_row, count, rows, place, COPIED_ROW)
     else:
-        place, a_k = a, r.m
+        place, a_k = a, a_row
     panel = word(run, SCRATCH) + 2 * VECTOR_BYTES + PIECE * COPIED_ROW * itemsize
     for j in range(0, columns, width):
-        copy_rows(b[0, 0], b.ctypes.data + (begin * r.n + column + j) * itemsize, r.n, count, min(width, columns - j),
+        copy_rows(b[0], b.ctypes.data + (begin * b_row + column + j) * itemsize, b_row, count, min(width, columns - j),
                   panel, width)
         call_block(r.block, rows, 1 if columns - j <= lanes else 2, target[0] + j * itemsize, target[1],
                    before + (j * itemsize if before_i else 0), before_i, place, 1, 0, a_k, panel, 0, width, 1, count)

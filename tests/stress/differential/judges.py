@@ -18,7 +18,6 @@ TOLERANCE = {"float32": 5e-5, "float64": 1e-9}
 # at 0), it may be off by as much as so many roundings of weights and inputs would make of it.
 BLUR = {"float32": 2.0**-22, "float64": 2.0**-51}
 ROUNDINGS = 64
-BEYOND = {"float32": 1e30, "float64": 1e200}  # from here on, squares and sums overflow which PyTorch's in float64 don't
 NAMES = {"call": "calls", "predict": "predictions", "train": "training steps", "evaluate": "evaluations"}
 
 
@@ -65,12 +64,6 @@ class AgainstTorch:
             expected = _compute(mirrors[0], what, data)
             if mirrors[0].saturated:
                 self.counts["steps with probabilities of nearly 0 or 1, not compared with PyTorch"] += 1
-                return
-            if mirrors[0].constant:
-                self.counts["steps with a BatchNorm of a constant channel, not compared with PyTorch"] += 1
-                return
-            if any((np.abs(array) > BEYOND[dtype]).any() for array in expected.values()):
-                self.counts["steps with numbers near an overflow, not compared with PyTorch"] += 1
                 return
             self.counts[f"{NAMES[what]} compared with PyTorch"] += 1
             errors = {name: error(result[name], array) for name, array in expected.items()}

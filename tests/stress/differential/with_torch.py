@@ -20,8 +20,7 @@ class Mirror:
     """A model of cnnlite's in PyTorch, with weights of its own that start as the model's are now.
 
     Losses are computed from probabilities, which are clipped near 0 and 1. A loss from logits is not, so where there
-    are such probabilities (`saturated`) the two may differ. And the gradient below a BatchNorm of a channel that is the
-    same number everywhere (`constant`) is a difference of equal numbers, of which only roundings are left.
+    are such probabilities (`saturated`) the two may differ.
 
     Args:
         model: the model.
@@ -36,7 +35,6 @@ class Mirror:
         self.state: dict[str, torch.Tensor] = {}
         self.paths: dict[int, str] = {}
         self.saturated = False  # whether a loss has met a probability near 0 or 1
-        self.constant = False  # whether a BatchNorm in training mode has met such a channel, unless the number is 0
         self.random = {id(layer): layer.random.state for layer in model.walk() if hasattr(layer, "random")}
         for path, layer in model.named_layers():
             self.paths[id(layer)] = path
@@ -163,7 +161,6 @@ class Mirror:
         if training and layer.trainable:
             axes = tuple(range(x.ndim - 1))
             batch_mean, batch_variance = x.mean(axes), x.var(axes, unbiased=False)
-            self.constant |= bool((batch_variance < 1e-12 * batch_mean**2).any())
             for moving, value in ((mean, batch_mean), (variance, batch_variance)):
                 moving.mul_(layer.momentum).add_((1 - layer.momentum) * value.detach())
             mean, variance = batch_mean, batch_variance
