@@ -1,6 +1,7 @@
 """Where what stands: each file uses only what is on its own storey or below, and no two files import each other."""
 
 import ast
+import re
 from pathlib import Path
 
 import cnnlite
@@ -90,3 +91,54 @@ def test_no_files_import_each_other_in_a_circle():
 
 def test_few_modules_lie_on_top():
     assert len(list(PACKAGE.glob("*.py"))) <= 22
+
+
+# The page that leads through the code.
+
+GUIDE = (PACKAGE / "README.md").read_text(encoding="utf-8")
+MOST_LINES = 1500  # of the first walk: an afternoon
+TOLERANCE = 0.1  # of a number of lines that the page gives
+
+
+def rows_of(page):
+    """Return the cells of all rows of tables that begin with the name of a file."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()
+            if line.startswith("| `")]
+    return [[cells[0].strip("`"), *cells[1:]] for cells in rows]
+
+
+def spans_of(path):
+    """Return the numbers of lines of the functions and classes of a file, by their qualified names."""
+    spans, nodes = {}, [("", ast.parse(path.read_text(encoding="utf-8")))]
+    while nodes:
+        prefix, node = nodes.pop()
+        for inner in node.body:
+            if isinstance(inner, (ast.FunctionDef, ast.ClassDef)):
+                first = min([inner.lineno, *(decorator.lineno for decorator in inner.decorator_list)])
+                spans[prefix + inner.name] = inner.end_lineno - first + 1
+                if isinstance(inner, ast.ClassDef):
+                    nodes.append((f"{prefix}{inner.name}.", inner))
+    return spans
+
+
+def test_the_map_has_a_line_for_every_file_and_no_other():
+    named = [cells[0] for cells in rows_of(GUIDE.split("## Every file")[1])]
+    files = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
+    # kernels/README.md names these, see test_docstrings.py.
+    assert sorted(named) == sorted(name for name in files if name.split("/")[0] not in ("engine", "kernels"))
+
+
+def test_the_walks_name_what_is_there_and_how_long_it_is():
+    walks = GUIDE.split("## Three walks")[1].split("## Every file")[0].split("\n### ")[1:]
+    assert len(walks) == 3
+    for number, walk in enumerate(walks):
+        total = 0
+        for name, what, lines, _ in rows_of(walk):
+            path, functions = PACKAGE / name, re.findall(r"`([\w.]+)`", what)
+            spans = spans_of(path)
+            actual = (sum(spans[function] for function in functions) if functions
+                      else len(path.read_text(encoding="utf-8").splitlines()))
+            assert abs(actual - int(lines)) <= max(3, TOLERANCE * actual), f"{name} has {actual} lines now"
+            total += int(lines)
+        assert f"**{total}**" in walk
+        assert number > 0 or total <= MOST_LINES
