@@ -1,4 +1,4 @@
-"""The examples in the README run, and give what it says."""
+"""The examples in the README and in docs/ run, and give what is shown beside them."""
 
 import re
 from pathlib import Path
@@ -7,8 +7,30 @@ import pytest
 
 import cnnlite
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-TEN_LINES, PLAN, BACKUP, GRADIENT_CHECK = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+ROOT = Path(__file__).parent.parent
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("cnnlite/**/*.md"), ROOT / "benchmarks" / "README.md"]
+
+
+def examples(page):
+    """Return the text of a page, and the Python in it."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return text, *re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+README, TEN_LINES, PLAN = examples("README.md")
+_, BACKUP = examples("docs/long-runs.md")
+YOUR_OWN_LAYER, GRADIENT_CHECK = examples("docs/your-own-layer.md")
+MOST_LINES = 150
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files_that_are_there(page):
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        assert "://" in target or (page.parent / target).exists(), target
 
 
 def test_the_ten_lines_train_and_save_a_model(capsys, monkeypatch, tmp_path):
@@ -60,7 +82,7 @@ def test_the_run_with_a_backup_goes_on_where_it_was(monkeypatch, tmp_path):
 
 def test_the_gradient_check_of_a_layer_of_ones_own_prints_the_table(capsys):
     exec(GRADIENT_CHECK, {"__name__": "readme"})
-    shown = re.search(r"^```\n(Gradients of .*?)```", README, re.DOTALL | re.MULTILINE).group(1)
+    shown = re.search(r"^```\n(Gradients of .*?)```", YOUR_OWN_LAYER, re.DOTALL | re.MULTILINE).group(1)
     # The errors are rounding, which differs from one processor to another.
     without_errors = [re.sub(r"\d\.\de-\d\d", "", text).split() for text in (shown, capsys.readouterr().out)]
     assert without_errors[0] == without_errors[1]
