@@ -1,4 +1,4 @@
-"""cnnlite: convolutional networks from scratch on NumPy and numba, with the vocabulary of Keras.
+"""cnnlite: convolutional networks from scratch on NumPy and numba, with Keras's vocabulary.
 
 >>> import cnnlite
 >>> from cnnlite import layers

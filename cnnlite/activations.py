@@ -1,6 +1,6 @@
-"""The activations as functions, and from a name to the layer that has the derivative.
+"""The activations as functions, and the lookup from a name to the layer that has the derivative.
 
-`cnnlite.activations.relu(x)` computes; `activation="relu"` and `activation=cnnlite.activations.relu` both
+`cnnlite.activations.relu(x)` computes values; `activation="relu"` and `activation=cnnlite.activations.relu` both
 give a layer that activation. Names and defaults are Keras's.
 """
 
@@ -39,7 +39,7 @@ def linear(x: Array) -> Array:
 
 
 def relu(x: ArrayLike, negative_slope: float = 0.0, max_value: float | None = None, threshold: float = 0.0) -> Array:
-    """Return max(x, 0), or min(x, max_value) where x > threshold, else negative_slope (x - threshold)."""
+    """Return max(x, 0); in general, min(x, max_value) where x > threshold, else negative_slope (x - threshold)."""
     return _apply(ReLU, x, max_value, negative_slope, threshold)
 
 
@@ -54,7 +54,7 @@ def elu(x: ArrayLike, alpha: float = 1.0) -> Array:
 
 
 def gelu(x: ArrayLike, approximate: bool = False) -> Array:
-    """Return x Φ(x), with Φ the distribution function of the standard normal; `approximate` as for `layers.GELU`."""
+    """Return x Φ(x), where Φ is the standard normal CDF; `approximate` is as in `layers.GELU`."""
     return _apply(GELU, x, approximate)
 
 
@@ -97,10 +97,11 @@ def log_softmax(x: ArrayLike, axis: int | Sequence[int] = -1) -> Array:
 
 
 def _apply(layer_class: type[ActivationLayer], x: ArrayLike, *arguments: Any) -> Array:
-    """Return what the layer computes, in the precision of x where x is an array of floats."""
+    """Return the layer's output, in the precision of x if x is an array of floats."""
     dtype = getattr(x, "dtype", None)
     dtype = dtype if dtype in _FLOATS else np.dtype(config.floatx())
-    # To make a layer takes longer than a row of its numbers. (One that warns of its input must do so each time.)
+    # Making a layer costs more than computing one row, so layers are cached, except where an axis of size 1 may make
+    # one warn about its input: that must happen every time.
     if type(x) is np.ndarray and 1 not in x.shape[1:] and _PLAIN.issuperset(map(type, arguments)):
         layer = _layer(layer_class, dtype, x.ndim, *arguments)
         if layer.built and x.dtype == dtype and x.flags.carray:  # nothing is left for `forward` to check
@@ -115,7 +116,7 @@ _PLAIN = frozenset((int, float, bool, type(None)))
 
 @functools.lru_cache(maxsize=64, typed=True)
 def _layer(layer_class: type[ActivationLayer], dtype: DTypeLike, axes: int, *arguments: Any) -> ActivationLayer:
-    # Each number of axes has a layer of its own, since a layer stays built for the first shape that it got.
+    # One layer per number of axes, since a layer stays built for the first shape it saw.
     return layer_class(*arguments, dtype=dtype)
 
 
@@ -137,11 +138,11 @@ _FUNCTIONS = (linear, relu, leaky_relu, elu, gelu, silu, sigmoid, tanh, softplus
 
 
 def get(identifier: Any, dtype: DTypeLike | None = None) -> ActivationLayer:
-    """Return a new activation layer for what a user wrote after `activation=`.
+    """Return a new activation layer for what a user passed as `activation=`.
 
     Args:
-        identifier: None for "linear"; a name; a function of this module; an activation layer, of which a copy
-            is returned, because each layer keeps what its own backward needs; or a config from `serialize`.
+        identifier: None for "linear"; a name; a function of this module; an activation layer, which is
+            copied because every layer keeps what its own backward needs; or a config from `serialize`.
         dtype: the precision of the layer that the activation belongs to, by default `cnnlite.config.floatx()`.
 
     Raises:
@@ -158,7 +159,7 @@ def get(identifier: Any, dtype: DTypeLike | None = None) -> ActivationLayer:
         identifier = "linear"
     if isinstance(identifier, ActivationLayer) and is_untouched(identifier):
         identifier = getattr(identifier, "activation", identifier)  # what an Activation("relu") holds
-    if any(identifier is function for function in _FUNCTIONS):  # and not ==, as it may be an array
+    if any(identifier is function for function in _FUNCTIONS):  # not ==: it may be an array
         identifier = identifier.__name__
     layer: Any
     if isinstance(identifier, str) and identifier.lower() == "leaky_relu":
@@ -168,7 +169,7 @@ def get(identifier: Any, dtype: DTypeLike | None = None) -> ActivationLayer:
     if not isinstance(layer, ActivationLayer):
         raise ValueError(
             f"activation must be one that has a derivative. Received: {layer!r}. Known: "
-            f"{', '.join(sorted(ACTIVATIONS))}. For one of your own write a cnnlite.layers.ActivationLayer."
+            f"{', '.join(sorted(ACTIVATIONS))}. For your own, write a cnnlite.layers.ActivationLayer."
         )
     if layer is identifier:
         layer = _another(layer)
@@ -179,7 +180,7 @@ def get(identifier: Any, dtype: DTypeLike | None = None) -> ActivationLayer:
 
 
 def _another(activation: ActivationLayer) -> ActivationLayer:
-    """Return a copy with a memory and weights of its own, and built only if there are weights to keep."""
+    """Return a copy with its own memory and weights, left unbuilt unless it has weights or state to keep."""
     layer = copy.copy(activation)
     layer._memory, layer.regularizers = None, dict(activation.regularizers)
     layer._params, layer._grads, layer._state = map(
@@ -191,11 +192,11 @@ def _another(activation: ActivationLayer) -> ActivationLayer:
 
 
 def serialize(activation: ActivationLayer) -> Any:
-    """Return the name of an activation layer, or {"class_name", "config"} where its arguments aren't the name's."""
+    """Return an activation layer's name, or {"class_name", "config"} if its arguments aren't those the name implies."""
     name = activation.activation_name
     if name in ACTIVATIONS:
         named = get(name, activation.dtype)
-        # A subclass may have inherited the name, and computes something else.
+        # A subclass may inherit the name and compute something else.
         if type(named) is type(activation) and named.get_config() == activation.get_config():
             return name
     return to_config(activation)

@@ -1,4 +1,4 @@
-"""Keras's room for settings, which older scripts import as K: `K.image_data_format()`. See `config.py`."""
+"""Keras's namespace for settings, which older scripts import as K: `K.image_data_format()`. See `config.py`."""
 
 from cnnlite.config import floatx, image_data_format, set_floatx, set_image_data_format
 from cnnlite.utils import clear_session

@@ -1,11 +1,11 @@
-"""Eager mode: layers run one by one on the few lines of NumPy in `reference.py`, for a debugger and for study.
+"""Eager mode: layers run one by one on the plain NumPy in `reference.py`, for debugging and for study.
 
-    with cnnlite.reference_mode(): ...      whatever is computed within it, in this thread
-    compile(..., run_eagerly=True)          what one model trains, evaluates and predicts
-    CNNLITE_KERNELS=reference               a whole process; so does numba's own NUMBA_DISABLE_JIT=1
+    with cnnlite.reference_mode(): ...      everything computed inside it, in this thread
+    compile(..., run_eagerly=True)          fit, evaluate and predict of one model
+    CNNLITE_KERNELS=reference               a whole process; numba's own NUMBA_DISABLE_JIT=1 does the same
 
-All three are the same mode. It computes what the compiled kernels compute, but for rounding, and draws the same masks
-of dropout.
+All three are the same mode. Results match those of the compiled kernels up to rounding, and dropout draws the
+same masks.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _is_eager = ContextVar(
 
 
 def is_eager() -> bool:
-    """Return whether kernels are replaced by their definitions here."""
+    """Return whether kernels are replaced by their NumPy definitions in this context."""
     return _is_eager.get()
 
 
 @contextlib.contextmanager
 def reference_mode() -> Iterator[None]:
-    """Compute with `cnnlite/reference.py` while the context lasts, layer after layer.
+    """Run layer by layer on `cnnlite/reference.py` while the context lasts.
 
-    A breakpoint in a layer's `forward` or `backward`, or in a function of `reference.py`, stops there, also in `fit`.
-    The mode is that of the thread (and of the asyncio task) that entered the context.
+    Breakpoints in a layer's `forward` or `backward`, or in `reference.py`, are then hit, in `fit` too. The mode applies
+    to the thread (and the asyncio task) that entered the context.
 
     >>> import numpy as np
     >>> import cnnlite

@@ -1,8 +1,8 @@
-"""Whether the stages of neighbouring layers run together: an optimisation that never shows in a result.
+"""Whether the stages of neighbouring layers are fused: an optimisation that never changes a result.
 
-A plan runs the stages of several layers one after the other for a few samples at a time, while these are in the
-processor's cache; see `cnnlite/engine/schedule.py`. Within `with fusion.disabled():` it is the same plan with nothing
-joined: each stage runs for all samples before the next one begins, to look at or to compare.
+A plan runs the stages of several layers back to back on a few samples at a time, while these are in the processor's
+cache; see `cnnlite/engine/schedule.py`. Inside `with fusion.disabled():` the plan is the same but nothing is fused:
+every stage runs over all samples before the next one starts, for inspection or comparison.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _is_on = ContextVar("fusion", default=True)
 
 
 def is_on() -> bool:
-    """Return whether stages run together here; in eager mode none do."""
+    """Return whether stages are fused in this context; in eager mode they never are."""
     return _is_on.get() and not is_eager()
 
 

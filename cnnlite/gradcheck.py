@@ -1,13 +1,13 @@
 """Check hand-written gradients against finite differences.
 
-For a scalar L = sum(dy * y), with random dy, backward must return dL/dx. The difference quotient asks
-forward alone. This one has four points,
+For a scalar L = sum(dy * y), with random dy, backward must return dL/dx. The difference quotient needs
+forward alone. The one used here has four points,
 
     dL/dx ≈ (8 (L(x+h) - L(x-h)) - (L(x+2h) - L(x-2h))) / 12h,
 
-because its error falls with h⁴ where that of (L(x+h) - L(x-h)) / 2h falls with h². A wide step, h = 1e-3, is
-then exact to about 1e-12, and rounding, which grows as h shrinks, stays at 1e-13; with two points the best that
-any h can do is about 1e-10. So 1e-6 leaves room for steep functions and none for a mistake.
+because its error falls as h⁴, while that of (L(x+h) - L(x-h)) / 2h falls as h². Even a wide step, h = 1e-3, is
+then accurate to about 1e-12, and the rounding error, which grows as h shrinks, stays at 1e-13; with two points,
+no h gets below about 1e-10. A tolerance of 1e-6 thus leaves room for steep functions and none for a mistake.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from cnnlite.support.printing import for_stdout
 from cnnlite.types import ArrayLike
 
 OWNER = "check_gradients"
-SHRINK = (1.0, 0.1, 0.01, 0.001)  # the steps that are tried, as parts of epsilon
+SHRINK = (1.0, 0.1, 0.01, 0.001)  # the steps tried, as fractions of epsilon
 
 
 @dataclass
 class GradientRow:
-    """What was found for one array: the input, or a parameter.
+    """The result for one array: the input, or a parameter.
 
-    `verdict` is "ok"; "wrong"; "missing" where backward has not written the gradient; "shape" where the
-    gradient has another shape than its array; or "kink" where only elements disagree at which the function has
-    a kink, so that there is no derivative to compare with. `checked` says how many elements were compared.
+    `verdict` is "ok"; "wrong"; "missing" if backward did not write the gradient; "shape" if the gradient's shape
+    is not its array's; or "kink" if every element that disagrees sits at a kink of the function, where there is
+    no derivative to compare with. `checked` is how many elements were compared.
     """
 
     name: str
@@ -50,7 +50,7 @@ class GradientReport:
     Attributes:
         rows: a `GradientRow` for the input and for each parameter.
         ok: whether the verdict of every row is "ok".
-        max_error: the largest relative error of all rows; infinite where a gradient is missing or not finite.
+        max_error: the largest relative error of all rows; infinite if a gradient is missing or not finite.
         notes: sentences on what was not checked, and on what to do.
     """
 
@@ -94,28 +94,28 @@ def check_gradients(
 ) -> GradientReport:
     """Compare the gradients of a layer, a model or a loss with finite differences, in float64.
 
-    It works on a copy of `target`, whose own weights, gradients and random state stay as they are. A layer
-    that is not built yet is built, as a copy, with weights from `seed`. Random layers (Dropout) draw the same
+    The check works on a copy of `target`, whose own weights, gradients and random state are left alone. If a
+    layer is not built yet, the copy is built, with weights from `seed`. Random layers (Dropout) draw the same
     mask in every pass.
 
     Args:
         target: what to check.
             A layer, or anything with `forward(x, training)`, `backward(dy)` and the dicts `params` and `grads`:
-            the gradients of the input and of every trainable parameter, for a random dy. The layers inside it
+            the gradients of the input and every trainable parameter, for a random dy. Layers inside it
             are found through `inner_layers`.
-            A model: the same; with `y`, a compiled model's whole loss, penalties of regularizers included.
-            A loss: the gradient by its predictions; then x is `y_pred` and y is `y_true`.
+            A model: the same; with `y`, the gradients of a compiled model's whole loss, regularization included.
+            A loss: the gradient with respect to its predictions; x is then `y_pred` and y is `y_true`.
         x: the input. Spread its values, so that none lies at a kink (0 for a ReLU, a tie for a maximum).
         y: the labels, for a loss or a compiled model.
-        sample_weight: the weights of the samples, where there is a loss.
-        training: the mode of the forward passes that are compared with. False is for layers that do the same
-            in both modes, or are frozen: backward is then held to the inference pass.
+        sample_weight: the sample weights, if there is a loss.
+        training: the mode of the forward passes that backward is compared with. False is for layers that are frozen or
+            do the same in both modes: backward is then checked against the inference pass.
         epsilon: the step of the differences (default 1e-3). Where backward disagrees, steps down to a
-            thousandth of it are tried, since a wide step may reach across a kink near by.
+            thousandth of it are tried, since a wide step may reach across a nearby kink.
         tolerance: the relative error up to which a gradient counts as right (default 1e-6). The relative error
-            of an array is max|a - n| / max(max|a|, max|n|, floor), with a the gradient from backward, n the
-            difference quotient, and the floor 1e6 times the rounding error of n, for gradients that are zero.
-        seed: for dy, for weights that are not there yet, and for the choice of elements.
+            of an array is max|a - n| / max(max|a|, max|n|, floor), where a is the gradient from backward, n
+            the difference quotient, and floor is 1e6 times the rounding error of n, for gradients that are zero.
+        seed: for dy, for the weights of unbuilt layers, and for the choice of elements.
         max_elements: compare at most this many elements of each array, drawn at random; all by default.
 
     Returns:
@@ -123,7 +123,7 @@ def check_gradients(
 
     Raises:
         TypeError: target is none of the above.
-        ValueError: x is empty or not finite, y is missing, or forward doesn't keep to float64.
+        ValueError: x is empty or not finite, y is missing, or forward doesn't stay in float64.
 
     Example:
 
@@ -156,14 +156,14 @@ def check_gradients(
             f"{OWNER}: the target must be a layer, a model or a loss, with forward and backward. "
             f"Received: {target!r}."
         )
-    # A stream apart: users draw x from default_rng(0) too, and with dy equal to x a transposed gradient of a
-    # kernel, x.T @ dy, passes as right.
+    # A separate stream: users draw x from default_rng(0) too, and if dy equals x, a kernel gradient x.T @ dy that
+    # is transposed by mistake passes.
     rng = np.random.default_rng([seed, 0xD1FF])
     library_state = random._library.state
     try:
         random.set_random_seed(seed)
         with np.errstate(all="ignore"):  # a step may leave the domain of a logarithm; a smaller one won't
-            # A training loop's buffers would be overwritten from one forward pass to the next, and are not needed.
+            # The copy leaves out a training loop's buffers, which every forward pass would overwrite.
             target = copy.deepcopy(target)
             problem: _LayerProblem | _LossProblem
             if hasattr(target, "params"):
@@ -179,7 +179,7 @@ def check_gradients(
 
 
 _ADVICE = {
-    "kink": "kink: the function has no derivative where x lies. Spread the inputs so that no value is at 0 before a "
+    "kink": "kink: the function has no derivative at x. Spread the inputs so that no value is at 0 before a "
             "ReLU and no two are equal before a maximum, for example with random normal numbers.",
     "missing": "missing: backward has not assigned this gradient. Write self.grads[name] = ...; don't add to what "
                "was there.",
@@ -197,7 +197,7 @@ def _checked_input(x):
 
 
 class _LossProblem:
-    """L = loss(y_true, x). A problem has `arrays` to move, `evaluate`, the factors `dy`, and `gradients`."""
+    """L = loss(y_true, x). A problem has `arrays` to perturb, `evaluate`, the factors `dy`, and `gradients`."""
 
     def __init__(self, loss, x, y, sample_weight):
         if y is None:
@@ -226,7 +226,7 @@ class _LayerProblem:
             raise ValueError(f"{OWNER}: y needs a loss to go into. Received: a target without one. Compile the model.")
         self.parts = list(layer.walk()) if hasattr(layer, "walk") else [layer]
         self._prepare_parts()
-        # The pass that builds what is not built yet; what it builds must be float64 too.
+        # This pass builds what is not built yet; that must then become float64 too.
         (layer if callable(layer) else layer.forward)(x.copy(), training=training)
         self.parts = list(layer.walk()) if hasattr(layer, "walk") else [layer]
         self._prepare_parts()
@@ -253,7 +253,7 @@ class _LayerProblem:
                 for key, array in list(arrays.items()):
                     bind(key, np.array(array, np.float64))
         for part in self.parts:
-            # The dtype of a model is worked out from its layers.
+            # A model derives its dtype from its layers.
             if hasattr(part, "dtype") and not isinstance(getattr(type(part), "dtype", None), property):
                 part.dtype = np.dtype(np.float64)
 
@@ -263,11 +263,11 @@ class _LayerProblem:
             part.random.state = state
         for array, value in self.states:
             array[...] = value
-        # A copy each way: a layer may hand out its input, which the next step changes.
+        # Copied both ways: a layer may return its input, which the next step changes.
         y = np.array(self.layer.forward(self.arrays["x"].copy(), training=training))
         if y.dtype != np.float64:
             raise ValueError(
-                f"{OWNER}: forward must keep to float64, or rounding hides the gradient. Received: an output of "
+                f"{OWNER}: forward must stay in float64, or rounding hides the gradient. Received: an output of "
                 f"{y.dtype}. Compute in the dtype of x, and list layers inside a layer in its inner_layers."
             )
         return y
@@ -292,7 +292,7 @@ class _LayerProblem:
 
 def _compare(problem, epsilon, tolerance, rng, max_elements):
     """Return a row for each of the problem's arrays."""
-    # Copies: differences must not overwrite what backward handed out.
+    # Copied, since the forward passes below may overwrite what backward returned.
     gradients = {name: None if array is None else np.array(array, np.float64)
                  for name, array in problem.gradients().items()}
     start = problem.evaluate()
@@ -327,15 +327,15 @@ def _compare_array(problem, name, analytic, places, start, epsilon, tolerance, f
     def quotient(place, h):
         near = moved(place, h) - moved(place, -h)
         far = moved(place, 2 * h) - moved(place, -2 * h)
-        # Subtract first and sum then: sums of y itself would lose the digits that the difference is made of.
+        # Subtract before summing: sums of y itself would lose the digits that make up the difference.
         return float((problem.dy * (8 * near - far)).sum()) / (12 * h)
 
     def slopes(place, h):
         return [float((problem.dy * (moved(place, step) - start)).sum()) / step for step in (-h, h)]
 
     def is_kink(place, gradient):
-        # The slopes to the left and to the right of a smooth point draw near as the step shrinks; at a kink
-        # they don't. A gradient that isn't between the two is wrong even there.
+        # At a smooth point, the slopes to the left and right converge as the step shrinks; at a kink they don't.
+        # Even there, a gradient that isn't between the two is wrong.
         (left, right), (wide_left, wide_right) = (slopes(place, epsilon * part) for part in (0.01, 0.1))
         jump = abs(right - left)
         slack = tolerance * max(scale, jump)
@@ -364,6 +364,6 @@ def _compare_array(problem, name, analytic, places, start, epsilon, tolerance, f
 
 
 def _largest(floor, *arrays):
-    """Return the largest finite size of all the elements, at least `floor` and more than 0."""
+    """Return the largest finite magnitude among the elements, at least `floor` and above 0."""
     sizes = np.abs(np.concatenate(arrays))
     return float(sizes[np.isfinite(sizes)].max(initial=max(floor, np.finfo(np.float64).tiny)))

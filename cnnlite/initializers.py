@@ -1,10 +1,10 @@
 """How weights start: each initializer is called with a shape and a dtype and returns a new array.
 
 Weights that are too large make the signal grow from layer to layer, too small ones let it die out. Glorot
-and He choose the variance from the number of inputs (fan_in) and outputs (fan_out) of a unit, so that it
-neither grows nor shrinks on the way up or down. Names, defaults and formulas are those of Keras. Those that draw
-numbers take a `seed`, an integer for the same values at each call; None (default) draws from the library's stream,
-which `cnnlite.utils.set_random_seed` sets.
+and He choose the variance from the number of inputs (fan_in) and outputs (fan_out) of a unit, so that the
+signal neither grows nor shrinks, forward or backward. Names, defaults and formulas are Keras's. Random initializers
+take a `seed`: an integer gives the same values at every call; None (default) draws from the library's stream, which
+`cnnlite.utils.set_random_seed` seeds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cnnlite.types import Array, Config, DTypeLike, Shape
 
 
 def compute_fans(shape: Shape) -> tuple[int, int]:
-    """Return (fan_in, fan_out) of weights of `shape`: (inputs, outputs) or (KH, KW, inputs, outputs)."""
+    """Return (fan_in, fan_out) for weights of `shape`: (inputs, outputs) or (KH, KW, inputs, outputs)."""
     if len(shape) < 2:
         size = shape[0] if shape else 1
         return size, size
@@ -31,14 +31,14 @@ def compute_fans(shape: Shape) -> tuple[int, int]:
 
 
 class Initializer:
-    """The base of all initializers; one of your own defines `__call__(shape, dtype)`."""
+    """The base class of all initializers; subclasses define `__call__(shape, dtype)`."""
 
     def __call__(self, shape: Shape, dtype: Any = "float32") -> Array:
         """Return a new array."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(shape, dtype).")
 
     def get_config(self) -> Config:
-        """Return the arguments that make this initializer again."""
+        """Return the arguments that recreate this initializer."""
         return {}
 
 
@@ -71,7 +71,7 @@ class Ones(Initializer):
 
 
 class _Random(Initializer):
-    """An initializer that draws numbers. With a `seed` each call draws the same ones, as in Keras."""
+    """A random initializer; with a `seed`, every call returns the same numbers, as in Keras."""
 
     def __init__(self, seed: int | None = None) -> None:
         self.seed = None if seed is None else integer(seed, "seed", type(self).__name__, minimum=0)
@@ -83,7 +83,7 @@ class _Random(Initializer):
             return self.draw(generator, tuple(shape)).astype(dtype, order="C")
 
     def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
-        """Return numbers of that shape in float64."""
+        """Return float64 numbers of the given shape."""
         raise NotImplementedError(f"{type(self).__name__} must define draw(generator, shape).")
 
     def get_config(self) -> Config:
@@ -106,7 +106,7 @@ class RandomNormal(_Random):
 
 
 class TruncatedNormal(RandomNormal):
-    """As `RandomNormal`, drawn again wherever a value is more than two standard deviations from the mean."""
+    """Like `RandomNormal`, but values more than two standard deviations from the mean are redrawn."""
 
     def draw(self, generator: np.random.Generator, shape: Shape) -> Array:
         return self.mean + self.stddev * draw_truncated_normal(generator, shape)
@@ -128,13 +128,13 @@ class RandomUniform(_Random):
 
 
 class VarianceScaling(_Random):
-    """Draw with the variance scale / n, where n is fan_in, fan_out or their mean.
+    """Draw with variance scale / n, where n is fan_in, fan_out or their mean.
 
     Args:
         scale: a factor above 0 (default 1).
         mode: "fan_in" (default), "fan_out" or "fan_avg".
         distribution: "truncated_normal" (default), "untruncated_normal" or "uniform".
-        seed: an integer for the same values at each call.
+        seed: an integer for the same values at every call.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class VarianceScaling(_Random):
             return generator.uniform(-limit, limit, shape)
         if self.distribution == "untruncated_normal":
             return generator.normal(0.0, stddev, shape)
-        # Cutting the tails off at two deviations leaves 0.8796 of the deviation.
+        # Cutting the tails off at two standard deviations leaves 0.8796 of the standard deviation.
         return stddev / 0.87962566103423978 * draw_truncated_normal(generator, shape)
 
     def get_config(self) -> Config:
@@ -171,7 +171,7 @@ class VarianceScaling(_Random):
 
 
 class _NamedScaling(VarianceScaling):
-    """A `VarianceScaling` with its arguments fixed, and only the seed left to choose."""
+    """A `VarianceScaling` with fixed arguments; only the seed is left to choose."""
 
     arguments = (1.0, "fan_in", "truncated_normal")
 
@@ -183,7 +183,7 @@ class _NamedScaling(VarianceScaling):
 
 
 class GlorotUniform(_NamedScaling):
-    """Uniform with variance 2 / (fan_in + fan_out): the default of Keras (Glorot and Bengio, 2010)."""
+    """Uniform with variance 2 / (fan_in + fan_out): Keras's default (Glorot and Bengio, 2010)."""
 
     arguments = (1.0, "fan_avg", "uniform")
 
@@ -221,7 +221,7 @@ class LecunNormal(_NamedScaling):
 class Orthogonal(_Random):
     """A matrix with orthonormal rows or columns, whichever are fewer, times `gain`, 1 by default (Saxe et al., 2014).
 
-    All axes but the last are taken as the rows of the matrix; a shape of less than two axes is a ValueError.
+    All axes but the last are taken as the rows of the matrix; a shape with fewer than two axes is a ValueError.
     """
 
     def __init__(self, gain: float = 1.0, seed: int | None = None) -> None:
@@ -242,7 +242,7 @@ class Orthogonal(_Random):
 
 
 def draw_truncated_normal(generator: np.random.Generator, shape: Shape) -> Array:
-    """Draw standard normal values of which none is larger than 2 in size."""
+    """Draw standard normal values, none of magnitude above 2."""
     values = generator.normal(size=shape)
     outside = np.abs(values) > 2
     while outside.any():
@@ -251,7 +251,7 @@ def draw_truncated_normal(generator: np.random.Generator, shape: Shape) -> Array
     return values
 
 
-# Keras's spellings in lower case are the same classes.
+# Keras's lower-case names for the same classes.
 zeros, ones, constant, orthogonal, variance_scaling = Zeros, Ones, Constant, Orthogonal, VarianceScaling
 random_normal, random_uniform, truncated_normal = RandomNormal, RandomUniform, TruncatedNormal
 glorot_normal, glorot_uniform = GlorotNormal, GlorotUniform
@@ -277,7 +277,7 @@ INITIALIZERS = {
 
 
 def get(identifier: Any) -> Initializer:
-    """Return the initializer that a name ("he_normal", "HeNormal"), a config, or an initializer stands for.
+    """Return the initializer for a name ("he_normal", "HeNormal"), a config or an initializer.
 
     Raises:
         ValueError: the name is not known; the message lists those that are.

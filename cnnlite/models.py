@@ -1,4 +1,4 @@
-"""Keras's room for models: `models.Sequential`, `models.load_model`."""
+"""Keras's namespace for models: `models.Sequential`, `models.load_model`."""
 
 from __future__ import annotations
 
@@ -23,23 +23,22 @@ def clone_model(
     call_function: None = None,
     recursive: bool = False,
 ) -> Sequential:
-    """Return a new model of the same architecture, with new weights of its own, and compiled if the model is.
+    """Return a new model with the same architecture and new weights, compiled if the model is.
 
-    What it is compiled with is new too, and starts anew: an optimizer of the same settings, with the learning rate that
-    it has now, the same loss, and metrics that have seen nothing.
+    The clone gets a fresh optimizer with the same settings and the current learning rate, a copy of the loss, and
+    metrics that have seen nothing.
 
     Args:
-        model: the model, which stays as it is.
-        input_tensors: an `Input` to open the new model with, by default one of the shape that the model takes.
-        clone_function: called with each layer, returns the one that takes its place; by default a new layer of the
-            same config.
-        call_function: must be None, as in Keras for a `Sequential`, which calls no layers while it is made.
-        recursive: True clones the layers of models inside, and of the branches of a `Residual`, one by one, with
-            `clone_function`; by default both are layers like others.
+        model: the model to clone; it is not changed.
+        input_tensors: an `Input` for the new model to start with, by default one with the model's input shape.
+        clone_function: called with each layer, returns its replacement; by default a new layer with the same config.
+        call_function: must be None, as in Keras for a `Sequential`, whose construction calls no layers.
+        recursive: True applies `clone_function` to the layers inside nested models and `Residual` branches too; by
+            default both are cloned like any other layer.
 
     Raises:
-        TypeError: `model` is not a `Sequential`, `clone_function` returned what is not a layer, an optimizer of your
-            own does not say by `get_config` what its `__init__` takes, or a loss or metric of your own can't be copied.
+        TypeError: `model` is not a `Sequential`, `clone_function` returned something other than a layer, your own
+            optimizer's `get_config` does not fit its `__init__`, or your own loss or metric can't be copied.
         ValueError: `input_tensors` is not one `Input`, or `call_function` is given.
 
     >>> import cnnlite
@@ -51,12 +50,12 @@ def clone_model(
         raise TypeError(f"clone_model: model must be a Sequential. Received: {model!r}, a {type(model).__name__}.")
     if call_function is not None:
         raise ValueError(
-            "clone_model: call_function must be None for a Sequential, which calls no layers while it is made. "
+            "clone_model: call_function must be None for a Sequential, whose construction calls no layers. "
             f"Received: call_function={call_function!r}. Return other layers from clone_function."
         )
     if clone_function is not None and not callable(clone_function):
         raise TypeError(
-            "clone_model: clone_function must be a function of a layer that returns one. "
+            "clone_model: clone_function must be a function that takes a layer and returns one. "
             f"Received: clone_function={clone_function!r}."
         )
     opening = None if input_tensors is None else _one_input(input_tensors)
@@ -100,11 +99,11 @@ def _clone_layer_by_layer(
 def _clone_layer(layer: Layer, clone_function: Callable[[Any], Layer], recursive: bool) -> Layer:
     if recursive and isinstance(layer, Sequential):
         return _clone_layer_by_layer(layer, None, clone_function, recursive)
-    if recursive and type(layer) is Residual:  # a subclass may make its branches itself
+    if recursive and type(layer) is Residual:  # a subclass may build its own branches
         branches = [_clone_layer_by_layer(branch, None, clone_function, recursive)  # type: ignore[arg-type]
                     for branch in layer.inner_layers]
         clone = Residual(*branches, name=layer.name, input_shape=layer.given_input_shape)
-        clone._trainable = layer.trainable  # as below
+        clone._trainable = layer.trainable  # not the property, as above
         return clone
     return clone_function(layer)
 
@@ -115,15 +114,15 @@ def _compile_like(clone: Sequential, model: Sequential) -> None:
         optimizer = cls.from_config(config)
     except TypeError as error:
         raise TypeError(
-            f"clone_model: the optimizer must be made again by from_config(get_config()). Received: a {cls.__name__} "
-            f"with the config {config}, which is not: {error}. Define get_config() to return what __init__ takes."
+            f"clone_model: from_config(get_config()) must recreate the optimizer. Received: a {cls.__name__} "
+            f"with the config {config}, which fails: {error}. Define get_config() to return what __init__ takes."
         ) from error
     try:
         loss, pairs = copy.deepcopy((model.loss, model._metrics))
-    except TypeError as error:  # by which copy and pickle refuse locks, files, generators
+    except TypeError as error:  # what copy and pickle raise for locks, files, generators
         raise TypeError(
-            f"clone_model: the loss and the metrics must be such as copy.deepcopy can copy. Received: {model.loss!r} "
-            f"and {model.metrics}, of which it says: {error}. Define __deepcopy__ in the class that holds it."
+            f"clone_model: copy.deepcopy must be able to copy the loss and the metrics. Received: {model.loss!r} "
+            f"and {model.metrics}, which fails: {error}. Define __deepcopy__ in the class that holds it."
         ) from error
     for metric, _ in pairs:
         metric.reset_state()

@@ -1,4 +1,4 @@
-"""Where the first NaN or infinity of a training step comes from: which layer made it out of finite numbers."""
+"""Where the first NaN or infinity of a training step comes from: the layer that made it out of finite numbers."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class NonFinite:
-    """The first array with a NaN or an infinity in it; `str` of it is a sentence.
+    """The first array with a NaN or an infinity in it; its `str` is a sentence.
 
     Attributes:
         kind: "input", "target", "weight", "output", "loss", "penalty" or "gradient".
         layer: the path of the layer ("block/conv2d"); None for an input, a target and the loss.
-        name: the weight that it is, or that the gradient or the penalty belongs to ("kernel"); None where it is none.
-        value: the first such number: nan, inf or -inf.
-        index: where it stands in its array.
-        count: how many such numbers the array has.
-        size: how many numbers it has.
+        name: the weight itself, or the one that the gradient or penalty belongs to ("kernel"); None if there is none.
+        value: the first non-finite number: nan, inf or -inf.
+        index: its index in the array.
+        count: how many non-finite numbers the array has.
+        size: how many numbers the array has.
     """
 
     kind: str
@@ -47,7 +47,7 @@ class NonFinite:
 
     def __str__(self) -> str:
         weight = f"{self.layer}/{self.name}"
-        gradient = f"the gradient by the weight {weight}" if self.name else f"the gradient that {self.layer} returned"
+        gradient = f"the gradient of the weight {weight}" if self.name else f"the gradient that {self.layer} returned"
         what = {
             "input": "the input x",
             "target": "the targets y",
@@ -55,7 +55,7 @@ class NonFinite:
             "output": f"the output of {self.layer}",
             "loss": "the loss",
             "penalty": f"the penalty on {weight}",
-            "gradient": gradient if self.layer else "the gradient of the loss by the outputs",
+            "gradient": gradient if self.layer else "the gradient of the loss with respect to the outputs",
         }[self.kind]
         if not self.index:
             return for_stdout(f"{what} is {self.value}")
@@ -66,18 +66,18 @@ class NonFinite:
 def find_nonfinite(
     model: Any, x: ArrayLike, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
 ) -> NonFinite | None:
-    """Return the first NaN or infinity that a batch leads to in a model, or None if there is none.
+    """Return the first NaN or infinity that a batch produces in a model, or None if there is none.
 
-    It goes the way of the numbers: up the layers, each with its weights before its output, to the loss, and with
-    the gradients down again. So what it names is where the trouble starts: all before that was finite. The model is
-    left as it was, with its gradients, moving averages and random states.
+    The search follows the computation: up the layers, checking the weights of each before its output, to the loss,
+    and back down with the gradients. So what it reports is where the trouble starts: everything before was finite.
+    The model is left as it was, including its gradients, moving averages and random states.
 
     Args:
         model: a `Sequential`.
         x: a batch of samples.
-        y: their targets, to make the pass of a training step, with the loss that the model is compiled with and
-            the gradients; without them it is the pass of `predict`.
-        sample_weight: the weights of the samples in the loss.
+        y: their targets. With them, the pass is that of a training step, with the compiled loss and the gradients;
+            without them, it is that of `predict`.
+        sample_weight: the sample weights for the loss.
 
     Raises:
         ValueError: the model is not built or compiled, or x or y do not fit it.
@@ -115,7 +115,7 @@ def _pass(model: Any, x: Array, y: Any, sample_weight: Any, training: bool) -> N
 def _look(
     model: Any, x: Array, y: Any, sample_weight: Any, training: bool, loss: Any, from_logits: bool
 ) -> Iterator[NonFinite]:
-    """Make the pass, and yield what is not finite as it comes."""
+    """Run the pass, and yield whatever is not finite as it turns up."""
     left_out = model.activation if from_logits else None
     x = yield from _up(model, "", x, training, left_out)
     if not training:
@@ -135,7 +135,7 @@ def _look(
 
 
 def _up(layer: Any, path: str, x: Array, training: bool, left_out: Any) -> Generator[NonFinite, None, Array]:
-    """Go forward through a layer, looking at each one inside; return its output."""
+    """Run a layer forward, checking every layer inside it; return its output."""
     parts = _parts(layer, path)
     if parts is not None and _is_residual(layer):
         outputs = []
@@ -147,7 +147,7 @@ def _up(layer: Any, path: str, x: Array, training: bool, left_out: Any) -> Gener
             x = yield from _up(inner, name, x, training, left_out)
         return x
     else:
-        # In training the moving averages of a BatchNorm take no part.
+        # In training, a BatchNorm does not use its moving averages.
         arrays = layer._params if training and layer.trainable else {**layer._params, **layer._state}
         for name, array in arrays.items():
             if not is_finite(array):
@@ -160,7 +160,7 @@ def _up(layer: Any, path: str, x: Array, training: bool, left_out: Any) -> Gener
 
 
 def _down(layer: Any, path: str, dy: Array, left_out: Any, needs_dx: bool) -> Generator[NonFinite, None, Array]:
-    """Go backward through a layer as far as there are weights to learn; return its dx if that is needed."""
+    """Run a layer backward, as far down as there are weights to train; return its dx if needed."""
     parts = _parts(layer, path)
     if not needs_dx and not _learns(layer):
         return dy
@@ -192,7 +192,7 @@ def _down(layer: Any, path: str, dy: Array, left_out: Any, needs_dx: bool) -> Ge
 
 @contextlib.contextmanager
 def _as_in_a_step(layer: Any, left_out: Any) -> Iterator[None]:
-    """Within it the layer runs by itself as it does in a step: what is the library's keeps no weight."""
+    """Run a layer on its own as it runs in a step; the library's layers don't count their weights as handed out."""
     with leaving_out(left_out), only_reading() if is_ours(layer) else contextlib.nullcontext():
         yield
 
@@ -202,7 +202,7 @@ def _learns(layer: Any) -> bool:
 
 
 def _leaves(layer: Any, path: str = "") -> list[tuple[str, Any]]:
-    """Return [(path, layer), ...] of the layers that run one after the other, those inside others among them."""
+    """Return [(path, layer), ...] of the innermost layers, in the order in which they run."""
     parts = _parts(layer, path)
     return [(path, layer)] if parts is None else [leaf for name, inner in parts for leaf in _leaves(inner, name)]
 
@@ -223,7 +223,7 @@ def _is_residual(layer: Any) -> bool:
 
 def is_finite(array: Array) -> bool:
     """Return whether all numbers of an array are finite."""
-    with np.errstate(all="ignore"):  # a sum of large numbers may be infinite: only then is each looked at
+    with np.errstate(all="ignore"):  # the sum may overflow though all are finite: only then check each
         return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
 
 
@@ -238,7 +238,7 @@ def _first(array: Array, kind: str, layer: str | None = None, name: str | None =
 
 @contextlib.contextmanager
 def left_as_it_was(model: Layer) -> Iterator[None]:
-    """Put back what passes change: gradients, moving averages, random states, what is kept for backward."""
+    """Restore what passes change: gradients, moving averages, random states, and what layers keep for backward."""
     kept = passing_state(model)
     gradients = [(array, array.copy()) for layer in model.walk() for array in layer._grads.values()]
     try:
@@ -251,7 +251,7 @@ def left_as_it_was(model: Layer) -> Iterator[None]:
 
 
 def passing_state(model: Layer) -> list[Any]:
-    """Return what forward passes in training change, the moving averages and the random states, for `put_back`."""
+    """Return what forward passes change in training (moving averages and random states), for `put_back`."""
     return [
         (layer, {name: array.copy() for name, array in layer._state.items()},
          layer.random.state if hasattr(layer, "random") else None)

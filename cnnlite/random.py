@@ -1,9 +1,9 @@
-"""Random numbers that depend on a seed and on nothing else.
+"""Random numbers that depend on a seed and nothing else.
 
 Everything random in cnnlite (initial weights, dropout masks, the order of the samples) draws from a
-`RandomStream`, which is two integers: a seed and how often it was used. Two integers can be saved, so a
-training run that is resumed goes on with the very numbers that it would have drawn. NumPy's global
-state is never touched.
+`RandomStream`, which is two integers: a seed and how often it was used. Two integers are easy to save, so a
+resumed training run draws exactly the numbers that it would have drawn. NumPy's global state is
+never touched.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _lock = new_lock()  # two threads must not get the same key
 
 
 class RandomStream:
-    """A seed, and a count of the generators, or keys of such, that it has handed out.
+    """A seed, and a count of the generators or keys handed out so far.
 
     Args:
         seed: an integer from 0 to 2**64 - 1, or None to draw one from the library's own stream, which
@@ -31,8 +31,8 @@ class RandomStream:
         self.count = 0
 
     def key(self) -> tuple[int, int]:
-        """Return the seed and the count, a key of Philox that no earlier call returned, and advance the count."""
-        # Philox is keyed by 128 bits; (seed, count) as the key makes streams that never overlap.
+        """Return (seed, count), a Philox key that no earlier call returned, and advance the count."""
+        # A Philox key has 128 bits; with (seed, count) as the key, streams never overlap.
         with _lock:
             self.count += 1
             return (self.seed, self.count - 1)
@@ -43,7 +43,7 @@ class RandomStream:
 
     @property
     def state(self) -> tuple[int, int]:
-        """The two integers that say where this stream stands; assign them back to return there."""
+        """The position of the stream, as two integers; assign them back to return to it."""
         return (self.seed, self.count)
 
     @state.setter

@@ -1,11 +1,11 @@
-"""Every kernel again in a few lines of plain NumPy, under the same name and with the same arguments.
+"""Every kernel in a few lines of plain NumPy, with the same name and the same arguments.
 
-This is what the kernels in `cnnlite/kernels/` are held to by the tests, and what a debugger can step
-through in their place: `with cnnlite.reference_mode():` runs the library on this file (see `eager.py`).
+The tests check the kernels in `cnnlite/kernels/` against this file, and a debugger can step through it
+in their place: `with cnnlite.reference_mode():` runs the library on it (see `eager.py`).
 
 Shapes: N images, H rows, W columns, C channels; OH and OW are the size of the output; F filters; a
-kernel is (KH, KW, C, F). `pads` is ((top, bottom), (left, right)). Sums are added up in float64, so that no number of
-float32 is too many for them.
+kernel is (KH, KW, C, F). `pads` is ((top, bottom), (left, right)). Sums accumulate in float64, so that they
+stay accurate however many float32 numbers there are.
 """
 
 import math
@@ -21,7 +21,7 @@ NO_PADS = ((0, 0), (0, 0))
 
 def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
     """c = a @ b + bias"""
-    if a.ndim > 2:  # rows of samples, of which each has several
+    if a.ndim > 2:  # several rows per sample
         a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
     c = product(a.T if transpose_a else a, b.T if transpose_b else b)
     return write(c if bias is None else c + bias, out)
@@ -33,7 +33,7 @@ def column_sums(x, out=None):
 
 
 def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
-    """One row (KH * KW * C) an output pixel: the window that it sees."""
+    """One row (KH * KW * C) per output pixel: the window that it sees."""
     padded = np.pad(x, ((0, 0), *pads, (0, 0)))
     n, _, _, c = x.shape
     oh, ow = output_shape(x.shape, window, strides, pads, dilation)
@@ -44,7 +44,7 @@ def im2col(x, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
 
 
 def col2im(cols, x_shape, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
-    """Every number of the rows goes back to the pixel that it came from, and is added there."""
+    """Every element of the rows is added back to the pixel that it came from."""
     padded = np.pad(np.zeros(x_shape), ((0, 0), *pads, (0, 0)))
     n, h, w, c = x_shape
     oh, ow = output_shape(x_shape, window, strides, pads, dilation)
@@ -56,7 +56,7 @@ def col2im(cols, x_shape, window, strides=(1, 1), pads=NO_PADS, dilation=(1, 1),
 
 
 def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
-    """y = im2col(x) @ kernel + bias, for each group of channels and filters on its own"""
+    """y = im2col(x) @ kernel + bias, for each group of channels and filters separately"""
     kh, kw, channels, f = kernel.shape
     y = [
         product(im2col(xg, (kh, kw), strides, pads, dilation), kg.reshape(kh * kw * channels, f // groups))
@@ -88,7 +88,7 @@ def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, di
 
 def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, dkernel=None, dbias=None,
                     dx=None):
-    """Write those of the three gradients that are not None."""
+    """Write whichever of the three gradients are not None."""
     geometry = strides, pads, dilation, groups
     if dkernel is not None:
         conv2d_kernel_gradient(x, dy, kernel.shape, *geometry, out=dkernel)
@@ -99,7 +99,7 @@ def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1)
 
 
 def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
-    """y[..., c * M + m] = x[..., c] * kernel[..., c, m] + bias: a convolution with one group a channel"""
+    """y[..., c * M + m] = x[..., c] * kernel[..., c, m] + bias: a convolution with one group per channel"""
     kh, kw, c, m = kernel.shape
     return conv2d(x, kernel.reshape(kh, kw, 1, c * m), bias, strides, pads, dilation, c, out)
 
@@ -125,7 +125,7 @@ def output_shape(x_shape, window, strides, pads, dilation):
 
 
 def taps(padded, window, strides, dilation, output):
-    """Yield (ky, kx, seen) for each tap of the window; `seen` is a view of what it sees from each output pixel."""
+    """Yield (ky, kx, seen) for each tap of the window; `seen` is a view of the pixel under it for each output pixel."""
     for ky in range(window[0]):
         for kx in range(window[1]):
             y, x = ky * dilation[0], kx * dilation[1]
@@ -139,7 +139,7 @@ def product(a, b):
 
 
 def exact_sum(x, axis, keepdims=False):
-    """Return the sum of x along an axis, or several."""
+    """Return the sum of x along one axis or several, accumulated in float64."""
     return x.sum(axis=axis, keepdims=keepdims, dtype=np.float64).astype(x.dtype)
 
 
@@ -155,7 +155,7 @@ def write(result, out):
 
 
 def _windows(x_shape, window, strides, pads):
-    """Yield (tap, rows, columns, real) for each pixel of the window: which pixel of x each output pixel sees there.
+    """Yield (tap, rows, columns, real) for each pixel of the window: the pixel of x that each output pixel sees there.
 
     `rows` is (OH, 1) and `columns` (1, OW), for x[:, rows, columns]; `real` (OH, OW, 1) is False in the padding.
     """
@@ -170,7 +170,7 @@ def _windows(x_shape, window, strides, pads):
 
 
 def max_pool(x, window, strides, pads, out=None):
-    """Return (y, argmax): the largest value of each window, and a·KW + b of the pixel (a, b) that it stands at."""
+    """Return (y, argmax): the largest value of each window, and its position (a, b) in the window as a·KW + b."""
     y = argmax = None
     for tap, rows, columns, real in _windows(x.shape, window, strides, pads):
         pixel = x[:, rows, columns]
@@ -218,12 +218,12 @@ def average_pool_backward(dy, x_shape, window, strides, pads, out=None):
 def batchnorm_statistics(x):
     """Return the mean and the biased variance of each channel of x (N, ..., C).
 
-    Both are 0 without samples, and NaN where a channel holds NaN or an infinity.
+    Both are 0 if there are no samples, and NaN for a channel that holds NaN or an infinity.
     """
     x = x.reshape(-1, x.shape[-1])
     if x.shape[0] == 0:
         return np.zeros(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
-    with np.errstate(invalid="ignore"):  # inf − inf is NaN, as in the kernel, and no reason to warn
+    with np.errstate(invalid="ignore"):  # inf − inf is NaN, as in the kernel; not worth a warning
         mean = x.mean(axis=0, dtype=np.float64)
         mean = np.where(np.isfinite(mean), mean, np.nan)
         return mean.astype(x.dtype), np.square(x - mean).mean(axis=0).astype(x.dtype)
@@ -236,7 +236,7 @@ def inverse_deviation(variance, epsilon):
 
 
 def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
-    """Return gamma (x − mean) inv_std + beta; None is 1 for gamma and 0 for beta."""
+    """Return gamma (x − mean) inv_std + beta; None means 1 for gamma and 0 for beta."""
     y = (x - mean) * (inv_std if gamma is None else inv_std * gamma)
     return write(y if beta is None else y + beta, out)
 
@@ -268,7 +268,7 @@ def move_average(average, value, momentum, like, refused=None):
 
 
 def dropout_mask(key, rate, out):
-    """Fill out with 0 where a draw is less than the rate, else 1 / (1 - rate); key: two integers for Philox."""
+    """Fill `out` with 0 where a draw is below the rate, else 1 / (1 - rate); `key` is two integers for Philox."""
     generator = np.random.Generator(np.random.Philox(key=np.array(key, np.uint64)))
     draws = generator.random(out.shape, np.float32)
     return write((draws >= np.float32(rate)) * (0 if rate == 1 else 1 / (1 - rate)), out)
@@ -384,13 +384,13 @@ def log_softmax_backward(dy, y, axis=-1, out=None):
 
 # ---------------------------------------------------------------- losses
 
-# Of predictions y and targets t (N, ..., K): the losses (N, ...), and their gradient (N, ..., K) if it is wanted.
+# From predictions y and targets t (N, ..., K): the losses (N, ...), and their gradient (N, ..., K) if wanted.
 
 EPSILON = 1e-7  # probabilities are kept this far from 0 and 1
 
 
 def crossentropy(y, t, from_logits, gradient=True):
-    """-sum(t log p); of logits, t may be the numbers of the classes, int64 (N, ...)"""
+    """-sum(t log p); with logits, t may also be class indices, int64 (N, ...)"""
     if t.dtype == np.int64:
         is_class = (t >= 0) & (t < y.shape[-1])
         t = np.where(is_class[..., None], t[..., None] == np.arange(y.shape[-1]), np.nan).astype(y.dtype)
@@ -441,7 +441,7 @@ def _mean(values):
 
 
 def _times(t, cost):
-    """t * cost, and 0 where that would be 0 times infinity"""
+    """t * cost, but 0 where that would be 0 times infinity"""
     return np.where((t == 0) & np.isinf(cost), 0, t * cost)
 
 
@@ -454,7 +454,7 @@ def _is_clipped(p):
 
 
 def mean_loss(losses, weights=None, mean=True):
-    """The mean or the sum of the losses, in float64, in an array (1,)"""
+    """The mean or the sum of the losses, as a float64 array (1,)"""
     if weights is not None:
         losses = losses * _spread(weights, losses.ndim)
     total = losses.sum(dtype=np.float64)
@@ -462,7 +462,7 @@ def mean_loss(losses, weights=None, mean=True):
 
 
 def scale_gradient(dy, weights=None, mean=True, out=None):
-    """The gradient of `mean_loss`, of that of each loss"""
+    """The gradient of `mean_loss`, given dy, the gradient of each loss"""
     scale = np.float64(1 / max(1, math.prod(dy.shape[:-1])) if mean else 1)
     if weights is not None:
         scale = scale * _spread(weights, dy.ndim)
@@ -477,7 +477,7 @@ def _spread(weights, ndim):
 
 
 def l1_l2_penalty(w, l1, l2):
-    """l1 sum(|w|) + l2 sum(w²), in an array (1,) of float64; a factor of 0 leaves its sum out"""
+    """l1 sum(|w|) + l2 sum(w²), as a float64 array (1,); a factor of 0 leaves its sum out"""
     sizes, squares = (float(exact_sum(values, None)) for values in (np.abs(w), np.square(w)))
     return np.array([(l1 * sizes if l1 else 0.0) + (l2 * squares if l2 else 0.0)])
 
@@ -489,7 +489,7 @@ def add_l1_l2_gradient(w, g, l1, l2):
 
 # ---------------------------------------------------------------- clipping
 
-# `segments` are those (start, stop) of the flat vector g that are clipped; elsewhere out holds nothing of use.
+# `segments` are the (start, stop) ranges of the flat vector g to clip; elsewhere `out` is undefined.
 
 
 def clip_by_value(g, out, limit, segments):
@@ -523,7 +523,7 @@ def _scale(g, out, factor, segments):
 
 # ---------------------------------------------------------------- optimizer steps
 
-# p and the slots are changed in place; a slot that is not in use has length 0 (see kernels/optimizers.py).
+# p and the slots are updated in place; an unused slot has length 0 (see kernels/optimizers.py).
 
 
 def sgd_step(p, g, momentum, learning_rate, beta, nesterov, decay):
@@ -564,7 +564,7 @@ def adagrad_step(p, g, accumulator, learning_rate, epsilon, decay):
     p -= p.dtype.type(learning_rate) * g / np.sqrt(accumulator + p.dtype.type(epsilon))
 
 
-# The same with their numbers in an array of float64; where `refused` is not 0, nothing changes.
+# The same with the scalars in a float64 array; if `refused` is not 0, nothing changes.
 
 
 def sgd(p, g, momentum, values, start=0, stop=None, refused=None):
@@ -589,7 +589,7 @@ def _step(step, p, g, slots, values, start, stop, refused):
         step(p[start:stop], g[start:stop], *slots, *values.tolist())
 
 
-# ---------------------------------------------------------------- layout, and sums and products number by number
+# ---------------------------------------------------------------- layout, and elementwise sums and products
 
 
 def moveaxis(x, source, destination, out=None):

@@ -16,18 +16,18 @@ from cnnlite.types import Array, Config
 
 
 class Regularizer:
-    """The base of all regularizers; one of your own defines `__call__(weights)` and `gradient(weights)`."""
+    """The base class of all regularizers; subclasses define `__call__(weights)` and `gradient(weights)`."""
 
     def __call__(self, weights: Array) -> float:
-        """Return what the weights add to the loss, a float."""
+        """Return what the weights add to the loss, as a float."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(weights).")
 
     def gradient(self, weights: Array) -> Array:
-        """Return the derivative of `__call__` by each weight."""
+        """Return the derivative of `__call__` with respect to each weight."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(weights).")
 
     def add_gradient(self, weights: Array, gradient: Array) -> None:
-        """Add the derivative by each weight to a gradient, in place."""
+        """Add the derivative with respect to each weight to a gradient, in place."""
         with arithmetic():
             gradient += self.gradient(weights)
 
@@ -35,7 +35,7 @@ class Regularizer:
 class L1L2(Regularizer):
     """l1 * sum(|w|) + l2 * sum(w²); both factors are 0 by default, and a negative one is a ValueError.
 
-    A factor of 0 leaves its sum out, which would be NaN if that is infinite.
+    A factor of 0 leaves its sum out, since 0 times an infinite sum would be NaN.
     """
 
     def __init__(self, l1: float = 0.0, l2: float = 0.0) -> None:
@@ -60,12 +60,12 @@ class L1L2(Regularizer):
             super().add_gradient(weights, gradient)
 
     def get_config(self) -> Config:
-        """Return the arguments that make this regularizer again."""
+        """Return the arguments that recreate this regularizer."""
         return {"l1": self.l1, "l2": self.l2}
 
 
 class L1(L1L2):
-    """l1 * sum(|w|), by default with the factor 0.01."""
+    """l1 * sum(|w|); the factor is 0.01 by default."""
 
     def __init__(self, l1: float = 0.01) -> None:
         super().__init__(l1=l1)
@@ -75,7 +75,7 @@ class L1(L1L2):
 
 
 class L2(L1L2):
-    """l2 * sum(w²), by default with the factor 0.01."""
+    """l2 * sum(w²); the factor is 0.01 by default."""
 
     def __init__(self, l2: float = 0.01) -> None:
         super().__init__(l2=l2)
@@ -85,17 +85,17 @@ class L2(L1L2):
 
 
 def _floats(weights: Any) -> Array:
-    """Return weights as an array that kernels take."""
+    """Return weights as an array that the kernels accept."""
     array = np.asarray(weights, order="C")
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
-# What a plan's stages stand for.
+# The methods that a plan's stages replace.
 is_as_written = AsWritten("__call__", "gradient", "add_gradient")
 
 
 def is_traceable(regularizer: Regularizer) -> bool:
-    """Return whether a plan may hold this regularizer as stages; they depend on l1 and l2."""
+    """Return whether a plan may run this regularizer as stages; they depend on l1 and l2."""
     return is_as_written(regularizer)
 
 
@@ -107,7 +107,7 @@ is_as_written.remember(REGULARIZERS.values())
 
 
 def get(identifier: Any) -> Regularizer | None:
-    """Return the regularizer that a name, a config or a regularizer stands for; None for None.
+    """Return the regularizer for a name, a config or a regularizer; None for None.
 
     Raises:
         ValueError: the name is not known; the message lists those that are.

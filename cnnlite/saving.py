@@ -1,4 +1,4 @@
-"""Saving and loading of models and weights, under the name by which it is imported; see `cnnlite/files/saving.py`."""
+"""Saving and loading models and weights, under the public import path; see `cnnlite/files/saving.py`."""
 
 from cnnlite.files.saving import load_model, load_weights, save_model, save_weights
 

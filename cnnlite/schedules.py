@@ -1,8 +1,8 @@
 """Learning rates that change from step to step: each schedule is called with a step and returns a float.
 
-Pass one to an optimizer in the place of a number. The first step is 0. Names, arguments and formulas are
-those of Keras; `OneCycle` follows PyTorch's OneCycleLR. All have a `name`, which is kept for configs alone. A number
-out of its range is a ValueError, what is no number a TypeError.
+Pass one to an optimizer in place of a number. The first step is 0. Names, arguments and formulas are
+Keras's; `OneCycle` follows PyTorch's OneCycleLR. All take a `name`, which is kept only for configs. A number out of
+range is a ValueError; anything that is not a number is a TypeError.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class LearningRateSchedule:
-    """The base of all schedules; one of your own defines `__call__(step)` and `get_config()`.
+    """The base class of all schedules; subclasses define `__call__(step)` and `get_config()`.
 
     >>> import cnnlite
     >>> class Halving(cnnlite.optimizers.schedules.LearningRateSchedule):
@@ -33,11 +33,11 @@ class LearningRateSchedule:
     """
 
     def __call__(self, step: int) -> float:
-        """Return the learning rate of a step, a float."""
+        """Return the learning rate at a step, as a float."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(step).")
 
     def get_config(self) -> Config:
-        """Return the arguments that make this schedule again."""
+        """Return the arguments that recreate this schedule."""
         raise NotImplementedError(f"{type(self).__name__} must define get_config() to be written to a file.")
 
     @classmethod
@@ -51,9 +51,9 @@ class ExponentialDecay(LearningRateSchedule):
 
     Args:
         initial_learning_rate: a number of at least 0.
-        decay_steps: after how many steps the rate has changed by the factor `decay_rate`.
+        decay_steps: the number of steps in which the rate changes by the factor `decay_rate`.
         decay_rate: the factor, at least 0.
-        staircase: True rounds step / decay_steps down, so that the rate falls in stairs; default False.
+        staircase: True rounds step / decay_steps down, so that the rate falls like a staircase; default False.
 
     Example:
 
@@ -84,7 +84,7 @@ class ExponentialDecay(LearningRateSchedule):
             return math.inf
 
     def decays(self, step: int) -> float:
-        """Return step / decay_steps, rounded down where `staircase` asks for it."""
+        """Return step / decay_steps, rounded down if `staircase` is set."""
         decays = step / self.decay_steps
         return float(math.floor(decays)) if self.staircase else decays
 
@@ -120,7 +120,7 @@ class PiecewiseConstantDecay(LearningRateSchedule):
         values: learning rates, one more than there are boundaries.
 
     Raises:
-        ValueError: they are not.
+        ValueError: boundaries or values break these rules.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class PiecewiseConstantDecay(LearningRateSchedule):
         self.name = name
         if len(self.values) != len(self.boundaries) + 1:
             raise ValueError(
-                f"{owner}: values must have one entry more than boundaries. "
+                f"{owner}: values must have one more entry than boundaries. "
                 f"Received: boundaries={self.boundaries}, values={self.values}."
             )
         if any(a >= b for a, b in zip(self.boundaries, self.boundaries[1:])):
@@ -158,7 +158,7 @@ class PolynomialDecay(LearningRateSchedule):
         initial_learning_rate, end_learning_rate: numbers of at least 0; the second is 0.0001 by default.
         decay_steps: how many steps the decay takes.
         power: the exponent, above 0; 1 (default) is a straight line.
-        cycle: True starts again at the end, each time as if `decay_steps` were the next multiple of itself;
+        cycle: True starts over each time the end is reached, with `decay_steps` replaced by its next multiple;
             default False.
     """
 
@@ -194,18 +194,18 @@ class PolynomialDecay(LearningRateSchedule):
 
 
 class CosineDecay(LearningRateSchedule):
-    """Half a cosine from the initial rate down to `alpha` times it, after a linear warm-up if one is asked for.
+    """Half a cosine from the initial rate down to `alpha` times it, after an optional linear warm-up.
 
         warm-up    initial + (warmup_target - initial) * step / warmup_steps
         decay      peak * ((1 - alpha) * (1 + cos(π * t / decay_steps)) / 2 + alpha)
 
     where t counts the steps after the warm-up and stops at `decay_steps`, and peak is `warmup_target`, or
-    the initial rate where there is no warm-up (Loshchilov and Hutter, 2017; Goyal et al., 2017).
+    the initial rate if there is no warm-up (Loshchilov and Hutter, 2017; Goyal et al., 2017).
 
     Args:
-        initial_learning_rate: a number of at least 0; with a warm-up, where that starts.
-        decay_steps: how many steps the decay takes, those of the warm-up not counted.
-        alpha: the last rate as a share of the highest; default 0.
+        initial_learning_rate: a number of at least 0; the warm-up starts from it, if there is one.
+        decay_steps: how many steps the decay takes, not counting the warm-up.
+        alpha: the final rate as a fraction of the peak; default 0.
         warmup_target: the rate at the end of the warm-up; None (default) for no warm-up, whatever `warmup_steps` is.
         warmup_steps: how many steps the warm-up takes; default 0.
     """
@@ -247,18 +247,18 @@ class CosineDecay(LearningRateSchedule):
 
 
 class OneCycle(LearningRateSchedule):
-    """Up to a high rate and far down again, each along half a cosine (Smith and Topin, 2018).
+    """Up to a high rate and far down again, both along half a cosine (Smith and Topin, 2018).
 
-    The rate starts at max_learning_rate / div_factor, is highest after the share `pct_start` of the steps, and
+    The rate starts at max_learning_rate / div_factor, peaks after the fraction `pct_start` of the steps, and
     ends at max_learning_rate / div_factor / final_div_factor, where it stays after `total_steps`. The values
-    are those of PyTorch's OneCycleLR, the momentum is left alone.
+    match PyTorch's OneCycleLR; the momentum is left alone.
 
     Args:
         max_learning_rate: the highest rate, above 0.
-        total_steps: the number of steps of the whole training: batches an epoch times epochs.
-        pct_start: the share of the steps on which the rate rises, from 0 to 1; default 0.3.
-        div_factor: how many times smaller than the highest rate the first one is, at least 1; default 25.
-        final_div_factor: how many times smaller than the first rate the last one is, at least 1; default 10,000.
+        total_steps: the number of steps in the whole run: batches per epoch times epochs.
+        pct_start: the fraction of the steps in which the rate rises, from 0 to 1; default 0.3.
+        div_factor: how many times smaller the first rate is than the highest, at least 1; default 25.
+        final_div_factor: how many times smaller the last rate is than the first, at least 1; default 10,000.
 
     Example:
 
@@ -319,7 +319,7 @@ SCHEDULES = {
 
 
 def get(identifier: Any) -> Any:
-    """Return the schedule that a saved config or a schedule stands for; a ValueError if it is neither."""
+    """Return the schedule for a saved config or a schedule; an unknown name is a ValueError."""
     return from_identifier(identifier, SCHEDULES, LearningRateSchedule, "schedule")
 
 

@@ -1,4 +1,4 @@
-"""The names that signatures use for what goes into cnnlite and what comes out.
+"""The types that signatures use for what goes into cnnlite and what comes out.
 
 All of them are plain Python types: nothing is checked or converted at run time because of them.
 """
@@ -24,30 +24,30 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
-"""A NumPy array, whatever its dtype. What takes an `ArrayLike` also takes lists and numbers."""
+"""A NumPy array of any dtype. Arguments typed `ArrayLike` also accept lists and numbers."""
 
 Shape = tuple[int | Any, ...]
 """The sizes of the axes, the batch first; None for a size that is not known.
 
-Whether a size is known is seen only when the program runs, hence Any and not None: `Dense(shape[-1])` is right.
+Which sizes are known shows only at run time, so the type is Any, not None: `Dense(shape[-1])` must type-check.
 """
 
 IntPair = int | tuple[int, int] | list[int]
 """One integer for both axes of an image, or (height, width)."""
 
 Config = dict[str, Any]
-"""The arguments that make an object again, as plain values that JSON can hold."""
+"""The arguments that recreate an object, as plain values that JSON can hold."""
 
 Logs = dict[str, Any]
 """The loss and the metrics by name."""
 
 Identifier = str | type | Mapping[str, Any] | Callable[..., Any]
-"""What stands for an object: its name, its class, its saved config, or the object itself, which can be called."""
+"""What identifies an object: its name, its class, its saved config, or the object itself, which is callable."""
 
 Scores = Any
 """The loss as a float if there are no metrics; else a list in the order of `metrics_names`; or a dict by name.
 
-Which one is known only when the program runs, hence Any: `loss, accuracy = model.evaluate(x, y)`.
+Which one it is shows only at run time, so the type is Any: `loss, accuracy = model.evaluate(x, y)`.
 """
 
 
@@ -64,6 +64,6 @@ Data = ArrayLike | Iterable[Any] | Batches
 
 
 class Symbolic:
-    """What stands for an array while a plan is made: layers are called with it, and say what is to be computed."""
+    """A stand-in for an array while a plan is made: layers are called with it and record what to compute."""
 
     __slots__ = ()

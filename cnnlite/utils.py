@@ -18,10 +18,10 @@ def to_categorical(x: ArrayLike, num_classes: int | None = None) -> Array:
 
     Args:
         x: whole numbers from 0 to num_classes - 1, of any shape; a last axis of size 1 is dropped.
-        num_classes: how many classes there are; by default the largest label plus 1.
+        num_classes: the number of classes; by default the largest label plus 1.
 
     Returns:
-        An array of float64, as in Keras, of the shape of x with the axis of the classes appended.
+        A float64 array, as in Keras, of the shape of x with a class axis appended.
 
     Raises:
         TypeError: x isn't numeric.
@@ -51,12 +51,12 @@ def to_categorical(x: ArrayLike, num_classes: int | None = None) -> Array:
 
 
 def normalize(x: ArrayLike, axis: int = -1, order: float = 2) -> Array:
-    """Return x divided by its norms along an axis; where the norm is 0, by 1.
+    """Return x divided by its norm along an axis; where the norm is 0, x stays as it is.
 
     Args:
         x: an array of numbers; integers give float64.
-        axis: the axis that each norm is taken along.
-        order: which norm: 2 (default) is the root of the sum of squares, 1 the sum of sizes.
+        axis: the axis along which norms are taken.
+        order: which norm: 2 (default) is the root of the sum of squares, 1 the sum of absolute values.
 
     Example:
 
@@ -65,7 +65,7 @@ def normalize(x: ArrayLike, axis: int = -1, order: float = 2) -> Array:
            [0. , 0. ]])
     """
     x = np.atleast_1d(real_array(x, "x", "normalize"))
-    # In float64, because along any axis but the last NumPy adds up one by one.
+    # In float64, because along any axis but the last, NumPy's sums are naive, one term after another.
     exact = x.astype(np.float64) if x.dtype == np.float32 else x
     with arithmetic():
         norms = np.linalg.norm(exact, ord=order, axis=axis, keepdims=True)
@@ -78,7 +78,7 @@ def clear_session() -> None:
 
 
 def _check(holds: Array, labels: Array, rule: str) -> None:
-    """Raise a ValueError that names the first label for which the rule doesn't hold."""
+    """Raise a ValueError that names the first label that breaks the rule."""
     if not np.all(holds):
         wrong = np.flatnonzero(~np.atleast_1d(holds))[0]
         raise ValueError(f"to_categorical: labels {rule}. Received: {np.ravel(labels)[wrong]} at position {wrong}.")

@@ -1,10 +1,10 @@
-"""Compile kernels before they are needed, with all cores: while an image of a container is built, say.
+"""Compile kernels ahead of time, on all cores: while building a container image, for example.
 
     python -m cnnlite.warmup                      # all of them, for float32
     python -m cnnlite.warmup --dtype float64      # or for the precision of gradient checks
     python -m cnnlite.warmup model.keras          # what a saved model needs to predict and, if it is compiled, to train
 
-They are kept where every process of the library looks for them; the last line says where.
+They are kept where every process that uses the library looks for them; the last line of output says where.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from cnnlite.engine import executor, helpers, jit
 from cnnlite.model.progress import Progress
 from cnnlite.support.printing import message
 
-MOST = 8  # helpers: each takes some 200 MB
+MOST = 8  # helper processes: each takes about 200 MB
 
 
 def warm_up(dtype: str = "float32", verbose: int = 1) -> None:
@@ -38,7 +38,7 @@ def warm_up(dtype: str = "float32", verbose: int = 1) -> None:
 
 def warm_up_model(path: str) -> None:
     """Compile what a saved model needs to predict and, where it was compiled with a loss, to train."""
-    # It needs the whole library, and the other way little of it.
+    # Imported here, as this needs the whole library and `warm_up` only a little of it.
     from cnnlite.files.saving import load_model
 
     model = load_model(path)

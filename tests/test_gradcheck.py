@@ -217,5 +217,5 @@ def test_layer_that_falls_back_to_float32_is_told_so():
         def backward(self, dy):
             return dy
 
-    with pytest.raises(ValueError, match=r"forward must keep to float64.*float32"):
+    with pytest.raises(ValueError, match=r"forward must stay in float64.*float32"):
         cnnlite.check_gradients(Rounded(), X)

@@ -140,7 +140,7 @@ def test_the_gradient_by_a_weight():
     assert find_nonfinite(net, [[1e15]], [[0.0]]) is None
     net.set_weights([[[1e-30]], [0], [[1e30]], [0]])
     found = find_nonfinite(net, [[1e30]], [[0.0]])
-    assert str(found) == "the gradient by the weight low/kernel is inf at [0, 0], 1 of 1 not finite"
+    assert str(found) == "the gradient of the weight low/kernel is inf at [0, 0], 1 of 1 not finite"
 
 
 def residual_net(body=(), shortcut=(), low=()):
@@ -222,7 +222,7 @@ def test_training_ends_before_the_step_and_names_the_layer(raise_error, capsys):
 
     spoiler, kept = spoiling_at(4, net, spoil)
     callbacks = [spoiler, TerminateOnNaN(raise_error)]
-    named = "First of all, the output of conv is inf at"
+    named = "First non-finite: the output of conv is inf at"
     arguments = dict(batch_size=4, epochs=5, verbose=0, callbacks=callbacks)
     if raise_error:
         with pytest.raises(RuntimeError, match=rf"the loss is nan after batch 1\. Training stops here\. {named}"):
@@ -243,8 +243,8 @@ def test_a_gradient_that_is_not_finite_ends_it_though_the_loss_is(capsys):
     net = with_spoiler("backward")
     before = net.get_weights()
     net.fit(np.ones((4, 3)), np.zeros((4, 2)), epochs=3, verbose=0, callbacks=[TerminateOnNaN()])
-    assert "Batch 0: a gradient is not finite, training stops. First of all, the gradient that spoiler returned is " \
-        "nan at [3, 3], 1 of 16 not finite." in capsys.readouterr().out
+    assert "Batch 0: a gradient is not finite, training stops. First non-finite: the gradient that spoiler returned " \
+        "is nan at [3, 3], 1 of 16 not finite." in capsys.readouterr().out
     assert net.optimizer.iterations == 0
     for mine, expected in zip(net.get_weights(), before):
         np.testing.assert_array_equal(mine, expected)

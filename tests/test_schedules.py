@@ -76,7 +76,7 @@ def test_no_step_has_a_negative_or_an_infinite_rate(schedule):
         (lambda: ExponentialDecay(0.1, 5, math.nan), ValueError, "decay_rate must be at least 0"),
         (lambda: ExponentialDecay(0.1, 5, 0.9, staircase="no"), TypeError, "staircase must be True or False"),
         (lambda: InverseTimeDecay(0.1, -1, 0.9), ValueError, "InverseTimeDecay: decay_steps must be greater than 0"),
-        (lambda: PiecewiseConstantDecay([1, 2], [0.1, 0.2]), ValueError, "values must have one entry more"),
+        (lambda: PiecewiseConstantDecay([1, 2], [0.1, 0.2]), ValueError, "values must have one more entry"),
         (lambda: PiecewiseConstantDecay([2, 2], [0.1, 0.2, 0.3]), ValueError, "must be larger than the one before"),
         (lambda: PiecewiseConstantDecay([2], [0.1, "low"]), TypeError, "each of values must be a number"),
         (lambda: PolynomialDecay(0.1, 0), ValueError, "PolynomialDecay: decay_steps must be greater than 0"),

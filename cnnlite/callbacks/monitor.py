@@ -260,7 +260,7 @@ class TerminateOnNaN(Callback):
         found = None
         if self._run is not None and self._run.batch is not None:
             found = find_nonfinite(self.model, *self._run.batch)
-        where = "" if found is None else f" First of all, {found}."
+        where = "" if found is None else f" First non-finite: {found}."
         if self.raise_error:
             raise RuntimeError(f"TerminateOnNaN: {what} after batch {batch}. Training stops here.{where}")
         message(f"Batch {batch}: {what}, training stops.{where}")
