@@ -1,28 +1,28 @@
-# The two commands of the README. Both make the virtual environment .venv and install into it by themselves.
+# The targets create the virtual environment .venv and install what they need.
 #
-#   make mnist                              train on MNIST; what it leaves is in results/
+#   make mnist                              train on MNIST; writes to results/
 #   make mnist ARGS="--epochs 10 --seed 1"  with options
 #   make test                               all tests
 #   make test ARGS="-k conv2d"              some of them
-#   make test-bounds                        the kernels with numba's check of every index
-#   make test-guards                        the kernels with forbidden pages beside every array (Linux)
+#   make test-bounds                        the kernels with numba's bounds checking
+#   make test-guards                        the kernels with guard pages next to every array (Linux)
 #   make test-plain                         the library in plain NumPy, nothing compiled
-#   make test-oldest PYTHON=python3.10      with the oldest versions of NumPy, numba and all that setup.cfg allows
-#   make test-newest                        with the newest ones
-#   make test-install                       build the package, install it for each Python there is, freeze a program
-#   make stress                             attacks on the library, some minutes; ends with a table of what was survived
+#   make test-oldest PYTHON=python3.10      with the oldest versions of NumPy, numba etc. that setup.cfg allows
+#   make test-newest                        with the newest versions
+#   make test-install                       build the package, install it for every Python found, freeze a program
+#   make stress                             attack the library for some minutes; prints a table of what it survived
 #   make lint                               ruff and mypy
-#   make parity                             install PyTorch and Keras, which the parity tests compare with
-#   make bench                              measure cnnlite beside PyTorch, Keras on TensorFlow, JAX, ONNX Runtime and
+#   make parity                             install PyTorch and Keras for the parity tests
+#   make bench                              measure cnnlite against PyTorch, Keras on TensorFlow, JAX, ONNX Runtime and
 #                                           OpenVINO; 35 minutes; results in results/benchmarks
-#   make bench ARGS="--quick"               a try of some minutes
+#   make bench ARGS="--quick"               a trial run of a few minutes
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 ARGS ?=
 CONSTRAINT =
-# setuptools warns of every editable installation that it is one.
+# Silences setuptools' warning about editable installations.
 INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 
 .PHONY: mnist test test-bounds test-guards test-plain test-oldest test-newest test-install stress lint parity bench clean
@@ -30,34 +30,34 @@ INSTALL = PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 mnist: $(VENV)/installed-plot
 	$(BIN)/python examples/train_mnist.py $(ARGS)
 
-# Two processes, as most tests keep one core busy. Tests of a file that share something stay in one of them.
+# Two processes, as most tests keep one core busy. Tests of the same module or class stay in one process.
 PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadscope
 
 test: $(VENV)/installed-test
 	$(PYTEST) $(ARGS)
 
-# A stage with a wrong index ends its run with an error, in whichever thread. Kernels and layers alone, as what lies
-# above them indexes nothing; test_jit runs other kernels.
+# A stage with a bad index fails its run with an error, whichever thread it runs on. Only kernels and layers, as nothing
+# above them indexes arrays; test_jit runs other kernels.
 test-bounds: $(VENV)/installed-test
 	NUMBA_BOUNDSCHECK=1 $(BIN)/python -m pytest tests/kernels tests/layers --ignore=tests/kernels/test_jit.py $(ARGS)
 
-# Twice, because an array can only end or begin where a page does. What test_guard_pages runs in processes of its own has
-# such pages already.
+# Run twice, because an array can touch a guard page at its end or at its beginning, not both. The processes that
+# test_guard_pages starts set up such pages themselves.
 test-guards: $(VENV)/installed-test
 	for where in after before; do \
 	    $(BIN)/python -m pytest -p tests.helpers.guarded_memory --guard-page $$where tests/kernels tests/layers \
 	        --ignore=tests/kernels/test_guard_pages.py --ignore=tests/kernels/test_jit.py $(ARGS) || exit 1; \
 	done
 
-# Left out is what trains for long, which takes minutes without kernels, and what has nothing to do with them; and the
-# example of `plan`, as there are no plans. The tests of compiled code skip themselves.
+# Leaves out long training runs, which take minutes without kernels, tests that have nothing to do with kernels, and the
+# example of `plan`, as there are no plans. Tests of compiled code skip themselves.
 test-plain: $(VENV)/installed-test
 	NUMBA_DISABLE_JIT=1 $(PYTEST) $(ARGS) --ignore=tests/keras_scripts --ignore=tests/test_keras_scripts.py \
 	    --ignore=tests/test_examples.py --ignore=tests/benchmarks --ignore=tests/test_determinism.py \
 	    --ignore=tests/test_readme.py --ignore=tests/test_typing.py --ignore=tests/datasets \
 	    --deselect=cnnlite/model/sequential.py::cnnlite.model.sequential.Sequential.plan
 
-# In virtual environments of their own. The oldest Matplotlib has no build for Python 3.12 and later.
+# These two use separate virtual environments. The oldest Matplotlib has no build for Python 3.12 and later.
 test-oldest:
 	$(MAKE) test VENV=$(VENV)-oldest CONSTRAINT="--constraint tests/oldest.txt"
 
@@ -65,11 +65,11 @@ test-newest:
 	rm -rf $(VENV)-newest
 	$(MAKE) test VENV=$(VENV)-newest
 
-# ARGS are the Pythons, as commands or paths; without any it finds those that are called python3.10 and so on.
+# ARGS are the Pythons, as commands or paths; by default, those found as python3.10 and so on.
 test-install: $(VENV)/installed-install
 	$(BIN)/python -m tests.install $(ARGS)
 
-# Marked stress, which setup.cfg leaves out of all other runs.
+# These tests are marked `stress`, which setup.cfg excludes from all other runs.
 stress: $(VENV)/installed-test $(VENV)/installed-stress $(VENV)/installed-torch
 	$(BIN)/python -m pytest tests/stress -m stress $(ARGS)
 
@@ -91,13 +91,13 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip
 
-# PyTorch's plain name may bring gigabytes of CUDA; this version has a build for the CPU.
+# An unpinned torch may pull in gigabytes of CUDA; this version has a CPU build.
 $(VENV)/installed-torch: | $(VENV)/bin/python
 	@echo "Installing PyTorch into $(VENV) ..."
 	$(INSTALL) torch==2.13.0
 	@touch $@
 
-# A file for each extra, so that an installation happens once, and again when setup.cfg changes.
+# A stamp file for each extra, so that it is installed once, and again when setup.cfg or pyproject.toml changes.
 $(VENV)/installed-%: setup.cfg pyproject.toml | $(VENV)/bin/python
 	@echo "Installing cnnlite into $(VENV), with what .[$*] names ..."
 	$(INSTALL) $(CONSTRAINT) --editable ".[$*]"

@@ -1,1 +1,1 @@
-"""How fast cnnlite is beside other libraries, in one run on one machine: `python -m benchmarks`. See README.md."""
+"""cnnlite's speed against other libraries, in one run on one machine: `python -m benchmarks`. See README.md."""

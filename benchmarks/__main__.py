@@ -1,7 +1,7 @@
-"""Measure cnnlite beside other libraries, and write down the ratios.
+"""Measure cnnlite against other libraries and report the ratios.
 
     python -m benchmarks                        everything, about 35 minutes
-    python -m benchmarks --quick                a little of everything, to see that it works
+    python -m benchmarks --quick                a little of everything, to check that it works
     python -m benchmarks --only train,conv      some topics
     python -m benchmarks --isa avx2             without AVX-512
 
@@ -10,16 +10,16 @@ The topics:
     train     training steps of small networks
     infer     model(x) of one image and of a batch
     avx2      training steps without AVX-512
-    conv      single convolutions, and the machine's own rates
-    large     single operations of many channels or units, and ResNet-18
-    roof      training steps beside the machine's own matrix product
+    conv      single convolutions, and the machine's peak rates
+    large     single operations with many channels or units, and ResNet-18
+    roof      training steps against the machine's SGEMM
     busy      a training step while another process keeps one core busy
-    script    a Keras script, the whole process
-    start     the import and the first step of a new process
-    memory    the most memory that training takes
+    script    a Keras script, from start to exit
+    start     import and first step of a new process
+    memory    peak memory of training
     growth    a training step, and the rate of convolutions, as the work grows
 
-Leaves results.json, results.md and pictures in the folder given by --out. README.md says how to read them.
+Writes results.json, results.md and plots to the folder given by --out. README.md explains how to read them.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def main():
     require_opponents(options.only)
     missing = {name: why for name in SIDES if (why := what_is_missing(name))}
     if options.isa == "avx2":
-        os.environ.update(avx2.variables())  # which all workers inherit
+        os.environ.update(avx2.variables())  # inherited by all workers
         missing |= avx2.WITHOUT_A_SWITCH
     missing |= {topic: why for topic in options.only if topic in MISSING and (why := MISSING[topic]())}
     for name, why in missing.items():
@@ -61,26 +61,26 @@ def main():
                 print(figures.in_one_line(result), file=sys.stderr, flush=True)
             run["seconds"][topic] = round(time.monotonic() - start)
             run["load_after"] = machine.load()
-            report.write(whole, options.out)  # after each topic, so that a run which is interrupted keeps what it has
+            report.write(whole, options.out)  # after each topic, so that an interrupted run keeps what it has so far
     finally:
         bench.close()
-    # What the sides used themselves is known when their processes have ended.
+    # The processor time of the sides is known only once their processes have ended.
     run.update(machine.meanwhile(times, machine.times()))
     report.write(whole, options.out)
     print(tables.on_screen(whole))
-    print(f"Written to {options.out}; results.md has every single convolution too.")
+    print(f"Written to {options.out}; results.md also lists every convolution.")
 
 
 def read_options():
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="short blocks, two rounds, less of each topic")
-    parser.add_argument("--rounds", type=int, help="how many blocks each side gets, by default 5")
+    parser.add_argument("--quick", action="store_true", help="short blocks, two rounds, and a sample of each topic")
+    parser.add_argument("--rounds", type=int, help="blocks per side (default: 5)")
     parser.add_argument("--only", type=topics, default=list(TOPICS), help=f"some of {','.join(TOPICS)}")
-    parser.add_argument("--threads", type=int, default=machine.cores(), help="threads a side may use, by default all")
-    parser.add_argument("--isa", choices=["avx2"], help="measure without AVX-512, in all topics")
-    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="the folder to write to")
+    parser.add_argument("--threads", type=int, default=machine.cores(), help="threads per side (default: all cores)")
+    parser.add_argument("--isa", choices=["avx2"], help="measure all topics without AVX-512")
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks"), help="folder to write to")
     options = parser.parse_args()
     for name in ("rounds", "threads"):
         value = getattr(options, name)
@@ -100,14 +100,14 @@ def topics(text):
 
 
 def require_opponents(only):
-    """End with the command to install what is missing; nothing is installed from here."""
+    """Exit with the command that installs what is missing; nothing is installed automatically."""
     missing = [] if importlib.util.find_spec("matplotlib") else [how_to_install("bench")]
     if not is_installed(TORCH) and set(only) != {"roof"}:
         missing.insert(0, "pip install torch==2.13.0")
     if missing:
-        sys.exit(f"benchmarks: something to compare with, or to draw with, is not installed. Run: {'; '.join(missing)}")
+        sys.exit(f"benchmarks: PyTorch or Matplotlib, which a run needs, is missing. Run: {'; '.join(missing)}")
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(errors="backslashreplace")  # for a path that the terminal can't show
+    sys.stdout.reconfigure(errors="backslashreplace")  # for paths that the terminal can't display
     main()

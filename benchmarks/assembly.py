@@ -1,8 +1,8 @@
-"""Print the machine code of the loop in which cnnlite spends its time, as LLVM made it for this processor.
+"""Print the machine code of the loop in which cnnlite spends its time, as LLVM compiles it for this processor.
 
     python -m benchmarks.assembly              the loop of the largest tile, float32
     python -m benchmarks.assembly float64
-    python -m benchmarks.assembly --all        all tiles and what is round them
+    python -m benchmarks.assembly --all        all tiles and the code around them
 """
 
 import re
@@ -10,13 +10,13 @@ import sys
 
 from cnnlite.kernels.product.microkernel import assembly
 
-# A sum is what a multiply-add (or, on old processors, an addition) writes to: the last operand in the
-# notation that LLVM uses for x86, the first one on ARM.
+# An accumulator is what a multiply-add (or, on old processors, an addition) writes to: the last operand in
+# LLVM's syntax for x86, the first on ARM.
 SUM = re.compile(r"\t(?:vfmadd\w+|v?addp[sd])\t.*%([xyz]mm\d+)$|\tfmla\t(v\d+)\.")
 
 
 def loops(listing):
-    """Return the innermost loops: the lines from a label to the jump back to it, with no other label between."""
+    """Return the innermost loops: the lines from a label to the jump back to it, with no other label in between."""
     parts = re.split(r"^(?=\.?L\w+:)", listing, flags=re.MULTILINE)
     found = []
     for part in parts:
@@ -39,10 +39,10 @@ def main(arguments):
     if "--all" in arguments:
         print(listing)
         return
-    # The largest tile is the one with the most sums; the loops of small ones are unrolled and may be longer.
+    # The largest tile has the most accumulators; the loops of small tiles are unrolled and may be longer.
     loop = max(loops(listing), key=lambda loop: len(sums(loop)))
     print("\n".join(line.expandtabs(4) for line in loop))
-    print(f"\n{len(loop)} instructions, {len(sums(loop))} sums in registers.")
+    print(f"\n{len(loop)} instructions, {len(sums(loop))} accumulators in registers.")
 
 
 if __name__ == "__main__":

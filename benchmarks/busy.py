@@ -1,10 +1,10 @@
-"""A process that keeps one core busy, as a browser does, or a neighbour on the same machine."""
+"""A process that keeps one core busy, like a browser or a neighbour on the same host."""
 
 import contextlib
 import subprocess
 import sys
 
-# It ends by itself where the process that started it is killed.
+# It exits on its own if the process that started it is killed.
 PROGRAM = """
 import os, sys
 if hasattr(os, "sched_setaffinity"):
@@ -19,10 +19,10 @@ while os.getppid() == parent:
 
 @contextlib.contextmanager
 def busy_core():
-    """Keep one core busy meanwhile: the last of those that this process may use, where the system lets one choose."""
+    """Keep one core busy inside the block: the last one this process may use, where the system supports affinity."""
     process = subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE)
     try:
-        process.stdout.readline()  # it has begun
+        process.stdout.readline()  # until it is running
         yield process
     finally:
         process.kill()

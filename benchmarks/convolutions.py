@@ -1,4 +1,4 @@
-"""Which single convolutions are measured: five of real networks, and one for each pair of channels and filters."""
+"""The single convolutions to measure: five from real networks, and one for every pair of channels and filters."""
 
 import itertools
 import random
@@ -11,14 +11,14 @@ SIZES = [7, 8, 10, 14, 20, 28, 32, 40, 56]
 KERNEL_SIZES = [1, 3, 5, 7]
 STRIDES = [1, 2]
 
-# A batch is halved from this on until its work and its largest array are within the limits.
+# Starting from this, a batch is halved until its work and its largest array are within the limits below.
 BATCH = 128
-MOST_FLOPS = 1e9  # some 10 ms on two cores
+MOST_FLOPS = 1e9  # about 10 ms on two cores
 MOST_NUMBERS = 8e6  # 32 MB
 
 
 class Convolution(NamedTuple):
-    """Images N x size x size x channels, square kernels, so many pixels of zeros on each side."""
+    """Images N x size x size x channels, square kernels, and `pad` pixels of zeros on each side."""
 
     n: int
     size: int
@@ -39,21 +39,21 @@ class Convolution(NamedTuple):
         return text + (f", pad {self.pad}" if self.pad else "")
 
     def flops(self):
-        """Return the multiplications and additions; each direction has as many. Those with the padding count too."""
+        """Return the multiplications and additions, the same in each direction, including those with padding."""
         return 2 * self.n * self.out**2 * self.filters * self.kernel_size**2 * self.channels
 
     def bytes(self):
-        """Return the bytes of images, kernels and result in float32, once each."""
+        """Return the bytes of images, kernels and result in float32, each counted once."""
         images = self.n * self.size**2 * self.channels
         kernels = self.kernel_size**2 * self.channels * self.filters
         return 4 * (images + kernels + self.n * self.out**2 * self.filters)
 
     def intensity(self):
-        """Return how many operations there are for each of those bytes."""
+        """Return the arithmetic intensity: operations per byte."""
         return self.flops() / self.bytes()
 
 
-# W1's two, W3's second, and two 3x3 ones between small images.
+# Both of W1, the second of W3, and two 3x3 ones on small images.
 OF_NETS = [
     Convolution(128, 28, 1, 32, 3),
     Convolution(128, 13, 32, 64, 3),
@@ -64,9 +64,9 @@ OF_NETS = [
 
 
 def draw(seed=0):
-    """Return the sweep: each pair of channels and filters once, the rest drawn, always the same for one seed.
+    """Return the sweep: every pair of channels and filters once, the rest drawn at random, reproducibly for a seed.
 
-    Sizes, kernels, strides and pads come from packs of cards, so that each is there about as often as the others.
+    Sizes, kernels, strides and pads are dealt from shuffled decks, so that all values occur about equally often.
     """
     generator = random.Random(seed)
 

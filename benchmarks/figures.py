@@ -1,4 +1,4 @@
-"""From the seconds of all rounds to ratios, means and shares. Nothing is measured here."""
+"""Turn the seconds of all rounds into ratios, means and shares. Nothing is measured here."""
 
 import statistics
 
@@ -8,10 +8,10 @@ BETTER_LAYOUT = "PyTorch's better layout"
 
 
 def compare(result, among=None):
-    """Return the figures of one result, against the opponent whose median is the shortest, or None without one.
+    """Return the figures of one result against the opponent with the shortest median, or None if there is none.
 
-    The ratio is the opponent's time divided by cnnlite's, in each round on its own: what slows down the
-    machine for a while slows down both. `among` names the opponents that count, by default all.
+    The ratio is the opponent's time divided by cnnlite's, taken per round: whatever slows the machine down
+    for a while slows down both. `among` names the opponents that count, by default all.
     """
     seconds = result["seconds"]
     medians = {name: statistics.median(times) for name, times in seconds.items()}
@@ -26,7 +26,7 @@ def compare(result, among=None):
 
 
 def ratios_of(times, others):
-    """Return in each round the time divided by the other one."""
+    """Return, for each round, the time divided by the other time."""
     return [time / other for time, other in zip(times, others)]
 
 
@@ -44,17 +44,17 @@ def comparisons(report, topic, among=None):
 
 
 def mean_ratio(report, direction):
-    """Return the geometric mean of the ratios of all convolutions in that direction, or None without any."""
+    """Return the geometric mean of the ratios of all convolutions in that direction, or None if there are none."""
     return mean_of(of_topic(report, "conv"), [direction], direction)
 
 
 def large_means(report, directions):
-    """Return the geometric mean of the ratios of all large operations in these directions, or None without any."""
+    """Return the geometric mean of the ratios of all large operations in these directions, or None if none ran."""
     return mean_of(of_topic(report, "large"), directions, " and ".join(directions))
 
 
 def mean_of(results, directions, what):
-    """Return the geometric mean of the ratios; its spread is that of the means over all results in one round each."""
+    """Return the geometric mean of the ratios; the spread is over rounds, each with a mean of its own."""
     compared = [figures for result in results if result["direction"] in directions and (figures := compare(result))]
     if not compared:
         return None
@@ -65,13 +65,13 @@ def mean_of(results, directions, what):
 
 
 def lowest_large(report):
-    """Return the figures of the large operation with the lowest ratio, whose opponent says which it is, or None."""
+    """Return the figures of the large operation with the lowest ratio, named in its "best" entry, or None."""
     lowest = min(comparisons(report, "large"), key=lambda figures: figures["ratio"], default=None)
     return lowest and {**lowest, "best": f"{lowest['best']}, in {lowest['work']}"}
 
 
 def share_of_roof(result):
-    """Return the median and the extremes of cnnlite's rate divided by the matrix product's, and both rates."""
+    """Return the median and the extremes of cnnlite's rate divided by SGEMM's, and both rates."""
     rates = {name: [result["flops"][name] / time for time in times] for name, times in result["seconds"].items()}
     shares = [ours / roof for ours, roof in zip(rates[CNNLITE], rates[NUMPY])]
     return {"work": result["work"], **spread(shares, "share"),
@@ -79,7 +79,7 @@ def share_of_roof(result):
 
 
 def share_of_memory(result, among=None):
-    """Return cnnlite's highest memory divided by that of the opponent with the least, or None without one."""
+    """Return cnnlite's peak memory divided by that of the leanest opponent, or None if there is none."""
     medians = {name: statistics.median(peaks) for name, peaks in result["bytes"].items()}
     ours = medians.pop(CNNLITE)
     medians = {name: median for name, median in medians.items() if among is None or name in among}
@@ -91,14 +91,14 @@ def share_of_memory(result, among=None):
 
 
 def machine_roofs(report):
-    """Return what the machine can do: operations a second, and bytes a second, or None where not measured."""
+    """Return the machine's operations per second and bytes per second, each None if not measured."""
     seconds = {result["work"]: statistics.median(result["seconds"][NUMPY]) for result in of_topic(report, "machine")}
     amounts = {result["work"]: result.get("flops") or result["bytes"] for result in of_topic(report, "machine")}
     return tuple(amounts[work] / seconds[work] if work in seconds else None for work in ("SGEMM", "copy"))
 
 
 def in_one_line(result):
-    """Return what is shown of a result as soon as it is there."""
+    """Return the progress line of a result, shown as soon as it has been measured."""
     work = result["work"]
     if result["topic"] == "machine":
         rate = (result.get("flops") or result["bytes"]) / statistics.median(result["seconds"][NUMPY]) / 1e9

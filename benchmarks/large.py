@@ -1,4 +1,4 @@
-"""Single operations of many channels or units, as deep networks have them."""
+"""Single operations with many channels or units, as in deep networks."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ class Dense(NamedTuple):
         return f"Dense {self.n}x{self.inputs}, {self.units} units"
 
     def flops(self):
-        """Return the multiplications and additions; each direction has as many."""
+        """Return the multiplications and additions, the same in each direction."""
         return 2 * self.n * self.inputs * self.units
 
 

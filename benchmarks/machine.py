@@ -1,4 +1,4 @@
-"""On which machine the figures were taken, and what else it was doing."""
+"""The machine that the figures come from, and what else it was doing."""
 
 import os
 import platform
@@ -19,15 +19,15 @@ def cores():
 
 
 def load():
-    """Return how many processes wanted a core during the last minute, or None where the system does not say."""
+    """Return the load average over the last minute, or None where the system doesn't report it."""
     return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
 
 
 def times():
-    """Return what processors did until now, in seconds of one core, or None where the system does not say.
+    """Return the processor time used since boot, in seconds of one core, or None where the system doesn't report it.
 
-    "all" is the work of all processes, "own" that of this one and of its children that have ended, "stolen" what the
-    host of a virtual machine gave to others.
+    "all" is the time of all processes, "own" that of this one and its finished children, and "stolen" the time that
+    the host of a virtual machine gave to others.
     """
     file = Path("/proc/stat")
     if not file.exists():
@@ -40,7 +40,7 @@ def times():
 
 
 def meanwhile(before, after):
-    """Return how many cores other processes used, and how many the host took away, on average between two `times`."""
+    """Return how many cores other processes used and the host took away, on average between two calls of `times`."""
     if before is None or after is None:
         return {}
     spent = {name: after[name] - before[name] for name in before}
@@ -59,7 +59,7 @@ def describe():
 
 
 def cpu():
-    """Return the processor's name and, as virtual machines often shorten the name, the numbers of its kind."""
+    """Return the processor's name, with family and model numbers because virtual machines often shorten the name."""
     file = Path("/proc/cpuinfo")
     if not file.exists():
         return platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Side by side: a short block of one library, a short block of the next, round after round."""
+"""Interleaved timing: a short block of one library, a short block of the next, round after round."""
 
 import math
 import statistics
@@ -8,18 +8,18 @@ import time
 from benchmarks.sides import CNNLITE, NUMPY
 from benchmarks.workers import SideFailed, Worker
 
-PAUSE = 0.05  # seconds in which the threads of the side that has just worked go to sleep
+PAUSE = 0.05  # seconds, for the threads of the previous side to go to sleep
 
 
 class Bench:
-    """The workers, and how long they work.
+    """The workers and their time budget.
 
     Args:
-        names: the sides that are there.
+        names: the available sides.
         rounds: how many blocks each side gets.
         seconds: how long a block is.
         threads: how many threads each side may use.
-        make: makes the worker of a side.
+        make: creates the worker of a side.
     """
 
     def __init__(self, names, rounds, seconds, threads, make=Worker):
@@ -27,20 +27,20 @@ class Bench:
         self._workers = {}
 
     def compare_anew(self, jobs, threads=None):
-        """Do as `compare`, each side in a process that has done nothing before, as the script that trains one network.
+        """Run `compare` with a fresh process for each side, like a script that trains a single network.
 
-        It makes a difference to PyTorch: memory that a process frees goes back to the system and has to come from there
-        in each step, until the process has done something else too, which keeps the rest of the heap in its place.
+        This matters for PyTorch: in a fresh process, freed memory goes back to the system and is requested again in
+        every step. Once the process has done other work, the heap stays in place.
         """
         self.close()
         return self.compare(jobs, threads=threads)
 
     def compare(self, jobs, seconds=None, rounds=None, threads=None):
-        """Let the sides do {side: job} in turns, those of them that are there.
+        """Run {side: job} on the available sides, taking turns.
 
-        Returns what is kept of it: "seconds", {side: [what a repetition took, for each round]}, and "notes",
-        {side: how it did it}. Of a job of several parts "seconds" has such a list for each of them. A side whose
-        library fails is left out, and its note says why. `threads` makes each side use just so many.
+        Returns "seconds", {side: [median time of a repetition, for each round]}, and "notes", {side: how it did
+        the job}. For a job with several parts, "seconds" has one such list per part. A side whose library fails is
+        left out, and its note says why. `threads` fixes the number of threads of each side.
         """
         workers, checks, notes = [], {}, {}
         for name in jobs:
@@ -56,7 +56,7 @@ class Bench:
         require_agreement(checks)
         medians = {worker.name: [] for worker in workers}
         for turn in range(rounds or self.rounds):
-            # Nobody comes first always.
+            # Rotate, so that no side always goes first.
             first = turn % len(workers)
             for worker in workers[first:] + workers[:first]:
                 time.sleep(PAUSE)
@@ -72,7 +72,7 @@ class Bench:
         return {"seconds": {name: each if len(each) > 1 else each[0] for name, each in parts.items()}, "notes": notes}
 
     def _leave_out(self, name, error):
-        """End the worker of a side that has failed, and return a note; the next job gets a new one."""
+        """Stop the worker of a side that has failed and return a note; the next job gets a new worker."""
         if name in (CNNLITE, NUMPY):
             raise error
         self._workers.pop(name).close()
@@ -85,13 +85,13 @@ class Bench:
         return self._workers[name]
 
     def close(self):
-        """End the processes; the next job gets new ones."""
+        """Stop the worker processes; the next job gets new ones."""
         while self._workers:
             self._workers.popitem()[1].close()
 
 
 def require_agreement(checks):
-    """Raise a RuntimeError unless all sides do the same work: nets of just as many weights, results of one size."""
+    """Raise a RuntimeError unless all sides do the same work: the same number of weights, or equal mean results."""
     numbers = [number for number in checks.values() if number is not None]
     tolerance = 0 if all(isinstance(number, int) for number in numbers) else 1e-3
     if not all(math.isclose(number, numbers[0], rel_tol=tolerance) for number in numbers):

@@ -1,6 +1,6 @@
-"""The most memory that a training run holds: Python, the library, the network and the batch, in a process of its own.
+"""Peak memory of a training run in a process of its own: Python, the library, the network and the batch.
 
-Run as a program this file is that process: it makes its steps and prints how many bytes it held at most.
+Run as a program, this file is that process: it runs some training steps and prints its peak memory in bytes.
 """
 
 import json
@@ -19,7 +19,7 @@ STEPS = 20
 def peaks(names, net, threads, rounds):
     """Return {side: [bytes, for each round]}.
 
-    The first process of each side does not count: cnnlite's may have to compile kernels, which takes memory once.
+    The first process of each side is a warm-up: cnnlite may have to compile kernels in it, which takes extra memory.
     """
     for name in names:
         peak_of(name, net, threads)
@@ -35,10 +35,10 @@ def peak_of(name, net, threads):
 
 
 def highest():
-    """Return the most bytes of memory that this process has held."""
+    """Return the peak memory of this process in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
-        # The system's other count, ru_maxrss, may begin with what the parent process held.
+        # The alternative, ru_maxrss, may include what the parent process held.
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
         if "VmHWM" in lines:
             return int(lines["VmHWM"].split()[0]) * 1024

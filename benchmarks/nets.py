@@ -1,4 +1,4 @@
-"""What is trained and asked: networks as plain data, from which every library builds its own."""
+"""The networks to train and to run, as plain data from which every library builds its own model."""
 
 import math
 from typing import NamedTuple
@@ -8,7 +8,7 @@ LEAKY_RELU = ("leaky relu", 0.3)
 
 
 class Net(NamedTuple):
-    """The shape of a sample, the batch to train with, and a stack of layers, each a tuple of its kind and numbers."""
+    """The shape of a sample, the batch size, and a stack of layers, each a tuple of its kind and arguments."""
 
     input_shape: tuple
     batch: int
@@ -32,7 +32,7 @@ def dense(units, bias=True):
 
 
 def residual(body, shortcut=()):
-    """Return the sum of a stack of layers and a shortcut round it: x itself, or another stack."""
+    """Return the sum of a stack of layers and a shortcut around it: the identity, or another stack."""
     return ("residual", body, list(shortcut))
 
 
@@ -49,7 +49,7 @@ def w1(size=28, filters=32, batch=128):
 
 
 def basic_block(filters, strides, projects):
-    """Return a block of ResNet-18, whose shortcut is projected where the body changes the shape."""
+    """Return a block of ResNet-18, with a projection shortcut where the body changes the shape."""
     body = [*normalised(conv(filters, 3, "same", bias=False, strides=strides)),
             conv(filters, 3, "same", bias=False), ("batchnorm",)]
     projection = [conv(filters, 1, "same", bias=False, strides=strides), ("batchnorm",)]
@@ -59,7 +59,7 @@ def basic_block(filters, strides, projects):
 def resnet18(size=224, filters=64, classes=1000):
     """Return the network of He, Zhang, Ren and Sun, "Deep residual learning for image recognition", arXiv:1512.03385.
 
-    Padding is "same" as each library has it, so the odd pixel of a stride of 2 is not on the same side everywhere.
+    Padding is "same" as each library defines it, so with a stride of 2 the odd pixel is not on the same side in all.
     """
     return Net((size, size, 3), 8, [
         *normalised(conv(filters, 7, "same", bias=False, strides=2)), pool(3, 2, "same"),
@@ -88,7 +88,7 @@ NETS = {
     ]),
     "MLP": Net((784,), 128, [dense(512), ("relu",), dense(512), ("relu",), dense(10)]),
     # An, Lee, Park, Yang and So, "An ensemble of simple convolutional neural network models for MNIST digit
-    # recognition", arXiv:2008.10400: the one of their networks with 3x3 kernels.
+    # recognition", arXiv:2008.10400: their network with 3x3 kernels.
     "M3": Net((28, 28, 1), 120, [
         *(layer for filters in range(32, 177, 16)
           for layer in [conv(filters, 3, bias=False), ("batchnorm",), ("relu",)]),
@@ -105,7 +105,7 @@ NETS = {
         *(layer for filters in (32, 64, 128, 128) for layer in [conv(filters, 3, "same"), ("relu",), pool(2)]),
         ("flatten",), dense(64), ("relu",), dense(10),
     ]),
-    # Depthwise and 1x1 convolutions in turns, as in a MobileNet.
+    # Alternating depthwise and 1x1 convolutions, as in MobileNet.
     "S1": Net((32, 32, 3), 32, [
         *normalised(conv(32, 3, "same")),
         *normalised(depthwise(3, "same")), *normalised(conv(64, 1, "same")), pool(2),
@@ -115,11 +115,11 @@ NETS = {
     ]),
 }
 
-EVERY_NET = {**NETS, "ResNet-18": resnet18()}  # this one is measured among large operations
+EVERY_NET = {**NETS, "ResNet-18": resnet18()}  # ResNet-18 belongs to the topic `large`
 
 
 def training(net):
-    """Return the job of one training step, as it goes to the workers."""
+    """Return the job of one training step, as sent to the workers."""
     return {"kind": "train", "net": net, "batch": net.batch}
 
 
@@ -128,13 +128,13 @@ def inference(net, batch):
 
 
 def net_of(job):
-    """Return the network of a job, which has come to a worker as lists."""
+    """Return the network of a job, which reaches the worker as nested lists."""
     input_shape, batch, layers = job["net"]
     return Net(tuple(input_shape), batch, layers)
 
 
 def stack(net, layers):
-    """Return the layers of a network as objects; `layers` is a module that speaks Keras's language."""
+    """Return the layers of a network as objects; `layers` is a module with Keras's class names."""
     return objects(net.layers, layers)
 
 
@@ -151,14 +151,14 @@ def objects(stack, layers):
         "flatten": layers.Flatten,
         "average": layers.GlobalAveragePooling2D,
         "dense": lambda units, bias: layers.Dense(units, use_bias=bias),
-        # Keras has no such layer.
+        # cnnlite only; Keras has no such layer.
         "residual": lambda body, shortcut: layers.Residual(objects(body, layers), objects(shortcut, layers) or None),
     }
     return [makers[kind](*numbers) for kind, *numbers in stack]
 
 
 def shapes(net):
-    """Return [(layer, shape of its input, shape of its output), ...] without the batch axis."""
+    """Return [(layer, input shape, output shape), ...] without the batch axis."""
     return shapes_of(net.layers, net.input_shape)
 
 
@@ -194,12 +194,12 @@ def shape_after(layer, shape):
 
 
 def window_steps(shape, size, strides, padding):
-    """Return how often a window fits into an image, downwards and sideways."""
+    """Return how many windows fit into an image, vertically and horizontally."""
     return tuple(-(-n // strides) if padding == "same" else (n - size) // strides + 1 for n in shape[:2])
 
 
 def every_layer(shapes):
-    """Yield layers and their shapes, with those inside of a residual in its place."""
+    """Yield layers and their shapes, with every residual replaced by the layers inside it."""
     for layer, before, after in shapes:
         if layer[0] == "residual":
             for branch in layer[1:]:
@@ -209,10 +209,10 @@ def every_layer(shapes):
 
 
 def training_flops(net):
-    """Return how many additions and multiplications the products with weights of one training step take.
+    """Return the additions and multiplications of all products with weights in one training step.
 
-    A layer has three of one size: forward, gradient of the weights, gradient of the input. Nobody needs
-    the last one of the lowest layer.
+    A layer has three of equal size: forward, gradient of the weights, gradient of the input. The lowest
+    layer doesn't need the last.
     """
     total, products = 0, 2
     for (kind, *numbers), before, after in every_layer(shapes(net)):

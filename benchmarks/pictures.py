@@ -1,4 +1,4 @@
-"""The report as pictures: bars against each opponent, the convolutions under the machine's roofs, and growth."""
+"""The plots of the report: bars against each opponent, a roofline plot of the convolutions, and growth curves."""
 
 import statistics
 from collections import defaultdict
@@ -13,7 +13,7 @@ from benchmarks.sides import CNNLITE, JAX, KERAS, ONNX, OPENVINO, PYTORCH
 OPPONENTS = {"PyTorch's best": PYTORCH, KERAS: [KERAS], JAX: [JAX], ONNX: [ONNX], OPENVINO: [OPENVINO]}
 
 
-WIDTH = 0.16  # of a bar; five of them and a gap for each work
+WIDTH = 0.16  # of a bar; five of them and a gap in each group
 
 
 def new_figure(width, height):
@@ -21,7 +21,7 @@ def new_figure(width, height):
 
 
 def bars(report, path):
-    """Draw a bar for each ratio, with a line from the lowest to the highest, and the 1 at which both are as fast."""
+    """Draw a bar for each ratio, with an error bar from lowest to highest, and a line at 1, equal speed."""
     groups = [(result["work"], {name: compare(result, among) for name, among in OPPONENTS.items()})
               for topic in ("train", "infer") for result in of_topic(report, topic)]
     groups += [(f"convolution, {direction}", {"PyTorch's best": mean_ratio(report, direction)})
@@ -32,7 +32,7 @@ def bars(report, path):
     figure = new_figure(9, 1.5 + 0.5 * len(groups))
     axes = figure.add_subplot()
     for i, name in enumerate(OPPONENTS):
-        # The bars of a work lie round its label, as many as it has.
+        # However many bars a group has, they are centred on its label.
         rows = [(place + WIDTH * (list(figures).index(name) - (len(figures) - 1) / 2), figures[name])
                 for place, (_, figures) in enumerate(groups) if name in figures]
         if rows:
@@ -52,7 +52,7 @@ def bars(report, path):
 
 
 def plain_logarithmic(axes, which):
-    """Make an axis logarithmic, with 0.5, 1, 2, 4 ... at its ticks."""
+    """Make an axis logarithmic, with ticks at 0.5, 1, 2, 4, ..."""
     axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
     axes.set(**{f"{which}scale": "log"})
     axis.set_major_locator(LogLocator(base=2))
@@ -65,9 +65,9 @@ def drop_none(figures):
 
 
 def roofline(report, path):
-    """Draw each convolution's rate over its operations a byte, under what the machine's arithmetic and memory allow.
+    """Draw each convolution's rate over its arithmetic intensity, under the roofs of the machine's SGEMM and memory.
 
-    Small arrays stay in the caches, whose roof is higher than the memory's: points may lie above the slope.
+    Small arrays stay in the caches, which are faster than memory, so points may lie above the slope.
     """
     results = of_topic(report, "conv")
     if not results:
@@ -89,7 +89,7 @@ def roofline(report, path):
         axes.plot(ends, roof, color="black", linewidth=1, label=label)
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlabel("operations for each byte of images, kernels and result")
+    axes.set_xlabel("operations per byte of images, kernels and result")
     axes.set_ylabel("GFLOP/s")
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
@@ -97,7 +97,7 @@ def roofline(report, path):
 
 
 def growth(report, path):
-    """Draw a panel for each thing that grows: the time of a step; below, the rate of convolutions over channels."""
+    """Draw the time of a step, a panel for each thing that grows, and below the rate of convolutions over channels."""
     rows = [panels for topic in ("growth", "channels") if (panels := by_panel(of_topic(report, topic)))]
     if not rows:
         return
@@ -127,7 +127,7 @@ def rates_are_drawn(results):
 
 
 def panel(axes, by, results):
-    """Draw a curve for each side: of times, or of rates where the work is known."""
+    """Draw a curve for each side: times, or rates where the number of operations is known."""
     values = [result["value"] for result in results]
     is_rate = rates_are_drawn(results)
     for name in results[0]["seconds"]:

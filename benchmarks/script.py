@@ -1,6 +1,6 @@
-"""A whole script as Keras's users write it, from the start of Python to its end: the simple MNIST convnet, two epochs.
+"""A whole script as Keras users write it, timed from start to exit: the simple MNIST convnet, two epochs.
 
-Run as a program this file is that script. Both libraries get the images that come with cnnlite, so nothing is
+Run as a program, this file is that script. Both libraries use the images bundled with cnnlite, so nothing is
 downloaded.
 """
 
@@ -15,14 +15,14 @@ from benchmarks.sides import CNNLITE, KERAS
 from benchmarks.workers import ROOT, environment
 
 IMAGES = ROOT / "cnnlite" / "datasets" / "mnist.npz"
-SAMPLES, FEW = 60_000, 3_000  # all that there are; enough to compile everything
+SAMPLES, FEW = 60_000, 3_000  # the whole training set; enough to compile everything
 LIBRARIES = {CNNLITE: "cnnlite", KERAS: "keras"}
 
 
 def seconds(names, threads, rounds, samples=SAMPLES):
-    """Return {side: [seconds, for each round]}, the sides in turns.
+    """Return {side: [seconds, for each round]}; the sides take turns.
 
-    A run with few images comes before and does not count: cnnlite may have to compile kernels in it.
+    A short run first is a warm-up: cnnlite may have to compile kernels in it.
     """
     variables = {**environment(threads), "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2",
                  "CUDA_VISIBLE_DEVICES": "-1", "TF_NUM_INTRAOP_THREADS": str(threads)}

@@ -1,17 +1,17 @@
-"""Where the time of a training step, or of inference, goes: each stage of its plan, and all that lies round them.
+"""Where the time of a training step or of inference goes: every stage of its plan, and the overhead around them.
 
     python -m benchmarks.stages LeNet-5 W2       # training steps
-    python -m benchmarks.stages --infer W1       # inference, of as many samples
-    python -m benchmarks.stages --image W1       # of one
+    python -m benchmarks.stages --infer W1       # inference on a batch of the same size
+    python -m benchmarks.stages --image W1       # inference on one sample
 
-Everything runs on one thread. A Python program walks through the schedule as the executor does, so the stages of a
-group run one after the other for a few samples at a time, on the same memory; what it takes to call each is subtracted.
-The median of many repetitions, by a clock on the wall: for a machine that does nothing else. Stages that run only when
-weights have changed, as in inference, are not among them: they have run before.
+Everything runs on one thread. A Python program walks the schedule the way the executor does, so the stages of a group
+run one after the other for a few samples at a time, on the same memory; the overhead of each call is subtracted. Times
+are medians of many repetitions in wall-clock time, so run this on an idle machine. Stages that run only when weights
+have changed, as in inference, are not listed: they have already run.
 
-The last column is a stage's rate over that of NumPy's product of two large matrices on one thread, in a process of its
-own, which takes turns with it. A convolution's operations are those of its definition, of which Winograd's method does
-a quarter: so it can come to more than 100 %.
+The last column is a stage's rate relative to NumPy's product of two large matrices on one thread, in a process of its
+own that takes turns with this one. A convolution's operations are counted by its definition, of which Winograd's method
+does a quarter, so its share can exceed 100 %.
 """
 
 import argparse
@@ -51,12 +51,12 @@ def nothing(r, run, first, last):
 
 
 class Clock:
-    """Within it, runs of plans take one thread and are timed.
+    """A context in which plans run on one thread and are timed.
 
     Attributes:
         each: whether to time each stage, or the run as a whole.
-        seconds: of all runs since `clear`.
-        stages: [(program, number of the step in it, number of its group), its calls and their seconds], as a dict.
+        seconds: the time of all runs since `clear`.
+        stages: {(program, index of the step in it, index of its group): [calls, seconds]}.
     """
 
     def __init__(self):
@@ -96,7 +96,7 @@ class Clock:
         return time.perf_counter() - begin
 
     def start(self, lane, job_address, lanes):
-        """Stand for the executor."""
+        """Stand in for the executor."""
         if self.each:
             return self._walk(self._workspace)
         start, lane = self._entry(lanes)
@@ -106,7 +106,7 @@ class Clock:
         return failed
 
     def _walk(self, workspace):
-        """Do what `executor.execute` does, and time each stage."""
+        """Do what `executor.execute` does, timing each stage."""
         job, layout, program = workspace.job[0], workspace.layout, workspace.program
         own = workspace.own.ctypes.data
         run = workspace.own[: program.words * 8].view(np.int64)
@@ -141,14 +141,14 @@ class Clock:
 
 
 class MatrixProduct:
-    """NumPy's product of large matrices, by one thread of another process."""
+    """NumPy's product of large matrices, on one thread of another process."""
 
     def __init__(self):
         self._worker = Worker(NUMPY, 1)
         self._worker.prepare(SGEMM)
 
     def rate(self):
-        """Return how many operations a second it does now."""
+        """Return its current rate in operations per second."""
         (seconds,) = self._worker.run(SGEMM_SECONDS)
         return 2 * SGEMM["n"] ** 3 / statistics.median(seconds)
 
@@ -157,12 +157,12 @@ class MatrixProduct:
 
 
 def measure(work, between=lambda: None):
-    """Time a piece of work; `between()` is called between two repetitions.
+    """Time a piece of work; `between()` is called between repetitions.
 
     Returns:
-        rows: for each stage its layer, its name, the number of its group, its calls, seconds and operations.
-        together: the seconds of the plans' runs by the executor.
-        whole: the seconds of the work.
+        rows: for each stage, its layer, name, group index, calls, seconds and operations.
+        together: the seconds that the executor takes to run the plans.
+        whole: the seconds of the work as a whole.
     """
     wholes, runs, times, steps = [], [], defaultdict(list), {}
     with Clock() as clock:
@@ -202,13 +202,13 @@ def inference(net, samples):
 
 
 def report(title, rows, together, whole, sgemm):
-    """Return the times as a text; sgemm: the operations a second of the product of large matrices."""
+    """Return the times as text; `sgemm` is the rate of the product of large matrices in operations per second."""
     stages = sum(row[4] for row in rows)
     lines = [[layer, name, str(group), str(calls), f"{seconds * 1e6:.1f}", f"{seconds / whole:.1%}",
               *((f"{work / seconds / 1e9:.1f}", f"{work / seconds / sgemm:.0%}") if work and seconds else ("", ""))]
              for layer, name, group, calls, seconds, work in rows]
     headings = ["Layer", "stage", "group", "calls", "us", "share", "GFLOP/s", "of SGEMM"]
-    return (f"{title}: {whole * 1e6:.0f} us. The executor runs its plan in {together * 1e6:.0f}; the stages alone take "
+    return (f"{title}: {whole * 1e6:.0f} us. The executor takes {together * 1e6:.0f}, the stages alone "
             f"{stages * 1e6:.0f}, and Python {(whole - together) * 1e6:.0f}.\n\n{table(headings, lines)}\n")
 
 
@@ -217,8 +217,8 @@ def main():
     parser.add_argument("nets", nargs="+", choices=list(EVERY_NET), metavar="net",
                         help=f"some of {', '.join(EVERY_NET)}")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--infer", action="store_true", help="model(x) of a batch instead of a training step")
-    what.add_argument("--image", action="store_true", help="model(x) of one sample")
+    what.add_argument("--infer", action="store_true", help="time model(x) on a batch instead of a training step")
+    what.add_argument("--image", action="store_true", help="time model(x) on one sample")
     arguments = parser.parse_args()
     product = MatrixProduct()
     for name in arguments.nets:

@@ -1,6 +1,6 @@
-"""How long a new process takes to import a library, and to make its first training step of W1; and the processor time.
+"""How long a new process takes to import a library and run its first training step of W1, and the processor time.
 
-Run as a program this file is that process: it makes the step and prints when it had imported and when it was done.
+Run as a program, this file is that process: it runs the step and prints when the import and the step were done.
 """
 
 import importlib
@@ -15,20 +15,20 @@ from benchmarks.nets import NETS, training
 from benchmarks.sides import SIDES, hide_scipy
 from benchmarks.workers import environment
 
-COLD_ROUNDS = 3  # at most: each compiles all kernels of a net
+COLD_ROUNDS = 3  # at most, since each one compiles all kernels of a net
 
 
 def first_steps(threads, rounds, names):
-    """Yield (work, {side: [seconds]}). The times count from the start of Python on.
+    """Yield (work, {side: [seconds]}), measured from the start of Python.
 
-    The first processes find an empty folder for compiled kernels each, those after them what the last of these has
-    compiled.
+    The cold processes each start with an empty folder for compiled kernels; the warm ones after them reuse the
+    kernels of the last cold round.
     """
     cold, warm = ({name: [] for name in names} for _ in range(2))
     with tempfile.TemporaryDirectory() as folder:
         for i in range(min(rounds, COLD_ROUNDS)):
             variables = {**environment(threads), "NUMBA_CACHE_DIR": os.path.join(folder, str(i))}
-            # An installed package lies there as bytecode. Without, Python would compile this one's sources at each
+            # An installed package comes as bytecode. Without it Python would compile the sources here at every
             # import, which takes 0.2 s.
             variables.pop("PYTHONDONTWRITEBYTECODE", None)
             for name in names:
@@ -45,9 +45,9 @@ def first_steps(threads, rounds, names):
 
 
 def run(name, variables):
-    """Return the seconds until a new process has imported the library and made its step, and the processor's seconds.
+    """Return the seconds until a new process has imported the library and run its step, and its processor time.
 
-    The latter are those of all cores and of all processes that were started for it.
+    The processor time is summed over all cores and all processes started for the step.
     """
     start, before = time.time(), os.times()
     done = subprocess.run([sys.executable, "-m", "benchmarks.start", name], env=variables, capture_output=True,
@@ -56,7 +56,7 @@ def run(name, variables):
     if done.returncode:
         raise RuntimeError(f"The first step of {name} failed:\n{done.stderr}")
     seconds = {what: moment - start for what, moment in json.loads(done.stdout).items()}
-    # Of children that have ended; the sides' workers go on meanwhile.
+    # Only finished children count, so the workers of the sides, which are still running, don't.
     processor = after.children_user + after.children_system - before.children_user - before.children_system
     return {**seconds, "processor": processor}
 

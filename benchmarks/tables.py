@@ -1,6 +1,6 @@
 """The report as Markdown.
 
-    python -m benchmarks.tables results/benchmarks/results.json    # the table of README.md, of a run that is over
+    python -m benchmarks.tables results/benchmarks/results.json    # the table in README.md, from an earlier run
 """
 
 import json
@@ -19,13 +19,13 @@ HEADINGS = {"train": "Training step", "infer": "Inference", "avx2": "Training st
 
 
 def markdown(report):
-    """Return everything: the targets, the machine and what else it did, and every convolution."""
+    """Return everything: the targets, the machine and its other load, and every convolution."""
     every = best_opponents("Every convolution", comparisons(report, "conv"))
     return joined([target_table(report), describe_run(report), *topic_tables(report), every, left_out(report)])
 
 
 def on_screen(report):
-    """Return what is read at once, the targets last."""
+    """Return the summary for the terminal, with the targets last."""
     return joined([*topic_tables(report), left_out(report), describe_run(report), target_table(report)])
 
 
@@ -45,7 +45,7 @@ def topic_tables(report):
 
 
 def table(header, lines):
-    """Return a Markdown table, the first column to the left, or None without lines."""
+    """Return a Markdown table with the first column left-aligned, or None without lines."""
     if not lines:
         return None
     rule = ["---", *["--:"] * (len(header) - 1)]
@@ -58,7 +58,7 @@ def target_table(report):
 
 
 def readme_table(report):
-    """Return the targets that were measured, as README.md shows them: with cnnlite's own time, without the spread."""
+    """Return the measured targets as shown in README.md: with cnnlite's own time, without the spread."""
     lines = []
     for target in TARGETS:
         figures = target.figure(report)
@@ -83,7 +83,7 @@ def best_opponents(heading, compared):
 
 
 def each_opponent(heading, results):
-    """Return the ratios against every side that took part anywhere in this topic."""
+    """Return the ratios against every side that has a result anywhere in this topic."""
     names = [name for name in SIDES if name != CNNLITE and any(name in result["seconds"] for result in results)]
     lines = [[result["work"], *(ratio_against(result, name) for name in names)] for result in results]
     return table([f"{heading}, against", *names], lines) if names else None
@@ -101,7 +101,7 @@ def convolution_means(means):
 
 
 def rates(report, topic, heading):
-    """Return the rates of operations, the geometric means of the ratios last."""
+    """Return the rates in operations per second, with the geometric means of the ratios at the end."""
     results = of_topic(report, topic)
     compared = [(result, figures) for result in results if (figures := compare(result))]
     lines = [[figures["work"], f"{result['flops'] / figures['cnnlite'] / 1e9:.0f}",
@@ -131,7 +131,7 @@ def memory(report):
 
 
 def growth(report):
-    """Return the times and what a step costs more than the one before it."""
+    """Return the times, each also relative to the line above."""
     lines, before = [], {}
     for result in of_topic(report, "growth"):
         medians = {name: statistics.median(times) for name, times in result["seconds"].items()}
@@ -166,14 +166,14 @@ def describe_run(report):
         f"{machine['cores']} cores, {machine['system']}; Python {machine['python']}, {versions}.",
     ]
     if run.get("isa") == "avx2":
-        lines.append("No library used AVX-512, but AVX2 alone.")
+        lines.append("All libraries were limited to AVX2, without AVX-512.")
     if run["load_before"] is not None:
-        lines.append(f"Load average before {run['load_before']:.2f}, after {run['load_after']:.2f}.")
+        lines.append(f"Load average before: {run['load_before']:.2f}, after: {run['load_after']:.2f}.")
     if "others" in run:
-        lines.append(f"Meanwhile other processes used {run['others']:.2f} cores on average, and the host of a virtual "
-                     f"machine took away {run['stolen']:.2f}.")
+        lines.append(f"During the run, other processes used {run['others']:.2f} cores on average, and the host of the "
+                     f"virtual machine took away {run['stolen']:.2f}.")
     if max(run["load_before"] or 0, run.get("others", 0) + run.get("stolen", 0)) > BUSY:
-        lines.append("**The machine was busy with something else: these figures are worth little.**")
+        lines.append("**The machine was busy with something else: don't trust these figures.**")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""How fast cnnlite is meant to be, and whether it is: for each piece of work a floor, and an aim beyond it."""
+"""How fast cnnlite is meant to be, and whether it is: a floor for each piece of work, and an aim beyond it."""
 
 import statistics
 from collections.abc import Callable
@@ -27,10 +27,10 @@ class Target(NamedTuple):
     """One line of the table.
 
     Attributes:
-        floor: what must be reached; of times and memory, what must not be exceeded.
-        aim: what to go for then, or None where the floor is all that is asked.
-        figure: takes the report and returns the figures, or None where they were not measured. `name` says which
-            of them counts; "lowest" and "highest" are its spread if it has one, "best" the opponent.
+        floor: what must be reached; for times and memory, what must not be exceeded.
+        aim: the next goal, or None if the floor is enough.
+        figure: takes the report and returns the figures, or None if they were not measured. `name` is the key of
+            the one that counts; "lowest" and "highest" are its spread if it has one, "best" the opponent.
     """
 
     work: str
@@ -50,7 +50,7 @@ class Target(NamedTuple):
         return "NO"
 
     def goal(self, goal):
-        """Return the floor or the aim as it is shown."""
+        """Return the floor or the aim as displayed."""
         return "" if goal is None else f"{'at most ' * self.at_most}{self.form.format(goal)}"
 
 
@@ -59,7 +59,7 @@ def find(report, topic, work):
 
 
 def of_result(topic, work, figure):
-    """Return a function that takes the report and returns what `figure` makes of that result, if it is there."""
+    """Return a function that takes the report and applies `figure` to that result, if the report has it."""
 
     def figure_of(report):
         result = find(report, topic, work)
@@ -93,7 +93,7 @@ def of_memory(work, floor, aim):
 
 
 def of_start(work, floor, aim):
-    """Return the target of a time of its own, which is compared with nobody's."""
+    """Return a target for cnnlite's time alone, without an opponent."""
 
     def seconds(result):
         times = result["seconds"][CNNLITE]
@@ -103,7 +103,7 @@ def of_start(work, floor, aim):
 
 
 def each(make, goals, *arguments):
-    """Return the targets of {work: (floor, aim)}."""
+    """Return the targets for {work: (floor, aim)}."""
     return [make(work, *arguments, *goal) for work, goal in goals.items()]
 
 
@@ -146,7 +146,7 @@ TARGETS = [
 
 
 def rows(report):
-    """Return the cells of the table of targets, a list for each line. What was not measured says so."""
+    """Return the cells of the table of targets, one list per line, including targets that were not measured."""
     return [cells(target, target.figure(report)) for target in TARGETS]
 
 
@@ -161,6 +161,6 @@ def cells(target, figures):
 
 
 def opponent(target, figures):
-    """Return against what the target is measured; of several opponents, which one it was."""
+    """Return what the target is measured against, and which of several opponents it turned out to be."""
     best = figures.get("best", target.against)
     return target.against if best == target.against else f"{target.against}: {best}"

@@ -1,4 +1,4 @@
-"""What is measured, by topic. Each function yields its results one by one, so that they are shown as they come."""
+"""The measurements, by topic. Each function yields its results one by one, so that they are shown as they come in."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ COPIED = 256 * 2**20  # bytes, more than caches hold
 
 
 def result(topic, work, comparison, **more):
-    """Return what is kept of one comparison: what was done, how long it took each side, and more to judge it by."""
+    """Return the record of one comparison: the work, the time each side took, and further data to interpret it."""
     return {"topic": topic, "work": work, **comparison, **more}
 
 
@@ -33,7 +33,7 @@ def train(bench, quick):
 
 
 def infer(bench, quick):
-    """`model(x)`, the batch a NumPy array or a tensor already."""
+    """`model(x)`, where the batch is already a NumPy array or a tensor."""
     for name, batches in {"W1": [1]}.items() if quick else INFERENCE_BATCHES.items():
         for batch in batches:
             comparison = bench.compare_anew(dict.fromkeys(INFERS, inference(NETS[name], batch)))
@@ -41,7 +41,7 @@ def infer(bench, quick):
 
 
 def with_avx2(bench, quick):
-    """Training steps without AVX-512, by workers of their own, whose libraries are told so."""
+    """Training steps without AVX-512, in separate workers whose environment turns it off."""
     make = partial(Worker, variables=avx2.variables())
     alone = Bench(bench.names, bench.rounds, bench.seconds, bench.threads, make)
     try:
@@ -55,7 +55,7 @@ def with_avx2(bench, quick):
 def busy(bench, quick):
     """W1's training step while another process keeps one core busy.
 
-    Of that no library knows, so each uses the threads that it would use without.
+    No library knows about that process, so each uses as many threads as it would otherwise.
     """
     with busy_core():
         comparison = bench.compare_anew(dict.fromkeys(EAGER, training(NETS["W1"])), bench.threads)
@@ -63,7 +63,7 @@ def busy(bench, quick):
 
 
 def conv(bench, quick):
-    """Single convolutions, each direction on its own, in short blocks, and the machine's two roofs."""
+    """The machine's two roofs, then single convolutions in short blocks, each direction separately."""
     yield from roofs(bench)
     for shape in SWEEP[:1] if quick else SWEEP:
         for direction in DIRECTIONS:
@@ -79,7 +79,7 @@ def operation(bench, shape, direction, rounds=None):
 
 
 def large(bench, quick):
-    """Single operations of many channels or units, each direction on its own; and a deep network."""
+    """Single operations with many channels or units, each direction separately, and a deep network."""
     for shape in LARGE[-4:-3] if quick else LARGE:
         for direction in DIRECTIONS:
             comparison = operation(bench, shape, direction)
@@ -89,7 +89,7 @@ def large(bench, quick):
 
 
 def deep(bench):
-    """ResNet-18, without what takes minutes to compile it."""
+    """ResNet-18, without the sides that take minutes to compile it."""
     net = EVERY_NET["ResNet-18"]
     yield result("train", "train ResNet-18", bench.compare_anew(dict.fromkeys(EAGER, training(net))))
     for batch in (1, net.batch):
@@ -105,7 +105,7 @@ def roofs(bench):
 
 
 def roof(bench, quick):
-    """How near training comes to the machine's own matrix product, the two in turns."""
+    """How close training comes to the machine's SGEMM; the two take turns."""
     for name in ["W1"] if quick else ["W2", "W3"]:
         comparison = bench.compare({CNNLITE: training(NETS[name]), NUMPY: {"kind": "sgemm", "n": SGEMM_SIZE}})
         flops = {CNNLITE: training_flops(NETS[name]), NUMPY: 2 * SGEMM_SIZE**3}
@@ -113,28 +113,28 @@ def roof(bench, quick):
 
 
 def keras_script(bench, quick):
-    """A whole script with all of MNIST."""
+    """A whole script that trains on all of MNIST."""
     names = [name for name in script.LIBRARIES if name in bench.names]
     times = script.seconds(names, bench.threads, min(bench.rounds, 3), script.FEW if quick else script.SAMPLES)
     yield result("script", "a Keras script, whole process", {"seconds": times})
 
 
 def start(bench, quick):
-    """Whole processes, from their start on."""
+    """Whole processes, timed from their start."""
     rounds = 1 if quick else bench.rounds
     for work, seconds in first_steps(bench.threads, rounds, [name for name in (CNNLITE, TORCH) if name in bench.names]):
         yield result("start", work, {"seconds": seconds})
 
 
 def memory(bench, quick):
-    """The most memory that a process held which imports a library and trains for some steps."""
+    """Peak memory of a process that imports a library and trains for some steps."""
     names = [name for name in EAGER if name in bench.names]
     for net in ["W1"] if quick else ["W1", "W3", "V1", "G1"]:
         yield result("memory", f"train {net}", {"bytes": peaks(names, net, bench.threads, min(bench.rounds, 3))})
 
 
 def growth(bench, quick):
-    """How the time of W1's training step grows with one thing at a time; and rates of convolutions over channels."""
+    """How the time of W1's training step grows with one thing at a time, and rates of convolutions over channels."""
     for by, points in series(bench.threads).items():
         for value, net, threads in points[:2] if quick else points:
             jobs = dict.fromkeys(EAGER, training(net))
@@ -149,5 +149,5 @@ def growth(bench, quick):
 
 TOPICS = {"train": train, "infer": infer, "avx2": with_avx2, "conv": conv, "large": large, "roof": roof, "busy": busy,
           "script": keras_script, "start": start, "memory": memory, "growth": growth}
-# Topics that not every machine has: what says why this one hasn't, or None.
+# Topics that not every machine can run: a function that returns why this one can't, or None.
 MISSING = {"avx2": avx2.what_is_missing}

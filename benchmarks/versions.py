@@ -1,14 +1,14 @@
-"""Compare this version of cnnlite with another one: a folder with its source, such as a worktree of git.
+"""Compare this version of cnnlite with another, whose source is in another folder, such as a git worktree.
 
     git worktree add ../before v1.0
     python -m benchmarks.versions ../before              # all networks, 5 minutes
     python -m benchmarks.versions ../before W1 S1        # some of them
 
-Each version works in a process of its own; the two take turns in short blocks. The ratio is the other version's time
-divided by this one's, in each round on its own: above 1, this one is faster. Kernels are compiled before anything is
-timed, each version's into a folder of its own.
+Each version runs in a process of its own; the two take turns in short blocks. The ratio, taken per round, is the other
+version's time divided by this one's: above 1, this one is faster. Kernels are compiled before anything is timed, each
+version's into its own folder.
 
-`activations.softmax(model(x))` of one image is compared with `model(x)` of the same version, in the same process.
+For one image, `activations.softmax(model(x))` is compared with `model(x)` of the same version, in the same process.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from benchmarks.workers import ROOT, Worker
 
 THIS, OTHER = VERSIONS = "this version", "the other one"
 
-# Of a version's folder the library alone is taken: both are measured by the same program.
+# Only the library is imported from a version's folder; both are measured by the same program.
 PROGRAM = f"""
 import sys
 sys.path.insert(0, sys.argv[1])
@@ -62,12 +62,12 @@ def add(lines, cells):
 def read_options():
     parser = argparse.ArgumentParser(prog="python -m benchmarks.versions", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", type=folder, help="the folder that holds the other version's folder cnnlite")
+    parser.add_argument("path", type=folder, help="the folder that contains the other version's cnnlite folder")
     parser.add_argument("nets", nargs="*", metavar="net",
-                        help=f"some of {', '.join(EVERY_NET)}; all but ResNet-18, if none is named")
-    parser.add_argument("--rounds", type=int, default=9, help="how many blocks each version gets, by default 9")
-    parser.add_argument("--seconds", type=float, default=0.12, help="how long a block is, by default 0.12")
-    parser.add_argument("--threads", type=int, default=machine.cores(), help="by default all")
+                        help=f"some of {', '.join(EVERY_NET)}; by default all but ResNet-18")
+    parser.add_argument("--rounds", type=int, default=9, help="blocks per version (default: 9)")
+    parser.add_argument("--seconds", type=float, default=0.12, help="length of a block (default: 0.12)")
+    parser.add_argument("--threads", type=int, default=machine.cores(), help="threads per version (default: all cores)")
     options = parser.parse_args()
     for name in options.nets:
         if name not in EVERY_NET:
@@ -78,7 +78,7 @@ def read_options():
 def folder(text):
     path = Path(text).resolve()
     if not (path / "cnnlite" / "__init__.py").is_file():
-        raise argparse.ArgumentTypeError(f"there must be a folder cnnlite in it. Received: {text!r}.")
+        raise argparse.ArgumentTypeError(f"must contain a folder cnnlite. Received: {text!r}.")
     return path
 
 
@@ -87,13 +87,13 @@ def worker(folders, name, threads):
 
 
 def jobs(name):
-    """Return {what is done: job}."""
+    """Return {description of the work: job}."""
     net = EVERY_NET[name]
     return {f"train {name}": training(net), f"infer {name}, batch {net.batch}": inference(net, net.batch)}
 
 
 def line(work, seconds):
-    """Return the cells of a line; those of a version that failed are empty."""
+    """Return the cells of a line; the cells of a version that failed are empty."""
     medians = [milliseconds(spread(seconds[version], "seconds")["seconds"]) if version in seconds else ""
                for version in VERSIONS]
     if not all(medians):
@@ -103,7 +103,7 @@ def line(work, seconds):
 
 
 def line_of_softmax(name, parts):
-    """Return the cells of a line that says how many times as long as `model(x)` alone it takes with a softmax of it."""
+    """Return the cells of a line with the time of `softmax(model(x))` relative to `model(x)`."""
     cells = []
     for version in VERSIONS:
         answers, probabilities = parts.get(version, ([], []))

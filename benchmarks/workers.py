@@ -1,10 +1,10 @@
-"""A process for each side, which works only when it is told to.
+"""A process for each side, which works only on request.
 
-Two libraries in one process, or at work at the same time, would spoil each other's figures: each keeps threads that
-spin for a while after their work, on the same cores. So each side has a process of its own, all but one of
-them wait at a pipe, and a block of work begins with a repetition that does not count.
+Two libraries in one process, or running at the same time, would spoil each other's figures: each keeps threads that
+go on spinning for a while after their work, on the same cores. So each side has a process of its own, all but one
+block on a pipe, and a block of work begins with a warm-up repetition.
 
-Run as a program this file is the worker: a line of JSON comes in, a line of JSON goes out.
+Run as a program, this file is the worker: it reads a line of JSON and answers with a line of JSON.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ LONG = 0.7  # seconds, more than a block
 
 
 def environment(threads):
-    """Return the variables for a process that may use so many threads and finds this source."""
+    """Return the environment of a process that may use that many threads and imports this source."""
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **dict.fromkeys(THREAD_VARIABLES, str(threads))}
 
 
 class SideFailed(Exception):
-    """A side could not do a job, or its process has died; the message says why."""
+    """A side couldn't do a job, or its process died; the message says why."""
 
 
 class Worker:
@@ -41,8 +41,8 @@ class Worker:
     Args:
         name: the side.
         threads: how many threads it may use.
-        program: what Python is to run, if not this file.
-        variables: more of its environment.
+        program: arguments of Python, if not to run this file.
+        variables: additional environment variables.
     """
 
     def __init__(self, name, threads, program=("-m", "benchmarks.workers"), variables=None):
@@ -53,10 +53,10 @@ class Worker:
         )
 
     def prepare(self, job, threads=None):
-        """Let the worker make ready for a job, and do it once.
+        """Have the worker prepare a job and do it once.
 
-        Returns its check number, and a note that says which way of doing it was the fastest. With `threads` the
-        side uses just so many; without, it uses all, or what suits it best.
+        Returns the check number, and a note that says which way of doing the job was the fastest. With `threads` the
+        side uses exactly that many; without, it uses all or whatever suits it best.
         """
         counts = [threads or self.threads]
         if threads is None and self.name in SIDES and SIDES[self.name].tries_threads and self.threads > 1:
@@ -64,7 +64,7 @@ class Worker:
         return self._ask({"prepare": job, "threads": counts})
 
     def run(self, seconds):
-        """Let the worker repeat its job for about that long; return for each part how long each repetition took."""
+        """Have the worker repeat its job for about that long; return the times of all repetitions, for each part."""
         return self._ask({"run": seconds})
 
     def _ask(self, message):
@@ -73,7 +73,7 @@ class Worker:
             self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise SideFailed("its process has ended early; what it said stands above")
+            raise SideFailed("its process ended early; see its output above")
         answer = json.loads(answer)
         if "failed" in answer:
             raise SideFailed(answer["failed"])
@@ -87,7 +87,7 @@ class Worker:
 
 
 def main(name):
-    # Answers have a channel of their own: whatever a library prints goes to the screen.
+    # Answers have a channel of their own; whatever a library prints goes to stderr.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     parts = ()
@@ -95,7 +95,7 @@ def main(name):
         message = json.loads(line)
         try:
             if "prepare" in message:
-                parts = ()  # what the last job held must not stay in memory while this one is made
+                parts = ()  # free the memory of the last job before this one is prepared
                 parts, *answer = prepare(name, message["prepare"], message["threads"])
             else:
                 answer = [repeat(part, message["run"]) for part in parts]
@@ -110,7 +110,7 @@ def main(name):
 def prepare(name, job, thread_counts):
     """Return functions for the parts of the job, its check number, and a note.
 
-    Nearly all jobs have one part. It is done by the number of threads that is the fastest.
+    Almost all jobs have one part. Of the given numbers of threads, the fastest is used.
     """
     side = SIDES[name]
     module = importlib.import_module(f"benchmarks.sides.{side.module}")
@@ -133,8 +133,8 @@ def prepare(name, job, thread_counts):
 def repeat(run, seconds):
     """Return how long each repetition took.
 
-    The first one, which has to wake the threads and to fill the caches, does not count, unless it is so long that
-    this is nothing beside it.
+    The first, which wakes the threads and fills the caches, doesn't count unless it is so long that this is
+    negligible.
     """
     start = time.perf_counter()
     run()

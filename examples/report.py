@@ -1,8 +1,8 @@
-"""One picture of a training run: its curves, its confusion matrix, and the digits that it got most wrong."""
+"""A picture of a training run: its curves, its confusion matrix, and the digits that it got most wrong."""
 
 import matplotlib
 
-matplotlib.use("Agg")  # draws into files; no screen is needed
+matplotlib.use("Agg")  # draws to files; no display needed
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 TRAINING, TEST, RIGHT, WRONG, GREY = "#9467bd", "#e07b39", "#2f6f9f", "#c0392b", "#666666"
 INK = LinearSegmentedColormap.from_list("", ["#f0f0f0", "#111111"])
 WRONGEST = 20  # digits, in two rows
-LEFT, RIGHT_END = 0.06, 0.965  # where all parts begin and end, in widths of the picture
+LEFT, RIGHT_END = 0.06, 0.965  # left and right edge of all panels, as fractions of the width
 
 
 def confusion_matrix(y_true, y_pred, classes=10):
@@ -26,12 +26,12 @@ def draw(history, images, y_true, probabilities, path, title):
     """Write the picture.
 
     Args:
-        history: {"loss", "accuracy", "val_loss", "val_accuracy"}, a value an epoch; may be empty.
+        history: {"loss", "accuracy", "val_loss", "val_accuracy"}, one value per epoch; may be empty.
         images: the test images, (N, 28, 28).
         y_true: their labels, (N,).
-        probabilities: what the model says, (N, 10).
-        path: of the PNG.
-        title: its headline.
+        probabilities: the model's predictions, (N, 10).
+        path: where to write the PNG.
+        title: the title of the picture.
     """
     y_pred = probabilities.argmax(axis=1)
     with plt.rc_context({"font.size": 10, "axes.titlesize": 12, "axes.titleweight": "bold",
@@ -74,7 +74,7 @@ def _draw_curve(axes, history, key, title):
 
 
 def _draw_confusion(axes, counts):
-    # The right answers are hundreds of times as many as the wrong ones: each kind has a colour and a scale of its own.
+    # Right answers outnumber wrong ones by hundreds to one, so each kind gets a colour and a scale of its own.
     diagonal = np.eye(len(counts), dtype=bool)
     for kind, color in ((diagonal, RIGHT), (~diagonal, WRONG)):
         top = max(1, counts[kind].max())
@@ -101,7 +101,7 @@ def _draw_confusion(axes, counts):
 
 
 def _draw_wrongest(all_axes, images, y_true, y_pred, probabilities):
-    # The wrongest are those whose true class got the least probability.
+    # The most wrong are those whose true class got the lowest probability.
     of_truth = probabilities[np.arange(len(y_true)), y_true]
     wrong = np.flatnonzero(y_pred != y_true)
     wrong = wrong[np.argsort(of_truth[wrong], kind="stable")]

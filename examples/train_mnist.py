@@ -1,10 +1,10 @@
-"""Train a convolutional network on the handwritten digits of MNIST, and write down how it went.
+"""Train a convolutional network on the handwritten digits of MNIST and report the results.
 
     python examples/train_mnist.py                 all 60,000 images, 6 epochs
-    python examples/train_mnist.py --quick         4,000 images, to see that everything works
+    python examples/train_mnist.py --quick         4,000 images, to check that everything works
 
-Leaves model.safetensors, history.csv and report.png in the folder given by --out. Ctrl-C ends the training early
-and keeps the best model so far.
+Writes model.safetensors, history.csv and report.png to the folder given by --out. Ctrl-C stops training early and
+keeps the best model so far.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main():
     model.summary()
     steps = options.epochs * math.ceil(len(x_train) / options.batch_size)
     model.compile(
-        # The rate rises for a quarter of the training and then falls to almost nothing.
+        # The learning rate rises for the first quarter of training, then falls to almost zero.
         optimizer=Adam(schedules.OneCycle(options.learning_rate, total_steps=steps, pct_start=0.25)),
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
@@ -66,12 +66,12 @@ def main():
     try:
         model.fit(
             x_train[..., np.newaxis], y_train, batch_size=options.batch_size, epochs=options.epochs,
-            # The test images are looked at after each epoch for the curves alone. Nothing is chosen by them: the
-            # best model is the one with the lowest loss in training.
+            # The test images are evaluated after each epoch only to plot the curves, not to select anything: the
+            # best model is the one with the lowest training loss.
             validation_data=(x_test[..., np.newaxis], y_test),
             callbacks=[best, history, callbacks.CSVLogger(history_file)],
         )
-        model.save(model_file)  # the last one, which is the best one nearly always
+        model.save(model_file)  # the final model, which is almost always the best
     except KeyboardInterrupt:
         model = keep_best(model, model_file, history.history.get("loss"))
 
@@ -89,18 +89,18 @@ def main():
 
 
 def keep_best(model, model_file, losses):
-    """Say what a training leaves that was interrupted after these losses, and return the best model of it."""
+    """Return the best model of a training that was interrupted after these losses, and say where it is kept."""
     if not losses:
         model.save(model_file)
-        print(f"\n\nInterrupted in the first epoch. The model as it was then is kept in {model_file}.")
+        print(f"\n\nInterrupted in the first epoch. The model at that point is kept in {model_file}.")
         return model
     best = 1 + int(np.argmin(losses))
-    print(f"\n\nInterrupted. The best model so far, that of epoch {best}, is kept in {model_file}.")
+    print(f"\n\nInterrupted. The best model so far, from epoch {best}, is kept in {model_file}.")
     return cnnlite.load_model(model_file)
 
 
 def class_table(y_true, y_pred):
-    """Return a table of the precision, the recall and the number of the test images of each digit."""
+    """Return a table with the precision, the recall and the number of test images of each digit."""
     lines = ["", "digit  precision  recall  images"]
     for digit in range(10):
         is_digit, said_digit = y_true == digit, y_pred == digit
@@ -111,9 +111,9 @@ def class_table(y_true, y_pred):
 
 
 def find_report():
-    """Return the function that draws the picture, or None and say how to get it, before hours are spent."""
+    """Return the function that draws the picture; without Matplotlib say so before training, and return None."""
     if importlib.util.find_spec("matplotlib") is None:
-        print(f"There will be no picture, as matplotlib is not installed. Get it with: {how_to_install('plot')}\n")
+        print(f"There will be no picture because Matplotlib is not installed. Run: {how_to_install('plot')}\n")
         return None
     from report import draw  # report.py, next to this file
 
@@ -122,10 +122,10 @@ def find_report():
 
 def read_options():
     parser = argparse.ArgumentParser(description="Train a convolutional network on MNIST.")
-    parser.add_argument("--epochs", type=at_least(int, 1), help="passes over the images (default: 5; quick: 1)")
-    parser.add_argument("--batch-size", type=at_least(int, 1), help="images a step (default: 128; quick: 32)")
-    parser.add_argument("--learning-rate", type=at_least(float, 0), default=3e-3, help="the highest (default: 0.003)")
-    parser.add_argument("--seed", type=at_least(int, 0), default=0, help="the same seed, the same result (default: 0)")
+    parser.add_argument("--epochs", type=at_least(int, 1), help="passes over the images (default: 6; quick: 1)")
+    parser.add_argument("--batch-size", type=at_least(int, 1), help="images per step (default: 128; quick: 32)")
+    parser.add_argument("--learning-rate", type=at_least(float, 0), default=3e-3, help="peak value (default: 0.003)")
+    parser.add_argument("--seed", type=at_least(int, 0), default=0, help="same seed, same result (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for the results (default: results)")
     parser.add_argument("--quick", action="store_true", help="train on 4,000 images, test on 1,000")
     options = parser.parse_args()
@@ -139,7 +139,7 @@ def read_options():
 
 
 def at_least(kind, minimum):
-    """Return a reader of numbers for argparse: ints of at least the minimum, or floats above it."""
+    """Return an argparse type: integers of at least the minimum, or floats above it."""
     rule = f"must be an integer of at least {minimum}" if kind is int else f"must be a number above {minimum}"
 
     def read(text):
@@ -155,6 +155,6 @@ def at_least(kind, minimum):
 
 
 if __name__ == "__main__":
-    # A path with letters that the terminal can't show must not end the run.
+    # A path with characters that the terminal can't display must not end the run.
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(main())

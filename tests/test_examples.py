@@ -65,7 +65,7 @@ def test_quick_training_leaves_a_model_a_history_and_a_picture(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="a process can't be sent a Ctrl-C of its own there")
 @pytest.mark.parametrize(
     ("rows", "kept"),
-    [(2, "Interrupted. The best model so far, that of epoch 1,"), (0, "Interrupted in the first epoch.")],
+    [(2, "Interrupted. The best model so far, from epoch 1,"), (0, "Interrupted in the first epoch.")],
     ids=["after the first epoch", "before it"],
 )
 def test_interrupted_training_keeps_the_best_model(tmp_path, rows, kept):

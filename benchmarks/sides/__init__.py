@@ -1,8 +1,8 @@
-"""The libraries that are compared, a file each, and what of them is installed.
+"""The libraries to compare, one file each, and which of them are installed.
 
-A side's file has one function, `prepare(job, layout, threads)`. It returns a function without arguments which does
-the job once, and a number that must come out the same on every side, or None. A third value, where there is one,
-says in a few words which of several ways was chosen.
+The entry point of a side's file is `prepare(job, layout, threads)`. It returns a function without arguments that
+does the job once, and a check number that must agree on all sides, or None. An optional third value says in a few
+words which of several ways was chosen.
 """
 
 import os
@@ -14,20 +14,20 @@ from typing import NamedTuple
 CNNLITE, TORCH, TORCH_LAST, TORCH_COMPILE = "cnnlite", "PyTorch", "PyTorch, channels last", "torch.compile"
 ONNX, OPENVINO, KERAS, JAX, NUMPY = "ONNX Runtime", "OpenVINO", "Keras on TensorFlow", "JAX", "NumPy"
 
-PYTORCH = [TORCH, TORCH_LAST, TORCH_COMPILE]  # what the best of PyTorch is looked for among
+PYTORCH = [TORCH, TORCH_LAST, TORCH_COMPILE]  # the candidates for the best of PyTorch
 ONLY_INFER = [ONNX, OPENVINO]
 TRAINS = [CNNLITE, *PYTORCH, KERAS, JAX]
 INFERS = [CNNLITE, *PYTORCH, *ONLY_INFER, KERAS, JAX]
-EAGER = [CNNLITE, TORCH, TORCH_LAST]  # all but what takes long to compile
+EAGER = [CNNLITE, TORCH, TORCH_LAST]  # without those that take long to compile
 
 
 class Side(NamedTuple):
-    """Where a side's code is, what it is told, and what must be installed.
+    """The module of a side, its options, and what must be installed.
 
     Attributes:
-        tries_threads: whether one thread and all of them are tried before timing, and the faster one kept. cnnlite
-            must choose for itself, as it does for its users; torch.compile tries before it compiles.
-        install: the packages to name to pip.
+        tries_threads: whether to try one thread and all threads before timing, and keep the faster. cnnlite has to
+            choose on its own, as it does for its users; torch.compile tries both before it compiles.
+        install: the packages to pass to pip.
         compiles: whether it needs a C++ compiler.
     """
 
@@ -68,9 +68,9 @@ def is_installed(name):
 
 
 def hide_scipy():
-    """Let this process find no SciPy, as if only cnnlite or PyTorch had been installed, with what it requires.
+    """Hide SciPy from this process, as if only cnnlite or PyTorch and their dependencies were installed.
 
-    Neither needs SciPy; JAX brings it. numba imports it where it finds it: 16 MB, and 0.07 s.
+    Neither needs SciPy; it comes with JAX. numba imports it if it is installed: 16 MB, and 0.07 s.
     """
     sys.modules["scipy"] = None
 

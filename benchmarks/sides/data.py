@@ -1,4 +1,4 @@
-"""The same numbers for every side."""
+"""The same data for every side."""
 
 import numpy as np
 
@@ -26,5 +26,5 @@ def convolution(shape):
     shape = Convolution(*shape)
     x, dy = (shape.n, shape.size, shape.size, shape.channels), (shape.n, shape.out, shape.out, shape.filters)
     kernel = (shape.kernel_size, shape.kernel_size, shape.channels, shape.filters)
-    # float32 from the start: float64 would need twice the memory for a moment.
+    # Drawn as float32: float64 would briefly need twice the memory.
     return [generator.standard_normal(each, np.float32) for each in (x, kernel, kernel[-1:], dy)]

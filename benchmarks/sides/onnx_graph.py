@@ -1,4 +1,4 @@
-"""A network as an ONNX graph, written layer by layer, and its input, for the libraries that only infer."""
+"""A network as an ONNX graph, built layer by layer, and its input, for the libraries that only infer."""
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
@@ -10,13 +10,13 @@ PADS = {"valid": "VALID", "same": "SAME_UPPER"}
 
 
 def batch(net, n):
-    """Return `n` samples as ONNX has them, channels first."""
+    """Return `n` samples with channels first, as in ONNX."""
     x, _ = data.batch(net.input_shape, n)
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2)) if x.ndim == 4 else x
 
 
 def build(net, n):
-    """Return a network for batches of `n` as ONNX's bytes, and its number of weights."""
+    """Return a network for batches of `n`, serialised for ONNX, and its number of weights."""
     graph = Graph()
     graph.stack(shapes(net))
     h_w_c = net.input_shape
@@ -32,7 +32,7 @@ class Graph:
     """Nodes and their weights.
 
     Attributes:
-        last: the name of the result to which the next node is added.
+        last: the name of the output that the next node takes as input.
         statistics: how many of the weights are running statistics.
     """
 
@@ -91,4 +91,4 @@ class Graph:
         elif kind in ("relu", "flatten"):
             self.add({"relu": "Relu", "flatten": "Flatten"}[kind])
         elif kind != "dropout":
-            raise ValueError(f"build: {kind} is not written for ONNX yet.")
+            raise ValueError(f"build: {kind} is not implemented for ONNX yet.")

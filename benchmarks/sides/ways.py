@@ -1,12 +1,12 @@
-"""Several ways to do the same job: which is the fastest here."""
+"""Pick the fastest of several ways to do the same job."""
 
 import time
 
 
 def fastest(ways, seconds=0.1):
-    """Take {note: maker of a function}, time what each makes, and return (function, note) of the fastest.
+    """Take {note: factory of a function}, time each function, and return (function, note) of the fastest.
 
-    A maker may set something for the whole process, such as the number of threads, so the winner's is called again.
+    A factory may change the whole process, such as the number of threads, so the winner's is called again.
     """
     times = {note: time_of(make(), seconds) for note, make in ways.items()}
     best = min(times, key=times.get)
@@ -14,7 +14,7 @@ def fastest(ways, seconds=0.1):
 
 
 def time_of(run, seconds):
-    """Return the shortest time of some calls, after one that does not count, as it may compile."""
+    """Return the shortest time of some calls, after a warm-up call that may compile."""
     run()
     times, end = [], time.perf_counter() + seconds
     while not times or time.perf_counter() < end:

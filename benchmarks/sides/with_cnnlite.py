@@ -1,4 +1,4 @@
-"""cnnlite, as its user has it: `train_on_batch`, `model(x)`, and the kernels for single convolutions."""
+"""cnnlite as its users call it: `train_on_batch`, `model(x)`, and the kernels for single convolutions."""
 
 import numba
 import numpy as np
@@ -27,13 +27,13 @@ def infer(job):
     net = net_of(job)
     model = build(net)
     x, _ = batch(net.input_shape, job["batch"])
-    for _ in range(3):  # a plan is made in the first pass; versions from before plans compile something in the third
+    for _ in range(3):  # the first pass makes a plan; versions older than plans still compile in the third
         model(x)
     return lambda: model(x), model.count_params() - not_trained(model)
 
 
 def softmax(job):
-    """Infer; and then infer, and make probabilities of the answer. Two versions of cnnlite are compared by it."""
+    """Infer, and infer with a softmax of the result; used to compare two versions of cnnlite."""
     answer, check = infer(job)
     return (answer, lambda: activations.softmax(answer())), check
 
@@ -67,5 +67,5 @@ def build(net):
 
 
 def not_trained(model):
-    """Return how many numbers are running statistics."""
+    """Return the number of running statistics, which are not trained."""
     return sum(array.size for array in model.state.values())

@@ -4,7 +4,7 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 if hasattr(os, "sched_setaffinity"):
-    # XLA takes as many threads as it finds cores, and has no switch for it.
+    # XLA starts one thread per core it may use, and has no switch for it.
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[: int(os.environ["OMP_NUM_THREADS"])])
 
@@ -31,7 +31,7 @@ def prepare(job, layout, threads):
         return lambda: answer(x).block_until_ready(), count
     state = {"weights": weights, "statistics": statistics, "m": zeros_like(weights), "v": zeros_like(weights),
              "steps": jnp.zeros(()), "key": jax.random.key(0)}
-    # The old state is given away, so that the new one may be written into its memory.
+    # Donate the old state, so that the new one can reuse its memory.
     step = jax.jit(lambda state, x, y: training_step(net, state, x, y), donate_argnums=0)
 
     def run():
@@ -60,7 +60,7 @@ def training_step(net, state, x, y):
 
 
 def apply(net, weights, statistics, x, key):
-    """Return the logits, and BatchNorm's new running statistics. Without a key it infers."""
+    """Return the logits and BatchNorm's new running statistics; inference if `key` is None."""
     new = []
     for i, (kind, *numbers) in enumerate(net.layers):
         if kind == "conv":
@@ -105,7 +105,7 @@ def apply(net, weights, statistics, x, key):
 
 
 def build(net):
-    """Return the weights of each layer, a list of lists, and of each BatchNorm its running mean and variance."""
+    """Return the weights of each layer, as a list of lists, and the running mean and variance of each BatchNorm."""
     generator = np.random.default_rng(0)
 
     def normal(*shape):
@@ -127,7 +127,7 @@ def build(net):
             arrays = [jnp.ones(before[-1]), jnp.zeros(before[-1])]
             statistics.append([jnp.zeros(before[-1]), jnp.ones(before[-1])])
         elif kind == "residual":
-            raise ValueError("build: residual is not written for JAX yet.")
+            raise ValueError("build: residual is not implemented for JAX yet.")
         weights.append(arrays)
     return weights, statistics
 

@@ -1,4 +1,4 @@
-"""Keras on TensorFlow, by the fastest of its ways: its own calls, or a tf.function with and without XLA."""
+"""Keras on TensorFlow, in its fastest way: Keras's own methods, or a tf.function with or without XLA."""
 
 import os
 

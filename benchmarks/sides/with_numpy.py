@@ -1,4 +1,4 @@
-"""The machine's own rates: a product of two large matrices in the BLAS that NumPy brings, and a copy of memory."""
+"""The machine's peak rates: a product of two large matrices in the BLAS that comes with NumPy, and a memory copy."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -18,7 +18,7 @@ def sgemm(job, threads):
 
 
 def copy(job, threads):
-    """Each thread copies a part. NumPy's copy runs without Python's lock, so they do that at the same time."""
+    """Each thread copies a part, in parallel because NumPy's copy releases the GIL."""
     source = np.ones(job["bytes"] // 8)
     target = np.zeros_like(source)
     parts = list(zip(np.array_split(target, threads), np.array_split(source, threads)))

@@ -1,4 +1,4 @@
-"""ONNX Runtime, which infers and does not train."""
+"""ONNX Runtime, inference only."""
 
 import onnxruntime
 

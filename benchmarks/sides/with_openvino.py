@@ -1,4 +1,4 @@
-"""OpenVINO, which infers and does not train: in float32, told to answer soon, without copies of input and output."""
+"""OpenVINO, inference only: in float32, with the latency hint, without copies of input and output."""
 
 import openvino
 

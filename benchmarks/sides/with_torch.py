@@ -1,4 +1,4 @@
-"""PyTorch, eager, with its images channels first (its default) or channels last (often faster on a CPU)."""
+"""Eager PyTorch, with images channels first (the default) or channels last (often faster on a CPU)."""
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from benchmarks.sides.data import batch, convolution
 
 
 def prepare(job, layout, threads, transform=lambda function: function):
-    """`transform` makes what is called of the network's own function; torch.compile has a file of its own."""
+    """Prepare a job as every side does; `transform` wraps the network's function, for torch.compile."""
     torch.set_num_threads(threads)
     memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
     if job["kind"] == "conv":
@@ -25,7 +25,7 @@ def train(job, memory_format, transform):
     model = build(net).to(memory_format=memory_format)
     x, y = batch(net.input_shape, job["batch"])
     x, y = images(x, memory_format), torch.from_numpy(y)
-    # One kernel for all weights, which is faster than the default of several small ones for each.
+    # One kernel for all weights, which is faster than the default of several small kernels per weight.
     optimizer = torch.optim.Adam(model.parameters(), fused=True)
     loss = nn.CrossEntropyLoss()
     loss_of = transform(lambda x, y: loss(model(x), y))
@@ -61,7 +61,7 @@ def conv(job, memory_format):
     bias = torch.from_numpy(bias)
 
     def gradient(which, mask):
-        # The arguments of the convolution: strides, pads, dilation, not transposed, output padding, groups.
+        # strides, pads, dilation, transposed, output padding, groups
         arguments = [shape.stride] * 2, [shape.pad] * 2, [1, 1], False, [0, 0], 1
         return torch.ops.aten.convolution_backward(dy, x, kernel, [len(bias)], *arguments, mask)[which]
 
@@ -76,7 +76,7 @@ def conv(job, memory_format):
 
 def dense(job):
     x, kernel, bias, dy = map(torch.from_numpy, data.dense(job["shape"]))
-    weight = kernel.T.contiguous()  # as nn.Linear keeps it
+    weight = kernel.T.contiguous()  # as nn.Linear stores it
     return checked({
         "forward": lambda: nn.functional.linear(x, weight, bias),
         "kernel gradient": lambda: dy.T @ x,
@@ -85,7 +85,7 @@ def dense(job):
 
 
 def checked(compute):
-    """Return a function that computes without looking at gradients, and the mean size of its result."""
+    """Return a function that computes without tracking gradients, and the mean absolute value of its result."""
 
     def run():
         with torch.inference_mode():
@@ -95,7 +95,7 @@ def checked(compute):
 
 
 def images(x, memory_format):
-    """Return the array (N, H, W, C) as a tensor (N, C, H, W) in that layout; one without images as it is."""
+    """Return an array (N, H, W, C) as a tensor (N, C, H, W) in that layout; arrays of other ranks keep theirs."""
     x = torch.from_numpy(x)
     return x.permute(0, 3, 1, 2).contiguous(memory_format=memory_format) if x.ndim == 4 else x
 
@@ -143,7 +143,7 @@ def stack(shapes):
 
 
 def pads(size, padding):
-    """Return the pixels on each side of an image, for an odd window; PyTorch's own "same" is for strides of 1 alone."""
+    """Return the padding on each side of an image, for an odd window; PyTorch's "same" requires a stride of 1."""
     return size // 2 if padding == "same" else 0
 
 

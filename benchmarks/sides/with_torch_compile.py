@@ -1,6 +1,6 @@
 """torch.compile: PyTorch's network and loss as generated C++.
 
-Compiling takes up to a minute, so it is done once: with the layout and the threads with which eager PyTorch is fastest.
+Compiling takes up to a minute, so it happens once, with the layout and number of threads fastest in eager PyTorch.
 """
 
 import itertools
@@ -19,7 +19,7 @@ def prepare(job, layout, threads):
 
     tried = itertools.product(LAYOUTS, {1, threads})
     _, (layout, threads) = fastest({way: eager(*way) for way in tried})
-    # What was compiled for earlier jobs counts against a limit; beyond it PyTorch would run uncompiled.
+    # Code compiled for earlier jobs counts against a limit; beyond it PyTorch would run eagerly.
     torch.compiler.reset()
     run, count = with_torch.prepare(job, LAYOUTS[layout], threads, lambda run: torch.compile(run, dynamic=False))
     return run, count, f"{layout}, compiled for {threads} thread{'s' if threads > 1 else ''}"

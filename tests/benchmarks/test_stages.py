@@ -50,7 +50,7 @@ def test_stages_that_are_timed_give_the_bits_of_those_that_are_not(name):
 def test_the_text_has_a_line_for_each_stage_and_the_sums():
     rows = [("conv2d", "convolve", 0, 4, 0.002, 4e6), ("dense", "copy", 1, 1, 0.001, 0.0)]
     text = stages.report("a step", rows, together=0.004, whole=0.01, sgemm=4e9)
-    assert text.startswith("a step: 10000 us. The executor runs its plan in 4000; the stages alone take 3000, and "
+    assert text.startswith("a step: 10000 us. The executor takes 4000, the stages alone 3000, and "
                            "Python 6000.")
     assert "| conv2d | convolve | 0 | 4 | 2000.0 | 20.0% | 2.0 | 50% |" in text
     assert "| dense | copy | 1 | 1 | 1000.0 | 10.0% |  |  |" in text

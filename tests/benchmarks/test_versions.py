@@ -36,7 +36,7 @@ def test_what_is_no_network_or_no_version_is_refused():
     assert (done.returncode, "M3, V1, G1, S1, ResNet-18. Received: 'W9'" in done.stderr) == (2, True)
     done = run("-m", "benchmarks.versions", ROOT / "tests")
     assert done.returncode == 2
-    assert "there must be a folder cnnlite in it. Received:" in done.stderr
+    assert "must contain a folder cnnlite. Received:" in done.stderr
 
 
 def test_a_version_beside_itself():
