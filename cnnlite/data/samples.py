@@ -75,9 +75,9 @@ def output_shape_for(model, shape, owner):
             except ValueError as error:
                 hint = f" {error}"
         if _fits((*shape, 1), expected):
-            hint = " Add the axis of channels: x[..., np.newaxis]."
+            hint = " Add a channel axis: x[..., np.newaxis]."
         elif _fits((1, *shape), expected):
-            hint = " Add the axis of samples: x[np.newaxis]."
+            hint = " Add a batch axis: x[np.newaxis]."
         raise ValueError(f"{owner}: x must have the shape {expected}. Received: shape={tuple(shape)}.{hint}")
     return model.compute_output_shape((None, *shape[1:]))
 

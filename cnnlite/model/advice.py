@@ -1,4 +1,4 @@
-"""A warning, with the remedy, where the last activation of a model and its loss surely don't belong together."""
+"""A warning, with the remedy, if a model's last activation and its loss clearly don't belong together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from cnnlite.layers.overrides import is_untouched
 from cnnlite.layers.reshape import Reshape
 from cnnlite.losses import BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy
 
-# Only exact classes: nobody knows what a subclass or a method put on an object computes.
+# Exact classes only: a subclass, or a method assigned to an instance, may compute anything.
 _CROSSENTROPIES = (BinaryCrossentropy, CategoricalCrossentropy, SparseCategoricalCrossentropy)
 _WITH_ACTIVATION = (Dense, Conv2D, DepthwiseConv2D)
 _HANDS_ON = (Flatten, Reshape, Dropout, Linear)
@@ -37,7 +37,7 @@ _MAY_BE_NEGATIVE = (Linear, LeakyReLU, ELU, GELU, SiLU, Tanh, LogSoftmax)
 
 
 def advise(model: Any, loss: Any, owner: str) -> None:
-    """Warn if a cross-entropy takes logits from a model of probabilities, or the other way round."""
+    """Warn if a cross-entropy takes logits but the model returns probabilities, or vice versa."""
     if type(loss) not in _CROSSENTROPIES:
         return
     last = _last_activation(_leaves(model))
@@ -57,7 +57,7 @@ def advise(model: Any, loss: Any, owner: str) -> None:
 
 
 def _leaves(model: Any) -> list[Layer]:
-    """Return the layers that run one after the other, those of models inside among them."""
+    """Return the layers in the order in which they run, including those of nested models."""
     found: list[Layer] = []
     for layer in model.layers:
         runs_its_layers = hasattr(layer, "forward_logits") and type(layer).forward is type(model).forward
@@ -66,7 +66,7 @@ def _leaves(model: Any) -> list[Layer]:
 
 
 def _last_activation(layers: list[Layer]) -> Any:
-    """Return the activation whose values come out on top; None if that is not known."""
+    """Return the activation that produces the model's output; None if unknown."""
     for layer in reversed(layers):
         last: Any = layer
         if type(last) in (Activation, *_WITH_ACTIVATION):

@@ -1,4 +1,4 @@
-"""compile: which optimizer, loss and metrics a model has."""
+"""compile: the optimizer, the loss and the metrics of a model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cnnlite.types import Array, ArrayLike, Config, Identifier, Logs, Scores
 
 
 class Compiled(CompositeLayer):
-    """The part of a model that knows what it is trained for. A `Sequential` adds the layers that it is made of.
+    """The part of a model that holds its optimizer, loss and metrics. `Sequential` adds the layers.
 
     Attributes:
         compiled: whether `compile` has been called.
@@ -32,11 +32,11 @@ class Compiled(CompositeLayer):
     _optimizer: Optimizer | None = None
     _loss: Loss | None = None
     _run_eagerly = False
-    _metrics: tuple[tuple[Metric, bool], ...] = ()  # pairs of a metric and whether it takes the weights of the samples
-    _advised = False  # whether `advise` has looked at the layers and the loss
-    _kept_loss: tuple[Any, ...] | None = None  # the loss, what was seen of it, and the same loss for logits
+    _metrics: tuple[tuple[Metric, bool], ...] = ()  # pairs (metric, whether it takes sample weights)
+    _advised = False  # whether `advise` has checked the layers against the loss
+    _kept_loss: tuple[Any, ...] | None = None  # the loss, a snapshot of its contents, and its version for logits
 
-    # What the stack of layers defines (sequential.py).
+    # Defined by the stack of layers (sequential.py).
 
     @property
     @abstractmethod
@@ -55,11 +55,11 @@ class Compiled(CompositeLayer):
     @abstractmethod
     def backward_weights(self, dy: Array, from_logits: bool = False) -> None: ...
 
-    # What compile says.
+    # Set by compile.
 
     @property
     def optimizer(self) -> Any:
-        """The optimizer that `compile` was given or that its name stands for; another one may be assigned."""
+        """The optimizer, which `compile` takes as an object or by name; another one may be assigned."""
         return self._optimizer
 
     @optimizer.setter
@@ -68,9 +68,9 @@ class Compiled(CompositeLayer):
 
     @property
     def loss(self) -> Any:
-        """The loss that `compile` was given or that its name stands for; another one may be assigned.
+        """The loss, which `compile` takes as an object or by name; another one may be assigned.
 
-        Metrics that were given by name still go by the loss of `compile`, where one is of logits and one is not.
+        Metrics given by name still assume the loss passed to `compile`, even if only one of the two takes logits.
         """
         return self._loss
 
@@ -100,21 +100,20 @@ class Compiled(CompositeLayer):
         jit_compile: bool | str = "auto",
         auto_scale_loss: bool = True,
     ) -> None:
-        """Say how the model is trained.
+        """Configure the model for training.
 
         Args:
-            optimizer: a name ("adam"), for a new optimizer with its defaults; or an optimizer, which goes on
-                from where it is.
+            optimizer: a name ("adam"), for a new optimizer with its defaults; or an optimizer, which keeps its state.
             loss: a name ("sparse_categorical_crossentropy") or a loss.
             loss_weights: must be None, as a `Sequential` has a single output.
-            metrics: a list of names ("accuracy"), metrics or functions. The weights of samples do not count.
-            weighted_metrics: the same, with the weights of samples.
-            run_eagerly: True trains, evaluates and predicts in eager mode: layer after layer on `reference.py`,
-                for a debugger and for study; see `cnnlite.reference_mode`. Default False.
-            steps_per_execution, jit_compile, auto_scale_loss: Keras's; they change nothing here.
+            metrics: a list of names ("accuracy"), metrics or functions. Sample weights are ignored.
+            weighted_metrics: the same, with sample weights.
+            run_eagerly: True trains, evaluates and predicts in eager mode: layer by layer on `reference.py`,
+                for debugging and study; see `cnnlite.reference_mode`. Default False.
+            steps_per_execution, jit_compile, auto_scale_loss: accepted as in Keras; they have no effect here.
 
         Raises:
-            ValueError: a name is not known, or two metrics have the same.
+            ValueError: a name is unknown, or two metrics have the same name.
             TypeError: an argument is none of the above.
         """
         if loss_weights is not None:
@@ -131,7 +130,7 @@ class Compiled(CompositeLayer):
         self._advise("compile")
 
     def get_compile_config(self) -> Config | None:
-        """Return what `compile` was given, as plain values; None if it was not called."""
+        """Return the arguments of `compile` as plain values; None if it was never called."""
         if not self.compiled:
             return None
         return {
@@ -148,42 +147,42 @@ class Compiled(CompositeLayer):
 
     @property
     def metrics(self) -> list[Metric]:
-        """The metrics, in the order in which they were given."""
+        """The metrics, in the order given."""
         return [metric for metric, _ in self._metrics]
 
     @property
     def metrics_names(self) -> list[str]:
-        """The names of what `evaluate` returns: "loss", then those of the metrics."""
+        """The names of the values that `evaluate` returns: "loss", then the metrics."""
         return ["loss", *(metric.name for metric in self.metrics)]
 
     def _advise(self, owner: str) -> None:
-        """Warn once if the layers and the loss surely don't belong together, as soon as there are both."""
+        """Warn once if the layers and the loss clearly don't belong together, as soon as both exist."""
         if self.loss is not None and self.layers:
             self._advised = True
             advise(self, self.loss, owner)
 
     def _fused_loss(self) -> tuple[Any, bool]:
-        """Return the loss to compute, and whether from logits rather than from outputs."""
+        """Return the loss to compute, and whether it takes logits rather than outputs."""
         loss, activation = self.loss, self.fusable_activation
         if activation is None or loss.fused_activation != activation:
             return loss, False
-        # A loss may be changed after `compile`, and so may its class. (A tuple of the same objects is equal at once.)
+        # A loss, or its class, may be modified after `compile`. (Comparing tuples of identical objects is fast.)
         seen, kept = (type(loss), *_methods_of(type(loss)), *vars(loss).values()), self._kept_loss
         if kept is None or kept[0] is not loss or not _are_equal(kept[1], seen):
-            # Where `on_logits` is the user's own, it is the user who says what stands for the loss.
+            # A user's own `on_logits` is trusted: the user decides what replaces the loss.
             can_be = keeps(loss, *_LOSS_METHODS) or not class_keeps(type(loss), "on_logits")
             kept = self._kept_loss = loss, seen, loss.on_logits() if can_be else None
         return (loss, False) if kept[2] is None else (kept[2], True)
 
     def _mode(self) -> contextlib.AbstractContextManager[None]:
-        """Return the context in which a step is computed."""
+        """Return the context to compute a step in."""
         return reference_mode() if self._run_eagerly else contextlib.nullcontext()
 
     def _update_metrics(self, y: Array, z: Array, sample_weight: Array | None) -> None:
-        """Count a batch in the metrics, from the logits or outputs z that the loss was computed from."""
+        """Update the metrics with a batch, given the logits or outputs z that the loss was computed from."""
         if not self._metrics:
             return
-        # A fresh array either way: z may lie in a buffer that the next step writes to, and a metric may keep it.
+        # A new array either way: z may be in a buffer that the next step overwrites, and a metric may keep it.
         _, fused = self._fused_loss()
         with self._mode():
             y_pred = self.activate_logits(z) if fused else z.copy()
@@ -216,7 +215,7 @@ class Compiled(CompositeLayer):
             self._advise(owner)
 
 
-# What a loss on logits stands for.
+# The methods that a loss on logits replaces.
 _LOSS_METHODS = (
     "forward", "gradient", "backward", "value_and_gradient", "__call__", "prepare", "prepare_predictions", "_reduce",
     "_scale",
@@ -226,19 +225,19 @@ remember(losses.LOSSES.values())
 
 
 def _methods_of(cls: type) -> list[Any]:
-    """Return the methods of a loss's class, and those of its bases, which may be called with super()."""
+    """Return the methods of a loss's class and of its base classes, which super() may call."""
     return [method for base in cls.__mro__ if Loss in base.__mro__ for method in _own_methods_of(base)]
 
 
 def _are_equal(some: Any, others: Any) -> bool:
     try:
         return bool(some == others)
-    except ValueError:  # which arrays in them raise, unless they are the same
+    except ValueError:  # from comparing arrays that are not the same object
         return False
 
 
 def _named_metrics(unweighted: Any, weighted: Any, loss: Loss | None) -> tuple[tuple[Metric, bool], ...]:
-    """Return pairs of a metric and whether it is weighted; a ValueError if two have one name."""
+    """Return pairs (metric, whether it is weighted); a ValueError if two share a name."""
     pairs: list[tuple[Metric, bool]] = []
     for identifiers, takes_weights in ((unweighted, False), (weighted, True)):
         if identifiers is None:

@@ -1,4 +1,4 @@
-"""evaluate and predict: what a model that is not being trained is asked."""
+"""evaluate and predict: forward passes in inference mode."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ class Evaluator(Compiled):
     ) -> Scores:
         """Return the loss and the metrics on data, in inference mode; nothing in the model changes.
 
-        A callback of `fit` or `evaluate` may call it: what is being counted there goes on from where it was.
+        A callback of `fit` or `evaluate` may call it: the metrics accumulated there are restored afterwards.
 
         Args:
             x, y, sample_weight, batch_size, verbose, callbacks: as for `fit`.
-            steps: how many batches are used; by default all.
-            return_dict: True returns a dict by name; default False.
+            steps: how many batches to use; by default all.
+            return_dict: True returns a dict keyed by name; default False.
 
         Returns:
             the loss as a float if there are no metrics; otherwise a list in the order of `metrics_names`.
 
         Raises:
-            ValueError: the model has no layers or no loss, or x, y and sample_weight don't fit it or one another.
-            TypeError: they are no numbers.
-            RuntimeError: another thread counts with the same metrics.
+            ValueError: the model has no layers or no loss, or x, y and sample_weight don't fit it or each other.
+            TypeError: x, y or sample_weight is not numeric.
+            RuntimeError: another thread is using the same metrics.
         """
         self._require_loss("evaluate")
         verbose = verbosity(verbose, "evaluate")
@@ -96,21 +96,21 @@ class Evaluator(Compiled):
         steps: int | None = None,
         callbacks: Callback | Sequence[Callback] | None = None,
     ) -> Array:
-        """Return the outputs for x, in its order, as a new array.
+        """Return the outputs for x, in the same order, as a new array.
 
-        Several threads may predict with one model at the same time. While another thread trains it, the outputs are
-        those of weights between two steps, some before and some after.
+        Several threads may predict with one model at the same time. While another thread trains it, some of the
+        weights used may be one step older than others.
 
         Args:
             x: samples (N, ...), or something that yields batches of x.
-            batch_size: how many samples are computed at a time, by default 32; the memory needed grows with it.
-            verbose: 1 or "auto" draws a progress bar in a terminal or a notebook; no line is left, in a file neither.
-            steps: how many batches are used; by default all.
+            batch_size: how many samples to compute at a time, by default 32; more samples need more memory.
+            verbose: 1 or "auto" draws a progress bar in a terminal or a notebook; no line is left behind.
+            steps: how many batches to use; by default all.
             callbacks: as for `fit`.
 
         Raises:
-            ValueError: the model has no layers, x doesn't fit it, or the outputs of batches have different shapes.
-            TypeError: x holds no numbers.
+            ValueError: the model has no layers, x doesn't fit it, or the outputs of the batches differ in shape.
+            TypeError: x is not numeric.
         """
         self._require_layers("predict")
         verbose = verbosity(verbose, "predict")
@@ -122,7 +122,7 @@ class Evaluator(Compiled):
         with contextlib.closing(Progress("Predict", data.steps, verbose, line=False)) as progress:
             for step, (batch, _, _) in enumerate(data.epoch()):
                 callbacks.on_predict_batch_begin(step)
-                # A copy: a model that only reshapes returns a view of the batch, whose memory the next one gets.
+                # A copy: a model that only reshapes returns a view of the batch, whose memory the next one reuses.
                 with arithmetic(), self._mode():
                     outputs.append(self.forward(batch).copy())
                 if progress.step(len(batch)):
@@ -132,7 +132,7 @@ class Evaluator(Compiled):
         shapes = {output.shape[1:] for output in outputs}
         if len(shapes) > 1:
             raise ValueError(
-                "predict: the outputs of all batches must have one shape to be one array. Received: outputs of shapes "
+                "predict: the outputs of all batches must have the same shape to form one array. Received: the shapes "
                 f"{', '.join(map(str, sorted(shapes)))}. Call predict_on_batch for each batch."
             )
         return outputs[0] if len(outputs) == 1 else np.concatenate(outputs)
@@ -144,7 +144,7 @@ class Evaluator(Compiled):
         sample_weight: ArrayLike | None = None,
         return_dict: bool = False,
     ) -> Scores:
-        """Return the loss and the metrics of one batch, as `evaluate` does; arguments and errors as there."""
+        """Return the loss and the metrics of one batch, as `evaluate` does, with the same arguments and errors."""
         self._require_loss("test_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, owner="test_on_batch")
         with used_by_one_thread("test_on_batch", self.metrics) as in_use, counts_kept(in_use):
@@ -158,6 +158,6 @@ class Evaluator(Compiled):
             return self._values(running.logs(), return_dict)
 
     def predict_on_batch(self, x: ArrayLike) -> Array:
-        """Return the outputs (N, ...) for one batch x (N, ...) as a new array; errors as of `predict`."""
+        """Return the outputs (N, ...) for one batch x (N, ...) as a new array; the errors are those of `predict`."""
         x = number_array(x, "x", "predict_on_batch")
         return self.predict(x, batch_size=len(x), verbose=0)

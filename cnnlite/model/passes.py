@@ -1,12 +1,11 @@
-"""Passes over a stack of layers, up and down: by plans where the layers are the library's, else layer by layer.
+"""Forward and backward passes over a stack of layers: by plans if the layers are the library's, else layer by layer.
 
-A stack is taken apart into *parts*, the layers in it and those of models in it (`parts.py`). Parts that do what the
-library wrote, one after the other, are a *stretch*. A stretch is run by a plan: it is made by calling the parts with
-the buffers of a graph instead of arrays, once for each shape of a sample, and run by one call of compiled code
-(`engine/plan.py`). All else is Python: a layer of the user's, or one of which a method has been replaced, runs by
-itself.
+A stack is split into *parts*: its layers, and those of nested models (`parts.py`). Consecutive parts that still do what
+the library wrote form a *stretch*, and a stretch runs by a plan. The plan is made once per sample shape, by calling the
+parts with the buffers of a graph instead of arrays; running it is one call into compiled code (`engine/plan.py`).
+Everything else runs on its own, in Python: a user's layer, or a layer with a replaced method.
 
-In eager mode every layer runs by itself, in Python, on `reference.py`.
+In eager mode every layer runs on its own, in Python, on `reference.py`.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ from cnnlite.types import Array, Shape
 if TYPE_CHECKING:
     from cnnlite.layers.changes import Memo
 
-PLANS_KEPT = 16  # of a stretch, for samples of different shapes
-MEMORIES_KEPT = 4  # of a stretch, of passes in training mode that live at the same time
-FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a plan of a training pass
+PLANS_KEPT = 16  # per stretch, for samples of different shapes
+MEMORIES_KEPT = 4  # per stretch, for training passes that are alive at the same time
+FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a training plan
 
 def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
-    """Return the parts, with a `Stretch` in the place of those that a plan can run together."""
+    """Return the parts, with a `Stretch` in place of those that one plan can run together."""
     result: list[Any] = []
     run: list[Part] = []
     for part in (*parts, None):
@@ -49,18 +48,19 @@ def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
 
 
 class Stretch:
-    """Parts that run by a plan. Any number of threads may run them up at once.
+    """Parts that run by a plan. Any number of threads may run them forward at once.
 
     Args:
         parts: the parts.
-        memo: where the plans are kept.
+        memo: the cache of the plans.
     """
 
     def __init__(self, parts: Sequence[Part], memo: Memo) -> None:
         self.parts, self._memo = list(parts), memo
         self.dtype = parts[0].layer.dtype
         self._layers = [layer for part in parts for layer in part.layer.walk()]
-        # Passes in training mode lie in these, as a rule in one. By their ids, the passes that still can be run down.
+        # Training passes work in these memories, usually in just one. `_in_use` maps the id of a memory to the pass
+        # that can still be run backward in it.
         self._memories: list[Memory] = []
         self._in_use: dict[int, Any] = {}
 
@@ -69,18 +69,18 @@ class Stretch:
         return any(has_trainable_weights(part.layer) for part in self.parts)
 
     def forward(self, x: Array) -> Array:
-        """Return the output in inference."""
+        """Return the output in inference mode."""
         x = self._checked(x)
         return self._made(x.shape[1:], False, len(x)).run(x)
 
     def run_up(self, x: Array) -> tuple[Array, TrainingPass]:
-        """Return the output in training mode, and what can be run down again."""
+        """Return the output in training mode, and the pass, which can be run backward later."""
         x = self._checked(x)
         made = self._made(x.shape[1:], True, len(x))
         run = TrainingPass(self, made, len(x))
         run.plan = made.plan_in(self._memory_for(run))
         for layer in self._layers:
-            if layer._memory is not None:  # of a pass of its own
+            if layer._memory is not None:  # left by a pass of this layer on its own
                 layer._memory = None
         y = run.forward(x)
         if made.commits:
@@ -88,7 +88,7 @@ class Stretch:
         return y, run
 
     def _memory_for(self, run: TrainingPass) -> Memory:
-        """Return memory for a pass, which is its own for as long as anybody can run it down."""
+        """Return memory for a pass, reserved for it as long as it can still be run backward."""
         for memory in self._memories:
             if self._claim(memory, run):
                 break
@@ -100,9 +100,9 @@ class Stretch:
         return memory
 
     def _claim(self, memory: Memory, run: object) -> bool:
-        """Take a memory, unless somebody has it, until `run` is gone."""
+        """Claim a memory until `run` is gone; return False if it is taken."""
         key = id(memory)
-        # When it dies, a method in C is called: in one in Python, what a signal's handler raises would be lost.
+        # The callback is a C method: in a Python one, an exception raised by a signal handler would be lost.
         claim = weakref.ref(run, partial(self._in_use.pop, key))
         return self._in_use.setdefault(key, claim) is claim
 
@@ -114,11 +114,11 @@ class Stretch:
             del nobody
 
     def release(self, kept: int = 0) -> None:
-        """Let go of all memory but so much in which no pass lies that can be run down."""
+        """Free the memories beyond the first `kept`, unless a pass in one can still be run backward."""
         self._free(self._memories[kept:])
 
     def plan(self, shape: Shape, training: bool) -> tuple[Any, Shape]:
-        """Return the plan for samples of a shape, and the shape of what it makes of one."""
+        """Return the plan for samples of a shape, and the shape of its output for one sample."""
         made = self._made(shape, training, None)
         return made.plan, made.output_shape
 
@@ -127,27 +127,27 @@ class Stretch:
         x = float_array(x, self.dtype, "x", lowest.name)
         if x.ndim == 0:
             lowest.check_fits(x.shape)
-            raise ValueError(f"{lowest.name}: x must have an axis of samples. Received: shape={x.shape}.")
+            raise ValueError(f"{lowest.name}: x must have a batch axis. Received: shape={x.shape}.")
         return x
 
     def _made(self, shape: Shape, training: bool, samples: int | None) -> Any:
-        # The stretch itself is in the key: one that was found before a change makes no plans for those found after it.
+        # The stretch is part of the key: one found before a change to the layers makes no plans for later ones.
         kind = _Training if training else _Inference
         return self._memo.get(((kind, self), shape, fusion.is_on()), lambda: kind(self.parts, shape, samples),
                               PLANS_KEPT)
 
 
 class _Nobody:
-    """Who claims memory to free it."""
+    """Claims a memory while it is being freed."""
 
 
 class _Inference:
-    """A plan of the forward pass of some parts in inference."""
+    """The plan of an inference pass over some parts."""
 
     def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         graph = Graph(parts[0].layer.dtype, weights_of(parts), has_prologue=True)
         with graph.being_made():
-            self._x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
+            self._x = y = graph.given((Samples(1, samples), *shape))  # errors quote the current number of samples
             for part in parts:
                 y = Alone(part).forward(y)
         self._y, self.output_shape = y, y.shape[1:]
@@ -160,12 +160,12 @@ class _Inference:
 
 
 class _Training:
-    """What plans of a training pass over some parts are made of, up and down."""
+    """The graph of a training pass over some parts, forward and backward, and the plans made from it."""
 
     def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         self._graph = graph = Graph(parts[0].layer.dtype, weights_of(parts))
         with graph.being_made(), remembering_apart(), held_commits() as commits:
-            self.x = y = graph.given((Samples(1, samples), *shape))  # errors say how many there are now
+            self.x = y = graph.given((Samples(1, samples), *shape))  # errors quote the current number of samples
             for part in parts:
                 y = Alone(part).forward(y, training=True)
             graph.section = BACKWARD
@@ -178,11 +178,11 @@ class _Training:
         self.states = [layer._state for part in parts for layer in part.layer.walk() if layer._state]
         self.y, self.dx, self.commits, self.output_shape = y, dx, bool(commits), y.shape[1:]
         self._joined = fusion.is_on()
-        self._plans: dict[int, TrainingPlan] = {}  # by the ids of the memories in which they run
+        self._plans: dict[int, TrainingPlan] = {}  # by the id of the memory in which each runs
 
     @property
     def plan(self) -> TrainingPlan:
-        """A plan, to be looked at."""
+        """Any one of the plans, for display."""
         return next(iter(self._plans.values()), None) or self._new(Memory())
 
     def plan_in(self, memory: Memory) -> TrainingPlan:
@@ -199,10 +199,10 @@ class _Training:
 
 
 class TrainingPass:
-    """A plan that has been run up for some samples, and can be run down.
+    """A plan that has run forward for some samples, and can be run backward.
 
     Attributes:
-        plan: the plan; nobody else runs it while this pass lives.
+        plan: the plan; nothing else runs it while this pass is alive.
     """
 
     plan: TrainingPlan
@@ -215,12 +215,12 @@ class TrainingPass:
         return self._stretch.has_trainable_weights
 
     def forward(self, x: Array) -> Array:
-        made, self._x = self._made, x  # which the plan may read on the way down
+        made, self._x = self._made, x  # the plan may read x in the backward pass
         self.plan.run(self._samples, {made.x.number: x}, FORWARD)
         return self._array(made.y, made.x, x)
 
     def commit(self, refused: Any) -> None:
-        """Change what the layers learn without a gradient."""
+        """Update what the layers learn without a gradient."""
         self.plan.run(self._samples, {}, COMMIT)
         for arrays in self._made.states:
             arrays.version += 1

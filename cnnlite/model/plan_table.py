@@ -17,8 +17,8 @@ class PlanTable:
     """The table, and the plans that it shows.
 
     Attributes:
-        plans: [("", plan), ...] in the order in which they run, with (what it is, None) for what runs in Python.
-        batch_size: for how many samples.
+        plans: [("", plan), ...] in the order in which they run; (description, None) for what runs in Python.
+        batch_size: the number of samples.
     """
 
     def __init__(self, plans: list[tuple[str, Any]], batch_size: int) -> None:
@@ -45,7 +45,7 @@ class PlanTable:
 
 
 def plan_table(model: Any, batch_size: int, training: bool, sample: Shape | None) -> PlanTable:
-    """Return the table of a model."""
+    """Return the plan table of a model."""
     if is_eager() or (training and model.run_eagerly):
         raise ValueError(f"{model.name}: there are no plans in eager mode, in which layers run one by one.")
     model._require_layers("plan")
@@ -56,7 +56,7 @@ def plan_table(model: Any, batch_size: int, training: bool, sample: Shape | None
                 f"built for {model.input_shape}. Pass input_shape=(height, width, channels)."
             )
         sample = model.input_shape[1:]
-    model.prepare(np.zeros((0, *sample), model.dtype))  # which builds it, or says that the shape doesn't fit
+    model.prepare(np.zeros((0, *sample), model.dtype))  # builds the model, or raises if the shape doesn't fit
     with_loss = training and model.compiled and model.loss is not None
     if with_loss:
         plan = example_plan(model, sample)

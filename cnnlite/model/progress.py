@@ -1,7 +1,7 @@
-"""How a long computation shows where it stands: a bar in a terminal or a notebook, clean lines in a log file.
+"""How a long computation shows its progress: a bar in a terminal or a notebook, clean lines in a log file.
 
-verbose=0 is silent, 1 draws a bar and leaves one line, 2 writes that line alone, "auto" is 1. Where the output
-is not a terminal (a log file, a pipe) there is never a bar, as one would fill the file with its every state.
+verbose=0 is silent, 1 draws a bar and leaves one line, 2 writes only that line, "auto" means 1. Output that is
+neither a terminal nor a notebook (a log file, a pipe) never gets a bar, as every redraw would end up in the file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cnnlite.engine.program import watcher
 from cnnlite.support.printing import for_stdout, message
 from cnnlite.types import Logs
 
-REDRAW_SECONDS = 0.1  # what a person sees; a step may take a thousandth of it
+REDRAW_SECONDS = 0.1  # often enough for a person; a step may take a thousandth of it
 
 
 class Progress:
@@ -23,26 +23,26 @@ class Progress:
 
     Args:
         label: what the bar and the line begin with ("Epoch 1/5").
-        steps: how many steps there will be, or None if nobody knows.
+        steps: how many steps there will be, or None if unknown.
         verbose: 0, 1 or 2.
         line: whether a line is written at the end.
     """
 
     def __init__(self, label: str, steps: int | None = None, verbose: int = 1, line: bool = True) -> None:
         self.label, self.samples, self.steps_done = label, 0, 0
-        self._total, self._steps = steps, 0  # those of this process: a resumed epoch begins with some done
-        self.seconds: float | None = None  # how long the steps took, without what comes after them
+        self._total, self._steps = steps, 0  # _steps: those of this process; a resumed epoch begins with some done
+        self.seconds: float | None = None  # how long the steps took, without what follows them
         self._line = line and verbose > 0
         self._bar = _make_bar(label, steps) if verbose == 1 else None
         self._start = time.perf_counter()
-        self._first = 0.0, 0  # when the first step ended, and with how many samples
+        self._first = 0.0, 0  # the seconds and samples of the first step
         self._next_redraw = self._start + REDRAW_SECONDS if self._bar is not None else float("inf")
         self._watcher = watcher.get()
         if self._bar is not None:
             watcher.set(self._show_kernels)
 
     def step(self, samples: int) -> bool:
-        """Count a step; return whether it is time to `show` how things stand."""
+        """Count a step; return whether it is time to `show` the progress."""
         now = time.perf_counter()
         if not self.samples:
             self._first = now - self._start, samples
@@ -63,7 +63,7 @@ class Progress:
         self._draw(", ".join(values))
 
     def _show_kernels(self, done: int, total: int) -> None:
-        """Say how many kernels are there, of those that a model needs."""
+        """Show how many of the kernels that a model needs are ready."""
         if time.perf_counter() >= self._next_redraw:
             self._draw(f"preparing kernels, {done} of {total}")
 
@@ -75,14 +75,14 @@ class Progress:
         self._next_redraw = time.perf_counter() + REDRAW_SECONDS
 
     def steps_end(self, logs: Logs, then: str = "") -> None:
-        """Say that the steps are over, and what comes `then` ("validating")."""
+        """Show that the steps are over, and what comes `then` ("validating")."""
         self.seconds = time.perf_counter() - self._start
         if self._bar is not None:
             self._bar.set_description_str(f"{self.label} {then}".strip(), refresh=False)
             self.show(logs)
 
     def close(self) -> None:
-        """Take the bar away; harmless a second time."""
+        """Remove the bar; a second call is harmless."""
         if self._bar is not None:
             watcher.set(self._watcher)
             self._bar.close()
@@ -90,20 +90,20 @@ class Progress:
             self._next_redraw = float("inf")
 
     def finish(self, logs: Logs) -> None:
-        """Take the bar away and write the line: time, images a second, and these values."""
+        """Remove the bar and write the line: time, images per second, and these values."""
         seconds = time.perf_counter() - self._start
         self.close()
         if self._line:
             steps_took = seconds if self.seconds is None else self.seconds
             parts = [self.label, format_seconds(seconds), self._rate(steps_took), *_values(logs)]
-            message("  ".join(parts))  # there may be the bar of a fit that one of a callback's is within
+            message("  ".join(parts))  # above the bar of an outer fit, if its callback runs this one
 
     def _rate(self, seconds: float) -> str:
         seconds, samples = self._after_first(seconds)
         return f"{format_rate(samples / max(seconds, 1e-9))} img/s"
 
     def _left(self, seconds: float) -> list[str]:
-        """Return how long the steps to come will take, where their number is known."""
+        """Return how long the remaining steps will take, if their number is known."""
         if not self._total or self.seconds is not None:
             return []
         seconds, samples = self._after_first(seconds)
@@ -111,7 +111,7 @@ class Progress:
         return [f"{format_seconds(seconds * to_come / samples)} left"]
 
     def _after_first(self, seconds: float) -> tuple[float, int]:
-        """Return the seconds and samples of all steps but the first, for which kernels may be compiled."""
+        """Return the seconds and samples of all steps but the first, which may include compiling kernels."""
         first_seconds, first_samples = self._first
         if self.samples == first_samples:
             return seconds, self.samples
@@ -141,15 +141,15 @@ def format_seconds(seconds: float) -> str:
 
 
 def format_rate(rate: float) -> str:
-    """Return a number a second with three figures or all its whole ones: "0.52", "48.7", "4,870"."""
+    """Return a rate with three significant digits, or with all its integer digits: "0.52", "48.7", "4,870"."""
     return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
 
 
 def format_value(value: Any) -> str:
-    """Return a loss or a metric in four decimals, or in powers of ten where these would show nothing of it."""
+    """Return a loss or a metric with four decimals, or in scientific notation where those would not show it."""
     try:
         value = float(value)
-    except (TypeError, ValueError):  # several numbers, such as a precision for each of several thresholds
+    except (TypeError, ValueError):  # several numbers, such as one precision per threshold
         return str(value)
     if value == 0 or 1e-3 <= abs(value) < 1e6:
         return f"{value:.4f}"
@@ -161,13 +161,13 @@ def _values(logs: Logs) -> list[str]:
 
 
 def _make_bar(label: str, steps: int | None) -> Any:
-    """Return a tqdm bar for where we are, or None where only lines make sense."""
+    """Return a tqdm bar for the current environment, or None where only lines make sense."""
     in_notebook = _in_notebook()
     if not in_notebook and not _is_terminal(sys.stdout):
         return None
-    # Imported here because it takes as long as a small model takes to build.
+    # Imported here because importing it takes as long as building a small model.
     if in_notebook and importlib.util.find_spec("ipywidgets") is not None:
-        # The notebook's own bar is chosen here and not by tqdm.auto, which warns where it can't have it.
+        # The notebook's own bar is chosen here, as tqdm.auto would warn where it is unavailable.
         from tqdm.notebook import tqdm
     else:
         from tqdm.std import tqdm

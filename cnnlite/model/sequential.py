@@ -30,20 +30,20 @@ from cnnlite.types import Array, ArrayLike, Config, Shape
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-MOST_SHAPES = 64  # of inputs that a model keeps what it found of
+MOST_SHAPES = 64  # input shapes for which a model caches whether they fit
 
 
 class Sequential(Trainer):
-    """A plain stack of layers, each with one input and one output. It is a layer itself, and can be in a stack.
+    """A plain stack of layers, each with one input and one output. It is itself a layer, and can be nested.
 
     Args:
-        layers: a list of layers; the first may be an `Input`, or have `input_shape=`. Without either the
+        layers: a list of layers; the first may be an `Input`, or have `input_shape=`. Without either, the
             model is built by the first data that it sees.
-        trainable: False keeps all weights as they are while a model trains.
+        trainable: False freezes all weights during training.
         name: "sequential" by default.
 
     Raises:
-        ValueError: two layers were given the same name, or a layer can't take what the one below it gives.
+        ValueError: two layers were given the same name, or a layer can't take the output of the one below it.
         TypeError: something in the list is not a layer.
 
     Example:
@@ -63,7 +63,7 @@ class Sequential(Trainer):
     13610
     """
 
-    _stack: _Stack | None = None  # while many layers are added
+    _stack: _Stack | None = None  # only while several layers are being added
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Sequential(Trainer):
             self.trainable = False
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles of the model take over: all but what it has only worked out."""
+        """Return the state for copies and pickles of the model: all but caches and the state of a running `fit`."""
         worked_out = ("_kept_loss", "training_run")
         return {name: value for name, value in super().__getstate__().items() if name not in worked_out}
 
@@ -87,14 +87,14 @@ class Sequential(Trainer):
 
     @property
     def layers(self) -> list[Layer]:
-        """The layers from the bottom to the top, in a new list."""
+        """The layers from bottom to top, as a new list."""
         return list(self.inner_layers)
 
     def add(self, layer: Layer | InputLayer) -> None:
         """Put a layer on top of the stack, and build it as soon as the shape of its input is known."""
         if isinstance(layer, InputLayer):
             if self.inner_layers or self.given_input_shape is not None:
-                raise ValueError(f"{self.name}: an Input must come first and once. Received: another one, {layer!r}.")
+                raise ValueError(f"{self.name}: an Input must come first, and only once. Received: another, {layer!r}.")
             self.given_input_shape = layer.shape
             return
         if not isinstance(layer, Layer):
@@ -125,7 +125,7 @@ class Sequential(Trainer):
             self.input_shape = (None, *given)
             self.built = True
         self.given_input_shape = given
-        # From now on the name stands in files and paths, and must not change in another stack.
+        # From now on the name appears in files and paths, and must not change in another stack.
         layer.name, layer.name_is_given = name, True
         if not self.trainable:
             layer.trainable = False
@@ -133,7 +133,7 @@ class Sequential(Trainer):
         stack.added(layer, self.inner_layers, below)
 
     def _add_all(self, layers: Iterable[Layer | InputLayer]) -> None:
-        """Add layers one after the other, without a look at all that are there for each of them."""
+        """Add layers one by one, without scanning all existing layers for each of them."""
         self._stack = _Stack(self)
         try:
             for layer in layers:
@@ -185,7 +185,7 @@ class Sequential(Trainer):
             raise ValueError(
                 f"{self.name}: the model takes samples of shape {given}. Received: an input of shape {input_shape}."
             )
-        self.compute_output_shape(input_shape)  # so that a shape which does not fit leaves all layers as they were
+        self.compute_output_shape(input_shape)  # so that a shape that does not fit leaves all layers unchanged
         with built_or_left(self.inner_layers):
             for layer in self.inner_layers:
                 layer.build_once(shape)
@@ -204,7 +204,7 @@ class Sequential(Trainer):
         return self.run_down(dy)
 
     def backward_weights(self, dy: Array, from_logits: bool = False) -> None:
-        """Fill the gradients of all trainable weights, and compute nothing that only the input would need.
+        """Fill the gradients of all trainable weights, and skip what only the gradient of the input needs.
 
         Args:
             dy: d loss / d output; or, with `from_logits=True`, d loss / d logits (see `forward_logits`).
@@ -217,21 +217,21 @@ class Sequential(Trainer):
         if lowest is None:
             return
         if is_eager() and all(isinstance(each, Alone) and each.part.is_ours for each in passes[:lowest + 1]):
-            self.run_down(dy)  # all the way, for whoever follows the gradient with a debugger
+            self.run_down(dy)  # all the way, so that the gradient can be followed in a debugger
             return
         for each in reversed(passes[lowest + 1:]):
             dy = each.backward(dy)
         passes[lowest].backward_weights(dy)
 
     def run_up(self, x: ArrayLike, training: bool = False, to_logits: bool = False) -> Array:
-        """Run the layers one after the other, or the plans that stand for several of them; see `passes.py`."""
+        """Run the layers in order, or the plans that replace several of them; see `passes.py`."""
         y: Array = self.prepare(x)
         units = self._units(to_logits)
         if not training:
             for unit in units:
                 y = unit.forward(y)
             return y
-        self.forget()  # the pass before is over, also if this one fails on its way
+        self.forget()  # the previous pass is over, even if this one fails
         passes = []
         for unit in units:
             y, run = unit.run_up(y)
@@ -240,7 +240,7 @@ class Sequential(Trainer):
         return y
 
     def run_down(self, dy: Array) -> Array:
-        """Take the gradient by what `run_up` returned down again."""
+        """Take the gradient down through the passes that `run_up` remembered."""
         (passes,) = self.recall()
         for each in reversed(passes):
             dy = each.backward(dy)
@@ -272,10 +272,10 @@ class Sequential(Trainer):
 
     @property
     def fusable_activation(self) -> str | None:
-        """The name of the activation where a loss may be computed from its input instead of its output, or None.
+        """The name of the activation if a loss may be computed from its input instead of its output, else None.
 
-        So it is "softmax" or "sigmoid" where the output is that, and nothing else, of what `forward_logits` returns:
-        not for a subclass of these, nor where anybody has put something else in the place of a pass.
+        It is "softmax" or "sigmoid" if the output is exactly that function of what `forward_logits` returns: not for
+        a subclass of these, nor if any pass has been overridden.
         """
         return self.memo.get("fusable activation", self._find_fusable_activation)
 
@@ -293,7 +293,7 @@ class Sequential(Trainer):
         return top.activation_name if fusable and is_untouched(top) else None
 
     def _activation_of_logits(self) -> ActivationLayer:
-        """Return the activation that logits go into, on top of the model or inside its top layer."""
+        """Return the activation that takes the logits: the top layer itself, or the one inside it."""
         top: Any = self
         keeps_all = True
         while isinstance(top, Sequential) and top.inner_layers:
@@ -308,15 +308,15 @@ class Sequential(Trainer):
             )
         if not keeps_all or not keeps(activation, *_LAYER_PASSES):
             raise ValueError(
-                f"{self.name}: for logits, the top layer and its activation must have the forward and backward that "
-                f"the library wrote. Received: {top!r}, with others. Use forward, whose output is what they make of x."
+                f"{self.name}: for logits, the top layer and its activation must have the library's own forward "
+                f"and backward. Received: {top!r}, with others. Use forward, which calls them."
             )
         return activation
 
     def forward_logits(self, x: ArrayLike, training: bool = False) -> Array:
-        """Return what goes into the activation of the top layer.
+        """Return the input of the top layer's activation.
 
-        From the logits a cross-entropy is exact where the probabilities have already been rounded to 0 or 1.
+        A cross-entropy of logits is exact where the probabilities have already been rounded to 0 or 1.
         """
         return self.run_up(x, training, to_logits=True)
 
@@ -335,7 +335,7 @@ class Sequential(Trainer):
     def check_fits(self, input_shape: Shape) -> None:
         """Raise a ValueError unless the model takes inputs of that shape.
 
-        If it was given the shape of its input, that is the one. Otherwise it is any that the layers can compute.
+        If it was given an input shape, only that one fits. Otherwise any shape fits that the layers can take.
         """
         built_for, shape = self.input_shape, tuple(input_shape)
         if not self.built or built_for is None or (shape and fits(shape[1:], built_for[1:])):
@@ -348,9 +348,9 @@ class Sequential(Trainer):
             except ValueError as error:
                 rule, reason = ", or another that the layers can take", f" {error}"
         if fits((*shape[1:], 1), built_for[1:]):
-            reason = " Add the axis of channels: x[..., np.newaxis]."
+            reason = " Add a channel axis: x[..., np.newaxis]."
         elif fits(shape, built_for[1:]):
-            reason = " Add the axis of samples: x[np.newaxis]."
+            reason = " Add a batch axis: x[np.newaxis]."
         raise ValueError(
             f"{self.name}: the input must have the shape {built_for}{rule}. Received: shape={shape}.{reason}"
         )
@@ -366,26 +366,26 @@ class Sequential(Trainer):
     # Description and files.
 
     def summary(self, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
-        """Print a table of the layers with the shapes of their outputs and the numbers of their weights.
+        """Print a table of the layers with their output shapes and numbers of weights.
 
         Args:
-            line_length: how wide the table is at least.
+            line_length: the minimum width of the table.
             print_fn: called with the whole table instead of `print`. If it raises a UnicodeEncodeError, it is called
-                again with a table in ASCII, as stdout gets where it can't encode the lines of the other one.
+                again with a table in ASCII, which stdout also gets if it can't encode box-drawing characters.
         """
         print_summary(self, line_length, print_fn)
 
     def plan(self, batch_size: int = 32, training: bool = False, input_shape: Shape | None = None) -> PlanTable:
-        """Return what runs for a batch: `print` of it is a table.
+        """Return what runs for a batch; printing it shows a table.
 
-        The stages stand in the order in which they run, one for each kernel that a layer calls. Those between two
-        lines run one after the other for a few samples at a time, while these are in the processor's cache; at a line
-        all threads wait for one another. What the library can't see into (a layer or a loss of yours) stands between.
+        The stages are listed in the order in which they run, one per kernel that a layer calls. The stages between two
+        lines run one after the other on a few samples at a time, while those are in cache; each line is a barrier for
+        all threads. What the library can't see into (your own layer or loss) is listed in between.
 
         Args:
             batch_size: how many samples the batch has; the stages are the same for any number.
-            training: whether it is a step of `fit`, of a model that is compiled, or else a pass in inference.
-            input_shape: the shape of a sample; by default that which the model was built for.
+            training: True shows a training step (of `fit`, if the model is compiled), False an inference pass.
+            input_shape: the shape of a sample; by default the one that the model was built for.
 
         Example:
 
@@ -402,7 +402,7 @@ class Sequential(Trainer):
         if taken is not None:
             raise ValueError(
                 f"{self.name}: the names of layers must differ. Received: two layers called {taken!r}. "
-                "Set the name of one of them to another."
+                "Rename one of them."
             )
         return {
             "name": self.name,
@@ -418,18 +418,18 @@ class Sequential(Trainer):
 
         Args:
             config: the name, the shape of the input, and the layers.
-            custom_objects: the layers' classes that are not cnnlite's, by name: {"Scale": Scale}.
+            custom_objects: the layer classes that are not cnnlite's, by name: {"Scale": Scale}.
         """
         missing = {"name", "trainable", "given_input_shape", "input_shape", "layers"} - set(config)
         if missing:
-            raise ValueError(f"{cls.__name__}: the config must have {', '.join(sorted(missing))}, which it has not.")
+            raise ValueError(f"{cls.__name__}: the config must have {', '.join(sorted(missing))}, but lacks them.")
         model = cls(name=config["name"])
         if config["given_input_shape"] is not None:
             model.given_input_shape = shape_tuple(config["given_input_shape"], "given_input_shape", model.name)
         model._add_all(rebuild(layer, custom_objects) for layer in config["layers"])
         if config["input_shape"] is not None:
             model.build(config["input_shape"])
-        # Not the property, which would set it for the layers too.
+        # Not through the property, which would set it on the layers too.
         model._trainable = boolean(config["trainable"], "trainable", model.name)
         return model
 
@@ -447,12 +447,12 @@ class Sequential(Trainer):
 
 
 class _Stack:
-    """What `Sequential.add` must know of the layers that are there, which holds as long as only it adds to them.
+    """What `Sequential.add` must know about the existing layers; valid as long as only `add` changes them.
 
     Attributes:
-        layers: the `inner_layers` that it holds for.
-        present: the ids of the model, its layers, and all inside them.
-        output_shape: that of the model, or None.
+        layers: the `inner_layers` that it describes.
+        present: the ids of the model, its layers, and all layers inside them.
+        output_shape: the output shape of the model, or None.
     """
 
     def __init__(self, model: Sequential) -> None:
@@ -460,7 +460,7 @@ class _Stack:
         self.present = {id(layer) for layer in model.walk()}
         self.output_shape = model.output_shape
         self._names = {layer.name for layer in self.layers}
-        self._numbers: dict[str, int] = {}  # by name: the last number that it was given
+        self._numbers: dict[str, int] = {}  # by name: the last number appended to it
 
     def free_name(self, layer: Layer) -> str:
         """Return the layer's name, numbered if the name was not given and is taken."""
@@ -477,17 +477,17 @@ class _Stack:
         return name
 
     def added(self, layer: Layer, layers: Sequence[Layer], output_shape: Shape | None) -> None:
-        """Say that a layer is on top of the others now."""
+        """Record that a layer has been put on top."""
         self.layers, self.output_shape = layers, output_shape
         self.present.update(id(inner) for inner in layer.walk())
         self._names.add(layer.name)
 
 
 def _build(layer: Layer, shape: Shape) -> Shape:
-    """Build a layer for inputs of that shape, or check that one that was built before can take them.
+    """Build a layer for inputs of that shape, or check that an already built one can take them.
 
     Returns:
-        the shape of its output.
+        its output shape.
     """
     with built_or_left([layer]):
         layer.build_once(shape)

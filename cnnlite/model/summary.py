@@ -10,29 +10,27 @@ from typing import Any
 from cnnlite.layers.residual import Residual
 from cnnlite.support.printing import can_encode, encodable, encoding_of
 
-# The lines above the header, below it, between two layers and below the last; then the bars of the header and the rest.
 from cnnlite.types import Shape
 
+# The lines above the header, below it, between two layers and below the last; then the bars of the header and the rest.
 _BOX = ("┏━┳━┓", "┡━╇━┩", "├─┼─┤", "└─┴─┘", "┃", "│")
 _ASCII = ("+-+-+", "+=+=+", "+-+-+", "+-+-+", "|", "|")
 
 
 def print_summary(model: Any, line_length: int | None = None, print_fn: Callable[[str], Any] | None = None) -> None:
-    """Print the table, or give it to `print_fn`, drawn with what can be encoded there."""
+    """Print the table, or pass it to `print_fn`, drawn with characters that can be encoded there."""
     print_fn = print_fn or print
     try:
         print_fn(summary_table(model, line_length, encoding_of(sys.stdout) if print_fn is print else None))
-    except UnicodeEncodeError:  # of a file, or of a stdout that does not tell its encoding
+    except UnicodeEncodeError:  # from a file, or from a stdout that does not report its encoding
         print_fn(summary_table(model, line_length, "ascii"))
 
 
 def summary_table(model: Any, line_length: int | None = None, encoding: str | None = None) -> str:
     """Return a table of the layers with their output shapes and numbers of weights, and the totals.
 
-    A Residual is followed by the layers inside it, whose weights are counted in its row too.
-
-
-    encoding: what all of it can be encoded in; None for whatever characters there are.
+    A Residual is followed by the layers inside it, whose weights are counted in its row too. All of it can be encoded
+    in `encoding`; None allows any characters.
     """
     top, below_header, between, bottom, header_bar, bar = _BOX if can_encode("".join(_BOX), encoding) else _ASCII
     rows = [
@@ -60,7 +58,7 @@ def summary_table(model: Any, line_length: int | None = None, encoding: str | No
 
 
 def _rows(stack: Any, corner: str, lead: str = "", branch: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (label, layer) for the layers of a stack, and below a Residual for those of its branches."""
+    """Yield (label, layer) for the layers of a stack, and, below a Residual, for the layers of its branches."""
     for layer in stack.layers:
         yield f"{lead}{branch}{layer.name}", layer
         if isinstance(layer, Residual):
@@ -82,7 +80,7 @@ def _shape(shape: Shape) -> str:
 
 
 def _memory(size: int) -> str:
-    """Return a number of bytes in the unit that leaves one to three digits before the point."""
+    """Return a byte count in the unit that leaves one to three digits before the point."""
     units = ("B", "KB", "MB", "GB")
     power = min(int(math.log(size, 1024)), len(units) - 1) if size else 0
     return f"{size / 1024**power:.2f} {units[power]}"

@@ -1,7 +1,7 @@
 """fit: the loops over epochs and batches, and nothing about any one layer.
 
-`Trainer.train_step` is the whole of training: forward, loss, backward, regularisation, optimizer step. What
-surrounds it repeats it, over batches from `batches.py`, shows it by `progress.py`, and lets `callbacks` look on.
+`Trainer.train_step` is the whole of training: forward, loss, backward, regularisation, optimizer step. The
+rest repeats it over batches from `batches.py`, shows the progress by `progress.py`, and calls the `callbacks`.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from cnnlite.types import Array, ArrayLike, Data, Logs, Scores, Shape
 
 
 class Trainer(Evaluator):
-    """What makes a model of a stack of layers: it can be compiled, trained, evaluated and asked.
+    """What makes a stack of layers a model: it can be compiled, trained, evaluated, and used to predict.
 
     Attributes:
-        history: the `History` of the last `fit`, which is there during it already.
-        stop_training: a callback sets it to True to end `fit` after the batch.
-        shuffle_random: the `RandomStream` of the orders of the samples; None before the first `fit`.
-        training_run: where the `fit` that is under way stands; None otherwise.
+        history: the `History` of the last `fit`, available while it is still running.
+        stop_training: a callback sets it to True to end `fit` after the current batch.
+        shuffle_random: the `RandomStream` that shuffles the samples; None before the first `fit`.
+        training_run: the state of the `fit` in progress; None otherwise.
     """
 
     history: Any = None
@@ -48,7 +48,7 @@ class Trainer(Evaluator):
     training_run: Run | None = None
 
     def train_step(self, x: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
-        """Make one step of gradient descent on one batch; return its loss and what the loss was computed from.
+        """Take one step of gradient descent on one batch; return its loss and what the loss was computed from.
 
         A loss that is fused with the last activation takes the logits: log(softmax(z)) is exact where softmax(z)
         has been rounded to 0. The loss is the mean over the batch, plus the penalties of the regularizers.
@@ -63,12 +63,12 @@ class Trainer(Evaluator):
         return value, z
 
     def take_step(self, loss: Any) -> None:
-        """Let the optimizer make a step of the gradient, unless a callback wants none of such a loss and gradient."""
+        """Let the optimizer take a step, unless a callback refuses this loss and gradient."""
         step = step_in_making()
         if step is not None:
             step.add_update(loss)
             return
-        # An optimizer of the user's may keep the vector, and write to it at any time.
+        # A user's own optimizer may keep the vector, and write to it at any time.
         is_ours, run = optimizers.is_traceable(self.optimizer), self.training_run
         parameters = self._parameters() if is_ours else self.parameters()
         if run is None or not run.refuses(loss, parameters):
@@ -98,39 +98,39 @@ class Trainer(Evaluator):
         """Train the model.
 
         Args:
-            x: samples (N, ...), of any dtype of numbers; each batch is converted to the model's. Or something
-                that yields batches (x, y) or (x, y, sample_weight): a generator, which can be read once; another
-                iterable; or an object with `__len__` and `__getitem__`, whose batches are shuffled. The length may
-                change from epoch to epoch, and `on_epoch_begin` and `on_epoch_end` of such data, if they have these
-                without arguments, are called before and after the batches of each epoch.
+            x: samples (N, ...) of any numeric dtype; each batch is converted to the model's. Or something that
+                yields batches (x, y) or (x, y, sample_weight): a generator, which can be read only once; another
+                iterable; or an object with `__len__` and `__getitem__`, whose batches are shuffled. Its length may
+                change from epoch to epoch. If it has methods `on_epoch_begin` and `on_epoch_end` without arguments,
+                they are called before and after the batches of every epoch.
             y: targets (N, ...), in the form that the loss takes.
             batch_size: how many samples a step takes, by default 32. The last batch may be smaller.
-            epochs: the epoch to end with, counted from 1.
-            verbose: 1 or "auto" draws a progress bar and leaves a line for each epoch, 2 writes the lines alone,
-                0 is silent. In a file there are only lines.
+            epochs: the number of the last epoch, counted from 1.
+            verbose: 1 or "auto" draws a progress bar and leaves a line for each epoch, 2 writes only the lines,
+                0 is silent. A file gets only lines.
             callbacks: a list of `cnnlite.callbacks.Callback`.
-            validation_split: the share, from 0 to below 1, of the samples to validate on. It is the tail of x
-                and y, taken before any shuffling: data that is sorted by class must be shuffled first.
+            validation_split: the fraction, from 0 to below 1, of the samples to validate on. It is the tail of x
+                and y, taken before any shuffling: shuffle data first if they are sorted by class.
             validation_data: (x, y) or (x, y, sample_weight) to validate on, or something that yields batches;
                 overrides `validation_split`.
-            shuffle: whether the samples come in a new random order in each epoch.
-            class_weight: a dict from class to the factor of its samples in the loss.
-            sample_weight: factors (N,) of the samples in the loss, which is divided by their number all the same.
-            initial_epoch: the epoch to begin with, from 0, where an earlier run ended. If that is `epochs` or
+            shuffle: whether every epoch takes the samples in a new random order.
+            class_weight: a dict from class to the weight of its samples in the loss.
+            sample_weight: weights (N,) of the samples in the loss, which is still divided by the number of samples.
+            initial_epoch: the epoch to begin with, counted from 0, to continue an earlier run. If it is `epochs` or
                 more, nothing is trained.
-            steps_per_epoch: how many batches make an epoch; by default all. The next epoch goes on from there, and
-                where the data are at their end they begin anew. (Keras ends the epoch there, with a warning.)
-            validation_steps: how many batches of the validation data are used; by default all.
+            steps_per_epoch: how many batches make an epoch; by default all. The next epoch continues from there, and
+                data that run out start over. (Keras ends the epoch there, with a warning.)
+            validation_steps: how many batches of the validation data to use; by default all.
             validation_batch_size: by default `batch_size`.
-            validation_freq: validate after each epoch of which the number, from 1, is a multiple of it; or a
-                list of the numbers of these epochs.
+            validation_freq: validate after every epoch whose number, counted from 1, is a multiple of this; or a
+                list of the numbers of the epochs to validate after.
 
         Returns:
             a `History`, with the loss and the metrics of each epoch.
 
         Raises:
-            ValueError, TypeError: the data or an argument is not as above, found before anything is changed. Only what
-                yields batches can be found wrong on the way: a bad batch, or validation data of which none are left.
+            ValueError, TypeError: the data or an argument is not as above; raised before anything is changed. Only data
+                that yield batches can fail later: by a bad batch, or if no validation data are left.
             RuntimeError: another thread is training this model, or one that shares layers with it.
         """
         self._require_loss("fit")
@@ -175,7 +175,7 @@ class Trainer(Evaluator):
                 callbacks.on_train_begin()
                 logs = run.logs
                 for epoch in () if run.finished else range(run.epoch, epochs):
-                    params["steps"] = data.steps  # which the data may change from epoch to epoch
+                    params["steps"] = data.steps  # the data may change it from epoch to epoch
                     progress = Progress(f"Epoch {epoch + 1}/{epochs}", data.steps, verbose)
                     callbacks.on_epoch_begin(epoch)
                     values = self._train_epoch(epoch, data, callbacks, progress, watch)
@@ -198,7 +198,7 @@ class Trainer(Evaluator):
                     if progress is not None:
                         progress.close()
                     self.training_run = outer
-                    if outer is not None:  # a fit whose callback called this one
+                    if outer is not None:  # an outer fit, whose callback called this one
                         self.history, self.stop_training = outer_history, outer_stops
                     self._release_memory(all_of_it=outer is None)
         return history
@@ -211,7 +211,7 @@ class Trainer(Evaluator):
         progress: Progress,
         watch: _LossWatch,
     ) -> Logs:
-        """Make a step for each batch of one epoch; return the loss and the metrics over all of them."""
+        """Take a step for every batch of one epoch; return the loss and the metrics over all of them."""
         run: Any = self.training_run
         running = run.begin_steps()
         progress.steps_done = run.step
@@ -242,20 +242,20 @@ class Trainer(Evaluator):
         class_weight: Mapping[int, float] | None = None,
         return_dict: bool = False,
     ) -> Scores:
-        """Make one step on one batch, and return its loss and metrics as `evaluate` does.
+        """Take one step on one batch, and return its loss and metrics as `evaluate` does.
 
-        The values are those of the batch alone and of the weights before the step.
+        The values are for this batch alone, with the weights before the step.
         """
         self._require_loss("train_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, class_weight, "train_on_batch")
-        # Signals are held back here already, since to begin that takes 10 us, and within it hardly anything.
+        # Signals are held back here already: starting that takes 10 us, and nesting it hardly anything.
         with (
             used_by_one_thread("train_on_batch", self._what_trains()) as in_use, counts_kept(in_use),
             held_back_interrupts(second_passes=True),
         ):
             self._get_ready(x.shape)
             running = RunningLoss(self.metrics)
-            run = self.training_run  # of a fit whose callback calls this
+            run = self.training_run  # the run of a fit whose callback calls this, or None
             refused = run is not None and run.refused
             try:
                 x = float_array(x, self.dtype, "x", self.name)
@@ -269,7 +269,7 @@ class Trainer(Evaluator):
         return self._values(running.logs(), return_dict)
 
     def _what_trains(self) -> list[Any]:
-        """Return what a step changes, and so belongs to one thread: layers, metrics, the optimizer."""
+        """Return what a step changes, and only one thread may use: layers, metrics, the optimizer."""
         return [*self.walk(), *self.metrics, self.optimizer]
 
     def _get_ready(self, shape: Shape) -> None:
@@ -282,28 +282,28 @@ class Trainer(Evaluator):
     def _make_step(
         self, x: Array, y: Array, sample_weight: Array | None, is_own: bool = True
     ) -> tuple[float, Array]:
-        """Make a step, and commit what the layers have learned without a gradient, unless the step was refused.
+        """Take a step, and commit what the layers have learned without a gradient, unless the step was refused.
 
-        Signals wait for the end of the step. A second Ctrl-C waits for that of the compiled code alone, or of the
-        optimizer's step, within which the moving averages of BatchNorm go on too.
+        Signals wait for the end of the step. A second Ctrl-C waits only for the compiled code, or for the optimizer's
+        step, which also updates the moving averages of BatchNorm.
         """
         run = self.training_run
-        # That a model diverges is said by _LossWatch, once, and not by a warning of NumPy's for each array.
+        # If a model diverges, _LossWatch says so once; NumPy would warn for every array.
         with held_back_interrupts(second_passes=True), arithmetic(), self._mode(), held_commits(), remembering_apart():
             if run is not None:
                 run.refused = False
             plan = step_plan(self, x, y, sample_weight)
             if plan is not None:
                 return plan.run(x, y, sample_weight)
-            # Unlike a plan, a user's layer may write to what it gets, or keep it; x may be an array of the caller's.
+            # Unlike a plan, a user's layer may write to its input, or keep it; x may be the caller's own array.
             result = self.train_step(x if is_own else x.copy(), y, sample_weight)
             if run is None or not run.refused:
                 with held_back_interrupts():
-                    commit_held()  # of a `train_step` that makes its step by itself
+                    commit_held()  # for a `train_step` that bypasses `take_step`
         return result
 
     def _release_memory(self, all_of_it: bool = False) -> None:
-        """Let go of what layers remember of a batch; of the memory in which plans worked too, if asked to."""
+        """Drop what layers remember of a batch; with `all_of_it`, also the memory in which plans worked."""
         for layer in self.walk():
             if layer._memory is not None:
                 layer._memory = None
@@ -317,7 +317,7 @@ class Trainer(Evaluator):
 
 
 class _LossWatch:
-    """Warns once if the loss is no longer a number, unless a callback is there to deal with it."""
+    """Warns once if the loss is no longer finite, unless a callback deals with that."""
 
     def __init__(self, callbacks: CallbackList) -> None:
         self.is_on = not any(isinstance(callback, TerminateOnNaN) for callback in callbacks.callbacks)
@@ -326,15 +326,15 @@ class _LossWatch:
         if self.is_on and not math.isfinite(loss):
             self.is_on = False
             warnings.warn(
-                f"fit: the loss is {loss} in epoch {epoch + 1} at step {step + 1}, and the weights are no longer of "
-                "use. Try a smaller learning rate or an optimizer with clipnorm=1.0; the callback TerminateOnNaN "
+                f"fit: the loss is {loss} in epoch {epoch + 1} at step {step + 1}, and the weights are no longer "
+                "usable. Try a smaller learning rate or an optimizer with clipnorm=1.0; the callback TerminateOnNaN "
                 "ends training when this happens.",
                 stacklevel=4,
             )
 
 
 def _validation_epochs(validation_freq: int | Iterable[int]) -> Callable[[int], bool]:
-    """Return a function that says of an epoch, from 0, whether it ends with a validation."""
+    """Return a function that says whether an epoch, counted from 0, ends with a validation."""
     if isinstance(validation_freq, (list, tuple, set, range)):
         epochs = {integer(epoch, "validation_freq", "fit") for epoch in validation_freq}
         return lambda epoch: epoch + 1 in epochs
@@ -343,9 +343,9 @@ def _validation_epochs(validation_freq: int | Iterable[int]) -> Callable[[int], 
 
 
 def _check_readings(source: Any, steps: int | None, times: int, name: str) -> None:
-    """Raise a ValueError if data that can be read once would have to be read several times."""
+    """Raise a ValueError if data that can be read only once would have to be read several times."""
     if source.reads_once and steps is None and times > 1:
         raise ValueError(
-            f"fit: a generator can be read once, unless {name} says how much of it to take. "
-            f"Received: {times} epochs to read it in. Pass {name}=, or an object with __len__ and __getitem__."
+            f"fit: a generator can be read only once, unless {name} says how much of it to take. "
+            f"Received: {times} epochs that would read it. Pass {name}=, or an object with __len__ and __getitem__."
         )

@@ -1,8 +1,8 @@
-"""A training step as one plan: all of it, the optimizer's step included, by one call of compiled code.
+"""A whole training step, the optimizer's step included, as one plan: a single call into compiled code.
 
-It is made by calling `Trainer.train_step` with the buffers of a graph in the place of arrays. That can be where all
-that it calls is the library's: the layers, the loss, the regularizers and the optimizer. Otherwise `train_step` runs as
-it stands, and the passes over the layers have plans of their own (`passes.py`).
+The plan is made by calling `Trainer.train_step` with the buffers of a graph instead of arrays. That works if everything
+that it calls is the library's own: the layers, the loss, the regularizers and the optimizer. Otherwise `train_step`
+runs as it is, and the passes over the layers have plans of their own (`passes.py`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from cnnlite.types import Array, Shape
 if TYPE_CHECKING:
     from cnnlite.layers.flat_parameters import FlatParameters
 
-# Of a model: with another of these, `train_step` does not do what the plan would.
+# Methods of a model: if one is overridden, `train_step` may not do what the plan would.
 _METHODS = (
     "train_step", "take_step", "add_penalties", "prepare", "forward", "forward_logits", "backward", "backward_weights",
     "run_up", "run_down", "regularization_loss", "add_regularization_gradients", "parameters", "compute_output_shape",
@@ -47,9 +47,9 @@ def step_in_making() -> StepPlan | None:
 
 
 def step_plan(model: Any, x: Array, y: Any, sample_weight: Any, optimizer: Any = None) -> StepPlan | None:
-    """Return the plan of a training step of a model on such a batch, or None where there can't be one.
+    """Return the plan of a training step of a model on such a batch, or None if there can't be one.
 
-    With another optimizer than the model's, the plan is to be looked at, and not kept.
+    With an optimizer other than the model's, the plan is for display, and is not cached.
     """
     loss, fused = model._fused_loss()
     optimizer = model.optimizer if optimizer is None else optimizer
@@ -64,12 +64,12 @@ def step_plan(model: Any, x: Array, y: Any, sample_weight: Any, optimizer: Any =
     if not all(regularizers.is_traceable(penalty) for _, _, penalty in penalties):
         return None
     parameters = model._parameters()
-    optimizer.build(parameters)  # of the user's, or of weights, that came after those it was built for
+    optimizer.build(parameters)  # the optimizer or some weights may be new since it was last built
     run = model.training_run
     settings = *vars(loss).values(), *((layer, key, penalty.l1, penalty.l2) for layer, key, penalty in penalties)
     try:
         hash(settings)
-    except TypeError:  # an array, say, in which a change would not be seen
+    except TypeError:  # an array, say, whose changes would go unnoticed
         return None
     key = (
         "step", x.shape[1:], getattr(y, "shape", ())[1:], fused, None if sample_weight is None else sample_weight.ndim,
@@ -91,7 +91,7 @@ class StepPlan:
 
     Args:
         model: the model, built and compiled.
-        x, y, sample_weight: a batch, of which the shapes and dtypes count.
+        x, y, sample_weight: a batch; only its shapes and dtypes count.
         optimizer: the optimizer, built for the model.
     """
 
@@ -122,37 +122,37 @@ class StepPlan:
         self._states = [layer._state for layer in layers if layer._state]
 
     def _prepared(self, samples: int, y: Any, sample_weight: Any) -> tuple[Array, Array | None]:
-        """Return the targets and weights as the kernels take them, or raise a ValueError; within `arithmetic`."""
+        """Return the targets and weights as the kernels take them, or raise a ValueError; call within `arithmetic`."""
         shape = (samples, *self._output_shape)
         t = self._loss.prepare_targets(y, shape, self._model.dtype)
         return t, None if sample_weight is None else self._loss.prepare_weights(sample_weight, shape, self._model.dtype)
 
     def add_update(self, value: Any) -> None:
-        """Add the optimizer's step, and what layers have learned without a gradient; `train_step` calls it."""
+        """Add the optimizer's step, and the update of what layers learn without a gradient; `take_step` calls it."""
         graph, parameters, optimizer = self._graph, self._parameters, self._optimizer
-        graph.section = 1  # weights are views of the vector: all else comes before
+        graph.section = 1  # weights are views of the vector, so everything else comes before
         vector, gradient = graph.of_array(parameters.vector), graph.of_array(parameters.gradient)
         run = self._model.training_run
         with stages_of(optimizer.name):
             if run is not None and run.refuses_nonfinite:
                 self._refused = nonfinite(value, gradient, parameters.trainable_segments())
-            count = len(optimizer.step_values(1.0, 0.0))  # `next_values` may call a schedule of the user's
+            count = len(optimizer.step_values(1.0, 0.0))  # `next_values` may call a user's schedule
             values = graph.value(optimizer.next_values, (count,), np.float64)
             optimizer.step(_Parameters(parameters, vector, gradient, values, self._refused))
         for commit in self._commits:
             commit(self._refused)
 
     def run(self, x: Array, y: Any, sample_weight: Any) -> tuple[float, Array]:
-        """Make a step; return its loss, and what the loss was computed from, which is valid until the next step.
+        """Take a step; return its loss, and what the loss was computed from, which is valid until the next step.
 
-        Call it in the context of `floating.arithmetic`.
+        Call it within `floating.arithmetic`.
         """
         t, weights = self._prepared(len(x), y, sample_weight)
         given = {self._x.number: x, self._t.number: as_given(t, self._t.dtype)}
         if weights is not None and self._weights is not None:
             given[self._weights.number] = as_given(weights, self._weights.dtype)
         run = self._model.training_run
-        with held_back_interrupts():  # the weights and the number of their steps belong together
+        with held_back_interrupts():  # the weights and their step count must change together
             self.plan.run(len(x), given)
             if self._refused is not None:
                 run.refused = bool(self.plan.array(self._refused)[0])
@@ -162,17 +162,17 @@ class StepPlan:
                 for arrays in self._states:
                     arrays.version += 1
         z = self._z
-        is_x = z.number == self._x.number  # of a model that only reshapes
+        is_x = z.number == self._x.number  # in a model that only reshapes
         return float(self.plan.array(self._value)[0]), x.reshape((-1, *z.shape[1:])) if is_x else self.plan.array(z)
 
 
     def release(self) -> None:
-        """Let go of the memory in which steps are made."""
+        """Free the memory in which the steps run."""
         self.plan.release()
 
 
 class _Parameters:
-    """What an optimizer's step is added for: `FlatParameters` with buffers in the place of arrays."""
+    """Stands in for `FlatParameters` while an optimizer's step is added: buffers instead of arrays."""
 
     def __init__(self, parameters: FlatParameters, vector: Any, gradient: Any, values: Any, refused: Any) -> None:
         self.vector, self.gradient, self.values, self.refused = vector, gradient, values, refused
@@ -180,7 +180,7 @@ class _Parameters:
 
 
 def as_given(x: Any, dtype: Any) -> Array:
-    """Return an array as compiled code takes one."""
+    """Return an array as compiled code takes it: contiguous, aligned, of the dtype."""
     if type(x) is np.ndarray and x.dtype == dtype and x.flags.carray:
         return x
     x = np.ascontiguousarray(x, dtype)
@@ -188,16 +188,16 @@ def as_given(x: Any, dtype: Any) -> Array:
 
 
 def example_plan(model: Any, sample: Shape) -> TrainingPlan | None:
-    """Return the plan of a training step on samples of a shape, without weights; None where there can't be one."""
+    """Return the plan of a training step on samples of a shape, without sample weights; None if there can't be one."""
     if not model.built:
         model.build((None, *sample))
-    # To look at a plan binds an optimizer to no weights.
+    # Looking at a plan must not bind the optimizer to weights.
     optimizer = model.optimizer if model.optimizer.is_built else copy.copy(model.optimizer)
     loss, _ = model._fused_loss()
     shape = (1, *model.compute_output_shape((None, *sample))[1:])
     if not losses.is_traceable(loss, model.dtype):
         return None
-    for y in np.zeros(shape, model.dtype), np.zeros(shape[:-1], np.int64):  # one of the forms of labels
+    for y in np.zeros(shape, model.dtype), np.zeros(shape[:-1], np.int64):  # try both forms of labels
         try:
             made = step_plan(model, np.zeros((1, *sample), model.dtype), y, None, optimizer)
         except ValueError:

@@ -25,7 +25,7 @@ BAD_FITS = {
     "lengths": (lambda x, y: dict(x=x, y=y[:-1]), ValueError, "50 in x, 49 in y"),
     "lengths of weights": (lambda x, y: dict(x=x, y=y, sample_weight=np.ones(3)), ValueError, "3 in sample_weight"),
     "shape": (lambda x, y: dict(x=x[:, :4], y=y), ValueError, r"x must have the shape \(None, 6\).*\(50, 4\)"),
-    "rank": (lambda x, y: dict(x=x[0], y=y[:6]), ValueError, r"x must have the shape .*Add the axis of samples"),
+    "rank": (lambda x, y: dict(x=x[0], y=y[:6]), ValueError, r"x must have the shape .*Add a batch axis"),
     "labels out of range": (lambda x, y: dict(x=x, y=changed(y, 4, K)), ValueError, "3"),
     "one-hot labels": (lambda x, y: dict(x=x, y=np.eye(K)[y]), ValueError, "categorical_crossentropy"),
     "nan in x": (lambda x, y: dict(x=changed(x, (7, 2), np.nan), y=y), ValueError, r"nan at x\[7, 2\]"),
@@ -149,7 +149,7 @@ def test_nothing_is_built_for_data_that_is_refused(data):
 def test_an_image_without_channels_is_told_how_to_get_them():
     model = cnnlite.Sequential([cnnlite.Input((4, 4, 1)), layers.Flatten(), layers.Dense(2)])
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"Add the axis of channels: x\[..., np.newaxis\]"):
+    with pytest.raises(ValueError, match=r"Add a channel axis: x\[..., np.newaxis\]"):
         fit(model, np.zeros((3, 4, 4)), np.zeros((3, 2)))
 
 

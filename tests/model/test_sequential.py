@@ -142,7 +142,7 @@ def test_a_name_given_twice_is_refused_and_the_stack_stays():
 @pytest.mark.parametrize(("layer", "error", "message"), [
     ("dense", TypeError, "add takes a layer. Received: 'dense', a str"),
     (layers.Dense, TypeError, "add takes a layer"),
-    (cnnlite.Input(shape=(3,)), ValueError, "an Input must come first and once"),
+    (cnnlite.Input(shape=(3,)), ValueError, "an Input must come first, and only once"),
     (layers.Conv2D(2, 3), ValueError, "must have 4 axes"),
 ])
 def test_what_cannot_be_added_leaves_the_model_as_it_was(layer, error, message):
@@ -216,7 +216,7 @@ def test_an_empty_model_says_what_it_lacks():
 @pytest.mark.parametrize(("shape", "hint"), [
     ((3, 8, 7, 1), ""),
     ((3, 9, 7, 2), ""),
-    ((8, 7, 2), r" Add the axis of samples: x\[np.newaxis\]."),
+    ((8, 7, 2), r" Add a batch axis: x\[np.newaxis\]."),
     ((), ""),
 ])
 def test_wrong_shapes_are_refused(shape, hint):
@@ -227,7 +227,7 @@ def test_wrong_shapes_are_refused(shape, hint):
 
 def test_a_missing_axis_of_channels_is_pointed_out():
     model = cnnlite.Sequential([layers.Flatten(input_shape=(28, 28, 1))])
-    with pytest.raises(ValueError, match=r"\(5, 28, 28\). Add the axis of channels: x\[..., np.newaxis\]."):
+    with pytest.raises(ValueError, match=r"\(5, 28, 28\). Add a channel axis: x\[..., np.newaxis\]."):
         model(np.ones((5, 28, 28)))
 
 

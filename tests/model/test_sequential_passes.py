@@ -181,7 +181,7 @@ def test_logits_of_a_top_that_is_the_users_own_are_refused(where):
     thing = {"layer": dense, "activation": dense.activation, "model on top": top}[where]
     forward = thing.forward
     thing.forward = lambda x, training=False: 2 * forward(x, training)
-    with pytest.raises(ValueError, match="the forward and backward that the library wrote"):
+    with pytest.raises(ValueError, match="the library's own forward and backward"):
         model.forward_logits(x)
     np.testing.assert_array_equal(model.forward(x), 2 * y)
     del thing.forward

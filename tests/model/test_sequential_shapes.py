@@ -73,7 +73,7 @@ def test_a_shape_that_a_layer_can_not_take_is_refused_before_anything_is_changed
             call(normal(2, 9, 9, 3))
         with pytest.raises(ValueError, match=r"Received: shape=\(2, 8, 8, 1\)\. conv2d: axis -1 of the input"):
             call(normal(2, 8, 8, 1))
-    with pytest.raises(ValueError, match=r"Add the axis of samples: x\[np.newaxis\]"):
+    with pytest.raises(ValueError, match=r"Add a batch axis: x\[np.newaxis\]"):
         model(x[0])
     assert all(map(np.array_equal, model.get_weights(), before))
 
