@@ -1,7 +1,7 @@
-"""Buffers: the arrays that a plan is made of before there are any numbers.
+"""Buffers: symbolic arrays, from which a plan is built before any data exists.
 
-A layer's `forward` gets a `Buffer` where in eager mode it gets an array. It has a shape and a dtype, and can be
-reshaped and passed to kernels. How many samples there are is known when the plan runs: the first axis is a `Samples`.
+A layer's `forward` gets a `Buffer` where in eager mode it gets an array. A buffer has a shape and a dtype, and can be
+reshaped and passed to kernels. The number of samples is only known when the plan runs: the first axis is a `Samples`.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from cnnlite.types import Symbolic
 if TYPE_CHECKING:
     from cnnlite.engine.graph import Graph
 
-# Where the numbers of a buffer lie.
-GIVEN = "given"  # in an array that each run is given: x, dy, labels, what a run returns
+# Where the data of a buffer lives.
+GIVEN = "given"  # in an array that is passed to each run: x, dy, labels, results
 WEIGHT = "weight"  # in an array that a layer owns
 CONSTANT = "constant"  # in an array that the plan owns
 WORK = "work"  # in the workspace of a run
-LANE = "lane"  # in memory of each thread, kept until the unit or chunk that it is at is done
-VALUE = "value"  # in the workspace too: a few numbers that Python says before each run, such as a learning rate
+LANE = "lane"  # in per-thread memory, kept until the thread has finished its unit or chunk
+VALUE = "value"  # in the workspace too: a few numbers that Python sets before each run, such as a learning rate
 
 
 class Samples:
-    """A multiple of the number of samples of a run.
+    """A multiple of a run's number of samples.
 
     Args:
-        factor: how many times.
-        shown: how many samples an error says that there are; None for "N".
+        factor: the multiple.
+        shown: the number of samples to show in errors; None for "N".
     """
 
     __slots__ = ("factor", "shown")
@@ -59,7 +59,7 @@ N = Samples()
 
 
 class Chunks:
-    """As many as a run cuts its samples into, for what is added up over them."""
+    """The number of chunks that a run splits its samples into, for sums over samples."""
 
     def __repr__(self) -> str:
         return "chunks"
@@ -70,7 +70,7 @@ MOST_CHUNKS = 16
 
 
 def chunk_count(samples: int) -> int:
-    """Return into how many chunks a number of samples is cut: a power of two, at most 16 and no more than there are."""
+    """Return how many chunks the samples are split into: a power of two, at most 16 and at most `samples`."""
     return min(MOST_CHUNKS, 1 << max(1, samples).bit_length() - 1)
 
 
@@ -79,14 +79,14 @@ class Buffer(Symbolic):
 
     Attributes:
         graph: the graph that it belongs to.
-        number: its place in the graph's `buffers`, which all views of it share.
-        shape, dtype: as of an array.
-        of_samples: whether its first axis is that of the samples.
-        of_chunks: whether its first axis is that of the chunks of a batch.
+        number: its index in the graph's `buffers`, shared by all its views.
+        shape, dtype: as for an array.
+        of_samples: whether its first axis runs over samples.
+        of_chunks: whether its first axis runs over the chunks of a batch.
     """
 
     __slots__ = ("dtype", "graph", "number", "of_chunks", "of_samples", "shape")
-    __array__ = None  # so that NumPy refuses it, and does not make an array of objects
+    __array__ = None  # so that NumPy rejects it instead of making an array of objects
     __array_ufunc__ = None
 
     def __init__(self, graph: Graph, number: int, shape: Any, dtype: Any) -> None:
@@ -104,13 +104,13 @@ class Buffer(Symbolic):
 
     @property
     def sample_size(self) -> int:
-        """How many numbers there are of each sample or chunk, or in all where there are neither."""
+        """The number of elements per sample or chunk, or in total if it has neither axis."""
         if self.of_samples:
             return math.prod(self.shape[1:]) * self.shape[0].factor
         return math.prod(self.shape[1:] if self.of_chunks else self.shape)
 
     def reshape(self, *shape: Any) -> Buffer:
-        """Return the same numbers in another shape; one size may be -1."""
+        """Return the same data in another shape; one size may be -1."""
         shape = tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
         wanted = self.sample_size
         known = math.prod(size for size in shape if not isinstance(size, Samples) and size != -1)

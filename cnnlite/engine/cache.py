@@ -1,9 +1,9 @@
-"""Compiled kernels on disk: each in a file of its own, named after all that decides what is in it.
+"""Compiled kernels on disk: one file per kernel, named after everything that determines its contents.
 
-numba's own cache has an index for each function and numbers its files, and writes the index first. So a disk that
-is full in between leaves a number that leads to the code of an earlier version, and two processes that compile for
-other types at once may leave one that leads to the code for others. Here a name can lead to one thing only,
-and whoever writes it writes the same. A file is there whole or not at all; one that is damaged later counts as none.
+numba's own cache keeps an index per function, numbers its files, and writes the index first. If the disk fills up in
+between, an index entry may point to code from an earlier version; if two processes compile for different types at
+once, an entry may point to code for the wrong types. Here a name identifies the code uniquely, and every process that
+writes a file writes the same code to it. Files are written atomically; one that is corrupted later counts as missing.
 """
 
 import functools
@@ -28,35 +28,35 @@ from numba.misc.appdirs import AppDirs
 from cnnlite.engine import target
 from cnnlite.support.printing import message
 
-VERSIONS_KEPT = 8  # of a kernel for one Python: by other sources, or compiled by other versions of numba
+VERSIONS_KEPT = 8  # per kernel and Python: from different sources, or compiled by different versions of numba
 _DAY = 24 * 60 * 60
 
 
 class Store:
-    """The folders in which lies what is compiled from folders of sources; the first gets what is kept beside them."""
+    """The cache folders for kernels compiled from some source folders; one of them is in the first source folder."""
 
     def __init__(self, sources, *more):
         self.sources = Path(sources)
-        # numba would look at the file of the function alone, and keep a kernel whose helper in another has changed.
+        # numba would check only the function's own file, and keep a kernel whose helper in another file has changed.
         self.fingerprint = _fingerprint(self.sources, *map(Path, more))
         self._has_announced = self._has_warned = False
 
     @functools.cached_property
     def folders(self):
-        """The folders in which to look and to write, the best one first; known when the first kernel is asked for."""
+        """The folders to read from and write to, the best one first; determined when the first kernel is requested."""
         frozen = getattr(sys, "frozen", False)
-        # A frozen program may unpack itself into another folder each time.
+        # A frozen program may unpack itself into a different folder each time.
         place = os.path.abspath(sys.executable if frozen else self.sources)
         name = f"cnnlite_{hashlib.sha256(os.fsencode(place)).hexdigest()[:16]}"
         folders = [Path(numba.config.CACHE_DIR, name).absolute()] if numba.config.CACHE_DIR else []
         if not frozen:
             folders.append(self.sources / "__pycache__")
         of_user = Path(AppDirs("numba", appauthor=False).user_cache_dir, name)
-        # Who has no home would get a folder called "~" where they stand.
+        # Without a home directory, this would create a folder called "~" in the working directory.
         return [*folders, of_user] if of_user.is_absolute() else folders
 
     def read(self, name):
-        """Return the bytes that were written under a name, or None."""
+        """Return the bytes stored under a name, or None."""
         for folder in self.folders:
             with suppress(OSError):
                 content = (folder / name).read_bytes()
@@ -67,11 +67,11 @@ class Store:
         return None
 
     def has(self, name):
-        """Return whether there is something under a name, which may prove to be damaged."""
+        """Return whether a file of that name exists; it may still turn out to be corrupted."""
         return any(os.path.isfile(folder / name) for folder in self.folders)  # unlike Path's, it never raises
 
     def place(self):
-        """Return (folder, ""), the folder to which files are written, or (None, why there is none, and the remedy)."""
+        """Return (folder, "") with the folder for new files, or (None, why there is none, and the remedy)."""
         took = []
 
         def write(folder):
@@ -82,7 +82,7 @@ class Store:
         return (None if why_not else took[0]), why_not
 
     def write(self, name, content):
-        """Write bytes under a name into the first folder that takes them, or say once that there is none."""
+        """Write bytes under a name into the first writable folder, or say once that there is none."""
         content = hashlib.sha256(content).digest() + content
         why_not = self._in_a_folder(lambda folder: _replace(folder / name, content))
         if why_not and not self._has_warned:
@@ -90,7 +90,7 @@ class Store:
             _say(f"the kernels can't be kept for the next process, which compiles them again: {why_not}")
 
     def announce_compilation(self):
-        """Say once that kernels are compiled, which takes a while, and whether the next process finds them."""
+        """Say once that kernels are being compiled, which takes a while, and whether they will be kept."""
         if self._has_announced:
             return
         self._has_announced = True
@@ -103,7 +103,7 @@ class Store:
             _say("compiling kernels for this processor; each is compiled once and kept on disk.")
 
     def _in_a_folder(self, write):
-        """Call write(folder) with the first folder that can be written to; return why none can, and the remedy."""
+        """Call write(folder) with the first writable folder; return why there is none and the remedy, else ""."""
         failures = []
         for folder in self.folders:
             try:
@@ -112,16 +112,16 @@ class Store:
                 return ""
             except OSError as error:
                 failures.append(f"{folder} ({error.strerror or error})")
-        remedy = "Set the environment variable NUMBA_CACHE_DIR to a folder that can be written to."
+        remedy = "Set the environment variable NUMBA_CACHE_DIR to a writable folder."
         return f"{', '.join(failures)}. {remedy}"
 
 
 def _fingerprint(*folders):
-    """Return a hash of all sources, and of what compiles them and for what Python."""
+    """Return a hash of all sources, the toolchain that compiles them and the Python that runs them."""
     digest = hashlib.sha256(repr(target.toolchain()).encode())
     files = [file for folder in folders for file in sorted(folder.rglob("*.py")) or sorted(folder.rglob("*.pyc"))]
     if not files:
-        # They are in an archive, or in the frozen program.
+        # The sources are in an archive, or in the frozen program.
         files = [next(filter(Path.is_file, folders[0].parents), Path(sys.executable))]
     for path in files:
         digest.update(path.read_bytes())
@@ -129,7 +129,7 @@ def _fingerprint(*folders):
 
 
 def _replace(path, content):
-    # Not forced to the disk, which would take longer than to compile: what a loss of power leaves is told by the hash.
+    # No fsync, which would take longer than compiling: the hash detects whatever a power failure leaves behind.
     temporary = path.with_name(f"{uuid.uuid4().hex}.tmp")
     try:
         temporary.write_bytes(content)
@@ -153,10 +153,10 @@ def _mark_as_used(path):
 
 
 def _remove_older(path):
-    """Remove the versions of a kernel that were not used for longest.
+    """Remove the least recently used versions of a kernel.
 
-    Not all but the newest: two versions of numba, or of the library at the same place in two containers, may use a
-    folder in turns, and would compile at every start.
+    More than the newest is kept: two versions of numba, or of the library at the same path in two containers, may
+    take turns with a folder, and would otherwise compile at every start.
     """
     kernel, version, _ = path.name.rsplit("-", 2)
     last_use = {version: math.inf}
@@ -173,10 +173,10 @@ def _remove_older(path):
 
 
 class KernelCache(NullCache):
-    """What numba asks for compiled code of a function, and gives it to.
+    """The cache that numba loads a function's compiled code from and saves it to.
 
     Args:
-        kind: what else decides what the function is compiled to, a text.
+        kind: a string for everything else that determines the compiled code.
     """
 
     def __init__(self, store, function, kind):
@@ -191,12 +191,12 @@ class KernelCache(NullCache):
         return CompileResult._rebuild(target_context, *pickle.loads(content))
 
     def save_overload(self, sig, data):
-        # An address in it would lead nowhere in another process.
+        # An address embedded in the code would be invalid in another process.
         if not (data.library.has_dynamic_globals or data.lifted):
             self._store.write(self._name(sig), dumps(data._reduce()))
 
     def has(self, sig):
-        """Return whether it was compiled for that signature before."""
+        """Return whether the function has been compiled for that signature before."""
         return self._store.has(self._name(sig))
 
     def _name(self, sig):
@@ -208,6 +208,6 @@ class KernelCache(NullCache):
 
 
 def _say(sentence):
-    """Print a sentence where a person sees it and no output of a program is disturbed."""
-    with suppress(OSError, ValueError):  # of a terminal that is gone, or of a log on a disk that is full
+    """Print a sentence to stderr, where a person sees it and it doesn't mix with the program's output."""
+    with suppress(OSError, ValueError):  # the terminal is gone, or the disk with the log is full
         message(f"cnnlite: {sentence}", sys.stderr)

@@ -1,19 +1,19 @@
-"""How numba is made to do less: machine code that is as fast, in three quarters of the time.
+"""Compilers that do less than numba's: machine code that is as fast, in three quarters of the time.
 
-numba compiles each function by itself to machine code, also one that only other compiled functions call, and hands its
-callers what the optimiser has made of it. They contain it, are optimised with it, and become machine code once more.
-Here such a function, a *part*, is only translated to LLVM's language. It is optimised where it is called, once, as a C
-compiler does it with functions of one file. What Python or the executor calls is a *whole*, with all its parts.
+numba compiles every function to machine code on its own, even one that only other compiled functions call, and passes
+the optimised LLVM IR to its callers. Each of them contains a copy, is optimised with it, and generates its code again.
+Here such a function, a *part*, is only translated to LLVM IR. It is optimised once, within its caller, as a C compiler
+does with the functions of one file. What Python or the executor calls is a *whole*, with all its parts.
 
-A training step of a small convolutional network has 40 stages, made of 100 functions. Of 25 s of compiling, parts and
-passes over single functions took 6, and the passes that are left out below 1.5.
+A training step of a small convolutional network has 40 stages, made of 100 functions. Of 25 s of compile time, parts
+and per-function passes took 6 s, and the passes that are left out below took 1.5 s.
 """
 
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompilerBase, DefaultPassBuilder
 
-# Passes of numba for what no kernel has: closures, loops over tuples of several types, functions that numba should
-# inline itself, objects, branches on None. After each, numba analyses the whole function again.
+# numba's passes for features that no kernel uses: closures, loops over tuples of mixed types, functions that numba
+# should inline itself, objects, branches on None. After each pass, numba analyses the whole function again.
 _LEFT_OUT = {
     "AnnotateTypes", "DeadBranchPrune", "DumpParforDiagnostics", "FindLiterallyCalls", "InlineClosureLikes",
     "InlineInlinables", "InlineOverloads", "LiteralPropagationSubPipelinePass", "LiteralUnroll",
@@ -24,7 +24,7 @@ _LEFT_OUT = {
 
 class _Library(JITCodeLibrary):
     def _optimize_functions(self, ll_module):
-        # numba does it to each function, so that there is less to link. All of it is done again afterwards.
+        # numba optimises each function here, so that there is less to link, and then everything again after linking.
         ll_module.data_layout = self._codegen._data_layout
 
 
@@ -32,7 +32,7 @@ class _Whole(_Library):
     def _optimize_final_module(self):
         made = self._codegen._module_pass_manager()
         if isinstance(made, tuple):
-            # Without the first of numba's two rounds, which makes room for the removal of reference counts.
+            # Skips the first of numba's two rounds, which only prepares for pruning reference counts.
             passes, builder = made
             passes.run(self._final_module, builder)
         else:  # before numba 0.62
@@ -40,7 +40,7 @@ class _Whole(_Library):
 
 
 class _NoMachineCode:
-    """The place of numba's `codegen`, which would look for variables of a library in machine code."""
+    """Stands in for numba's `codegen`, which would look up a library's variables in its machine code."""
 
     @staticmethod
     def set_env(name, env):
@@ -84,7 +84,7 @@ class WholeCompiler(_Compiler):
 
 
 class PartCompiler(_Compiler):
-    """Compiles a function for those that call it, and no further."""
+    """Compiles a function to LLVM IR for its callers, and no further."""
 
     @staticmethod
     def make(codegen):

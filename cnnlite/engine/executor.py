@@ -1,12 +1,12 @@
-"""The executor: runs the groups of a schedule, by one thread or by several.
+"""The executor: runs the groups of a schedule, on one thread or several.
 
-Every thread does the same (`execute`). Of each group it takes the units of its own share, one after the other, then
-those that are left of the others' shares, and waits until all that were taken are done. So a thread which a neighbour
-keeps from its core does fewer units, and one that never gets a core is not waited for, since it has taken none. Shares
-are alike from group to group: what a thread has computed for some samples, or rows, it finds in its own cache.
+All threads run the same function, `execute`. In each group a thread takes the units of its own share one by one, then
+steals those left in other shares, and waits until all units are done. So a thread that has to share its core with
+another process does fewer units, and one that never gets a core holds nobody up, since it has taken none. The shares
+are alike from group to group: a thread finds what it has computed for some samples, or rows, in its own cache.
 
-From Python to here is one call. What it takes lies in memory: a `JOB` of addresses, and the records that a schedule is
-made of. Nothing here knows what a stage computes.
+Python makes one call per run. Its arguments are in memory: a `JOB` of addresses, and the records that make up a
+schedule. Nothing here knows what a stage computes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from cnnlite.engine.stages import (
     array_at,
 )
 
-# What a schedule is made of, in memory. All are integers; an address is one too.
+# The in-memory form of a schedule. All fields are integers, addresses included.
 
 
 def _record(names: str) -> np.dtype[Any]:
@@ -43,20 +43,20 @@ def _record(names: str) -> np.dtype[Any]:
 
 JOB = _record("groups group_count tracks track_count steps step_count locals local_count table words own own_bytes "
               "counters counter_count done taken taken_bytes lanes samples chunks yield_ purposes")
-GROUP = _record("first_track last_track units")  # the units of all its tracks
+GROUP = _record("first_track last_track units")  # units: of all its tracks
 TRACK = _record("first_step last_step first_local last_local units by_samples adds together bands grain")
 STEP = _record("function record purposes")
 LOCAL = _record("place offset sample_bytes")
 
-LINE = 8  # integers in a cache line
-SPINS = 1 << 12  # looks at a counter before the core is offered to others
+LINE = 8  # integers per cache line
+SPINS = 1 << 12  # reads of a counter before a thread yields its core
 
 _int64 = ir.IntType(64)
 
 
 @intrinsic
 def _call_stage(typingctx, function, record, run, first, last):
-    """Call the stage at an address; return 0, or a number if it failed."""
+    """Call the stage at an address; return 1 if it failed, else 0."""
 
     def codegen(context, builder, signature, args):
         function, record, run, first, last = args
@@ -73,7 +73,7 @@ def _call_stage(typingctx, function, record, run, first, last):
 
 @intrinsic
 def _add_to(typingctx, address, amount):
-    """Add to an integer that other threads see; return what it was."""
+    """Add atomically to an integer that threads share; return its old value."""
 
     def codegen(context, builder, signature, args):
         return builder.atomic_rmw("add", builder.inttoptr(args[0], _int64.as_pointer()), args[1], "seq_cst")
@@ -83,7 +83,7 @@ def _add_to(typingctx, address, amount):
 
 @intrinsic
 def _look_at(typingctx, address):
-    """Return an integer that other threads change."""
+    """Read atomically an integer that other threads change."""
 
     def codegen(context, builder, signature, args):
         return builder.load_atomic(builder.inttoptr(args[0], _int64.as_pointer()), "acquire", 8)
@@ -93,7 +93,7 @@ def _look_at(typingctx, address):
 
 @intrinsic
 def _call(typingctx, function):
-    """Call a function of C without arguments at an address."""
+    """Call the C function at an address, without arguments."""
 
     def codegen(context, builder, signature, args):
         kind = ir.FunctionType(ir.IntType(32), []).as_pointer()
@@ -116,7 +116,7 @@ def _call_lane(typingctx, function, job, lane):
 
 
 def execute(job_address, lane):
-    """Run all groups, together with the other threads; `lane` is the number of this one."""
+    """Run all groups, together with the other threads; `lane` is this thread's number."""
     job = array_at(job_address, (1,), JOB)[0]
     groups, tracks = array_at(job.groups, (job.group_count,), GROUP), array_at(job.tracks, (job.track_count,), TRACK)
     steps, local = array_at(job.steps, (job.step_count,), STEP), array_at(job.locals, (job.local_count,), LOCAL)
@@ -146,12 +146,12 @@ def execute(job_address, lane):
 
 @kernel
 def _run_unit(job, track, unit, own, run, steps, local):
-    """Run all stages of a track for one of its units; `own` is the memory of this thread."""
+    """Run all stages of a track for one of its units; `own` is this thread's memory."""
     begin, end = _part_of(job, track, unit, run)
     failed = 0
-    while True:  # once also where a chunk has no samples, as its sums must be zeros
+    while True:  # also once for a chunk without samples, as its sums must be set to zero
         last = min(end, begin + track.together)
-        # The addresses of local buffers are such that the sample `begin` lies at their beginning.
+        # Local buffers are addressed so that the sample `begin` is at their start.
         for i in range(track.first_local, track.last_local):
             run[local[i].place] = own + local[i].offset - begin * local[i].sample_bytes
         for i in range(track.first_step, track.last_step):
@@ -166,7 +166,7 @@ def _run_unit(job, track, unit, own, run, steps, local):
 
 @kernel
 def _part_of(job, track, unit, run):
-    """Return (begin, end) of the samples of a unit of a track, or of its own units; write to the table which it is."""
+    """Return (begin, end) of a unit's samples, or (unit, unit + 1) for BATCH; write the unit to the run's table."""
     run[UNIT], run[BAND], run[BANDS], run[GRAIN], run[CHUNKS] = unit, 0, 1, 1, job.chunks
     if not track.by_samples:
         return unit, unit + 1
@@ -182,13 +182,13 @@ def _part_of(job, track, unit, run):
 
 @kernel
 def _share_of(units, lane, lanes):
-    """Return (first, stop) of the units that a thread takes before those of others."""
+    """Return (first, stop) of the units in a thread's own share."""
     return (lane * units + lanes - 1) // lanes, ((lane + 1) * units + lanes - 1) // lanes
 
 
 @kernel
 def _start(lane, job_address, lanes):
-    """Run the job at an address by this thread; return how many units failed."""
+    """Run the job at an address on this thread; return how many units failed."""
     _clear(job_address, 1)
     _call_lane(lane, job_address, 0)
     return _failures(job_address)
@@ -196,7 +196,7 @@ def _start(lane, job_address, lanes):
 
 @kernel(parallel=True)
 def _share(lane, job_address, lanes):
-    """Run the job at an address by that many threads; return how many units failed."""
+    """Run the job at an address on that many threads; return how many units failed."""
     _clear(job_address, lanes)
     for number in numba.prange(lanes):
         _call_lane(lane, job_address, number)
@@ -205,7 +205,7 @@ def _share(lane, job_address, lanes):
 
 @kernel
 def _clear(job_address, lanes):
-    """Take all counters back to 0, for so many threads."""
+    """Reset all counters to 0, for that many threads."""
     job = array_at(job_address, (1,), JOB)[0]
     job.lanes = lanes
     array_at(job.counters, (job.counter_count,), np.int64)[:] = 0
@@ -217,10 +217,10 @@ def _failures(job_address):
 
 
 def set_counters(job, groups, tracks, lanes):
-    """Give a job what its threads count with, and return the array.
+    """Give a job its threads' counters, and return their array.
 
-    First how many units failed, then how many of each group are done; then for each thread, from a cache line of its
-    own, how many units of its share of each track have been taken.
+    First how many units failed, then per group how many units are done; then per thread, starting at a cache line of
+    its own, how many units of its share of each track have been taken.
     """
     done_words, taken_words = (-(-count // LINE) * LINE for count in (groups, tracks))
     counters = np.zeros(LINE + done_words + lanes * taken_words, np.int64)
@@ -236,24 +236,24 @@ TASK = f"{__name__}:{execute.__qualname__}"  # in `jit.tasks`
 
 @functools.cache
 def yield_address() -> int:
-    """Return the address of the function that offers the core to others, or 0 where there is none."""
+    """Return the address of the C function that yields the core, or 0 where it doesn't exist."""
     try:
         function = ctypes.CDLL(None).sched_yield
-    except (AttributeError, OSError, TypeError):  # of Windows
+    except (AttributeError, OSError, TypeError):  # on Windows
         return 0
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
 def compile_entry() -> None:
-    """Compile what leads from Python to the stages of any plan, unless it is on disk."""
+    """Compile the code between Python and the stages, the same for all plans, unless it is on disk."""
     _lane_address(None)
     for start in (_start, _share):
         start.compile((types.int64,) * 3)
 
 
 def entry(lanes: int) -> tuple[Any, int]:
-    """Return (start, lane): start(lane, job, lanes) runs the job at an address by that many threads.
+    """Return (start, lane): start(lane, job, lanes) runs the job at an address on that many threads.
 
-    It returns how many units failed.
+    `start` returns how many units failed.
     """
     return (_start if lanes == 1 else _share), _lane_address(None)

@@ -5,7 +5,7 @@
     y = kernels.relu(x)                     # adds a stage
     plan = Plan(graph, [y])                 # see plan.py
 
-A layer's `forward` adds stages to a graph where it is called with the graph's buffers, as the kernels do that it calls.
+When a layer's `forward` is called with a graph's buffers, the kernels that it calls add their stages to the graph.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from cnnlite.types import Array
 
 @dataclass
 class Storage:
-    """What a graph knows of the memory of a buffer.
+    """What a graph knows about the memory of a buffer.
 
     Attributes:
         kind: GIVEN, WEIGHT, CONSTANT, WORK, LANE or VALUE.
-        buffer: the buffer in the shape in which it was made.
-        owner, key: of a WEIGHT, the dict that holds its array and the name there; of a CONSTANT the array, and of a
-            VALUE the function that returns it.
-        made_by: the steps that write it, in their order.
+        buffer: the buffer in its original shape.
+        owner, key: for a WEIGHT, the dict that holds its array and its key there. For a CONSTANT, the owner is the
+            array; for a VALUE, the function that returns it.
+        made_by: the steps that write it, in order.
         used_by: the steps that read it.
     """
 
@@ -51,17 +51,17 @@ class Step:
 
     Attributes:
         stage: the stage.
-        arguments: by name, buffers, integers, floats, or None for a buffer that is not there.
-        units: of a BATCH stage, how many units it is cut into; an integer, or a function of the number of samples.
-        together: how many samples it would best compute at a time.
-        scratch: how many bytes of memory of its own it needs.
-        work: additions and multiplications for a sample, or in all of a BATCH stage; or a function of the number of
-            samples, of those of all.
-        grain: so many rows of its result, or a multiple, it can compute by themselves.
-        rare: whether, as a rule, there is nothing for it to do.
+        arguments: by name: buffers, integers, floats, or None for an absent buffer.
+        units: for a BATCH stage, how many units it is split into; an integer, or a function of the number of samples.
+        together: how many samples it prefers to compute at a time.
+        scratch: how many bytes of scratch memory it needs.
+        work: additions and multiplications per sample, or in total for a BATCH stage; or a function that returns the
+            total for a number of samples.
+        grain: it can compute bands of this many rows of its result, or a multiple, independently of other rows.
+        rare: whether it usually has nothing to do.
         layer: the name of the layer that it belongs to, for the table of a plan.
-        number: its place among all of the graph.
-        section: in which section of the graph it is.
+        number: its index among all steps of the graph.
+        section: the section of the graph that it is in.
     """
 
     stage: Stage
@@ -96,13 +96,13 @@ _tracing = _Tracing()
 
 
 def current_graph() -> Graph | None:
-    """Return the graph that is being made in this thread, or None."""
+    """Return the graph that this thread is building, or None."""
     return _tracing.graph
 
 
 @contextlib.contextmanager
 def stages_of(name: str) -> Iterator[None]:
-    """Within it, what is added to the graph that is being made, if one is, belongs to the layer of that name."""
+    """Attribute the stages that are added in the block to the layer of that name; do nothing without a graph."""
     graph = current_graph()
     if graph is None:
         yield
@@ -118,9 +118,9 @@ class Graph:
     """Stages, and the buffers between them.
 
     Args:
-        dtype: float32 or float64, of all numbers that are computed.
-        weights: [(a dict of arrays, ...), ...] by whose keys weights are known and found again.
-        has_prologue: whether what follows from weights alone will be done apart, when they have changed.
+        dtype: float32 or float64, the dtype of everything that is computed.
+        weights: the dicts that hold the weights; a weight is identified by its dict and its key there.
+        has_prologue: whether what depends on weights alone will be computed separately, only when they have changed.
 
     Attributes:
         buffers: a `Storage` for each buffer, by its number.
@@ -131,17 +131,17 @@ class Graph:
         self.dtype, self._has_prologue = np.dtype(dtype), has_prologue
         self.buffers: list[Storage] = []
         self.steps: list[Step] = []
-        self.layer = ""  # whose stages are being added
-        self.section = 0  # to which they are added: a run may end after each section, and go on later
-        self.at_the_end: list[Callable[[], None]] = []  # what is added when all else has been
-        self._arrays: dict[int, tuple[Array, Buffer]] = {}  # by the ids of arrays, which are kept alive
+        self.layer = ""  # the layer whose stages are being added
+        self.section = 0  # that they are added to: a run may stop after each section and go on later
+        self.at_the_end: list[Callable[[], None]] = []  # add the last steps
+        self._arrays: dict[int, tuple[Array, Buffer]] = {}  # by id; keeps the arrays alive, so that ids stay valid
         for arrays in weights:
             for key, array in arrays.items():
                 self._arrays[id(array)] = array, self._buffer(WEIGHT, array.shape, array.dtype, arrays, key)
 
     @contextlib.contextmanager
     def being_made(self) -> Iterator[None]:
-        """Within it, `current_graph` returns this graph. Signals wait, whose handlers may run other models."""
+        """Make this the `current_graph` within the block. Signals wait, as their handlers may run other models."""
         with held_back_interrupts():
             outer, _tracing.graph = _tracing.graph, self
             try:
@@ -157,11 +157,11 @@ class Graph:
         return buffer
 
     def given(self, shape: Any, dtype: Any = None) -> Buffer:
-        """Return a buffer whose array each run is given."""
+        """Return a buffer whose array is passed to each run."""
         return self._buffer(GIVEN, shape, self.dtype if dtype is None else dtype)
 
     def value(self, function: Callable[[], Any], shape: Any, dtype: Any) -> Buffer:
-        """Return a buffer of a few numbers that `function()` returns, which is called before each run."""
+        """Return a buffer for a few numbers, those that `function()` returns when it is called before each run."""
         return self._buffer(VALUE, shape, dtype, function)
 
     def work(self, shape: Any, dtype: Any = None) -> Buffer:
@@ -169,14 +169,14 @@ class Graph:
         return self._buffer(WORK, shape, self.dtype if dtype is None else dtype)
 
     def lane(self, shape: Any, dtype: Any = None) -> Buffer:
-        """Return a buffer of one stage, which is called several times for a chunk and finds there what it left.
+        """Return a per-thread buffer in which one stage keeps data between its calls for the same chunk.
 
-        Each thread has one. What it holds before the first call for a chunk is undefined.
+        Its contents before the first call for a chunk are undefined.
         """
         return self._buffer(LANE, shape, self.dtype if dtype is None else dtype)
 
     def of_array(self, array: Array) -> Buffer:
-        """Return the buffer of a weight, in the array's shape, or of an array that stays what it is."""
+        """Return the buffer of an array: of a weight, in the array's shape, or of a constant."""
         known = self._arrays.get(id(array))
         if known is None:
             buffer = self._moved_weight(array) or self._view_of_weight(array) or self._constant(array)
@@ -184,16 +184,17 @@ class Graph:
         return known[1]
 
     def _moved_weight(self, array: Array) -> Buffer | None:
-        """Return the buffer of a weight in whose place another thread has put this array, or None."""
+        """Return the buffer of a weight that another thread has replaced by this array, or None."""
         for storage in self.buffers:
             if storage.kind == WEIGHT and storage.owner.get(storage.key) is array:
                 return storage.buffer
         return None
 
     def _view_of_weight(self, array: Array) -> Buffer | None:
-        """Return the buffer of a weight of which an array is a view in another shape, or None.
+        """Return the buffer of the weight that an array is a reshaped view of, or None.
 
-        A view of a part of a weight is a ValueError: as a constant it would not follow when the weight moves.
+        A view of part of a weight raises a ValueError: treated as a constant, it would go stale when the weight's
+        array is replaced.
         """
         for storage in self.buffers:
             weight = storage.owner.get(storage.key) if storage.kind == WEIGHT else None
@@ -203,8 +204,8 @@ class Graph:
             if same and array.dtype == weight.dtype and array.flags.c_contiguous and weight.flags.c_contiguous:
                 return storage.buffer.reshape(array.shape)
             raise ValueError(
-                f"A kernel takes a weight as a whole, in any shape. Received: an array of shape {array.shape} that is "
-                f"a part of {storage.key}, of shape {weight.shape}, or turned. Copy it, or pass {storage.key}."
+                f"A kernel takes a whole weight, in any shape. Received: an array of shape {array.shape}, a partial "
+                f"or transposed view of {storage.key}, of shape {weight.shape}. Copy it, or pass {storage.key}."
             )
         return None
 
@@ -220,11 +221,11 @@ class Graph:
         Args:
             stage: the stage.
             units, together, scratch, work, grain, rare: see `Step`.
-            **arguments: all that its record holds; None for a buffer that is not there.
+            **arguments: everything in its record; None for an absent buffer.
         """
         missing = {*stage.buffers, *stage.sizes, *stage.floats} ^ set(arguments)
         if missing:
-            raise TypeError(f"The stage {stage.name} takes other arguments. Wrong or missing: {sorted(missing)}.")
+            raise TypeError(f"The stage {stage.name} got wrong arguments. Unexpected or missing: {sorted(missing)}.")
         arguments = {name: value if value is None or is_buffer(value) or name not in stage.buffers
                      else self.of_array(value) for name, value in arguments.items()}
         step = Step(stage, arguments, units, together, scratch, work, grain, rare, self.layer, len(self.steps),
@@ -236,7 +237,7 @@ class Graph:
             self.buffers[buffer.number].made_by.append(step)
 
     def is_fixed(self, buffer: Buffer) -> bool:
-        """Return whether the numbers of a buffer follow from weights alone."""
+        """Return whether the contents of a buffer depend on weights alone."""
         storage = self.buffers[buffer.number]
         if storage.kind in (WEIGHT, CONSTANT):
             return not storage.made_by
@@ -245,7 +246,7 @@ class Graph:
         return bool(storage.made_by) and all(self.is_fixed_step(step) for step in storage.made_by)
 
     def keeps(self, weights: Any) -> bool:
-        """Return whether what is made of weights alone, a buffer or an array, is kept from one run to the next."""
+        """Return whether what is computed from `weights`, a buffer or an array, alone is kept between runs."""
         return self._has_prologue and self.is_fixed(weights if is_buffer(weights) else self.of_array(weights))
 
     def is_fixed_step(self, step: Step) -> bool:

@@ -1,11 +1,11 @@
-"""Processes that compile beside this one: threads would take turns at numba's lock.
+"""Helper processes that compile alongside this one: threads would only take turns holding numba's lock.
 
-What a plan needs is known before the first stage is compiled. This process compiles in one direction, helpers come from
-the other end; all keep what they have compiled on disk, and each looks there first. So the work is done where they
-meet. Nobody waits for a helper, and one that can't be started, or dies, leaves its share to this process.
+What a plan needs is known before its first stage is compiled. This process works through the list from the start, the
+helpers from the end; all of them cache what they compile on disk, and look there first. So the work is done when they
+meet. Nothing waits for a helper, and if one can't be started, or dies, this process does its share.
 
-A helper is a new Python that is told by a line of JSON what to compile, and runs nothing of the user's program. It ends
-after the kernel that it is at when its standard input does: when it is no longer needed, or this process is gone.
+A helper is a new Python process that reads from one line of JSON what to compile, and runs none of the user's program.
+It exits after the current kernel when its standard input closes: when it is no longer needed, or this process is gone.
 """
 
 import importlib
@@ -23,10 +23,10 @@ import numpy as np
 
 from cnnlite.engine import jit, thread_pool
 
-WORTH_IT = 6  # kernels; it takes a helper as long to begin as to compile two
+WORTH_IT = 6  # kernels; a helper takes as long to start as to compile two
 MOST = 3
 
-# The first entry is the folder of the user, where anything may be called "json".
+# The first entry of sys.path is the user's folder, where anything may be called "json".
 _PROGRAM = """import sys
 del sys.path[0]
 import json
@@ -39,14 +39,14 @@ help_with(job)
 
 @contextmanager
 def beside(names, dtype, most=MOST):
-    """Let helpers compile what of some tasks is not on disk, while this process does too, from the first one on.
+    """Let helpers compile those tasks that are not on disk, while this process compiles them from the first one on.
 
     Args:
-        names: of `jit.tasks`, in the order in which this process will come to them.
-        dtype: of the numbers for which to compile.
-        most: how many helpers there may be.
+        names: names in `jit.tasks`, in the order in which this process will reach them.
+        dtype: the dtype to compile for.
+        most: the maximum number of helpers.
     """
-    # Others can't import what a test or a user has made.
+    # Other processes can't import what a test or a user has defined.
     missing = [name for name in names if name.startswith("cnnlite.") and not jit.is_kept(name, dtype)]
     helpers: list[Any] = []
     try:
@@ -57,31 +57,31 @@ def beside(names, dtype, most=MOST):
         yield
     finally:
         for helper in helpers:
-            with suppress(OSError):  # of one that is gone
+            with suppress(OSError):  # it may be gone
                 helper.stdin.close()
-            with suppress(RuntimeError):  # at the end of Python, when no thread may begin
-                threading.Thread(target=helper.wait, daemon=True).start()  # or the system would keep its exit status
+            with suppress(RuntimeError):  # at interpreter shutdown, when no thread can start
+                threading.Thread(target=helper.wait, daemon=True).start()  # or it would stay a zombie
 
 
 def cores():
-    """Return how many cores this process may use: those of its threads, in a container as many as that may have."""
+    """Return how many cores this process may use, within its affinity mask and its container's limit."""
     return thread_pool.lent(numba.config.NUMBA_NUM_THREADS)
 
 
 def _may_help():
-    # The executable of a frozen program, or of one that Python is embedded in, would start that program again. One of
-    # many processes has neighbours that do the same.
+    # In a frozen program, or one that embeds Python, the executable would start that program again. A child of
+    # multiprocessing has siblings that would start helpers too.
     program = os.path.basename(sys.executable or "").lower()
     return (program.startswith("python") and not getattr(sys, "frozen", False)
             and multiprocessing.parent_process() is None and jit.place()[0] is not None)
 
 
 def _start(names, dtype, helpers):
-    """Add a helper to the list, unless this process may not start any."""
+    """Start a helper and add it to the list, if this process is allowed to."""
     job = {"path": [path for path in sys.path if isinstance(path, str)], "names": names,
            "dtype": np.dtype(dtype).name, "same": jit.versions()}
     environment = dict(os.environ)
-    with suppress(OSError, RuntimeError):  # not permitted, a folder that is gone, or the end of Python
+    with suppress(OSError, RuntimeError):  # not permitted, the folder is gone, or Python is shutting down
         if numba.config.CACHE_DIR:
             environment["NUMBA_CACHE_DIR"] = os.path.abspath(numba.config.CACHE_DIR)
         helper: Any = subprocess.Popen(
@@ -94,15 +94,15 @@ def _start(names, dtype, helpers):
 
 
 def _flags():
-    """Return the flags of this Python by which it runs nothing from the environment, or from the user's folders."""
+    """Return those flags of this Python that keep it from using the environment or the user's folders."""
     flags = {"-I": sys.flags.isolated, "-E": sys.flags.ignore_environment, "-s": sys.flags.no_user_site}
     return [flag for flag, is_set in flags.items() if is_set]
 
 
 def help_with(job):
-    """Compile what a job says, in a process that does nothing else."""
+    """Compile the tasks of a job, in a process that does nothing else."""
     if jit.versions() != job["same"]:
-        return  # what it would compile is of no use to who asked
+        return  # the process that asked could not use what this one compiles
     is_over = threading.Event()
 
     def wait():

@@ -1,4 +1,4 @@
-"""How the kernels are compiled: once, in parallel where asked, and kept on disk between runs."""
+"""How the kernels are compiled: once, with a parallel loop where requested, and cached on disk between runs."""
 
 import functools
 import gc
@@ -23,8 +23,8 @@ from cnnlite.support.locks import in_forked_children
 # fastmath is left out on purpose: it assumes that there is no NaN and no infinity.
 FASTMATH = {"contract", "nsz"}
 
-# error_model="numpy" below divides as NumPy does. Python's would test every divisor for 0, and a loop with such a
-# test in it does not become vector instructions: 0.46 ms a step of Adam on 200,000 weights instead of 0.06.
+# error_model="numpy" below divides as NumPy does. Python's model would check every divisor for 0, and a loop with such
+# a check is not vectorised: a step of Adam on 200,000 weights would take 0.46 ms instead of 0.06.
 
 _here = Path(__file__).parent
 _store = Store(_here, _here.parent / "kernels")
@@ -34,7 +34,7 @@ def kernel(function=None, *, parallel=False):
     """Compile a function with numba on its first call with each dtype.
 
     Args:
-        parallel: run its `prange` loop in numba's pool of threads; `executor.py` has the only one.
+        parallel: run its `prange` loop in numba's thread pool; the only such loop is in `executor.py`.
     """
     if function is None:
         return lambda function: kernel(function, parallel=parallel)
@@ -44,13 +44,13 @@ def kernel(function=None, *, parallel=False):
     made: list[Any] = []
 
     def inner():
-        # Made when it is asked for, since most never are once their callers lie on disk. Should two threads make it at
-        # once, both take the first one.
+        # Made lazily, since most are never needed once their callers are on disk. If two threads make it at the same
+        # time, both use the first one.
         if not made:
             made.append(_dispatcher(function, "inner", parallel))
         return made[0]
 
-    # Literals become plain numbers: to numba the literal 0 is a type, to be compiled for.
+    # Literals become plain numbers: to numba the literal 0 is a type of its own, with a compilation of its own.
     compiled.get_call_template = lambda args, kws: inner().get_call_template(tuple(map(types.unliteral, args)), kws)
     compiled.get_overload = lambda signature: inner().get_overload(signature)
     return compiled
@@ -63,32 +63,32 @@ class Task(NamedTuple):
     is_kept: Callable[[Any], bool]
 
 
-# All that a process may have to compile, by names that mean the same in other processes: "module:...".
+# Everything that a process may have to compile, by names that are valid in other processes too: "module:...".
 tasks: dict[str, Task] = {}
 
 
 def is_kept(name, dtype):
-    """Return whether a task was done before, by this process or another one, as far as the disk shows."""
+    """Return whether the result of a task is on disk, from this process or another one."""
     return tasks[name].is_kept(np.dtype(dtype))
 
 
 def place():
-    """Return (folder, ""), where other processes will find what this one compiles, or (None, why they won't)."""
+    """Return (folder, "") with the folder where other processes will find new kernels, or (None, why they won't)."""
     return _store.place()
 
 
 def versions():
-    """Return a text that is the same in processes that make the same of a kernel, and look for it in one place."""
+    """Return a string that is equal in processes that compile kernels alike and look for them in the same places."""
     return repr((_store.fingerprint, target.description(), [str(folder) for folder in _store.folders]))
 
 
 def stage_is_kept(function, kinds):
-    """Return whether a stage's function was compiled for arguments of some kinds before."""
+    """Return whether a stage's function, compiled for some argument types, is on disk."""
     return KernelCache(_store, function, "stage").has(kinds)
 
 
 def stage_address(function, kinds):
-    """Compile a function for arguments of some kinds, without a wrapper for Python; return its address."""
+    """Compile a function for some argument types, without a Python wrapper; return its address."""
     compiled = _dispatcher(function, "stage")
     compiled.compile(kinds)
     result = compiled.overloads[kinds]
@@ -96,14 +96,14 @@ def stage_address(function, kinds):
 
 
 def _dispatcher(function, kind, parallel=False):
-    """Return what compiles the function: "wrapped" for calls from Python, else for those from compiled code alone.
+    """Return the function's dispatcher: a "wrapped" one for calls from Python, else one for compiled code only.
 
-    The wrapper is a seventh of all compiling, and few kernels are called from Python. One without it would kill the
-    process if Python called it. So no kernel is: what Python has is wrapped and compiled if it is called, and hands
-    compiled code its `inner()`, which is a part of others and no machine code (`compilers.py`). A "stage" is that, and
-    is called by its address.
+    The Python wrapper takes a seventh of all compile time, and few kernels are called from Python. But calling a kernel
+    without a wrapper from Python would crash the process. So Python always sees the wrapped one, which is compiled only
+    if called; compiled code gets its `inner()`, a part of its callers without machine code of its own (`compilers.py`).
+    A "stage" has no wrapper but does have machine code, and is called by its address.
     """
-    # No wrapper for calls from C: `executor.py` calls what it would wrap.
+    # No C wrapper either: `executor.py` calls the function itself.
     compiled = numba.njit(parallel=parallel, nogil=True, fastmath=FASTMATH, error_model="numpy",
                           no_cfunc_wrapper=True, no_cpython_wrapper=kind != "wrapped",
                           pipeline_class=PartCompiler if kind == "inner" else WholeCompiler)(function)
@@ -114,10 +114,10 @@ def _dispatcher(function, kind, parallel=False):
 
 
 def callback_address(function, signature_of):
-    """Return a function of a dtype that returns the address of `function`, which compiled code can call.
+    """Return address(dtype), which returns the address at which compiled code can call `function`.
 
     Args:
-        function: compiled for the signature_of(dtype), when the address is first asked for.
+        function: what to call; compiled for signature_of(dtype) when the address is first requested.
     """
 
     @functools.cache
@@ -136,11 +136,11 @@ def callback_address(function, signature_of):
     return address
 
 
-_has_paused = False  # whether a thread of this process keeps Python from collecting garbage
+_has_paused = False  # whether a thread of this process has disabled garbage collection
 
 
 def _collect_again():
-    # A child that another thread has forked off never gets to the end of the block.
+    # A child forked by another thread never reaches the end of the block.
     global _has_paused
     if _has_paused:
         _has_paused = False
@@ -154,9 +154,9 @@ in_forked_children(_collect_again)
 def _compiling():
     global _has_paused
     collects = gc.isenabled()
-    # LLVM hands code over by callbacks in which a KeyboardInterrupt is lost.
+    # LLVM hands over code through callbacks, in which a KeyboardInterrupt would be lost.
     with held_back_interrupts():
-        # What numba allocates makes Python look through all objects for garbage again and again: a twelfth of the time.
+        # numba allocates so many objects that garbage collection would take a twelfth of the time.
         if collects:
             _has_paused = True
             gc.disable()

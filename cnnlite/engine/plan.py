@@ -1,11 +1,11 @@
-"""A plan: a graph that was made once, in the form in which it is run again and again.
+"""A plan: a graph that is built once, in a form that can be run again and again.
 
     plan = Plan(graph, [y])
     (array,) = plan.run(samples, {x.number: x_array})
 
-What depends on weights alone (a kernel packed into panels, the scale of a batch normalisation in inference) is the
-*prologue*: it runs again only if weights have changed. Any number of threads may run a plan at once: records hold
-places and no addresses, and each run takes a workspace of its own from a small pool.
+The steps that depend on weights alone (packing a kernel into panels, the scale of a batch normalisation in inference)
+are the *prologue*, which runs again only if weights have changed. Running a plan is thread-safe: records hold places
+instead of addresses, and each run takes a workspace of its own from a small pool.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from cnnlite.engine.weights import Snapshot
 from cnnlite.support.locks import new_lock
 from cnnlite.types import Array
 
-WORKSPACES_KEPT = 4  # of a plan, for threads that run it at once
+WORKSPACES_KEPT = 4  # per plan, for threads that run it concurrently
 
-_preparing = new_lock()  # one for all plans, as a lock that a fork frees stays in the process for good
+_preparing = new_lock()  # shared by all plans, as such a lock is kept until the process ends: see `new_lock`
 
 
 class Plan:
     """A graph, scheduled.
 
     Args:
-        graph: the graph, to which nothing is added any more.
-        results: the buffers that a run returns as arrays of their own.
+        graph: the finished graph: nothing may be added to it any more.
+        results: the buffers that a run returns as arrays.
         joined: False runs each stage for all samples before the next one begins.
     """
 
     def __init__(self, graph: Graph, results: Sequence[Buffer], joined: bool = True) -> None:
         self.graph, self.results, self._joined = graph, list(results), joined
         numbers = [buffer.number for buffer in results]
-        # Each with the index of one before it that is the same numbers in another shape.
+        # Each with the index of an earlier result that is the same data in another shape, or None.
         self._results = [(buffer, buffer.number, buffer.dtype,
                           numbers.index(buffer.number) if numbers.index(buffer.number) < i else None)
                          for i, buffer in enumerate(results)]
@@ -55,7 +55,7 @@ class Plan:
         self.prologue = Schedule(graph, fixed, _read_by(ours), joined)
         self.schedule = Schedule(graph, ours, (), joined)
         self._program = Program(self.schedule)
-        self._banded: Program | None = None  # made when a few samples come for many threads
+        self._banded: Program | None = None  # made when a run first has fewer samples than threads
         self._prologue_program = Program(self.prologue) if fixed else None
         self._pools: dict[Program, deque[Workspace]] = {self._program: deque()}
         self._weights = _storages(graph, WEIGHT)
@@ -65,16 +65,16 @@ class Plan:
         """Run the plan.
 
         Args:
-            samples: how many there are.
-            given: by the number of each GIVEN buffer that is no result, its array, which must be as the buffer is.
+            samples: the number of samples.
+            given: the array of each GIVEN buffer that isn't a result, by buffer number; shape and dtype must match.
 
         Returns:
-            the arrays of the results, in their order.
+            the arrays of the results, in order.
         """
         snapshot = self._current()
         lanes = threads_for(self._program.work(samples))
         try:
-            # Each thread takes samples. Where there are fewer of these, it takes bands of their rows.
+            # Threads take samples or, if there are fewer samples than threads, bands of their rows.
             program = self._program if samples >= lanes else self._for_bands()
             pool = self._pools[program]
             try:
@@ -103,7 +103,7 @@ class Plan:
         return self._banded
 
     def _set_addresses(self, workspace: Workspace, samples: int, given: Mapping[int, Array]) -> list[Array]:
-        """Write the addresses of what is given, and of new arrays for the results; return the results."""
+        """Write the addresses of the given arrays, and of new arrays for the results; return the results."""
         table = workspace.table
         for number, array in given.items():
             table[FIXED_WORDS + number] = address_of(array)
@@ -120,7 +120,7 @@ class Plan:
         return results
 
     def programs(self, samples: int) -> list[tuple[str, Program, int]]:
-        """Return what is run for that many samples: [(title, program, bands), ...]."""
+        """Return the programs that run for that many samples: [(title, program, bands), ...]."""
         lanes = threads_for(self._program.work(samples))
         give_back(lanes)
         ours = ("for each batch", self._program, 1)
@@ -131,7 +131,7 @@ class Plan:
         return [("when weights have changed", self._prologue_program, 1), ours]
 
     def _current(self) -> Snapshot:
-        """Return what the prologue has made of the weights as they are now."""
+        """Return a snapshot of the current weights with the prologue's results, which are computed if need be."""
         snapshot = self._snapshot
         if snapshot is None or (self._weights and not snapshot.holds()):
             with _preparing:
@@ -153,19 +153,19 @@ class Plan:
         return snapshot
 
 
-WEIGHTS, INPUT = 1, 2  # what a run of a `TrainingPlan` is for
+WEIGHTS, INPUT = 1, 2  # the purposes of a run of a `TrainingPlan`: whose gradients are needed
 
 
 class TrainingPlan:
-    """A graph that changes weights or is run in sections, in a workspace of its own; by one thread at a time.
+    """A plan that changes weights or runs in sections, in a workspace of its own; it is not thread-safe.
 
     Args:
-        graph: the graph, to which nothing is added any more.
-        kept: buffers that can be looked at after a run, until the next one.
+        graph: the finished graph: nothing may be added to it any more.
+        kept: buffers that can be read after a run, until the next one.
         for_input: buffers that a run for WEIGHTS alone need not compute.
         joined: False runs each stage for all samples before the next one begins.
         in_sections: whether the sections of the graph will be run one by one.
-        memory: what it runs in, by default its own; plans that take turns may share one.
+        memory: the memory that it runs in, by default its own; plans that take turns may share one.
     """
 
     def __init__(self, graph: Graph, kept: Sequence[Buffer], for_input: Sequence[Buffer] = (), joined: bool = True,
@@ -185,10 +185,10 @@ class TrainingPlan:
         """Run the plan or a section of it.
 
         Args:
-            samples: how many there are.
-            given: by the number of each GIVEN buffer, its array. Those that an earlier section was given must live on.
-            section: which one, or None for all of them.
-            purposes: WEIGHTS, or INPUT too.
+            samples: the number of samples.
+            given: the array of each GIVEN buffer, by buffer number. Arrays passed to an earlier section must be kept.
+            section: the section to run, or None for all of them.
+            purposes: WEIGHTS, or WEIGHTS | INPUT.
         """
         workspace = self.workspace
         snapshot = self._snapshot
@@ -201,7 +201,7 @@ class TrainingPlan:
             workspace.table[FIXED_WORDS + number] = address_of(array)
         lanes = threads_for(self._program.work(samples))
         try:
-            # With more threads than before, memory would be taken anew, and what an earlier section left there be lost.
+            # More threads than before would need new memory, and what an earlier section left in the old would be lost.
             used = min(lanes, workspace.lanes) if section else lanes
             workspace.prepare(samples, used)
             start, *arguments = workspace.call(used, section, purposes)
@@ -218,15 +218,15 @@ class TrainingPlan:
         return self.workspace.array(buffer)
 
     def release(self) -> None:
-        """Let go of the memory; the next run takes it again."""
+        """Free the memory; the next run allocates it again."""
         self.workspace.memory.free()
 
 
 def address_of(array: Array) -> int:
-    """Return where the numbers of a contiguous array lie: `array.ctypes.data`, in a third of the time."""
+    """Return the address of a contiguous array's data: `array.ctypes.data`, in a third of the time."""
     try:
-        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]  # for mypy an array is no buffer
-    except (TypeError, ValueError):  # it can't be written to, or is empty
+        return addressof(c_char.from_buffer(array))  # type: ignore[arg-type]  # to mypy an array is not a buffer
+    except (TypeError, ValueError):  # it is read-only or empty
         return array.ctypes.data
 
 
@@ -235,12 +235,12 @@ def _storages(graph: Graph, kind: str) -> list[Storage]:
 
 
 def _constants(graph: Graph) -> dict[int, int]:
-    """Return the addresses of the arrays that stay what they are, by the numbers of their buffers."""
+    """Return the addresses of the constant arrays, by buffer number."""
     return {storage.buffer.number: storage.owner.ctypes.data for storage in _storages(graph, CONSTANT)}
 
 
 def _needed(graph: Graph, results: Sequence[Buffer]) -> list[Step]:
-    """Return the steps without which a result would lack, or a weight or a given array would not be written."""
+    """Return the steps that are needed to compute the results, and to write weights and given arrays."""
     wanted = {buffer.number for buffer in results}
     steps: list[Step] = []
     for step in reversed(graph.steps):

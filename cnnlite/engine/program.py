@@ -20,20 +20,20 @@ from cnnlite.engine.stages import BATCH, FIXED_WORDS, IMAGE, SAMPLES
 from cnnlite.types import Array
 
 KEPT_LAYOUTS = 8  # for different numbers of samples
-SMALL_WORK = 6e6  # additions and multiplications that are done before other threads would have begun
-BANDS_A_THREAD, MOST_BANDS = 4, 64  # of rows, into which a sample is cut
+SMALL_WORK = 6e6  # additions and multiplications that are done before other threads would have started
+BANDS_A_THREAD, MOST_BANDS = 4, 64  # bands of rows that a sample is split into
 ALL = 3  # purposes
 
-# Told how many of how many kernels of a program there are while they are compiled: who shows a bar may say so.
+# Called with (kernels done, kernels in all) while a program is compiled, to update a progress bar.
 watcher: ContextVar[Callable[[int, int], None] | None] = ContextVar("watcher", default=None)
 
 
 class Program:
-    """The records of a schedule, which hold for any number of samples, and `Layout`s, which hold for one.
+    """The records of a schedule, valid for any number of samples, and its `Layout`s, each valid for one.
 
     Args:
         schedule: the schedule.
-        purposes: by the numbers of steps, what each is needed for, as bits; a run may be for some of them only.
+        purposes: what each step is needed for, as bits, by step number; a run may be for some purposes only.
     """
 
     def __init__(self, schedule: Schedule, purposes: dict[int, int] | None = None) -> None:
@@ -58,7 +58,7 @@ class Program:
         self.layout = functools.lru_cache(KEPT_LAYOUTS)(self._layout)
 
     def _work(self, samples: int) -> float:
-        """Return how many additions and multiplications it takes for that many samples."""
+        """Return how many additions and multiplications the program takes for that many samples."""
         return sum(work_of(step, samples) for track in self.tracks for step in track.steps)
 
     def _layout(self, samples: int, bands: int) -> Layout:
@@ -66,12 +66,12 @@ class Program:
 
 
 class Layout:
-    """The groups and tracks of a program for that many samples, and where its buffers lie.
+    """The groups and tracks of a program for one number of samples, and where its buffers are.
 
     Attributes:
-        places: by the number of a buffer of the workspace, its offset.
-        size: the bytes of all, a multiple of a cache line's.
-        own_bytes: the bytes that each thread needs: its table of the run, scratch memory, and local buffers.
+        places: the offset of each buffer in the workspace, by buffer number.
+        size: their total bytes, a multiple of a cache line's.
+        own_bytes: the bytes that each thread needs: for its copy of the run's table, scratch memory and local buffers.
     """
 
     def __init__(self, program: Program, samples: int, bands: int) -> None:
@@ -124,34 +124,34 @@ def work_of(step: Step, samples: int) -> float:
 
 
 class Memory:
-    """Memory that several workspaces may use in turn: what a run has left there is lost when another one begins.
+    """Memory that several workspaces may use in turn: a run's data is lost when the next run begins.
 
     Attributes:
         bytes: the memory.
-        version: which is raised whenever `bytes` becomes another array.
+        version: incremented whenever `bytes` becomes another array.
     """
 
     def __init__(self) -> None:
         self.bytes, self.version = _memory(0), 0
 
     def reserve(self, size: int, samples: int) -> None:
-        """Have at least so many bytes; a MemoryError names the number of samples."""
+        """Ensure that there are at least that many bytes; a MemoryError names the number of samples."""
         if size > self.bytes.size:
-            self.free()  # first, so that there are never both
+            self.free()  # first, so that the old and the new never coexist
             self.bytes = _memory(size, samples)
 
     def free(self) -> None:
-        """Let go of it all."""
+        """Free all of it."""
         self.bytes = _memory(0)
         self.version += 1
 
 
 class Workspace:
-    """What a run of a program needs: memory for what lies between its stages and for threads, a table of addresses.
+    """What a run of a program needs: memory for intermediate results and for threads, and a table of addresses.
 
     Args:
         program: the program.
-        memory: where all of it lies; by default its own.
+        memory: the memory to use; by default its own.
     """
 
     def __init__(self, program: Program, memory: Memory | None = None) -> None:
@@ -174,10 +174,10 @@ class Workspace:
         self.lanes = 0
         self.snapshot: Any = None  # of the weights whose addresses are in the table
         self._memory_version = -1  # of the memory whose addresses are in the table
-        self._part: Any = None  # which part of the program the job is set to run
+        self._part: Any = None  # the part of the program that the job is set up to run
 
     def prepare(self, samples: int, lanes: int) -> None:
-        """Have memory for that many samples and threads."""
+        """Ensure that there is memory for that many samples and threads."""
         layout = self.layout
         if layout is None or layout.samples != samples or (
             self.program.schedule.banded and layout.bands != bands_for(lanes)
@@ -187,8 +187,8 @@ class Workspace:
             self._lay_out(layout, max(lanes, self.lanes))
 
     def _lay_out(self, layout: Layout, lanes: int) -> None:
-        """Write into the job and the table where everything lies."""
-        self.layout = None  # until there is memory for all of it
+        """Write the addresses of everything into the job and the table."""
+        self.layout = None  # invalid until there is memory for all of it
         self.memory.reserve(layout.size + lanes * layout.own_bytes, layout.samples)
         base, job = self.memory.bytes.ctypes.data, self.job
         job["tracks"], job["track_count"] = layout.tracks.ctypes.data, len(layout.tracks)
@@ -203,14 +203,14 @@ class Workspace:
 
     @property
     def own(self) -> Array:
-        """The memory of the threads."""
+        """The threads' own memory."""
         layout: Any = self.layout
         return self.memory.bytes[layout.size:layout.size + self.lanes * layout.own_bytes]
 
     def call(self, lanes: int, section: int | None = None, purposes: int = ALL) -> tuple[Any, int, int, int]:
-        """Return what to call, and with what, to run the program or a section of it; see `executor.entry`.
+        """Return (function, *arguments), the call that runs the program or a section of it; see `executor.entry`.
 
-        `prepare` was told how many threads there will be. The numbers that Python says are asked for here, unless it is
+        `prepare` must have been called for that many threads. The numbers that Python sets are read here, except for
         a later section.
         """
         layout: Any = self.layout
@@ -219,7 +219,7 @@ class Workspace:
                 values[...] = function()
         part = layout, section, purposes
         if part != self._part:
-            self._part = None  # until all of it is written
+            self._part = None  # invalid until all of it is written
             groups, first, last = layout.groups, 0, len(layout.groups)
             if section is not None:
                 bounds = [*self.program.schedule.sections, last]
@@ -229,13 +229,13 @@ class Workspace:
         return *executor.entry(lanes), self.job_address, lanes
 
     def addresses(self) -> dict[int, int]:
-        """Return the addresses of all buffers that lie in the workspace."""
+        """Return the addresses of all buffers in the workspace."""
         layout: Any = self.layout
         base = self.memory.bytes.ctypes.data
         return {number: base + place for number, place in layout.places.items()}
 
     def array(self, buffer: Any) -> Array:
-        """Return the array of a buffer that lies in the workspace, which is valid until the next run."""
+        """Return the array of a buffer in the workspace, valid until the next run."""
         layout: Any = self.layout
         count = layout.samples if buffer.of_samples else chunk_count(layout.samples) if buffer.of_chunks else 1
         place, size = layout.places[buffer.number], count * buffer.sample_size
@@ -244,20 +244,20 @@ class Workspace:
 
 
 def bands_for(lanes: int) -> int:
-    """Return into how many bands of rows a sample is cut, where a plan is run in bands."""
+    """Return how many bands of rows a sample is split into, if a plan is run in bands."""
     return min(MOST_BANDS, BANDS_A_THREAD * lanes)
 
 
 def threads_for(work: float) -> int:
-    """Return by how many threads to do so much work: one where there is little, as others take time to begin.
+    """Return how many threads to use for that much work: one if there is little, as others take time to start.
 
-    After it `give_back` must follow.
+    `give_back` must be called afterwards.
     """
     return 1 if work < SMALL_WORK else thread_pool.take()
 
 
 def give_back(lanes: int) -> None:
-    """Say that the work has been done by that many threads."""
+    """Give back that many threads after the work."""
     if lanes > 1:
         thread_pool.give_back()
 
@@ -265,7 +265,7 @@ def give_back(lanes: int) -> None:
 def check(failed: int) -> None:
     """Raise a RuntimeError if units failed."""
     if failed:
-        raise RuntimeError(f"{failed} units of the plan failed: a stage read beyond an array, or had no memory.")
+        raise RuntimeError(f"{failed} units of the plan failed: a stage read out of bounds, or ran out of memory.")
 
 
 def shape_of(buffer: Any, samples: int) -> tuple[int, ...]:
@@ -277,23 +277,23 @@ def shape_of(buffer: Any, samples: int) -> tuple[int, ...]:
 
 @functools.cache
 def _machine_bytes() -> float:
-    """Return the bytes of memory of this machine, or infinity where they can't be asked for."""
+    """Return this machine's memory in bytes, or infinity where it can't be queried."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # of Windows
+    except (AttributeError, OSError, ValueError):  # on Windows
         return math.inf
 
 
 def _memory(size: int, samples: int = 0) -> Array:
-    """Return so many bytes, which begin at a cache line; a MemoryError if the machine doesn't have them."""
+    """Return that many bytes, aligned to a cache line; raise a MemoryError if the machine doesn't have them."""
     try:
-        if size > _machine_bytes():  # which NumPy would hand out, to be missed when they are written to
+        if size > _machine_bytes():  # NumPy would hand them out, and the process would die when writing to them
             raise MemoryError
         raw = np.empty(size + ALIGNMENT, np.uint8)
     except MemoryError:
         remedy = "a smaller batch_size" if samples > 1 else "smaller samples, or layers of fewer filters or units"
         raise MemoryError(
-            f"a plan for {samples} sample{'' if samples == 1 else 's'} needs {size / 2**30:.1f} GiB of memory for what "
-            f"lies between its stages, and this machine has {_machine_bytes() / 2**30:.1f}. Use {remedy}."
+            f"a plan for {samples} sample{'' if samples == 1 else 's'} needs {size / 2**30:.1f} GiB of memory for its "
+            f"intermediate results, and this machine has {_machine_bytes() / 2**30:.1f}. Use {remedy}."
         ) from None
     return raw[-raw.ctypes.data % ALIGNMENT:][:size]

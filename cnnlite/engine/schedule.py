@@ -1,23 +1,23 @@
 """The schedule: which stages run together, and where their buffers lie.
 
-Stages are put into *groups*, between which all threads wait for one another. In a group there is at most one *track* of
-stages that are cut by samples: a thread takes a few samples and runs all stages of the track on them, one after the
-other, while the data is in its cache. Beside it there are tracks of one BATCH stage each, cut into units of their own.
+Stages are put into *groups*, with a barrier after each. A group has at most one *track* of stages that are split by
+samples: a thread takes a few samples and runs all stages of the track on them, one after the other, while the data is
+in its cache. Beside it there may be tracks of one BATCH stage each, split into units of their own.
 
     group 0     pack the weights of conv2d  |  pack the weights of dense
     group 1     conv2d, relu, max_pool for samples 0 to 3  |  for samples 4 to 7  |  ...
     group 2     the product of dense, by blocks
 
-One rule decides: a stage comes into the earliest group in which all is there that it reads. What was computed for the
-same samples in the track is there for a PIXEL, HALO or IMAGE stage; all else must be of an earlier group. (Where a few
-samples are cut into bands of rows for the threads, it is so for PIXEL stages alone.) A track ends, too, where the
-weights of its stages would drive one another out of the cache: only stages with hardly any may still join it. What is
-made of weights alone comes as late as it may.
+One rule decides: a stage goes into the earliest group in which all of its inputs are available. A PIXEL, HALO or IMAGE
+stage can use what its track has computed for the same samples; everything else must come from an earlier group. (When
+a few samples are split into bands of rows for the threads, only PIXEL stages can.) A track is also closed once the
+weights of its stages would evict one another from the cache: only stages with hardly any weights may still join it.
+Stages that depend on weights alone run as late as possible.
 
-A buffer that only the stages of one track use is *local*: every thread has memory of its own for the samples that it
-is at. So is one that is spread from much smaller ones, as by the way back through a pooling: each track that needs it
-makes it again, which takes less time than to fetch it from memory. All others lie in the workspace, in which buffers
-share memory that are never needed at the same time.
+A buffer that only the stages of one track use is *local*: every thread has memory of its own for its current samples.
+So is a buffer that is expanded from much smaller ones, such as the gradient of a pooling's input: each track that needs
+it recomputes it, which is faster than fetching it from memory. All others are in the workspace, where buffers that are
+never needed at the same time share memory.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from cnnlite.engine.buffers import CONSTANT, LANE, WEIGHT, WORK, Buffer, chunk_c
 from cnnlite.engine.graph import Graph, Step
 from cnnlite.engine.stages import BATCH, IMAGE, PIXEL
 
-LOCAL_BYTES = 1 << 18  # what local buffers may take for the samples that a thread is at
-RESIDENT_BYTES = 3 << 18  # and the weights and sums that all samples of a track share
-LIGHT_BYTES = 1 << 14  # of one stage, which drive out nothing
+LOCAL_BYTES = 1 << 18  # limit on local buffers, for a thread's current samples
+RESIDENT_BYTES = 3 << 18  # limit on the weights and sums that all samples of a track share
+LIGHT_BYTES = 1 << 14  # of a stage's weights and sums that evict nothing
 ALIGNMENT = 64
-TASKS = 16  # into as many tasks at least a batch is cut, if it has as many samples
+TASKS = 16  # a batch is split into at least this many tasks, if it has as many samples
 
 
 @dataclass(eq=False)
@@ -44,9 +44,9 @@ class Track:
 
     Attributes:
         steps: the stages.
-        resident: bytes of the weights and sums that they share for all samples.
-        local: the buffers that lie in memory of the thread.
-        lanes: those of them that stages add up in, which have no samples.
+        resident: bytes of the weights and sums that all samples share.
+        local: the buffers that are in the thread's own memory.
+        lanes: the LANE buffers, also in the thread's own memory; they have no samples.
     """
 
     steps: list[Step]
@@ -60,11 +60,11 @@ class Track:
 
     @property
     def adds(self) -> bool:
-        """Whether it adds up over samples, so that its units are the chunks of the batch."""
+        """Whether it sums over samples, so that its units are the chunks of the batch."""
         return any(step.stage.adds for step in self.steps)
 
     def lives(self) -> dict[int, tuple[int, int]]:
-        """Return by the number of each local buffer the first and the last step that needs it."""
+        """Return the first and the last step that needs each local buffer, by buffer number."""
         lives: dict[int, tuple[int, int]] = {buffer.number: (len(self.steps), -1) for buffer in self.local}
         for i, step in enumerate(self.steps):
             for buffer in (*step.inputs, *step.outputs):
@@ -74,7 +74,7 @@ class Track:
         return lives
 
     def samples_together(self, samples: int, bands: int = 1) -> int:
-        """Return how many samples to compute at a time, of so many: one where it is cut into bands."""
+        """Return how many of `samples` to compute at a time: one if they are split into bands."""
         if bands > 1:
             return 1
         wanted = max(step.together for step in self.steps)
@@ -82,11 +82,11 @@ class Track:
 
     @functools.cached_property
     def local_bytes(self) -> int:
-        """The bytes that the local buffers take for each sample."""
+        """The bytes that the local buffers take per sample."""
         return lay_out({buffer.number: buffer.sample_size * buffer.itemsize for buffer in self.local}, self.lives())[1]
 
     def units(self, samples: int, bands: int = 1) -> int:
-        """Return into how many units it is cut."""
+        """Return how many units it is split into."""
         if not self.by_samples:
             units = self.steps[0].units
             return units(samples) if callable(units) else units
@@ -96,14 +96,14 @@ class Track:
 
 
 class Schedule:
-    """The groups of some steps of a graph.
+    """The groups for some steps of a graph.
 
     Args:
         graph: the graph.
-        steps: those of its steps that are to be run, in their order.
-        kept: the buffers whose numbers somebody wants afterwards.
+        steps: the steps of the graph that are to be run, in order.
+        kept: the buffers that are read after the run.
         joined: False gives each stage a group of its own.
-        banded: whether samples are to be cut into bands of rows.
+        banded: whether samples are to be split into bands of rows.
         in_sections: whether the sections of the graph are run one by one.
     """
 
@@ -118,7 +118,7 @@ class Schedule:
         ours = set(steps)
         for step in steps:
             self._put(step, ours)
-        while len(self.sections) <= graph.section:  # in which nothing is to be done
+        while len(self.sections) <= graph.section:  # sections without steps
             self.sections.append(len(self.groups))
         if joined:
             self._delay_preparations(steps)
@@ -160,7 +160,7 @@ class Schedule:
         self._place[step] = first, mine
 
     def _delay_preparations(self, steps: Sequence[Step]) -> None:
-        """Move what is made of weights alone to the group before the one that needs it: it is kept no longer then."""
+        """Move steps that depend on weights alone to the group before the one that needs them: their results live briefly."""
         for step in reversed(steps):
             storages = [self.graph.buffers[buffer.number] for buffer in step.inputs]
             made = [self.graph.buffers[buffer.number] for buffer in step.outputs]
@@ -180,7 +180,7 @@ class Schedule:
                 self._place[step] = later, track
 
     def _before(self, step: Step) -> Any:
-        """Yield (buffer, steps that must come before because of it)."""
+        """Yield (buffer, steps that must come first because of it)."""
         for buffer in step.inputs:
             yield buffer, self.graph.buffers[buffer.number].made_by
         for buffer in step.outputs:
@@ -195,12 +195,12 @@ class Schedule:
         if track is None:
             return False
         if self.banded and step.stage.footprint == IMAGE and track.steps[0].stage.footprint != IMAGE:
-            return True  # it would be computed for each band
+            return True  # it would be computed again for each band
         return not self.joined or (resident > LIGHT_BYTES and track.resident + resident > RESIDENT_BYTES)
 
     def _find_local(self) -> None:
-        """Find the buffers that only one track uses, or that each track that uses them can make for itself."""
-        tracks: dict[int, list[Track]] = {}  # by the number of a buffer
+        """Find the buffers that only one track uses, or that each track that uses them can recompute."""
+        tracks: dict[int, list[Track]] = {}  # by buffer number
         for group in self.groups:
             for track in group:
                 for step in track.steps:
@@ -209,7 +209,7 @@ class Schedule:
                         if track not in using:
                             using.append(track)
         made = [(storage, [step for step in storage.made_by if step in self._place]) for storage in self.graph.buffers]
-        # What is made of others comes first: a track that makes it again uses these too.
+        # Buffers made from others come first: a track that recomputes one also uses the others.
         for storage, makers in sorted(made, key=lambda pair: -max((step.number for step in pair[1]), default=0)):
             buffer = storage.buffer
             using = tracks.get(buffer.number, [])
@@ -229,14 +229,14 @@ class Schedule:
                             tracks[needed.number].append(track)
 
     def _has_final_inputs(self, step: Step) -> bool:
-        """Return whether what a step reads is still the same when all other steps have run."""
+        """Return whether no later step writes to the inputs of a step."""
         return all(writer.number < step.number for buffer in step.inputs
                    for writer in self.graph.buffers[buffer.number].made_by)
 
     def lives(self) -> dict[int, tuple[int, int]]:
-        """Return by the number of each buffer in the workspace the first and the last group that needs it.
+        """Return the first and the last group that needs each buffer in the workspace, by buffer number.
 
-        What other steps made, those of the prologue, lies in their workspace.
+        The results of other steps, those of the prologue, are in the prologue's own workspace.
         """
         lives: dict[int, tuple[int, int]] = {}
         made = {buffer.number for group in self.groups for track in group for step in track.steps
@@ -249,7 +249,7 @@ class Schedule:
                         if buffer.number in made and buffer.number not in local:
                             first, last = lives.get(buffer.number, (number, number))
                             lives[buffer.number] = min(first, number), max(last, number)
-        # What goes from one section to another is there however often the other one is run.
+        # What one section passes to another must survive however often the other one is run.
         end = len(self.groups)
         later = self.sections[1:] if self._in_sections else []
         for number, (first, last) in lives.items():
@@ -259,29 +259,29 @@ class Schedule:
 
 
 def _has_same_bands(step: Step, other: Step, buffer: Buffer) -> bool:
-    """Return whether a band of a step needs a buffer no further than the same band of an earlier step has it."""
+    """Return whether a band of a step needs no more of a buffer than the same band of an earlier step uses."""
     if step.stage.footprint != PIXEL:
         return False
     if other.stage.footprint != PIXEL and any(read.number == buffer.number for read in other.inputs):
-        return False  # for other bands the earlier step may not have read yet what the step writes
+        return False  # in other bands, the earlier step may not yet have read what the step overwrites
     views = [view for each in (step, other) for view in (*each.inputs, *each.outputs) if view.number == buffer.number]
     return len({(view.shape[0], view.shape[1] if view.ndim > 2 else 1) for view in views}) == 1
 
 
 def _is_made_quickly(step: Step, buffer: Buffer) -> bool:
-    """Return whether to make a buffer again takes less than to fetch it: it is spread from what is much smaller."""
+    """Return whether recomputing a buffer is faster than fetching it: it is expanded from much smaller ones."""
     read = sum(other.sample_size * other.itemsize for other in step.inputs if other.of_samples)
     return step.stage.spreads and 2 * read <= buffer.sample_size * buffer.itemsize
 
 
 def _make_in(track: Track, step: Step, buffer: Buffer) -> None:
-    """Let a track make a buffer for itself before it is used."""
+    """Let a track recompute a buffer before its first use."""
     first = next(i for i, other in enumerate(track.steps) if any(used.number == buffer.number for used in other.inputs))
     track.steps.insert(first, step)
 
 
 def _bytes(buffers: Sequence[Buffer]) -> int:
-    """Return the bytes of those buffers that are not of samples."""
+    """Return the bytes of those buffers that have no axis of samples."""
     return sum(buffer.sample_size * buffer.itemsize for buffer in buffers if not buffer.of_samples)
 
 
@@ -292,9 +292,9 @@ def size_of(buffer: Buffer, samples: int) -> int:
 
 
 def lay_out(sizes: dict[int, int], lives: dict[int, tuple[int, int]]) -> tuple[dict[int, int], int]:
-    """Return where each buffer begins, and the bytes of all: no two that are needed in the same group overlap.
+    """Return each buffer's offset, and the bytes of all: no two that are needed in the same group overlap.
 
-    The largest first, each into the lowest gap that it fits into.
+    The largest are placed first, each in the lowest gap that it fits into.
     """
     places: dict[int, int] = {}
     end = 0

@@ -1,24 +1,25 @@
-"""A stage: a compiled function of one signature, what it reads and writes, and how much of it a unit of it needs.
+"""A stage: a compiled function with a fixed signature, its inputs and outputs, and its footprint.
 
     @stage(reads="x", writes="y", sizes="rows numbers", footprint=PIXEL)
     def relu(r, run, first, last):
         ...
 
-    r               a record of the stage's arguments: for each buffer its place in the table of the run, and numbers
-    run             the table of a run: a few words about it (SAMPLES, UNIT, ...), and the address of each buffer
-    first, last     which part to compute: the samples from the first to before the last; or units, for BATCH
+    r               the record of the stage's arguments: the place of each buffer in the run's table, and numbers
+    run             the table of the run: a few words about it (SAMPLES, UNIT, ...), and the address of each buffer
+    first, last     the part to compute: the samples from `first` up to but not including `last`; or units, for BATCH
 
-So no stage has more arguments than four, whatever it computes; a record has names; and since it holds places instead of
-addresses, one record serves all runs, at the same time too. `array(run, r.x, shape)` is the array of a buffer.
+So every stage has these four arguments, whatever it computes; the fields of a record have names; and since a record
+holds places instead of addresses, it serves all runs, concurrent ones too. `array(run, r.x, shape)` is the array of a
+buffer.
 
-The footprint says what a stage needs to compute a part of its result, and the schedule follows from it (`schedule.py`):
+The footprint says what a stage needs to compute a part of its result; the schedule follows from it (`schedule.py`):
 
     PIXEL   the same rows of the same samples: an activation
-    HALO    neighbouring rows of the same samples as well: a convolution, a pooling
+    HALO    also neighbouring rows of the same samples: a convolution, a pooling
     IMAGE   all of the same samples: a softmax over all pixels
-    BATCH   anything: it is cut into units of its own, and all that it reads must be there
+    BATCH   anything: it is split into units of its own, and all of its inputs must be complete
 
-What `adds` up over samples does so for each chunk of a batch, in a buffer with a place for each chunk.
+A stage that `adds` up over samples does so for each chunk of a batch, in a buffer with one slot per chunk.
 """
 
 from __future__ import annotations
@@ -37,30 +38,30 @@ from cnnlite.engine.jit import Task, kernel, stage_address, stage_is_kept, tasks
 
 PIXEL, HALO, IMAGE, BATCH = "pixel", "halo", "image", "batch"
 
-# The first words of the table of a run. The address of a buffer follows at FIXED_WORDS + its number.
-SAMPLES = 0  # how many there are
+# The first words of a run's table. The address of a buffer is at FIXED_WORDS + its number.
+SAMPLES = 0  # the number of samples
 UNIT = 1  # the number of the unit, or chunk, that is being computed
 BEGIN, END = 2, 3  # its samples
 BAND, BANDS = 4, 5  # which band of rows, of how many
-GRAIN = 6  # of so many rows, or a multiple, each band is but the last
-CHUNKS = 7  # into how many chunks the batch is cut
-SCRATCH = 8  # the address of memory for the stage alone
-NONE = 9  # the place of a buffer that is not there: its address is 0
+GRAIN = 6  # each band but the last has this many rows, or a multiple
+CHUNKS = 7  # how many chunks the batch is split into
+SCRATCH = 8  # the address of the stage's scratch memory
+NONE = 9  # the place of an absent buffer: its address is 0
 FIXED_WORDS = 10
 
 _int64 = ir.IntType(64)
 
 
 class Stage:
-    """A stage's function, and what `stage` was told about it.
+    """A stage's function, and its description as passed to `stage`.
 
     Attributes:
         name: the name of the function.
-        function: the function as it was written.
+        function: the function, not compiled.
         reads, writes, adds: the names of its buffers.
         record: the dtype of its records.
-        footprint, spreads: as `stage` was told.
-        addresses: those of the function, by the dtypes for which this process has compiled or loaded it.
+        footprint, spreads: as passed to `stage`.
+        addresses: the function's addresses, by the dtypes that this process has compiled or loaded it for.
         task: its name in `jit.tasks`.
     """
 
@@ -75,7 +76,7 @@ class Stage:
         self.record = np.dtype([(name, np.int64) for name in names] + [(name, np.float64) for name in self.floats])
         self.footprint, self.spreads = footprint, spreads
         self.addresses: dict[np.dtype[Any], int] = {}
-        # A line says which where several have one name.
+        # The line number distinguishes functions of the same name.
         self.task = f"{function.__module__}:{function.__qualname__}:{function.__code__.co_firstlineno}"
         tasks[self.task] = Task(self.address, lambda dtype: stage_is_kept(function, self._kinds(dtype)))
 
@@ -97,16 +98,16 @@ def stage(*, reads: str = "", writes: str = "", adds: str = "", sizes: str = "",
     """Make a `Stage` of a function (r, run, first, last).
 
     Args:
-        reads, writes, adds: the names of the buffers that it reads; those that it writes; and those to which it adds
-            up what samples give, with a place for each chunk.
+        reads, writes, adds: the names of the buffers that it reads; those that it writes; and those in which it sums
+            over samples, with one slot per chunk.
         sizes, floats: the names of the integers and floats in its record.
         footprint: PIXEL, HALO, IMAGE or BATCH.
-        spreads: whether what it writes may be made again where it is needed, instead of being kept.
+        spreads: whether its output may be recomputed where it is needed, instead of being kept.
     """
     return lambda function: Stage(function, reads, writes, adds, sizes, floats, footprint, spreads)
 
 
-# What the functions of stages call.
+# Functions for use in stages.
 
 
 @intrinsic
@@ -176,7 +177,7 @@ def array_as(typingctx, run, place, shape, dtype):
 
 @intrinsic
 def scratch(typingctx, run, offset, shape):
-    """Return an array of the dtype of the run, so many bytes behind the beginning of the stage's own memory."""
+    """Return an array of the run's dtype, at an offset in bytes into the stage's scratch memory."""
     kind = types.Array(run.dtype, len(shape), "C")
 
     def codegen(context, builder, signature, args):
@@ -190,9 +191,9 @@ def scratch(typingctx, run, offset, shape):
 
 @intrinsic
 def call_stage(typingctx, address, r, run, first, last):
-    """Call the function of a stage that is at an address, with this stage's record and table.
+    """Call the function of another stage by its address, with this stage's record and table.
 
-    So a way that only some numbers take is compiled once, and not within each stage that falls back to it.
+    So a fallback that only some inputs need is compiled once, and not into every stage that uses it.
     """
 
     def codegen(context, builder, signature, args):
@@ -211,7 +212,7 @@ def call_stage(typingctx, address, r, run, first, last):
 
 @kernel
 def band_rows(run, rows):
-    """Return (first, last) of the rows of an image that the band of this unit has."""
+    """Return (first, last) of the rows of an image that are in this unit's band."""
     band, bands, grain = word(run, BAND), word(run, BANDS), word(run, GRAIN)
     pieces = (rows + grain - 1) // grain
     return band * pieces // bands * grain, min(rows, (band + 1) * pieces // bands * grain)
@@ -219,7 +220,7 @@ def band_rows(run, rows):
 
 @kernel
 def span(run, first, last, rows, numbers):
-    """Return (start, stop) of the numbers of some samples, each with so many numbers in so many rows."""
+    """Return (start, stop) of the elements to compute, if each sample has `numbers` of them in `rows` rows."""
     if word(run, BANDS) == 1:
         return first * numbers, last * numbers
     top, bottom = band_rows(run, rows)

@@ -1,4 +1,4 @@
-"""A plan as a table, for people: what runs after what, in which units, and where its buffers lie."""
+"""A plan as a readable table: what runs in what order, in which units, and where its buffers are."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _HEADINGS = ("stage", "layer", "unit", "footprint", "shapes", "MFLOP", "read", "
 def table(titled_programs: Sequence[tuple[str, Program, int]], samples: int) -> str:
     """Return the table of some programs for that many samples: [(title, program, bands of a sample), ...].
 
-    Between two groups, where all threads wait for one another, there is a line. A buffer that lies "in the thread" is
-    never in the memory that all share; two buffers at the same place share memory, one after the other.
+    A line marks the barrier between two groups. A buffer "in the thread" is never in the memory that all threads
+    share; two buffers at the same place use that memory in turn.
     """
     lines: list[Any] = []
     totals = [0.0, 0, 0, 0, 0]
@@ -64,7 +64,7 @@ def _row(step: Step, track: Any, layout: Layout, local: set[int]) -> tuple[tuple
         unit = f"{size} sample{'s' * (size != 1)}"
         unit += f" of {track['units']} chunks" if track["adds"] else ""
         unit = f"1 of {track['bands']} bands" if track["bands"] > 1 else unit
-    # Not what it takes notes in, which no other stage reads.
+    # Without its LANE buffers, which no other stage reads.
     outputs = [buffer for buffer in step.outputs if layout.program.graph.buffers[buffer.number].kind != LANE]
     arrow = " → ".join(", ".join(_shape(buffer, samples) for buffer in buffers) for buffers
                        in (step.inputs[:1], outputs) if buffers)

@@ -1,7 +1,7 @@
-"""Weights as they were when something was made of them: whether they still are is asked in each run.
+"""Snapshots of weights: every run checks whether the weights that something was computed from are unchanged.
 
-An array that nobody but the library has ever had can't have changed without the library's saying so: whoever writes to
-one raises the `version` of the dict that it lies in. One that was handed out is compared with a copy, bit by bit.
+An array that never left the library can't have changed unnoticed: code that writes to it increments the `version` of
+its dict. An array that was handed out to the user is compared with a copy, bit by bit.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ class Snapshot:
     """The weights of a plan.
 
     Args:
-        storages: what the graph knows of them: each has an `owner`, a dict, and a key.
-        copies: whether `holds` will be asked. Then the dicts have a `version` and `handed_out`, and the arrays of those
-            that were handed out are copied to be compared.
+        storages: what the graph knows about them: each has an `owner`, a dict, and a key.
+        copies: whether `holds` will be called. If so, the dicts must have a `version` and `handed_out`, and the arrays
+            of dicts that were handed out are copied for comparison.
 
     Attributes:
-        addresses: by the numbers of buffers, where their numbers lie.
-        workspace: what holds the memory of all that was made of the weights.
+        addresses: the addresses of the buffers' data, by buffer number.
+        workspace: keeps alive the memory of everything that was computed from the weights.
     """
 
     def __init__(self, storages: Sequence[Any], copies: bool) -> None:
         owners = {id(storage.owner): storage.owner for storage in storages} if copies else {}
         self._owners = [(owner, owner.version) for owner in owners.values()]
-        # All of them, as a run may still read from one when another thread has put a new array in its place.
+        # All of them, as a run may still be reading from one that another thread has replaced.
         self._alive = [storage.owner[storage.key] for storage in storages]
         for storage, array in zip(storages, self._alive):
             if array.shape != storage.buffer.shape:
                 raise ValueError(
-                    f"{storage.key} must have the shape with which its layer was built, {storage.buffer.shape}. "
+                    f"{storage.key} must keep the shape that its layer was built with, {storage.buffer.shape}. "
                     f"Received: shape={array.shape}. Reshape a copy of it."
                 )
         self.addresses = {storage.buffer.number: array.ctypes.data for storage, array in zip(storages, self._alive)}
@@ -51,14 +51,14 @@ class Snapshot:
                                 for array, copy in zip(compared, self._copies)], _PAIR)
 
     def holds(self) -> bool:
-        """Return whether all weights are the arrays that they were, with the numbers that they had."""
+        """Return whether all weights are still the same arrays, with the same contents."""
         for owner, version in self._owners:
             if owner.version != version:
                 return False
         return self.has_same_arrays() and not (len(self._pairs) and _differ(self._pairs))
 
     def has_same_arrays(self) -> bool:
-        """Return whether the weights are the arrays that they were: all, or those alone that somebody else has had."""
+        """Return whether the weights are still the same arrays; with `copies`, only those handed out are checked."""
         for owner, key, array, shape in self._arrays:
             if owner[key] is not array or array.shape != shape:
                 return False
@@ -73,7 +73,7 @@ class Snapshot:
 
 @kernel
 def _differ(pairs):
-    """Return whether any two stretches of memory differ."""
+    """Return whether any array differs from its copy."""
     for i in range(len(pairs)):
         size = pairs[i].size
         here, copy = array_at(pairs[i].here, (size // 4,), np.int32), array_at(pairs[i].copy, (size // 4,), np.int32)

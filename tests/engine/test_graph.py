@@ -1,4 +1,4 @@
-"""Buffers and the graph that they belong to: shapes, who makes and who reads what, and what a record holds."""
+"""Buffers and their graph: shapes, which stages write and read them, and the contents of a record."""
 
 import threading
 
@@ -83,7 +83,7 @@ def test_a_stage_is_told_all_that_its_record_holds_and_nothing_else():
     graph.add(_with_all, **arguments)
     without = {name: value for name, value in arguments.items() if name != "size"}
     for wrong, name in (({**arguments, "top": 1}, "top"), (without, "size")):
-        message = rf"The stage with_all takes other arguments\. Wrong or missing: \['{name}'\]"
+        message = rf"The stage with_all got wrong arguments\. Unexpected or missing: \['{name}'\]"
         with pytest.raises(TypeError, match=message):
             graph.add(_with_all, **wrong)
     assert len(graph.steps) == 1

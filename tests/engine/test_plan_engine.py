@@ -1,4 +1,4 @@
-"""Plans: what they are given and return, what they know of weights, and who may run them at once."""
+"""Plans: their inputs and outputs, their handling of weights, and concurrent runs."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.engine.made_up import batch, copy_positive, copy_weights, double, fai
 from tests.kernels.drawn import compiled_kernels_needed
 
 pytestmark = compiled_kernels_needed
-MUCH = 1e9  # so much work that all threads take part
+MUCH = 1e9  # enough work that all threads take part
 
 
 def numbers(*shape, seed=0):
@@ -24,7 +24,7 @@ def numbers(*shape, seed=0):
 
 
 class Scaling:
-    """A plan of y = 2 x w, whose prologue copies w and counts how often it did."""
+    """A plan of y = 2 x w, whose prologue copies w and counts its calls."""
 
     def __init__(self, work=0.0):
         self.weights, self.calls = ArrayDict(), np.zeros(1, np.int64)
@@ -38,7 +38,7 @@ class Scaling:
         return self.plan.run(len(x), {self.x.number: x})[0]
 
 
-# What goes in and comes out.
+# Inputs and outputs.
 
 
 @pytest.mark.parametrize("work", [0, MUCH])
@@ -80,7 +80,7 @@ def test_a_plan_that_failed_runs_again():
     graph, x = new_graph(3)
     plan = Plan(graph, [double(x), fail_at_three(x, 8)])
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="1 units of the plan failed: a stage read beyond an array"):
+        with pytest.raises(RuntimeError, match="1 units of the plan failed: a stage read out of bounds"):
             plan.run(2, {x.number: numbers(2, 3)})
 
 
@@ -177,7 +177,7 @@ def test_weights_of_which_nothing_could_be_made_leave_nothing_half_done():
     np.testing.assert_array_equal(plan.run(1, {x.number: ones})[0], [[1, 2, 3]])
 
 
-# At the same time.
+# Concurrency.
 
 
 @pytest.mark.parametrize("work", [0, MUCH])
@@ -201,7 +201,7 @@ def test_eight_threads_at_once_each_get_their_own_results(work):
     assert all(len(pool) <= WORKSPACES_KEPT for pool in scaling.plan._pools.values())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 @pytest.mark.parametrize("work", [0, MUCH])
 def test_a_forked_child_runs_the_plan_of_its_parent(work):
     scaling, x = Scaling(work), numbers(40, 3)
@@ -210,9 +210,9 @@ def test_a_forked_child_runs_the_plan_of_its_parent(work):
     if child == 0:
         code = 1
         try:
-            signal.alarm(60)  # or it would outlive a test that gives up
+            signal.alarm(60)  # or the child would outlive a test that gives up
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that it has one thread only
+                warnings.simplefilter("ignore")  # the warning that it has only one thread
                 code = 0 if np.array_equal(scaling(x), expected) and np.array_equal(scaling(x[:1]), expected[:1]) else 2
         finally:
             os._exit(code)

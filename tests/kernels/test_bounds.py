@@ -38,7 +38,7 @@ def test_an_index_beyond_an_array_is_an_error_in_every_thread(lanes, monkeypatch
         graph.add(_ones, x=x, y=y, size=4, shift=shift, work=program.SMALL_WORK)
         plan, arrays = Plan(graph, [y]), {x.number: np.zeros((16, 4), np.float32)}
         if shift:
-            with pytest.raises(RuntimeError, match="16 units of the plan failed: a stage read beyond an array"):
+            with pytest.raises(RuntimeError, match="16 units of the plan failed: a stage read out of bounds"):
                 plan.run(16, arrays)
         else:
             np.testing.assert_array_equal(plan.run(16, arrays)[0], 1)

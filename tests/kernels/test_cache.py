@@ -74,7 +74,7 @@ def test_without_a_folder_to_write_to_a_kernel_is_compiled_all_the_same_and_a_se
     assert said.startswith("cnnlite: compiling kernels for this processor. They can't be kept for the next process")
     assert f"{blocked / 'below'}" in said
     assert "(Not a directory)" in said
-    assert said.endswith("Set the environment variable NUMBA_CACHE_DIR to a folder that can be written to.\n")
+    assert said.endswith("Set the environment variable NUMBA_CACHE_DIR to a writable folder.\n")
     assert said.count("NUMBA_CACHE_DIR") == 1
 
 

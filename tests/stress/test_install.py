@@ -21,7 +21,7 @@ from tests.stress.report import count
 pytestmark = [pytest.mark.stress, compiled_kernels_needed, pytest.mark.skipif(os.name == "nt", reason="POSIX")]
 
 COMPILING = "cnnlite: compiling kernels for this processor; each is compiled once and kept on disk.\n"
-WHAT_TO_DO = "Set the environment variable NUMBA_CACHE_DIR to a folder that can be written to.\n"
+WHAT_TO_DO = "Set the environment variable NUMBA_CACHE_DIR to a writable folder.\n"
 VARIABLES_OF_PLACES = ("HOME", "XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "PYTHONPATH")
 
 
