@@ -173,7 +173,7 @@ def test_two_layers_that_were_given_one_name_are_neither_saved_nor_cloned(tmp_pa
 @pytest.mark.parametrize("name", ["", "a/b", 3, None])
 def test_a_layer_is_not_renamed_to_what_is_no_name(name):
     net = model()
-    with pytest.raises(ValueError, match="name must be a printable text without '/'"):
+    with pytest.raises(ValueError, match="name must be a printable string without '/'"):
         net.layers[0].name = name
     assert net.layers[0].name == "conv"
 
@@ -199,7 +199,7 @@ def test_the_machine_sees_what_a_refused_operation_changed():
         net.layers[0].kernel[...] = 0
         raise ValueError("This was refused, and left a trace all the same.")
 
-    with pytest.raises(AssertionError, match="weights changed by what was refused"):
+    with pytest.raises(AssertionError, match="weights changed by a refused action"):
         machine.attempt(spoil)
     with pytest.raises(AssertionError, match="not refused"):
         machine.attempt(lambda: 3, must_fail=True)

@@ -1,8 +1,8 @@
-"""The activations, each a layer without weights: y = f(x), of the shape of x, which is free.
+"""The activations, each a layer without weights: y = f(x), where x may have any shape and y has the same.
 
-They stand alone in a model, or inside a layer that was given `activation="relu"`. Where the derivative is given as
-dy/dx, backward is dx = dy · dy/dx, element by element; softmax mixes the elements, and its docstring derives dx. All
-take name, dtype, trainable and input_shape besides their own arguments. Names and defaults are Keras's.
+They stand on their own in a model, or inside a layer given `activation="relu"`. Where a docstring gives dy/dx,
+backward is dx = dy · dy/dx, element by element; softmax mixes the elements, so its docstring derives dx. All take
+name, dtype, trainable and input_shape besides their own arguments. Names and defaults are Keras's.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _left_out: ContextVar[ActivationLayer | None] = ContextVar("left_out", default=N
 
 @contextlib.contextmanager
 def leaving_out(activation: ActivationLayer | None) -> Iterator[None]:
-    """Within it that activation hands on x and dy as they are.
+    """Within the block, make `activation` pass x and dy through unchanged.
 
-    A cross-entropy takes the logits, what goes into the softmax or sigmoid on top of a model, since from these it is
-    exact where probabilities have been rounded to 0 or 1. The derivative of both together is simply y - t.
+    A cross-entropy takes the logits, the input of the softmax or sigmoid on top of a model: computed from these, it is
+    exact where probabilities would have been rounded to 0 or 1. The derivative of the two together is simply y - t.
     """
     token = _left_out.set(activation)
     try:
@@ -40,9 +40,9 @@ def leaving_out(activation: ActivationLayer | None) -> Iterator[None]:
 
 
 class ActivationLayer(Layer):
-    """The base of all activations, and of yours.
+    """The base class of all activations, including your own.
 
-    One of your own defines `function` and `gradient`:
+    An activation of your own defines `function` and `gradient`:
 
     >>> import numpy as np
     >>> import cnnlite
@@ -67,7 +67,7 @@ class ActivationLayer(Layer):
         raise NotImplementedError(f"{type(self).__name__} must define function(x, out).")
 
     def gradient(self, dy: Array, x: Array, y: Array, out: Array) -> Array:
-        """Write dx, which is dy times the derivative of y by x, into `out` and return it."""
+        """Write dx = dy · dy/dx into `out` and return it."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(dy, x, y, out).")
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
@@ -84,11 +84,11 @@ class ActivationLayer(Layer):
 
 
 class Linear(ActivationLayer):
-    """y = x, so dy/dx = 1: what `activation=None` stands for."""
+    """y = x, so dy/dx = 1: what `activation=None` means."""
 
     activation_name = "linear"
 
-    # Both hand on what they got: nothing is written into `out`, so its memory is never touched.
+    # Both return what they were given: nothing is written into `out`, so its memory is never touched.
 
     def function(self, x: Array, out: Array) -> Array:
         return x
@@ -108,7 +108,7 @@ class ReLU(ActivationLayer):
         threshold: where the unit becomes active (default 0); not negative.
 
     Raises:
-        ValueError: one of them is negative or not finite.
+        ValueError: an argument is negative or not finite.
 
     Example:
 
@@ -163,7 +163,7 @@ class LeakyReLU(ActivationLayer):
         negative_slope: not negative; by default 0.3 for this layer and 0.2 for the name "leaky_relu", as in Keras.
 
     Raises:
-        ValueError: it is negative or not finite.
+        ValueError: negative_slope is negative or not finite.
 
     Example:
 
@@ -194,7 +194,7 @@ class ELU(ActivationLayer):
     """y = x where x > 0, else alpha (exp(x) - 1) (Clevert et al., 2015); dy/dx = 1 or alpha exp(x).
 
     Args:
-        alpha: minus the value that y tends to for x far below 0 (default 1).
+        alpha: y tends to -alpha as x goes to minus infinity (default 1).
 
     Example:
 
@@ -221,12 +221,12 @@ class ELU(ActivationLayer):
 
 
 class GELU(ActivationLayer):
-    """y = x Φ(x), with Φ the distribution function of the standard normal (Hendrycks and Gimpel, 2016).
+    """y = x Φ(x), with Φ the cumulative distribution function of the standard normal (Hendrycks and Gimpel, 2016).
 
-    dy/dx = Φ(x) + x φ(x), with φ its density.
+    dy/dx = Φ(x) + x φ(x), with φ the density of the standard normal.
 
     Args:
-        approximate: True takes Φ(x) ≈ (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2; False (default) is exact.
+        approximate: True uses Φ(x) ≈ (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2; False (default) is exact.
 
     Example:
 
@@ -336,7 +336,7 @@ def _axes(value: Any, name: str, owner: str) -> tuple[int, ...]:
 class Softmax(ActivationLayer):
     """y_i = exp(x_i) / Σ_j exp(x_j), so that all y_i are positive and add up to 1.
 
-    Every y_j depends on every x_i: ∂y_j/∂x_i = y_j ([i = j] - y_i), with [i = j] 1 where i is j and 0 elsewhere. So
+    Every y_j depends on every x_i: ∂y_j/∂x_i = y_j ([i = j] - y_i), where [i = j] is 1 if i = j, else 0. So
 
         dx_i = Σ_j dy_j y_j ([i = j] - y_i) = y_i (dy_i - Σ_j dy_j y_j)
 
@@ -360,20 +360,20 @@ class Softmax(ActivationLayer):
         self.axis = axis
 
     @property
-    def activation_name(self) -> str:  # type: ignore[override]  # of the base it is a plain text
-        """The name of the activation, which runs along the last axis; "" along any other."""
+    def activation_name(self) -> str:  # type: ignore[override]  # a plain string in the base class
+        """The name of the activation along the last axis; "" along any other."""
         return "softmax" if self.axis == (-1,) else ""
 
     def build(self, input_shape: Shape) -> None:
         self.check_axis(input_shape)
         super().build(input_shape)
         over_one = all(input_shape[axis] == 1 for axis in self.axis)
-        if over_one and type(self).function in (Softmax.function, LogSoftmax.function):  # and not one of yours
+        if over_one and type(self).function in (Softmax.function, LogSoftmax.function):  # not overridden by a subclass
             value = 0 if isinstance(self, LogSoftmax) else 1
             warnings.warn(
                 f"{self.name}: the {self.activation_name or 'softmax'} of a single number is always {value}. "
                 f"Received: axis={self.axis} of shape={tuple(input_shape)}. "
-                'Use activation="sigmoid" for a single unit, or give the layer a unit for each class.',
+                'Use activation="sigmoid" for a single unit, or give the layer one unit per class.',
                 stacklevel=2,
             )
 
@@ -397,7 +397,7 @@ class Softmax(ActivationLayer):
         among = all(-axes <= axis < axes for axis in self.axis)
         if not among or len({axis % axes for axis in self.axis}) < len(self.axis):
             raise ValueError(
-                f"{self.name}: axis must be one of the {axes} axes of the input, or several that differ. "
+                f"{self.name}: axis must be one of the {axes} axes of the input, or several distinct ones. "
                 f"Received: axis={self.axis}, shape={tuple(input_shape)}."
             )
 
@@ -425,7 +425,7 @@ class LogSoftmax(Softmax):
     """
 
     @property
-    def activation_name(self) -> str:  # type: ignore[override]  # of the base it is a plain text
+    def activation_name(self) -> str:  # type: ignore[override]  # a plain string in the base class
         """See `Softmax`."""
         return "log_softmax" if self.axis == (-1,) else ""
 

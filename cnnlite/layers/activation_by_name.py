@@ -17,7 +17,7 @@ class Activation(ActivationLayer):
         activation: a name, a function of `cnnlite.activations`, or an activation layer.
         **kwargs: name, dtype, trainable, input_shape; see `Layer`.
 
-    Shapes: x and y any, the same.
+    Shapes: x any, y the same.
 
     Raises:
         ValueError: no activation has that name.
@@ -36,8 +36,8 @@ class Activation(ActivationLayer):
         self.activation = activation
 
     @property
-    def activation_name(self) -> str:  # type: ignore[override]  # of the base it is a plain text
-        """That of the activation inside."""
+    def activation_name(self) -> str:  # type: ignore[override]  # a plain string in the base class
+        """The name of the inner activation."""
         return self.activation.activation_name
 
     def build(self, input_shape: Shape) -> None:

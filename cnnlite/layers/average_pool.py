@@ -13,8 +13,8 @@ class AveragePool(Pool):
     forward:   y[n, i, j, c] = 1/K Σ over the K pixels (a, b) of the window of x[n, i·SH + a, j·SW + b, c]
     backward:  dx at each of the K pixels += dy[n, i, j, c] / K
 
-    With padding="same" only the pixels of the image count, the padding doesn't, so K is smaller at the border:
-    OH = ceil(H / SH), and the odd pixel of padding goes to the bottom and the right, as in Keras.
+    With padding="same" only pixels of the image count, not the padding, so K is smaller at the border.
+    OH = ceil(H / SH); if the padding is odd, the extra pixel goes at the bottom and right, as in Keras.
 
     Args:
         pool_size: the window (KH, KW), or one integer for both (default 2).

@@ -1,4 +1,4 @@
-"""What every layer shares: checked input, buffers, and the memory between forward and backward."""
+"""What every layer shares: input checks, buffers, and the memory between forward and backward."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-# What a pass may set on a layer; all else that is set says how the layer computes.
+# The attributes that a pass may set on a layer; all others determine what the layer computes.
 _SET_BY_PASSES = frozenset(("_memory", "_memos", "_memo", "_flat", "_kept_loss", "training_run", "history",
                             "stop_training", "shuffle_random"))
 
@@ -34,7 +34,7 @@ _construction = new_lock()
 _under_construction: list[Layer] = []
 in_forked_children(_under_construction.clear)
 
-# Arguments of Keras's layers that scripts write out with their default, which is None and does nothing.
+# Arguments of Keras's layers that scripts spell out with their default, None, which has no effect.
 _NOT_OFFERED = (
     "activity_regularizer", "kernel_constraint", "bias_constraint", "depthwise_constraint", "beta_constraint",
     "gamma_constraint",
@@ -46,7 +46,7 @@ _commits: ContextVar[list[Callable[[Any], None]] | None] = ContextVar("commits",
 
 @contextlib.contextmanager
 def held_commits() -> Iterator[list[Callable[[Any], None]]]:
-    """Yield the list of what layers `commit` within the block."""
+    """Collect what layers `commit` within the block instead of running it, and yield the list."""
     commits: list[Callable[[Any], None]] = []
     token = _commits.set(commits)
     try:
@@ -55,13 +55,13 @@ def held_commits() -> Iterator[list[Callable[[Any], None]]]:
         _commits.reset(token)
 
 
-# What layers keep for `backward` in this context, by their ids; None where each keeps it itself.
+# What layers keep for `backward` in this context, by layer id; None if each layer keeps its own.
 _apart: ContextVar[dict[int, tuple[Any, ...]] | None] = ContextVar("apart", default=None)
 
 
 @contextlib.contextmanager
 def remembering_apart() -> Iterator[None]:
-    """Within it, what layers `remember` is apart from all other passes, of other threads too; then it is forgotten."""
+    """Within the block, keep what layers `remember` apart from all other passes and threads; drop it at the end."""
     token = _apart.set({})
     try:
         yield
@@ -70,14 +70,14 @@ def remembering_apart() -> Iterator[None]:
 
 
 def commit_held() -> None:
-    """Do what was held back, in its order."""
+    """Run the commits that were held back, in order."""
     commits = _commits.get() or []
     while commits:
         commits.pop(0)(None)
 
 
 class Layer(metaclass=LayerType):
-    """The base of all layers, and of yours.
+    """The base class of all layers, including your own.
 
     A layer of your own defines `forward` and `backward`, and `build` if it has weights:
 
@@ -99,24 +99,24 @@ class Layer(metaclass=LayerType):
     True
 
     Args:
-        name: how summaries, files and errors call it; made from the class's name by default.
+        name: what summaries, files and errors call it; made from the class's name by default.
         dtype: "float32" or "float64"; by default `cnnlite.config.floatx()`, which is "float32".
         trainable: False keeps the weights as they are while a model trains.
         input_shape: the shape of one sample, without the batch axis; for the first layer of a `Sequential`.
 
-    The arguments of a layer are attributes as well. One that is set is checked as the argument is, and holds from the
-    next pass on; one that the weights were made for (`filters`, `units`) can't change once the layer is built.
+    The arguments of a layer are attributes too. Setting one checks it as the argument is checked, and takes effect from
+    the next pass; one that the weights depend on (`filters`, `units`) can't change once the layer is built.
 
     Attributes:
         params: the trainable arrays by name ("kernel", "bias", "gamma", "beta").
-        grads: the gradient of the loss by each of them, filled by `backward`.
+        grads: the gradient of the loss with respect to each of `params`, filled in by `backward`.
         state: arrays that training changes without a gradient ("moving_mean").
-        inner_layers: the layers inside this one, such as the activation of a `Dense`; to be assigned as a whole.
+        inner_layers: the layers inside this one, such as the activation of a `Dense`; assign it as a whole.
     """
 
-    rank: int | None = None  # how many axes an input must have, batch included; None accepts any number
-    channel_axis: int | None = None  # the axis whose size the weights depend on; None where there is none
-    takes_any_rank = False  # whether weights fit inputs with any number of axes; without weights all layers do
+    rank: int | None = None  # how many axes an input must have, including the batch; None accepts any number
+    channel_axis: int | None = None  # the axis whose size the weights depend on; None if there is none
+    takes_any_rank = False  # whether the weights fit inputs with any number of axes (a layer without weights does)
     dtype: Any = DTypeSetting()
 
     def __init__(
@@ -133,7 +133,7 @@ class Layer(metaclass=LayerType):
             if argument not in _NOT_OFFERED:
                 raise TypeError(f"{owner} takes no argument {argument!r}. Received: {argument}={value!r}.")
             if value is not None:
-                raise ValueError(f"{owner}: {argument} is not offered. Received: {argument}={value!r}. Leave it out.")
+                raise ValueError(f"{owner}: {argument} is not supported. Received: {argument}={value!r}. Leave it out.")
         self.name_is_given = name is not None
         self.name = snake_case(owner) if name is None else name
         self.dtype = dtype
@@ -147,11 +147,11 @@ class Layer(metaclass=LayerType):
         self._memory: tuple[Any, ...] | None = None  # what the last pass in training mode kept for backward
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles take over: neither what models keep of it, nor the last pass."""
+        """Return what copies and pickles carry over: not the memos of models, and not the last pass."""
         return {**{name: value for name, value in vars(self).items() if name != "_memos"}, "_memory": None}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Not a list, to which a layer could be added without anyone noticing.
+        # A tuple, as a layer could be added to a list without anyone noticing.
         super().__setattr__(name, tuple(value) if name == "inner_layers" else value)
         if name not in _SET_BY_PASSES:
             note_change(self)
@@ -162,13 +162,13 @@ class Layer(metaclass=LayerType):
 
     @property
     def memos(self) -> WeakSet[Memo]:
-        """The `Memo`s that are emptied when the layer changes."""
+        """The `Memo`s to empty when the layer changes."""
         memos = vars(self).get("_memos")
         if memos is None:
             memos = vars(self).setdefault("_memos", WeakSet())
         return memos
 
-    # What a layer defines. (x is Any, so that a layer of yours may say that it takes np.ndarray alone.)
+    # What a layer defines. (x is Any, so that a layer of your own may annotate it as np.ndarray.)
 
     def build(self, input_shape: Shape) -> None:
         """Create the weights for inputs of `input_shape`, whose first entry, the batch, may be None."""
@@ -176,7 +176,7 @@ class Layer(metaclass=LayerType):
         input_shape = (None, *input_shape[1:])
         if self.rank is not None and len(input_shape) != self.rank:
             raise ValueError(
-                f"{self.name}: the input must have {self.rank} axes, the batch included. "
+                f"{self.name}: the input must have {self.rank} axes, including the batch. "
                 f"Received: shape={input_shape}, which has {len(input_shape)}."
             )
         axis = self.channel_axis
@@ -196,7 +196,7 @@ class Layer(metaclass=LayerType):
         raise NotImplementedError(f"{type(self).__name__} must define backward(dy).")
 
     def backward_weights(self, dy: Array) -> None:
-        """Fill `grads` and nothing else: what a model calls where nobody needs the gradient of the input."""
+        """Fill `grads` only: what a model calls when the gradient of the input is not needed."""
         self.backward(dy)
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
@@ -204,10 +204,10 @@ class Layer(metaclass=LayerType):
         return tuple(input_shape)
 
     def check_settings(self) -> None:
-        """Raise a ValueError if the arguments don't fit one another; called when one of them has been set anew."""
+        """Raise a ValueError if the arguments don't fit together; called when one of them has been changed."""
 
     def get_config(self) -> Config:
-        """Return the arguments that make this layer again, as plain values that JSON can hold."""
+        """Return the arguments that recreate this layer, as plain values that JSON can hold."""
         config = {"name": self.name, "dtype": self.dtype.name, "trainable": self.trainable}
         if self.given_input_shape is not None:
             config["input_shape"] = list(self.given_input_shape)
@@ -221,17 +221,17 @@ class Layer(metaclass=LayerType):
     # What a layer uses.
 
     def __call__(self, x: ArrayLike, training: bool = False) -> Array:
-        """Build the layer for `x` if that has not happened, and return `forward(x, training)`."""
+        """Build the layer for `x` if it is not built yet, and return `forward(x, training)`."""
         if not self.built:
             self.build_once(float_array(x, self.dtype, "x", self.name).shape)
         return self.forward(x, training=training)
 
     def build_once(self, input_shape: Shape) -> Shape:
-        """Build the layer, unless that has happened, and return the shape that it was built for.
+        """Build the layer if it is not built yet, and return the shape that it was built for.
 
-        If several threads come at once, one builds and the others wait.
+        If several threads call this at once, one builds and the others wait.
         """
-        # A layer counts as built with its first weight, so whoever finds it built must wait if anything is being built.
+        # `built` is set with the first weight, so it can't be trusted while any layer is still being built.
         built_for = self.input_shape
         if self.built and built_for is not None and not _under_construction:
             return built_for
@@ -244,7 +244,7 @@ class Layer(metaclass=LayerType):
             try:
                 self.check_input_shape(input_shape)
                 self.build(input_shape)
-                self.built = True  # a layer of a user's need not call Layer.build, which sets this and the next
+                self.built = True  # a user's own layer need not call Layer.build, which sets this and input_shape
             finally:
                 _under_construction.pop()
         if self.input_shape is None:
@@ -252,10 +252,10 @@ class Layer(metaclass=LayerType):
         return self.input_shape
 
     def check_input_shape(self, input_shape: Shape) -> None:
-        """Check that each size in it, apart from the batch, is a positive integer, or None where it is not known."""
+        """Check that every size except the batch is a positive integer, or None if it is unknown."""
         if not isinstance(input_shape, (tuple, list)):
             raise TypeError(
-                f"{self.name}: input_shape must be a tuple, the batch included, such as (None, 28, 28, 1). "
+                f"{self.name}: input_shape must be a tuple, including the batch, such as (None, 28, 28, 1). "
                 f"Received: input_shape={input_shape!r}."
             )
         shape_tuple(input_shape[1:], "input_shape", self.name)
@@ -269,18 +269,18 @@ class Layer(metaclass=LayerType):
         trainable: bool = True,
         regularizer: Identifier | None = None,
     ) -> None:
-        """Create an array of `shape`: one of `params`, with its gradient, or of `state` if not trainable.
+        """Create an array of `shape`: in `params`, with its gradient, or in `state` if not trainable.
 
-        Read it from there in every pass, and keep no reference to it: a model that trains moves it into its vector.
+        Read it from there in every pass and keep no reference to it: training moves it into the model's flat vector.
         """
         shape = shape_tuple(shape, f"the shape of {name}", self.name, minimum=0)
         if None in shape:
-            raise ValueError(f"{self.name}: all of the shape of {name} must be known. Received: shape={shape}.")
+            raise ValueError(f"{self.name}: the shape of {name} must be fully known. Received: shape={shape}.")
         array = zeros_to_be_loaded(shape, self.dtype)
         if array is None:
             array = initializers.get(initializer)(shape, self.dtype)
             with conversion():
-                # Not np.ascontiguousarray, which makes an axis for a single number.
+                # Not np.ascontiguousarray, which gives a 0-d array an axis.
                 array = np.array(array, self.dtype, order="C")
         if array.shape != shape:
             raise ValueError(
@@ -298,7 +298,7 @@ class Layer(metaclass=LayerType):
         self.built = True
 
     def prepare(self, x: ArrayLike) -> Array:
-        """Return x as a C-contiguous array of the layer's dtype, checked against the shape it was built for."""
+        """Return x as a C-contiguous array of the layer's dtype, checked against the shape it is built for."""
         x = float_array(x, self.dtype, "x", self.name)
         built_for = self.build_once(x.shape)
         axis = self.channel_axis
@@ -307,14 +307,14 @@ class Layer(metaclass=LayerType):
         return x
 
     def check_fits(self, input_shape: Shape) -> None:
-        """Raise a ValueError unless the layer can take inputs of that shape with the weights that it was built with."""
+        """Raise a ValueError unless the layer, with the weights it has, can take inputs of that shape."""
         built_for, axis = self.input_shape, self.channel_axis
         if not self.built or built_for is None:
             return
         needs_rank = self.rank is not None or (bool(self._params or self._state) and not self.takes_any_rank)
         if needs_rank and len(input_shape) != len(built_for):
             raise ValueError(
-                f"{self.name}: the input must have {len(built_for)} axes, the batch included, as the layer was built "
+                f"{self.name}: the input must have {len(built_for)} axes, including the batch, as the layer was built "
                 f"for {built_for}. Received: shape={input_shape}."
             )
         if axis is not None and (len(input_shape) < 2 or input_shape[axis] not in (None, built_for[axis])):
@@ -324,7 +324,7 @@ class Layer(metaclass=LayerType):
             )
 
     def prepare_gradient(self, dy: Array, shape: Shape) -> Array:
-        """Return dy as a C-contiguous array of the layer's dtype, checked to have the shape of the output."""
+        """Return dy as a C-contiguous array of the layer's dtype, checked against the shape of the output."""
         dy = float_array(dy, self.dtype, "dy", self.name)
         if dy.shape != tuple(shape):
             raise ValueError(
@@ -341,7 +341,7 @@ class Layer(metaclass=LayerType):
             apart[id(self)] = values
 
     def forget(self) -> None:
-        """Let go of what `backward` would need."""
+        """Drop what was kept for `backward`."""
         apart = _apart.get()
         if apart is None:
             self._memory = None
@@ -349,32 +349,32 @@ class Layer(metaclass=LayerType):
             apart.pop(id(self), None)
 
     def recall(self) -> tuple[Any, ...]:
-        """Return what the last training forward kept; the same again until the next one."""
+        """Return what the last training forward kept; it stays available until the next one."""
         apart = _apart.get()
         memory = self._memory if apart is None else apart.get(id(self))
         if memory is None:
             raise ValueError(
                 f"{self.name}: backward needs a forward pass in training mode before it. "
-                "Call forward(x, training=True) first; of a layer inside a model, whose plan ran in its place, run the "
-                "model within `with cnnlite.reference_mode():`."
+                "Call forward(x, training=True) first; for a layer inside a model, which runs a compiled plan instead, "
+                "run the model under `with cnnlite.reference_mode():`."
             )
         return memory
 
     def allocate(self, key: str, shape: Shape, training: bool = True, dtype: DTypeLike | None = None) -> Any:
-        """Return an uninitialised array of `shape`; or a buffer, where a graph is being made."""
+        """Return an uninitialised array of `shape`, or a buffer while a graph is being built."""
         dtype = self.dtype if dtype is None else np.dtype(dtype)
         graph = current_graph()
         return np.empty(shape, dtype) if graph is None else graph.work(shape, dtype)
 
     def value(self, function: Callable[[], Any], shape: Shape, dtype: DTypeLike) -> Any:
-        """Return the few numbers that `function()` returns for this pass: the key of a mask, say."""
+        """Return the few numbers that `function()` returns, called anew for each pass: the key of a mask, say."""
         graph = current_graph()
         return np.array(function(), dtype) if graph is None else graph.value(function, shape, dtype)
 
     def commit(self, function: Callable[[Any], None]) -> None:
-        """Call `function(refused)`, which moves averages: at once, or within a training step together with its end.
+        """Call `function(refused)`, which updates moving averages: at once, or at the end of a training step.
 
-        refused is None, or a buffer of one integer: where that is not 0, nothing may change.
+        refused is None, or a buffer of one integer: if that is not 0, nothing may change.
         """
         commits = _commits.get()
         if commits is None:
@@ -386,35 +386,35 @@ class Layer(metaclass=LayerType):
 
     @property
     def is_traceable(self) -> bool:
-        """Whether a plan can stand for the layer: whether it does not depend on how many samples there are."""
+        """Whether a plan can replace the layer, which requires that it not depend on the number of samples."""
         return True
 
-    # What users ask a layer.
+    # What users read from a layer.
 
     @property
     def name(self) -> str:
-        """How summaries, files and errors call the layer; a text without "/"."""
+        """What summaries, files and errors call the layer; a string without "/"."""
         return self._name
 
     @name.setter
     def name(self, name: str) -> None:
         if not isinstance(name, str) or not name or "/" in name or not name.isprintable():
             owner = type(self).__name__
-            raise ValueError(f"{owner}: name must be a printable text without '/'. Received: name={name!r}.")
+            raise ValueError(f"{owner}: name must be a printable string without '/'. Received: name={name!r}.")
         self._name = name
 
     @property
     def trainable(self) -> bool:
-        """Whether the weights train; setting it sets it for every layer inside, as in Keras."""
+        """Whether the weights train; setting it also sets it on every inner layer, as in Keras."""
         return self._trainable
 
     @trainable.setter
     def trainable(self, value: bool) -> None:
-        self._trainable = bool(value)  # as files hold it
+        self._trainable = bool(value)  # a plain bool, as files hold it
         for layer in getattr(self, "inner_layers", ()):
             layer.trainable = value
 
-    # The setters are for `layer.params |= {...}`, which sets the attribute in the end.
+    # The setters are for `layer.params |= {...}`, which ends by setting the attribute.
 
     @property
     def params(self) -> ArrayDict:
@@ -450,7 +450,7 @@ class Layer(metaclass=LayerType):
             yield from layer.walk()
 
     def named_inner_layers(self) -> list[tuple[str, Layer]]:
-        """Return [(name, layer), ...] of the layers inside; a name that another one has already is numbered."""
+        """Return [(name, layer), ...] for the inner layers; a name that is already taken gets a number."""
         named: dict[str, Layer] = {}
         for layer in self.inner_layers:
             name, number = layer.name, 0
@@ -461,7 +461,7 @@ class Layer(metaclass=LayerType):
         return list(named.items())
 
     def named_layers(self, path: str | None = None) -> list[tuple[str, Layer]]:
-        """Return [(path, layer), ...] of this layer and all inside it that hold weights of their own."""
+        """Return [(path, layer), ...] for this layer and all inside it, as far as they have weights of their own."""
         path = self.name if path is None else path
         pairs = [(path, self)]
         for name, layer in self.named_inner_layers():
@@ -470,23 +470,23 @@ class Layer(metaclass=LayerType):
 
     @property
     def output_shape(self) -> Shape | None:
-        """The shape of the output, None for the batch; None before the layer is built."""
+        """The shape of the output, with None for the batch; None before the layer is built."""
         return None if self.input_shape is None else self.compute_output_shape(self.input_shape)
 
     @property
     def weights(self) -> list[Array]:
-        """All arrays, the trainable ones first and those of layers inside last, in Keras's order."""
+        """All arrays in Keras's order: trainable ones first, those of inner layers last."""
         inner = [array for layer in self.inner_layers for array in layer.weights]
         return [*self.params.values(), *self.state.values(), *inner]
 
     @property
     def trainable_weights(self) -> list[Array]:
-        """Those of `weights` that training changes by their gradients; none of a layer with `trainable=False`."""
+        """The `weights` that training changes by their gradients; none if `trainable=False`."""
         return list(self.params.values()) if self.trainable else []
 
     @property
     def non_trainable_weights(self) -> list[Array]:
-        """The others of `weights`."""
+        """The rest of `weights`."""
         trainable = {id(array) for array in self.trainable_weights}
         return [array for array in self.weights if id(array) not in trainable]
 
@@ -496,15 +496,15 @@ class Layer(metaclass=LayerType):
             return [array.copy() for array in self.weights]
 
     def set_weights(self, weights: Sequence[ArrayLike]) -> None:
-        """Copy a list of arrays, in the order of `get_weights`, into the weights; all of them or none.
+        """Copy a list of arrays, in the order of `get_weights`, into the weights: all of them, or none on an error.
 
         Raises:
-            TypeError: it is no list of arrays of numbers.
-            ValueError: the shapes are others, or a number is too large for the dtype of its weight.
+            TypeError: not a list of arrays of numbers.
+            ValueError: the shapes differ, or a number is too large for the dtype of its weight.
         """
         if not isinstance(weights, (list, tuple)):
             raise TypeError(
-                f"{self.name}: set_weights must get a list of arrays. Received: a {type(weights).__name__}."
+                f"{self.name}: set_weights takes a list of arrays. Received: a {type(weights).__name__}."
             )
         arrays = [float_array(array, None, "a weight", self.name) for array in weights]
         shapes = [array.shape for array in arrays]
@@ -515,7 +515,7 @@ class Layer(metaclass=LayerType):
             raise ValueError(f"{self.name}: set_weights needs weights to set. Call build(input_shape) first.")
         if shapes != expected:
             raise ValueError(
-                f"{self.name}: set_weights must get arrays of the shapes {expected}. Received: shapes={shapes}."
+                f"{self.name}: set_weights takes arrays of the shapes {expected}. Received: shapes={shapes}."
             )
         converted = [self._as_weight(array, weight.dtype) for weight, array in zip(mine, arrays)]
         with held_back_interrupts():
@@ -531,12 +531,12 @@ class Layer(metaclass=LayerType):
         except FloatingPointError:
             largest = float(np.abs(array[np.isfinite(array)]).max())
             raise ValueError(
-                f"{self.name}: set_weights must get numbers that {dtype} can hold. Received: {largest:.3g} in an array "
+                f"{self.name}: set_weights takes numbers that {dtype} can hold. Received: {largest:.3g} in an array "
                 f"of shape {array.shape}. Clip it with np.clip, or make the layer with dtype='float64'."
             ) from None
 
     def count_params(self) -> int:
-        """Return how many numbers the weights hold, the non-trainable ones included."""
+        """Return how many numbers the weights hold, including the non-trainable ones."""
         if not self.built:
             raise ValueError(f"{self.name}: count_params needs weights to count. Call build(input_shape) first.")
         with only_reading():

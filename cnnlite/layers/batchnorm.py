@@ -1,4 +1,4 @@
-"""Batch normalisation: each channel shifted and scaled to mean 0 and deviation 1, then to a learned beta and gamma."""
+"""Batch normalisation: each channel brought to mean 0 and variance 1, then scaled and shifted by learned weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _one_axis(value: Any, name: str, owner: str) -> int:
 
 
 class BatchNorm(Layer):
-    """Normalise each channel over the batch, and over the pixels where there are any (Ioffe and Szegedy, 2015).
+    """Normalise each channel over the batch, and over the pixels if there are any (Ioffe and Szegedy, 2015).
 
     forward, training (sums over the M values of a channel, M = N·H·W for images):
 
@@ -38,7 +38,7 @@ class BatchNorm(Layer):
         dgamma = Σ dy x̂
         dx = gamma / √(variance + epsilon) · (dy − dbeta / M − x̂ dgamma / M)
 
-    The last line, step by step, with r = 1 / √(variance + epsilon) and [i = j] 1 where i is j and 0 elsewhere:
+    The last line, step by step, with r = 1 / √(variance + epsilon) and [i = j] = 1 if i = j, else 0:
 
         ∂mean/∂x_j = 1/M,   ∂variance/∂x_j = 2/M (x_j − mean),   ∂r/∂x_j = −r³/2 ∂variance/∂x_j = −r² x̂_j / M
         ∂x̂_i/∂x_j = r ([i = j] − 1/M) + (x_i − mean) ∂r/∂x_j = r ([i = j] − 1/M − x̂_i x̂_j / M)
@@ -47,9 +47,9 @@ class BatchNorm(Layer):
     A layer with `trainable=False` is frozen: it runs in inference mode in training too, and its backward is
     dx = gamma / √(moving_variance + epsilon) · dy. The gradients of gamma and beta are then not computed.
 
-    The moving variance takes the biased variance, as in Keras (PyTorch takes M / (M − 1) times as much). Where all
-    values of a channel are equal, the variance is 0 and y is beta; where there is one value only, dx is 0 too. A
-    batch of 0 samples gives an empty y, gradients of 0, and leaves the moving averages alone.
+    The moving variance uses the biased variance, as in Keras (PyTorch uses M / (M − 1) times that). If all values of
+    a channel are equal, the variance is 0 and y is beta; if there is only one value, dx is 0 too. A batch of 0
+    samples gives an empty y and gradients of 0, and leaves the moving averages alone.
 
     Args:
         axis: the axis of the channels (default -1); 1 for images (N, C, H, W).
@@ -63,10 +63,10 @@ class BatchNorm(Layer):
         **kwargs: name, dtype, trainable, input_shape.
 
     Input shape: any with at least 2 axes, such as (N, C) and (N, H, W, C).
-    Output shape: that of the input.
+    Output shape: the same as the input.
 
     Raises:
-        ValueError: momentum or epsilon is out of its range; at build, `axis` is not an axis of a sample.
+        ValueError: momentum or epsilon is out of range; when the layer is built, `axis` is not an axis of a sample.
 
     Example:
 
@@ -166,19 +166,19 @@ class BatchNorm(Layer):
         return x if self.axis in (-1, x.ndim - 1) else kernels.moveaxis(x, self.axis, -1)
 
     def outside(self, y: Array) -> Array:
-        """Return an array (N, ..., C) with its channels on the axis of the user's."""
+        """Return an array (N, ..., C) with its channels moved back to `axis`."""
         return y if self.axis in (-1, y.ndim - 1) else kernels.moveaxis(y, -1, self.axis)
 
     def gamma_and_beta(self) -> tuple[Array | None, Array | None]:
-        """Return gamma and beta, None where the layer has none."""
+        """Return gamma and beta, None for one that the layer doesn't have."""
         return self._params.get("gamma"), self._params.get("beta")
 
     def inverse_deviation(self, variance: Array) -> Array:
-        """Return 1 / √(variance + epsilon), and NaN for an infinite variance, or y would be beta and look healthy."""
+        """Return 1 / √(variance + epsilon); NaN for an infinite variance, or y would be beta and look fine."""
         return kernels.inverse_deviation(variance, self.epsilon)
 
     def learn(self, mean: Array, variance: Array, x: Array, refused: Array | None) -> None:
-        """Move the averages towards the statistics of a batch x, unless a step was refused."""
+        """Move the averages towards the statistics of a batch x, unless the step was refused."""
         kernels.move_average(self._state["moving_mean"], mean, self.momentum, x, refused)
         kernels.move_average(self._state["moving_variance"], variance, self.momentum, x, refused)
         self._state.version += 1

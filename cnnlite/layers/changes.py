@@ -1,7 +1,7 @@
-"""What a model has worked out from its layers (its plans, say), and when it must be forgotten.
+"""Caches of what a model has derived from its layers, such as its plans, and their invalidation.
 
-A layer knows the `Memo`s of the models that hold it. When one of its attributes is set, these forget what they hold,
-and those of other models don't. When something is put on a class, or in the place of a kernel, all do.
+A layer knows the `Memo`s of the models that contain it. Setting one of its attributes empties these, and leaves other
+models' alone. Setting an attribute of a class, or replacing a kernel, empties all of them.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _UNKNOWN: Any = object()
 
 
 class WeakSet(Generic[T]):
-    """A set of things that are in it for as long as they live.
+    """A set that holds its members weakly: each leaves the set when it dies.
 
-    That of the standard library calls a function in Python when one dies, in which what a signal's handler raises would
-    be lost. Here it is a method in C.
+    When a member dies, the standard library's WeakSet calls a Python function, in which an exception raised by a
+    signal handler would be lost. Here the callback is a C method.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class WeakSet(Generic[T]):
         self._references[key] = weakref.ref(thing, partial(self._references.pop, key))
 
     def things(self) -> list[T]:
-        """Return those that are alive."""
+        """Return the members that are alive."""
         found = [reference() for reference in list(self._references.values())]
         return [thing for thing in found if thing is not None]
 
@@ -41,7 +41,7 @@ _memos: WeakSet[Memo] = WeakSet()
 
 
 class Memo:
-    """What was worked out from layers, by a key; it is empty again as soon as one of them has changed.
+    """A cache of what was derived from layers, by key; emptied as soon as one of them changes.
 
     Args:
         layers: returns the layers.
@@ -49,28 +49,28 @@ class Memo:
 
     def __init__(self, layers: Callable[[], Iterable[Any]]) -> None:
         self._layers = layers
-        self._found: OrderedDict[Any, Any] | None = None  # None until it knows of each change
+        self._found: OrderedDict[Any, Any] | None = None  # None until the layers know this memo
         _memos.add(self)
 
     def get(self, key: Any, work_out: Callable[[], T], most: int | None = None) -> T:
-        """Return what `work_out()` returned for a key.
+        """Return the value for a key, calling `work_out()` if it is not cached.
 
         Args:
-            most: so many of the keys that are tuples and begin alike are kept, the last ones used.
+            most: how many keys that are tuples with the same first item to keep, the most recently used ones.
         """
         found = self._found
         if found is None:
-            # Whoever changes a layer from now on empties this very dict, or one that comes after it.
+            # From here on, any change to a layer drops this dict, or one that has replaced it.
             found = self._found = OrderedDict()
             for layer in self._layers():
                 layer.memos.add(self)
-        # Several threads may be here at once; each of these calls is one step for the others.
+        # Several threads may be here at once; each of these calls is atomic.
         value = found.get(key, _UNKNOWN)
         if value is not _UNKNOWN:
             if most is not None:
-                try:  # a context would take longer than all the rest
+                try:  # contextlib.suppress would take longer than all the rest
                     found.move_to_end(key)
-                except KeyError:  # another thread has just made room
+                except KeyError:  # another thread has just evicted it
                     pass
             return value
         value = work_out()
@@ -83,7 +83,7 @@ class Memo:
         return value
 
     def values(self) -> list[Any]:
-        """Return all that it holds."""
+        """Return all cached values."""
         found = self._found
         return [] if found is None else list(found.values())
 
@@ -93,13 +93,13 @@ class Memo:
 
 
 def note_change(layer: Any) -> None:
-    """Say that a layer has changed; to be called after it has, or another thread would keep what was before."""
+    """Empty the memos of a layer; call it after the change, or another thread may cache the old state."""
     memos = vars(layer).get("_memos")
     for memo in () if memos is None else memos.things():
         memo.forget()
 
 
 def note_change_of_all() -> None:
-    """Say that any layer may have changed: a class has, or a kernel."""
+    """Empty all memos: a class or a kernel has changed, and so may have any layer."""
     for memo in _memos.things():
         memo.forget()

@@ -1,4 +1,4 @@
-"""The weights of a stack of layers: the arrays of all layers by their paths, and the flat vector that they live in."""
+"""The weights of a stack of layers: the arrays of all layers by path, and the flat vector that they live in."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from cnnlite.types import Array, DTypeLike, Shape
 
 
 class CompositeLayer(Layer):
-    """The part of a model that knows where the weights of its layers are."""
+    """The part of a model that knows where its layers' weights are."""
 
     _flat: FlatParameters | None = None
     _memo: Memo | None = None
 
     @property
     def memo(self) -> Memo:
-        """What the model has worked out from its layers as they are."""
+        """The cache of what the model has derived from its layers as they are now."""
         memo = self._memo
         if memo is None:
             memo = self._memo = Memo(lambda: Layer.walk(self))
         return memo
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles take over: all but what has only been worked out."""
+        """Return what copies and pickles carry over: everything that can't be derived again."""
         return {name: value for name, value in super().__getstate__().items() if name not in ("_memo", "_flat")}
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the bottom layer, to which inputs are converted."""
+        """The dtype of the first layer, to which inputs are converted."""
         return self.inner_layers[0].dtype if self.inner_layers else self._dtype
 
     @dtype.setter
     def dtype(self, dtype: DTypeLike | None) -> None:
         if getattr(self, "inner_layers", ()):
             raise ValueError(
-                f"{self.name}: the dtype of a model is that of its layers. Received: dtype={dtype!r} for a model of "
-                f"layers of {self.dtype}. Give each layer dtype= when it is made."
+                f"{self.name}: a model takes its dtype from its layers. Received: dtype={dtype!r} for a model of "
+                f"{self.dtype} layers. Pass dtype= to each layer when you make it."
             )
         self._dtype = float_dtype(dtype, "dtype", type(self).__name__)
 
@@ -59,7 +59,7 @@ class CompositeLayer(Layer):
 
     @property
     def params(self) -> ArrayDict:
-        """The trainable arrays of all layers by their paths ("conv2d/kernel")."""
+        """The trainable arrays of all layers by path ("conv2d/kernel")."""
         return self._named_arrays("params")
 
     @params.setter
@@ -77,7 +77,7 @@ class CompositeLayer(Layer):
 
     @property
     def state(self) -> ArrayDict:
-        """The arrays of all layers that training changes without a gradient, by their paths."""
+        """The arrays of all layers that training changes without a gradient, by path."""
         return self._named_arrays("state")
 
     @state.setter
@@ -91,22 +91,22 @@ class CompositeLayer(Layer):
 
     @property
     def trainable_weights(self) -> list[Array]:
-        """Those of `weights` that training changes by their gradients."""
+        """The `weights` that training changes by their gradients."""
         return [array for layer in self.inner_layers for array in layer.trainable_weights]
 
     def named_layers(self, path: str | None = None) -> list[tuple[str, Layer]]:
-        """Return [(path, layer), ...] of all layers inside that hold weights of their own."""
+        """Return [(path, layer), ...] for all inner layers that have weights of their own."""
         prefix = "" if path is None else f"{path}/"
         return [pair for name, layer in self.named_inner_layers() for pair in layer.named_layers(prefix + name)]
 
     def parameters(self) -> FlatParameters:
-        """Return the `FlatParameters` that all the model's trainable weights and their gradients live in."""
+        """Return the `FlatParameters` that hold all the model's trainable weights and their gradients."""
         for layer in self.walk():
             layer._params.handed_over()
         return self._parameters()
 
     def _parameters(self) -> FlatParameters:
-        """Return the same to the library."""
+        """Return the same, without marking the arrays as handed out: for the library's own use."""
         flat = self._flat
         # A layer may have been added, or taken into another model's vector.
         if flat is None or not flat.holds() or flat.owners_and_keys != self._owners_and_keys():
@@ -129,7 +129,7 @@ class CompositeLayer(Layer):
         ))
 
     def add_penalties(self, loss: Any) -> Any:
-        """Return a loss with `regularization_loss`; of the buffer of a graph, the buffer of the sum."""
+        """Return `loss` plus `regularization_loss`; if it is a graph's buffer, a buffer of the sum."""
         if not is_buffer(loss):
             return loss + self.regularization_loss()
         for layer in self.walk():
@@ -152,13 +152,13 @@ class CompositeLayer(Layer):
 
 
 def _shown(layer: Layer, penalty: Any) -> ArrayDict:
-    """Return the weights for a penalty to look at; one of the user's may keep them."""
+    """Return the weights for a penalty to read; a user's own penalty might keep a reference to them."""
     return layer._params if regularizers.is_traceable(penalty) else layer.params
 
 
 @contextlib.contextmanager
 def built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
-    """Leave the layers as unbuilt as they were if building them fails half-way."""
+    """If building the layers fails half-way, leave them as unbuilt as they were."""
     unbuilt = [inner for layer in layers for inner in layer.walk() if not inner.built]
     try:
         yield

@@ -15,20 +15,20 @@ from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 class Conv2D(Convolution):
     """y[n, oh, ow, f] = activation(bias[f] + sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, f])
 
-    The sum runs over ky, kx and c; s are the strides and d the dilation, and the formula is that of padding="valid":
-    with "same" it reads an image framed with zeros. As in all of deep learning this is the cross-correlation: the
+    The sum runs over ky, kx and c; s are the strides and d the dilation, and the formula is for padding="valid":
+    with "same", x is the image padded with zeros. As everywhere in deep learning, this is the cross-correlation: the
     kernel is not flipped. `im2col` shows the convolution as a matrix product. Arguments and defaults are Keras's.
 
     Args:
-        filters: how many output channels.
+        filters: the number of output channels.
         kernel_size: (height, width) of the window, or one integer for both.
-        strides: by how many pixels the window moves.
-        padding: "valid" for none, or "same" for zeros round the image, so that the output has the size
-            ceil(size / stride); the odd pixel goes to the bottom and the right.
+        strides: how many pixels the window moves at each step.
+        padding: "valid" for none, or "same" for zeros around the image, so that the output has the size
+            ceil(size / stride); if the padding is odd, the extra pixel goes at the bottom and right.
         data_format: "channels_last" (N, H, W, C) or "channels_first" (N, C, H, W); None (default) takes
             `cnnlite.config.image_data_format()`, which is "channels_last".
         dilation_rate: the distance between the pixels of a window; above 1 only with strides of 1.
-        groups: cut the channels and the filters into so many groups that don't see each other.
+        groups: split the channels and the filters into this many independent groups.
         activation: a name ("relu"), an activation layer, or None for none.
         use_bias: False leaves the bias out, as is usual before a BatchNorm.
         kernel_initializer: "glorot_uniform" by default.
@@ -39,7 +39,7 @@ class Conv2D(Convolution):
     Shapes: x (N, H, W, C), kernel (KH, KW, C / groups, filters), bias (filters,), y (N, OH, OW, filters).
 
     Raises:
-        ValueError: filters or channels can't be divided by groups, strides are combined with a dilation, or
+        ValueError: filters or channels are not divisible by groups, strides are combined with a dilation, or
             the window is larger than the image.
 
     Example:
@@ -106,7 +106,7 @@ class Conv2D(Convolution):
         return self.activation.forward(self.finish(z), training)
 
     def backward(self, dy: Array) -> Array:
-        """dx[n, h, w, c] = sum of dz[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into
+        """dx[n, h, w, c] = sum of dz[n, oh, ow, f] * kernel[ky, kx, c, f] over all z that x[n, h, w, c] feeds into
 
         with dz = dy * activation'(z), and the gradients of the weights as in `_weight_gradients`.
         """
@@ -121,15 +121,15 @@ class Conv2D(Convolution):
     def _weight_gradients(self, dy: Array, dx: Array | None = None) -> None:
         """dkernel[ky, kx, c, f] = sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * dz[n, oh, ow, f],  dbias[f] = sum of dz
 
-        Both sums run over all images and all output pixels, n, oh and ow. dx, if given, is written on the way.
+        Both sums run over all images and all output pixels, n, oh and ow. dx, if given, is written as well.
         """
-        x, z_shape = self.recall()  # here first, so that an error speaks of this layer and not of its activation
+        x, z_shape = self.recall()  # first, so that an error names this layer, not its activation
         dz = self.prepare_image_gradient(self.activation.backward(dy), z_shape)
         dkernel, dbias = (self.grads["kernel"], self.grads.get("bias")) if self.trainable else (None, None)
         kernels.conv2d_backward(x, dz, self.params["kernel"], *self.geometry(x.shape), self.groups, dkernel, dbias, dx)
 
     def im2col(self, x: ArrayLike) -> Array:
-        """Return the matrix whose product with the kernel this convolution is: (N * OH * OW, KH * KW * C).
+        """Return the matrix (N * OH * OW, KH * KW * C) whose product with the kernel is this convolution.
 
         For study. With groups=1:
 

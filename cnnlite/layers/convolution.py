@@ -16,7 +16,7 @@ from cnnlite.types import Config, Identifier, IntPair, Shape
 
 
 class Convolution(ImageLayer):
-    """The base of the convolutions: a subclass defines the passes, and its `__init__` ends with `check_settings`."""
+    """The base class of the convolutions: a subclass defines the passes and ends `__init__` with `check_settings`."""
 
     channel_axis: int
 
@@ -64,8 +64,8 @@ class Convolution(ImageLayer):
 
     def geometry(self, x_shape: Shape) -> tuple[tuple[int, int], Pads, tuple[int, int]]:
         """Return (strides, pads, dilation), the arguments of the kernels, for images of shape (N, H, W, C)."""
-        # Kernels go by them through memory, so they are no larger than makes a difference: taps that lie twice the
-        # image apart meet nothing but padding, and a stride as large as the image leaves one window.
+        # Kernels compute addresses from these, so they are capped where more makes no difference: taps twice the image
+        # apart meet nothing but padding, and a stride as large as the image leaves one window.
         height, width = x_shape[1:3]
         strides = min(self.strides[0], max(height, 1)), min(self.strides[1], max(width, 1))
         dilation = min(self.dilation_rate[0], 2 * height + 1), min(self.dilation_rate[1], 2 * width + 1)
@@ -73,11 +73,11 @@ class Convolution(ImageLayer):
         return strides, pads, dilation
 
     def output_channels(self, channels: int | Any) -> int | Any:
-        """Return how many channels the output has for an input with so many."""
+        """Return the number of output channels for an input with `channels`."""
         raise NotImplementedError(f"{type(self).__name__} must define output_channels(channels).")
 
     def output_image_shape(self, n: int | Any, height: int | Any, width: int | Any, channels: int | Any) -> Shape:
-        """Return (N, OH, OW, C of the output) for images of that shape."""
+        """Return (N, OH, OW, output channels) for images of that shape."""
         size = window_output_size(height, width, self.kernel_size, self.strides, self.padding, self.dilation_rate,
                                   self.name)
         return (n, *size, self.output_channels(channels))

@@ -17,11 +17,11 @@ from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 class Dense(Layer):
     """y = activation(x @ kernel + bias)
 
-    With z what the activation is applied to: dkernel = x.T @ dz,  dbias = sum of dz over the rows,
-    dx = dz @ kernel.T. An input with more than 2 axes is taken as rows of its last one, as in Keras.
+    With z the input of the activation: dkernel = x.T @ dz,  dbias = sum of dz over the rows,
+    dx = dz @ kernel.T. An input with more than 2 axes is treated as rows along its last axis, as in Keras.
 
     Args:
-        units: how many outputs.
+        units: the number of outputs.
         activation: a name ("relu"), an activation layer, or None for none.
         use_bias: False leaves the bias out.
         kernel_initializer: "glorot_uniform" by default.
@@ -32,7 +32,7 @@ class Dense(Layer):
     Shapes: x (N, ..., D), kernel (D, units), bias (units,), y (N, ..., units).
 
     Raises:
-        ValueError: units is below 1; when the layer is built, the input has no axis of features.
+        ValueError: units is below 1; when the layer is built, the input has no feature axis.
 
     Example:
 
@@ -108,7 +108,7 @@ class Dense(Layer):
 
     def _weight_gradients(self, dy: Array) -> Array:
         """Fill `grads`, and return dz as a matrix."""
-        (x,) = self.recall()  # here first, so that an error speaks of this layer and not of the activation inside it
+        (x,) = self.recall()  # first, so that an error names this layer, not its activation
         dz = self.prepare_gradient(self.activation.backward(dy), (*x.shape[:-1], self.units))
         if self.trainable:
             kernels.matmul(x, dz, transpose_a=True, out=self.grads["kernel"])

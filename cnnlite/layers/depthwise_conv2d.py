@@ -1,4 +1,4 @@
-"""DepthwiseConv2D: every channel is convolved on its own, with kernels of its own."""
+"""DepthwiseConv2D: every channel is convolved separately, with its own kernels."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 class DepthwiseConv2D(Convolution):
     """y[n, oh, ow, c*M + m] = activation(sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, m] + bias)
 
-    The sum runs over ky and kx alone; s are the strides, d is the dilation and M the depth multiplier. With
-    a 1x1 convolution behind it, which mixes the channels, it does much of what a convolution does at a
-    fraction of the work (Howard et al., 2017, "MobileNets").
+    The sum runs over ky and kx alone; s are the strides, d is the dilation and M the depth multiplier. Followed
+    by a 1x1 convolution, which mixes the channels, it does much of what a convolution does at a fraction
+    of the work (Howard et al., 2017, "MobileNets").
 
     Args:
         kernel_size, strides, padding, data_format, dilation_rate, activation, use_bias: see `Conv2D`.
         depth_multiplier: how many output channels each input channel gets, 1 by default.
-        depthwise_initializer: of the kernel, "glorot_uniform" by default.
+        depthwise_initializer: for the kernel, "glorot_uniform" by default.
         bias_initializer: "zeros" by default.
         depthwise_regularizer, bias_regularizer: a penalty on the weights, or None.
         **kwargs: name, dtype, trainable, input_shape; see `Layer`.
@@ -86,7 +86,7 @@ class DepthwiseConv2D(Convolution):
         return self.activation.forward(self.finish(z), training)
 
     def backward(self, dy: Array) -> Array:
-        """dx[n, h, w, c] = sum of dz[n, oh, ow, c*M + m] * kernel[ky, kx, c, m] over all that the pixel went into
+        """dx[n, h, w, c] = sum of dz[n, oh, ow, c*M + m] * kernel[ky, kx, c, m] over all z that the pixel feeds into
 
         with dz = dy * activation'(z), and the gradients of the weights as in `_weight_gradients`.
         """
@@ -103,7 +103,7 @@ class DepthwiseConv2D(Convolution):
 
         dbias[f] = sum over n, oh, ow of dz[n, oh, ow, f]. Returns dz.
         """
-        x, z_shape = self.recall()  # here first, so that an error speaks of this layer and not of its activation
+        x, z_shape = self.recall()  # first, so that an error names this layer, not its activation
         dz = self.prepare_image_gradient(self.activation.backward(dy), z_shape)
         if self.trainable:
             dkernel = self.grads["kernel"]

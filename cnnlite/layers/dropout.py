@@ -1,4 +1,4 @@
-"""Dropout: a random part of the inputs is set to 0 while the model trains."""
+"""Dropout: a random share of the inputs is set to 0 while the model trains."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def _noise_shape(value: Any, name: str, owner: str) -> Shape:
 class Dropout(Layer):
     """y = x * mask in training, y = x otherwise (Srivastava et al., 2014).
 
-    Each element of the mask is 0 with probability `rate`, else 1 / (1 - rate), which keeps the mean of y that of
-    x ("inverted" dropout). Each training pass draws a new mask. dx = dy * mask.
+    Each element of the mask is 0 with probability `rate`, else 1 / (1 - rate), so that the expected y is x
+    ("inverted" dropout). Every training pass draws a new mask. dx = dy * mask.
 
     Args:
         rate: the share of inputs to drop, from 0 to 1.
         noise_shape: the shape of the mask, which is broadcast over x; None in it stands for the size of x
-            there. (None, 1, 1, None) drops whole channels. By default the shape of x.
+            along that axis. (None, 1, 1, None) drops whole channels. By default the shape of x.
         seed: an integer for the same masks in every run; by default drawn from the library's stream, which
-            `cnnlite.utils.set_random_seed` sets.
+            `cnnlite.utils.set_random_seed` seeds.
         **kwargs: name, dtype, trainable, input_shape; see `Layer`.
 
-    Shapes: x and y any, the same.
+    Shapes: x any, y the same.
 
     Raises:
         ValueError: rate is not from 0 to 1, or noise_shape doesn't fit the input.
@@ -70,7 +70,7 @@ class Dropout(Layer):
 
     @property
     def seed(self) -> int | None:
-        """The seed of the masks, or None; setting it begins them anew."""
+        """The seed of the masks, or None; setting it restarts their sequence."""
         return self._seed
 
     @seed.setter
@@ -114,7 +114,7 @@ class Dropout(Layer):
 
     @property
     def is_traceable(self) -> bool:
-        """Whether the mask has no axis of so many samples."""
+        """Whether the mask fits any number of samples."""
         return self.noise_shape is None or self.noise_shape[:1] in ((None,), (1,), ())
 
     def get_config(self) -> Config:

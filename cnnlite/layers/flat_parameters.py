@@ -3,8 +3,8 @@
     vector    [ conv2d/kernel | conv2d/bias | batch_norm/gamma | ... | dense/bias ]
     gradient  [ ...............the same places, d loss / d each...................]
 
-The layers' `params` and `grads` are shaped views into the two. So an optimizer step, gradient clipping, an
-average of weights or an exchange between processes is one pass over one array, whatever the layers are.
+The layers' `params` and `grads` are shaped views into the two. So an optimizer step, gradient clipping,
+averaging weights or exchanging them between processes is one pass over one array, whatever the layers are.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 
 class FlatParameters:
-    """Move the weights of some layers into one vector, and keep the layers' names as views into it.
+    """Move the weights of some layers into one vector, and make the layers' arrays views into it.
 
     Args:
-        named_layers: pairs of a path ("conv2d", "block/conv2d") and a layer without layers inside.
+        named_layers: pairs of a path ("conv2d", "block/conv2d") and a layer without inner layers.
 
     Attributes:
         vector, gradient: one-dimensional arrays of the same length.
         names: "conv2d/kernel", ... in the order of the vector.
-        slices: where each of them lies.
+        slices: where each of them lies in the vector.
         owners_and_keys: [(the id of a layer, the name of a weight), ...], in the same order.
     """
 
     def __init__(self, named_layers: Sequence[tuple[str, Layer]]) -> None:
         self._places: list[tuple[Layer, str]] = []
-        self._views: list[tuple[ArrayDict, str, Array]] = []  # and where each must be found
+        self._views: list[tuple[ArrayDict, str, Array]] = []  # each view, and where it belongs
         self.names, self.slices = [], []
         stop = 0
         for path, layer in named_layers:
@@ -47,7 +47,7 @@ class FlatParameters:
         dtypes = {layer._params[key].dtype for layer, key in self._places}
         if len(dtypes) > 1:
             raise TypeError(
-                "The layers of a model that is trained must all have one dtype. "
+                "To train a model, all of its layers must have the same dtype. "
                 f"Received: {', '.join(sorted(dtype.name for dtype in dtypes))}. Give each layer the same dtype=."
             )
         dtype = dtypes.pop() if dtypes else np.float32
@@ -70,22 +70,22 @@ class FlatParameters:
         return [layer for layer, _ in self._places]
 
     def holds(self) -> bool:
-        """Return whether this vector still is where the weights of its layers live.
+        """Return whether the weights of the layers still live in this vector.
 
-        A layer that is shared moves into the vector of the model that was trained last.
+        A shared layer moves into the vector of whichever model was trained last.
         """
-        for arrays, key, view in self._views:  # no generator: it is asked in each step
+        for arrays, key, view in self._views:  # not a generator expression: this runs in every step
             if arrays.get(key) is not view:
                 return False
         return True
 
     def note_step(self) -> None:
-        """Say that the library has changed the weights."""
+        """Record that the library has changed the weights."""
         for arrays in self._dicts:
             arrays.version += 1
 
     def trainable_segments(self) -> list[tuple[int, int]]:
-        """Return [(start, stop), ...], the fewest runs of the vector that cover what is trainable now."""
+        """Return [(start, stop), ...], the fewest contiguous runs of the vector that cover what is trainable now."""
         segments: list[tuple[int, int]] = []
         for (layer, _), place in zip(self._places, self.slices):
             if not layer.trainable or place.start == place.stop:

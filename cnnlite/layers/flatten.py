@@ -15,8 +15,9 @@ class Flatten(Layer):
     """Reshape (N, H, W, C) to (N, H * W * C); (N,) becomes (N, 1). dx is dy in the shape of x.
 
     Args:
-        data_format: with "channels_first" the input (N, C, H, W) is brought to (N, H, W, C) before, so that the
-            weights above fit both layouts; by default `cnnlite.config.image_data_format()`, "channels_last".
+        data_format: with "channels_first" the input (N, C, H, W) is transposed to (N, H, W, C) first, so that the
+            layers above can use the same weights for both layouts; by default `cnnlite.config.image_data_format()`,
+            "channels_last".
         **kwargs: name, dtype, trainable, input_shape; see `Layer`.
 
     Example:

@@ -1,4 +1,4 @@
-"""Global pooling: one number for each channel of an image, by the kernels of pooling with a window as large as it."""
+"""Global pooling: one number per channel of an image, from the pooling kernels with one image-sized window."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class GlobalPool(ImageLayer):
-    """The base of the layers that reduce an image to one pixel; a subclass defines forward and backward."""
+    """The base class of the layers that reduce an image to one pixel; a subclass defines forward and backward."""
 
     keepdims = Setting(boolean)
 
@@ -40,10 +40,10 @@ class GlobalMaxPool(GlobalPool):
     """The maximum of each channel over the whole image.
 
     forward:   y[n, c] = max over (i, j) of x[n, i, j, c]
-    backward:  dx = dy at the pixel that won, 0 elsewhere
+    backward:  dx = dy at the maximum, 0 elsewhere
 
-    Of equal values the first one, in row-major order, wins and gets the gradient. An image that holds a NaN
-    gives NaN in that channel.
+    Of equal values, the first in row-major order wins and gets the gradient. A channel that contains a NaN
+    gives NaN.
 
     Args:
         data_format: "channels_last" or "channels_first"; None (default) takes `cnnlite.config.image_data_format()`.

@@ -11,7 +11,7 @@ from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class ImageLayer(Layer):
-    """The base of layers on images: `data_format` decides the layout outside, inside it is (N, H, W, C)."""
+    """The base class of layers on images: `data_format` is the layout outside; inside, it is always (N, H, W, C)."""
 
     rank = 4
     data_format = Setting(image_layout)
@@ -22,30 +22,30 @@ class ImageLayer(Layer):
 
     def build(self, input_shape: Shape) -> None:
         self.check_input_shape(input_shape)
-        # First of all, so that a shape that doesn't fit leaves the layer as it was.
+        # First, so that a shape that doesn't fit leaves the layer as it was.
         self.compute_output_shape(input_shape)
         super().build(input_shape)
 
     def prepare(self, x: ArrayLike) -> Array:
-        """Return x checked, and as contiguous (N, H, W, C)."""
+        """Return x, checked, as a contiguous array (N, H, W, C)."""
         x = super().prepare(x)
         self.compute_output_shape(x.shape)
         return x if self.data_format == "channels_last" else kernels.moveaxis(x, 1, -1)
 
     def prepare_image_gradient(self, dy: Array, shape: Shape) -> Array:
-        """Return dy checked, and as contiguous (N, OH, OW, C), which is `shape`."""
+        """Return dy, checked, as a contiguous array of `shape`, which is (N, OH, OW, C)."""
         dy = self.prepare_gradient(dy, self.join(*shape))
         return dy if self.data_format == "channels_last" else kernels.moveaxis(dy, 1, -1)
 
     def finish(self, y: Array) -> Array:
-        """Return images (N, H, W, C) in the layout of the user."""
+        """Return images (N, H, W, C) in the user's layout."""
         return y if self.data_format == "channels_last" else kernels.moveaxis(y, -1, 1)
 
     def split(self, input_shape: Shape) -> Shape:
-        """Return (N, H, W, C) of a shape in the layout of the user."""
+        """Return (N, H, W, C) for a shape in the user's layout."""
         if len(input_shape) != self.rank:
             raise ValueError(
-                f"{self.name}: the input must have {self.rank} axes, the batch included. "
+                f"{self.name}: the input must have {self.rank} axes, including the batch. "
                 f"Received: shape={tuple(input_shape)}, which has {len(input_shape)}."
             )
         n, *image = input_shape
@@ -53,7 +53,7 @@ class ImageLayer(Layer):
         return n, height, width, channels
 
     def join(self, n: int | Any, height: int | Any, width: int | Any, channels: int | Any) -> Shape:
-        """Return these four in the layout of the user."""
+        """Return the shape made of these four, in the user's layout."""
         last = self.data_format == "channels_last"
         return (n, height, width, channels) if last else (n, channels, height, width)
 

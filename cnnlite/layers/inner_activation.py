@@ -1,4 +1,4 @@
-"""The activation inside a layer, as an attribute that can be set as the argument can."""
+"""The activation inside a layer, as an attribute that takes whatever the argument takes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class InnerActivation(Setting[Any]):
-    """The activation layer that `activations.get` makes of a name, a function, a layer or None.
+    """The activation layer that `activations.get` makes from a name, a function, a layer or None.
 
-    It is one of the `inner_layers`, frozen if the layer is, and built as soon as the layer is, as it may have weights
-    of its own, which an optimizer must know before the first step.
+    It is one of the `inner_layers`, frozen if the layer is, and built along with it, as it may have weights of its
+    own, which an optimizer must know before the first step.
     """
 
     def __init__(self) -> None:

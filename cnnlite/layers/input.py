@@ -12,21 +12,21 @@ from cnnlite.types import DTypeLike
 
 
 class InputLayer:
-    """The shape of one sample, to open a `Sequential` with: it then builds its layers as they are added.
+    """The shape of one sample, to start a `Sequential` with, which then builds its layers as they are added.
 
-    `cnnlite.Input` is another name of this class.
+    `cnnlite.Input` is another name for this class.
 
     Args:
         shape: the shape without the batch axis, such as (28, 28, 1); None in it stands for any size.
         batch_size: the size of the batch, for your own use: a model takes any.
         dtype: the type of the data, for your own use: a model converts to the dtype of its first layer.
         batch_shape: the shape with the batch axis, such as (None, 28, 28, 1), instead of `shape` and `batch_size`.
-        input_shape: another name of `shape`, which older Keras scripts use.
+        input_shape: another name for `shape`, which older Keras scripts use.
         name: a name, for your own use.
 
     Raises:
-        ValueError: there is no shape, or more than one; a size or the batch is given twice, or is not positive.
-        TypeError: a size is no integer, or dtype is none.
+        ValueError: there is no shape, or more than one; the batch size is given twice; a size is not positive.
+        TypeError: a size is not an integer, or dtype is not a dtype.
 
     Example:
 
@@ -53,7 +53,7 @@ class InputLayer:
             batch_size, sample = _split(batch_shape, batch_size)
         else:
             raise ValueError(
-                f"Input: shape must be given, once. Received: shape={shape}, batch_shape={batch_shape}, "
+                f"Input: shape must be given exactly once. Received: shape={shape}, batch_shape={batch_shape}, "
                 f"input_shape={input_shape}. Pass one like shape=(28, 28, 1)."
             )
         self.shape = shape_tuple(sample, "shape", "Input")
@@ -66,10 +66,10 @@ class InputLayer:
 
 
 def _split(batch_shape: Any, batch_size: Any) -> tuple[Any, Sequence[int | None]]:
-    """Return the batch and the shape of a sample of which `batch_shape` is made."""
+    """Split `batch_shape` into the batch size and the shape of a sample."""
     if batch_size is not None:
         raise ValueError(
-            "Input: batch_size must not be given beside batch_shape, which has it. "
+            "Input: batch_size must not be given with batch_shape, which includes it. "
             f"Received: batch_size={batch_size!r}, batch_shape={batch_shape!r}. Pass shape and batch_size instead."
         )
     if not isinstance(batch_shape, Sequence) or isinstance(batch_shape, str) or not batch_shape:

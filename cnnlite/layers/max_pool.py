@@ -11,14 +11,14 @@ class MaxPool(Pool):
     """The maximum of each window of an image, channel by channel.
 
     forward:   y[n, i, j, c] = max over (a, b) in the window of x[n, i·SH + a, j·SW + b, c]
-    backward:  dx at the pixel that won += dy[n, i, j, c]
+    backward:  dx at the maximum += dy[n, i, j, c]
 
-    A training forward remembers the winners and not x: argmax[n, i, j, c] = a·KW + b, the number of the pixel in its
-    window, in one byte if the window has at most 256 pixels.
+    A training forward keeps not x but the argmax: argmax[n, i, j, c] = a·KW + b, the index of the pixel in its window,
+    in one byte if the window has at most 256 pixels.
 
-    Of equal values the first one, in row-major order, wins and gets the gradient. Windows that overlap add
-    their gradients. A window that holds a NaN gives NaN. With padding="same" the image is padded with -inf, so
-    padding never wins: OH = ceil(H / SH), and the odd pixel goes to the bottom and the right, as in Keras.
+    Of equal values, the first in row-major order wins and gets the gradient. The gradients of overlapping windows
+    add up. A window that contains a NaN gives NaN. With padding="same" the image is padded with -inf, so padding
+    never wins. OH = ceil(H / SH); if the padding is odd, the extra pixel goes at the bottom and right, as in Keras.
 
     Args:
         pool_size: the window (KH, KW), or one integer for both (default 2).

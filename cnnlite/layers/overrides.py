@@ -1,7 +1,7 @@
-"""Whether an object still computes what the library wrote for it, since the stages of a plan stand for that alone.
+"""Whether an object still runs the library's own code, since that is all that the stages of a plan reproduce.
 
-A subclass may compute something else, and so may a function that was put on an object, on a class or in the place of a
-kernel, before a model ran or after. Then the layer runs by itself, in Python, and calls what the user wrote.
+A subclass may compute something else, and so may a function that was assigned to an object or a class or that replaces
+a kernel, before or after a model has run. Such a layer runs outside the plan, in Python, and calls the user's code.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typing import Any
 from cnnlite import kernels
 from cnnlite.layers.changes import note_change_of_all
 
-_written: dict[Any, dict[str, Any]] = {}  # what stands in each class of the library
+_written: dict[Any, dict[str, Any]] = {}  # the attributes of each of the library's classes
 
 
 def remember(classes: Iterable[type]) -> None:
-    """Take what stands in classes, and in the classes that they are made of, for what the library wrote."""
+    """Record what these classes and their bases contain as the library's own code."""
     for cls in classes:
         for base in cls.__mro__[:-1]:
             _written.setdefault(base, _contents(base))
 
 
 def is_untouched(thing: Any) -> bool:
-    """Return whether an object is of a class of the library's, with all of its methods as they were written."""
+    """Return whether an object's class is the library's, with all methods and all kernels as the library wrote them."""
     cls: Any = type(thing)
     return cls in _written and _untouched[0] and _is_as_written(cls) and _methods(cls).isdisjoint(vars(thing))
 
 
 def keeps(thing: Any, *names: str) -> bool:
-    """Return whether these methods of an object, which may be of a subclass, are ones that the library wrote."""
+    """Return whether these methods of an object, whose class may be a user's, are the library's."""
     own = vars(thing)
     return not any(name in own for name in names) and class_keeps(type(thing), *names)
 
 
 def class_keeps(cls: type, *names: str) -> bool:
-    """Return whether these methods of a class, and those that they may call with super(), are the library's."""
+    """Return whether these methods of a class, and any that they may call through super(), are the library's."""
     for name in names:
         found = [base for base in cls.__mro__[:-1] if name in base.__dict__]
         if not found or any(_written.get(base, {}).get(name) is not base.__dict__[name] for base in found):
@@ -47,9 +47,9 @@ def class_keeps(cls: type, *names: str) -> bool:
 
 
 class LayerType(ABCMeta):
-    """The class of `Layer` and its subclasses, which notices that something is put on one of them.
+    """The metaclass of `Layer`, which notices when an attribute of a layer class is set or deleted.
 
-    It is an ABCMeta so that a layer of yours may be an abstract class too.
+    It is an ABCMeta so that a layer class of your own may be abstract too.
     """
 
     def __setattr__(cls, name: str, value: Any) -> None:
@@ -62,7 +62,7 @@ class LayerType(ABCMeta):
 
 
 class _Kernels(types.ModuleType):
-    """The module `cnnlite.kernels`, which notices that a kernel is replaced."""
+    """The module `cnnlite.kernels`, which notices when a kernel is replaced."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -71,12 +71,12 @@ class _Kernels(types.ModuleType):
 
 
 _kernels = {name: getattr(kernels, name) for name in kernels.__all__}
-_untouched = [True]  # whether all kernels are those of the library
+_untouched = [True]  # whether all kernels are the library's
 kernels.__class__ = _Kernels
 
 
 def _contents(cls: type) -> dict[str, Any]:
-    """Return what stands in a class, without what Python keeps there for itself."""
+    """Return the attributes of a class, except those that Python keeps there for itself."""
     acting = ("__call__", "__getattribute__", "__getattr__")
     return {name: value for name, value in vars(cls).items() if not name.startswith("__") or name in acting}
 

@@ -1,4 +1,4 @@
-"""The parts of a stack of layers: the layers in it, and those of models in it."""
+"""The parts of a stack of layers: its layers, with each nested model replaced by the layers in it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from cnnlite.layers.base import Layer
 from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
 from cnnlite.types import Array
 
-# Of a model in a stack: with another of these it runs by itself.
+# A model in a stack that overrides one of these is not split into its layers, but runs as a single part.
 STACK_PASSES = ("prepare", "forward", "backward", "backward_weights", "run_up", "run_down")
 
 
 class Part(NamedTuple):
-    """A layer that runs by itself.
+    """A layer that runs as a unit.
 
     Attributes:
         layer: the layer.
-        is_ours: whether it does what the library wrote.
-        within: the models inside of which it is the first part, the outer one first; they check their input.
-        left_out: the activation that hands on what it gets; see `leaving_out`.
+        is_ours: whether a plan can replace it; see `is_ours`.
+        within: the models whose first part it is, outermost first; they check their input.
+        left_out: the activation that passes its input through; see `leaving_out`.
     """
 
     layer: Layer
@@ -33,12 +33,12 @@ class Part(NamedTuple):
 
 
 def whole(layer: Any) -> Part:
-    """Return a layer as a part."""
+    """Return a layer as a single part."""
     return Part(layer, is_ours(layer))
 
 
 def parts_of(layer: Any) -> list[Part]:
-    """Return the parts of a layer: of a model those of its layers, else itself."""
+    """Return the parts of a layer: for a model the parts of its layers, else the layer itself."""
     if hasattr(layer, "run_up") and keeps(layer, *STACK_PASSES) and layer.inner_layers:
         first, *rest = [part for inner in layer.inner_layers for part in parts_of(inner)]
         return [first._replace(within=(layer, *first.within)), *rest]
@@ -46,19 +46,19 @@ def parts_of(layer: Any) -> list[Part]:
 
 
 def is_ours(layer: Any) -> bool:
-    """Return whether a plan can stand for a layer: whether it, and all inside it, does what the library wrote."""
+    """Return whether a plan can replace a layer: it and all inside it are untouched, traceable and of one dtype."""
     return all(is_untouched(inner) and inner.is_traceable and inner.dtype == layer.dtype for inner in layer.walk())
 
 
 def backward_of_weights(layer: Any) -> Callable[[Array], Any]:
-    """Return `layer.backward_weights`, or `layer.backward` where that alone is the user's own."""
+    """Return `layer.backward_weights`, or `layer.backward` if only that is the user's own."""
     if isinstance(layer, Layer) and class_keeps(type(layer), "backward_weights") and not keeps(layer, "backward"):
         return layer.backward
     return layer.backward_weights
 
 
 class Alone:
-    """A part that runs by itself: on arrays, or with the buffers of the graph that is being made."""
+    """A part that runs on its own: on arrays, or on the buffers of the graph being built."""
 
     def __init__(self, part: Part) -> None:
         self.part = part
@@ -74,7 +74,7 @@ class Alone:
             return self.part.layer.forward(x, training=training)
 
     def run_up(self, x: Any) -> tuple[Any, Alone]:
-        """Return the output in training mode, and what can be run down again."""
+        """Return the output in training mode, and the object whose `backward` belongs to this pass."""
         return self.forward(x, training=True), self
 
     def backward(self, dy: Any) -> Any:
@@ -96,7 +96,7 @@ class Alone:
 
 
 def weights_of(parts: Iterable[Part]) -> list[dict[str, Array]]:
-    """Return the dicts of all arrays that parts own, each once."""
+    """Return the dicts of all arrays that the parts own, without duplicates."""
     layers = {id(layer): layer for part in parts for layer in part.layer.walk()}
     return [arrays for layer in layers.values() for arrays in (layer._params, layer._grads, layer._state) if arrays]
 

@@ -30,12 +30,12 @@ class Rescaling(Layer):
         offset: the same (default 0).
         **kwargs: name, dtype, trainable, input_shape, see `Layer`; and data_format, by default
             `cnnlite.config.image_data_format()`, which is "channels_last". With "channels_first" the first axis of an
-            array is that of the channels of images (N, C, H, W).
+            array is the channel axis of images (N, C, H, W).
 
     Attributes:
-        scale, offset: float64 arrays that can't be written to; assign others.
+        scale, offset: read-only float64 arrays; assign new ones to change them.
 
-    Shapes: x and y any, the same.
+    Shapes: x any, y the same.
 
     Raises:
         ValueError: scale or offset is not finite or, when the layer is built, doesn't broadcast against the input.
@@ -61,7 +61,7 @@ class Rescaling(Layer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.scale.flags.writeable = self.offset.flags.writeable = False  # as copies of arrays can be written to
+        self.scale.flags.writeable = self.offset.flags.writeable = False  # copying an array makes it writeable
 
     def check_settings(self) -> None:
         if self.input_shape is not None:
@@ -84,7 +84,7 @@ class Rescaling(Layer):
         return kernels.multiply(dy, self.constants(shape)[0])
 
     def constants(self, input_shape: Shape) -> tuple[Array, Array]:
-        """Return scale and offset in the dtype of the layer, as they broadcast against an input of that shape."""
+        """Return scale and offset in the layer's dtype, shaped to broadcast against an input of that shape."""
         with arithmetic():
             return self._aligned(self.scale, "scale", input_shape), self._aligned(self.offset, "offset", input_shape)
 

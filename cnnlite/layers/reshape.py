@@ -26,7 +26,7 @@ def _target_shape(value: Any, name: str, owner: str) -> tuple[int, ...]:
 
 
 class Reshape(Layer):
-    """Give each sample the shape `target_shape`, its values in the same order. dx is dy in the shape of x.
+    """Give each sample the shape `target_shape`, keeping its values in order. dx is dy in the shape of x.
 
     Args:
         target_shape: integers, without the batch axis; one may be -1 and is computed from the others.

@@ -28,24 +28,24 @@ class Residual(CompositeLayer):
     """y = body(x) + shortcut(x), where shortcut(x) is x if there is none (He et al., 2015).
 
     Backward, dx = body.backward(dy) + shortcut.backward(dy), or body.backward(dy) + dy. So the gradient also reaches
-    what lies below by a way without weights, which is why nets of a hundred layers learn.
+    the layers below by a path without weights, which is why networks of a hundred layers learn.
 
     Args:
         body: a layer, a list of layers, or a `Sequential`.
-        shortcut: the same; by default x itself, for which the body must keep the shape. Where it doesn't, pass a
-            1x1 convolution with the body's number of filters and its strides ("projection").
-        **kwargs: name, dtype, trainable, input_shape; see `Layer`. The dtype is by default that of the layers inside,
-            and is set for all of them where it is given.
+        shortcut: the same; by default x itself, so the body must keep its shape. If it doesn't, pass a 1x1 convolution
+            with the body's filters and strides ("projection").
+        **kwargs: name, dtype, trainable, input_shape; see `Layer`. The dtype defaults to that of the inner layers; if
+            given, it is set on all of them.
 
     Attributes:
-        body, shortcut: the two, each a `Sequential` ("body" and "shortcut", unless you named it); shortcut is None
-            where it is x itself. Weights are called "residual/body/conv2d/kernel".
+        body, shortcut: the two branches, each a `Sequential` (named "body" and "shortcut" unless you named it);
+            shortcut is None if it is x itself. Weights are named "residual/body/conv2d/kernel".
 
-    Shapes: x any that both take; y that of the body's output, which must be that of the shortcut's.
+    Shapes: x any that both branches take; y the shape of the body's output, which the shortcut's must match.
 
     A layer of your own in a branch must not write into x or dy: the other branch gets the same array.
 
-    Keras has no such layer. There it is the functional `layers.add([body(x), x])`, or `Add()`.
+    Keras has no such layer; there you write the functional `layers.add([body(x), x])`, or `Add()`.
 
     Raises:
         TypeError: body or shortcut is none of these.
@@ -97,18 +97,18 @@ class Residual(CompositeLayer):
 
     @property
     def body(self) -> Sequential:
-        """The layers that the shortcut goes around."""
+        """The layers that the shortcut bypasses."""
         return self.inner_layers[0]  # type: ignore[return-value]  # both are stacks: see __init__
 
     @property
     def shortcut(self) -> Sequential | None:
-        """The layers of the shortcut, or None where it is x itself."""
+        """The layers of the shortcut, or None if it is x itself."""
         inner = self.inner_layers
         return inner[1] if len(inner) > 1 else None  # type: ignore[return-value]  # as above
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the body, to which inputs and outputs are converted; setting it sets it for all layers."""
+        """The dtype of the body, to which inputs and outputs are converted; setting it sets it on all layers."""
         return self.inner_layers[0].dtype if self.inner_layers else self._dtype
 
     @dtype.setter
@@ -116,14 +116,14 @@ class Residual(CompositeLayer):
         self._dtype = float_dtype(dtype, "dtype", type(self).__name__)
         layers = [layer for branch in getattr(self, "inner_layers", ()) for layer in branch.walk()]
         layers = [layer for layer in layers if not isinstance(layer, CompositeLayer)]
-        # Those with weights first: if one of them refuses, nothing has changed.
+        # Layers with weights first: if one of them raises, nothing has changed.
         for layer in sorted(layers, key=lambda layer: not (layer._params or layer._state)):
             layer.dtype = self._dtype
 
     def build(self, input_shape: Shape) -> None:
         self.check_input_shape(input_shape)
         input_shape = (None, *input_shape[1:])
-        self.compute_output_shape(input_shape)  # so that shapes which differ leave all layers as they were
+        self.compute_output_shape(input_shape)  # first, so that a mismatch leaves all layers as they were
         with built_or_left(self.inner_layers):
             for branch in self.inner_layers:
                 branch.build_once(input_shape)
@@ -135,8 +135,10 @@ class Residual(CompositeLayer):
         a = float_array(self.body.forward(x, training=training), self.dtype, "the output of body", self.name)
         b = x
         if self.shortcut is not None:
-            b = float_array(self.shortcut.forward(x, training=training), self.dtype, "that of shortcut", self.name)
-        if a.shape != b.shape:  # as after an attribute of a layer inside was set
+            b = float_array(
+                self.shortcut.forward(x, training=training), self.dtype, "the output of shortcut", self.name
+            )
+        if a.shape != b.shape:  # say, after an attribute of an inner layer was set
             self.compute_output_shape(x.shape)
         if training:
             self.remember(a.shape)
@@ -202,24 +204,24 @@ class Residual(CompositeLayer):
 
         Args:
             config: the name and the two branches.
-            custom_objects: the classes of layers inside that are not cnnlite's, by name: {"Scale": Scale}.
+            custom_objects: the classes of inner layers that are not cnnlite's, by name: {"Scale": Scale}.
         """
         arguments = {
             key: rebuild(value, custom_objects) if key in _BRANCHES and value is not None
             else revive(value, custom_objects or {})
             for key, value in config.items()
         }
-        if arguments.get("body") is None:  # of a subclass that makes its layers itself
+        if arguments.get("body") is None:  # a subclass that makes its own layers
             return cls(**arguments)
         trainable = boolean(arguments.pop("trainable", True), "trainable", cls.__name__)
         layer = cls(**arguments)
-        # Not the property, which would set it for the layers inside too.
+        # Not the property, which would also set it on the inner layers.
         layer._trainable = trainable
         return layer
 
 
 def _stack(layers: Any, role: str, owner: str) -> Sequential:
-    """Return a branch as a `Sequential`, which is called by its role unless it has a name."""
+    """Return a branch as a `Sequential`, named after its role unless it has a name."""
     stack = registered("Sequential")
     if not isinstance(layers, (Layer, list, tuple)):
         raise TypeError(
@@ -229,8 +231,8 @@ def _stack(layers: Any, role: str, owner: str) -> Sequential:
     if not isinstance(layers, stack):
         layers = stack([layers] if isinstance(layers, Layer) else layers, name=role)
     if not layers.inner_layers:
-        remedy = "None stands for x itself" if role == "shortcut" else "Add(layer) to it before"
-        raise ValueError(f"{owner}: {role} must have at least one layer. Received: one without. {remedy}.")
+        remedy = "None stands for x itself" if role == "shortcut" else "Add a layer to it first"
+        raise ValueError(f"{owner}: {role} must have at least one layer. Received: an empty one. {remedy}.")
     if not layers.name_is_given:
         layers.name = role
     layers.name_is_given = True

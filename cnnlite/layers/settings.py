@@ -1,7 +1,7 @@
-"""The arguments of layers that are attributes as well: checked whenever they are set, in `__init__` and later.
+"""The arguments of layers that are also attributes: checked whenever they are set, in `__init__` and later.
 
-Compiled code computes addresses from them and trusts them. So one that makes no sense is refused when it is set, and so
-is another value of one that the weights of a built layer were made for.
+Compiled code computes addresses from them and trusts them. So a value that makes no sense is refused when it is set,
+and so is a new value for one that the weights of a built layer depend on.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ if TYPE_CHECKING:
     from cnnlite.layers.base import Layer
 
 T = TypeVar("T")
-Check = Callable[[Any, str, str], T]  # of the value, its name and its owner, as in arguments.py
+Check = Callable[[Any, str, str], T]  # takes the value, its name and its owner, as in arguments.py
 
 
 class Setting(Generic[T]):
-    """An attribute that holds what `check` makes of the value that it is set to.
+    """An attribute that holds what `check` returns for the value that it is set to.
 
     With `strides = Setting(pair)` in its class, `layer.strides = 2` is checked and converted as the argument is. There
-    is no `__get__`, so that reading costs nothing: the value lies in the layer's own dict.
+    is no `__get__`, so that reading costs nothing: the value is in the layer's `__dict__`.
 
     Args:
         check: returns the value to keep, or raises.
-        fixed: whether weights are made for it, so that it can't change once the layer is built.
+        fixed: whether the weights depend on it, so that it can't change once the layer is built.
     """
 
     def __init__(self, check: Check[T], *, fixed: bool = False) -> None:
@@ -45,7 +45,7 @@ class Setting(Generic[T]):
     def __set__(self, layer: Layer, value: Any) -> None:
         name, values = self.name, vars(layer)
         value = self.check(value, name, type(layer).__name__)
-        if name not in values:  # in __init__, which looks at all of them in the end
+        if name not in values:  # in __init__, which checks them all together at its end
             values[name] = value
             return
         before = values[name]
@@ -63,7 +63,7 @@ class Setting(Generic[T]):
 
 
 class RegularizerSetting(Setting["regularizers.Regularizer | None"]):
-    """The penalty on a weight, as a name or an object; from when it is set on, if the weight is there."""
+    """The penalty on a weight, as a name or an object; it applies as soon as it is set and the weight exists."""
 
     def __init__(self, weight: str) -> None:
         super().__init__(made_by(regularizers.get))
@@ -78,14 +78,14 @@ class RegularizerSetting(Setting["regularizers.Regularizer | None"]):
 
 
 class DTypeSetting(Setting["np.dtype[Any]"]):
-    """The dtype of a layer and of the layers inside it, which must be that of the weights where there are any."""
+    """The dtype of a layer and of the layers inside it, which must match the weights, if there are any."""
 
     def __init__(self) -> None:
         super().__init__(float_dtype)
 
     def __set__(self, layer: Layer, value: Any) -> None:
         dtype = self.check(value, self.name, type(layer).__name__)
-        # Without models, whose dtype is that of their layers.
+        # Not models, which take their dtype from their layers.
         inner_layers = [inner for inner in getattr(layer, "inner_layers", ()) if "dtype" in vars(inner)]
         for owner in (layer, *inner_layers):
             weights = [*vars(owner).get("_params", {}).values(), *vars(owner).get("_state", {}).values()]
@@ -101,7 +101,7 @@ class DTypeSetting(Setting["np.dtype[Any]"]):
 
 
 def float_dtype(value: Any, name: str, owner: str) -> np.dtype[Any]:
-    """Return float32 or float64, given as a text, a dtype or a class; None for `cnnlite.config.floatx()`."""
+    """Return float32 or float64, given as a string, a dtype or a class; None for `cnnlite.config.floatx()`."""
     value = config.floatx() if value is None else value
     value = getattr(value, "name", getattr(value, "__name__", value))
     return np.dtype(one_of(value, ("float32", "float64"), name, owner))
@@ -119,5 +119,5 @@ def optional(check: Check[T]) -> Check[T | None]:
 
 
 def made_by(get: Callable[[Any], T]) -> Check[T]:
-    """Return a check of what `get` makes an object of: a name, a config or an object."""
+    """Return a check that turns a name, a config or an object into an object with `get`."""
     return lambda value, name, owner: get(value)

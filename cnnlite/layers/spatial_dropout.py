@@ -12,7 +12,7 @@ from cnnlite.types import Config, Shape
 class SpatialDropout2D(Dropout):
     """Drop whole channels of images while the model trains (Tompson et al., 2015).
 
-    Neighbouring pixels are alike, so that dropping single ones hides little from a convolution. The mask is
+    Neighbouring pixels are alike, so dropping single ones hides little from a convolution. The mask is
     (N, 1, 1, C), or (N, C, 1, 1) with channels first; the rest is as in `Dropout`.
 
     Args:

@@ -26,7 +26,7 @@ _reading: ContextVar[bool] = ContextVar("reading", default=False)
 
 @contextlib.contextmanager
 def only_reading() -> Iterator[None]:
-    """Within it the library looks at arrays that nobody else gets: they are not handed out."""
+    """Within the block, the library only reads arrays: accessing them does not mark them as handed out."""
     token = _reading.set(True)
     try:
         yield
@@ -40,15 +40,16 @@ class ArrayDict(dict[str, Array]):
     A model keeps all its parameters in one flat vector and its layers hold views into it. Copying on
     assignment is what lets a layer write `self.grads["kernel"] = ...` without leaving that vector.
 
-    `update` and `|=` copy in the same way, all arrays or none. What would take an array out, or bring one in, is a
-    TypeError: a layer computes with the weights that it was built with. `d | other` and `d.copy()` are plain dicts.
+    `update` and `|=` copy in the same way, all arrays or none. Removing or replacing an array is a TypeError, and an
+    unknown name a KeyError: a layer computes with the weights that it was built with. `d | other` and `d.copy()` are
+    plain dicts.
     """
 
-    version = 0  # which the library raises with each change that it makes to an array
-    handed_out = False  # whether anybody else has had an array, and may change it at any time
+    version = 0  # incremented by the library each time it changes an array
+    handed_out = False  # whether code outside the library has got an array, and may change it at any time
 
     def handed_over(self) -> Self:
-        """Return these arrays to whoever asks, who may be the library making a graph."""
+        """Return these arrays, marked as handed out unless the library is building a graph or only reading."""
         if not self.handed_out and current_graph() is None and not _reading.get():
             self.handed_out = True
             self.version += 1
@@ -62,7 +63,7 @@ class ArrayDict(dict[str, Array]):
         """Copy values into several arrays: `d.update({"kernel": kernel, "bias": bias})`."""
         values = {}
         for name, value in dict(*others, **named).items():
-            values[name] = self._converted(name, value).copy()  # as it may be made of another of these arrays
+            values[name] = self._converted(name, value).copy()  # as it may be a view of one of these arrays
         for name, value in values.items():
             self[name][...] = value
         self.version += 1
@@ -93,27 +94,27 @@ class ArrayDict(dict[str, Array]):
         raise self._refusal(f"del of {name!r}")
 
     def bind(self, name: str, array: Array) -> None:
-        """Make `array` itself the one of that name."""
+        """Store `array` itself, not a copy, under that name."""
         super().__setitem__(name, array)
         self.version += 1
 
     def unbind_all(self) -> None:
-        """Take all arrays out, of a layer that could not be built."""
+        """Remove all arrays, for a layer that could not be built."""
         super().clear()
         self.version += 1
 
     def require_same(self, arrays: Any) -> None:
-        """Raise a TypeError unless these are the very arrays that are here already."""
+        """Raise a TypeError unless these are the very arrays that are already here."""
         if not isinstance(arrays, ArrayDict) or any(arrays.get(name) is not array for name, array in self.items()):
-            raise self._refusal(f"{type(arrays).__name__} in the place of them all")
+            raise self._refusal(f"{type(arrays).__name__} in place of all of them")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Copying and pickling would otherwise assign to names that the new one doesn't have yet. An array of it that
-        # somebody has may be copied with it: then it is the one in the copy.
+        # Copying and pickling would otherwise assign to names that the new dict doesn't have yet. If a handed-out array
+        # is copied together with its dict, its copy is the one in the new dict, so that counts as handed out too.
         return ArrayDict, (dict(self),), {"handed_out": True} if self.handed_out else None
 
     def _converted(self, name: str, values: ArrayLike) -> Array:
-        """Return values for the array of that name, of its shape and dtype."""
+        """Return values in the dtype of the array of that name, checked to have its shape."""
         if name not in self:
             raise self._unknown(name)
         mine = self[name]
@@ -137,9 +138,9 @@ class ArrayDict(dict[str, Array]):
 
 
 class Weight:
-    """A short way to a weight: with `kernel = Weight()` in its class, `layer.kernel` is `layer.params["kernel"]`.
+    """A shortcut to a weight: with `kernel = Weight()` in its class, `layer.kernel` is `layer.params["kernel"]`.
 
-    It is None where the layer has no such weight, and assigning to it copies, as `params` does.
+    It is None if the layer has no such weight. Assigning to it copies, as with `params`.
     """
 
     def __set_name__(self, owner: type[Layer], name: str) -> None:
@@ -153,16 +154,16 @@ class Weight:
         arrays[self.name] = values
 
 
-# How many numbers the layers that are made now may still take for their weights; None for any.
+# While weights are to be loaded: how many more numbers they may hold. Otherwise None.
 _left: ContextVar[int | None] = ContextVar("left", default=None)
 
 
 @contextlib.contextmanager
 def weights_to_be_loaded(most: int) -> Iterator[None]:
-    """Within it, weights are zeros for others to be copied into, and `most` numbers in all.
+    """Within the block, create weights as zeros to be overwritten, with at most `most` numbers in all.
 
-    So a file that describes layers which are larger than itself is refused before they cost memory, and nothing is
-    drawn, or made orthogonal, in vain.
+    So a file that describes layers larger than itself is refused before they take memory, and no time is wasted on
+    initial values that are about to be overwritten.
     """
     token = _left.set(most)
     try:
@@ -172,12 +173,12 @@ def weights_to_be_loaded(most: int) -> Iterator[None]:
 
 
 def zeros_to_be_loaded(shape: Shape, dtype: DTypeLike) -> Array | None:
-    """Return the array for a weight that will be loaded, or None where it is to be initialized."""
+    """Return the array for a weight that will be loaded, or None if it is to be initialized."""
     left = _left.get()
     if left is None:
         return None
     size = math.prod(shape)
     if size > left:
-        raise ValueError(f"its layers have more weights than it holds, one of them of the shape {tuple(shape)}")
+        raise ValueError(f"its layers have more weights than the file holds, one of them of shape {tuple(shape)}")
     _left.set(left - size)
     return np.zeros(shape, dtype)

@@ -27,7 +27,7 @@ class ZeroPadding2D(ImageLayer):
     dx is dy without the frame.
 
     Args:
-        padding: how many: an integer for all sides, a pair (height, width) for both sides each, or
+        padding: how many: an integer for all sides, a pair (top and bottom, left and right), or
             ((top, bottom), (left, right)). 1 on every side by default.
         data_format: "channels_last" or "channels_first" for (N, C, H, W); by default
             `cnnlite.config.image_data_format()`.

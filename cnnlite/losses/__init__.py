@@ -1,7 +1,7 @@
-"""Losses: how far predictions are from the truth, one number to make small, and its gradient.
+"""Losses: how far predictions are from the truth, as one number to minimise, and its gradient.
 
-Every loss is computed for each sample by `forward`, averaged over the batch by a call, and differentiated
-by the predictions by `backward`. The functions return what `forward` of the class of that name returns.
+`forward` computes the loss of every sample, a call averages it over the batch, and `backward` returns the gradient
+with respect to the predictions. Each function returns what `forward` of the class of the same name returns.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def categorical_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
 ) -> Array:
-    """Return the losses (N, ...) that `CategoricalCrossentropy` averages; all else as there."""
+    """Return the losses (N, ...) that `CategoricalCrossentropy` averages; the arguments are the same."""
     return _each(CategoricalCrossentropy(from_logits, label_smoothing, axis), y_true, y_pred)
 
 
@@ -71,7 +71,7 @@ def sparse_categorical_crossentropy(
     ignore_class: int | None = None,
     axis: int = -1,
 ) -> Array:
-    """Return the losses (N, ...) that `SparseCategoricalCrossentropy` averages; all else as there."""
+    """Return the losses (N, ...) that `SparseCategoricalCrossentropy` averages; the arguments are the same."""
     return _each(SparseCategoricalCrossentropy(from_logits, ignore_class, axis=axis), y_true, y_pred)
 
 
@@ -82,32 +82,32 @@ def binary_crossentropy(
     label_smoothing: float = 0.0,
     axis: int = -1,
 ) -> Array:
-    """Return the losses (N, ...) that `BinaryCrossentropy` averages; all else as there."""
+    """Return the losses (N, ...) that `BinaryCrossentropy` averages; the arguments are the same."""
     return _each(BinaryCrossentropy(from_logits, label_smoothing, axis), y_true, y_pred)
 
 
 def mean_squared_error(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-    """Return the losses (N, ...) that `MeanSquaredError` averages; all else as there."""
+    """Return the losses (N, ...) that `MeanSquaredError` averages; the arguments are the same."""
     return _each(MeanSquaredError(), y_true, y_pred)
 
 
 def mean_absolute_error(y_true: ArrayLike, y_pred: ArrayLike) -> Array:
-    """Return the losses (N, ...) that `MeanAbsoluteError` averages; all else as there."""
+    """Return the losses (N, ...) that `MeanAbsoluteError` averages; the arguments are the same."""
     return _each(MeanAbsoluteError(), y_true, y_pred)
 
 
 def huber(y_true: ArrayLike, y_pred: ArrayLike, delta: float = 1.0) -> Array:
-    """Return the losses (N, ...) that `Huber` averages; all else as there."""
+    """Return the losses (N, ...) that `Huber` averages; the arguments are the same."""
     return _each(Huber(delta), y_true, y_pred)
 
 
 def get(identifier: Any) -> Loss:
     """Return the loss that a name ("mse", "categorical_crossentropy"), a config, or a loss stands for.
 
-    One of the functions of this module stands for its class, as Keras scripts write it.
+    A function of this module stands for the class of the same name, as in Keras scripts.
 
     Raises:
-        ValueError: the name is not known; the message lists those that are.
+        ValueError: the name is unknown; the message lists the known ones.
         TypeError: a function of your own, which comes without a gradient.
 
     >>> get("mse").name
@@ -118,7 +118,7 @@ def get(identifier: Any) -> Loss:
     loss = from_identifier(identifier, LOSSES, Loss, "loss")
     if not isinstance(loss, Loss):
         raise TypeError(
-            f"loss must have a gradient, which a function lacks. Received: {identifier!r}. "
+            f"loss must have a gradient, which a plain function lacks. Received: {identifier!r}. "
             "Subclass cnnlite.losses.Loss and define forward(y_true, y_pred) and gradient(y_true, y_pred)."
         )
     return loss

@@ -1,4 +1,4 @@
-"""What every loss shares: the mean over a batch, weights of samples, and checks."""
+"""What every loss shares: the mean over a batch, sample weights, and checks."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class Loss:
-    """The base of all losses, and of yours.
+    """The base class of all losses, including your own.
 
-    A loss of your own defines `forward`, which reduces the last axis, and `gradient`, the derivative of that
-    by each prediction:
+    A loss of your own defines `forward`, which reduces the last axis, and `gradient`, its derivative
+    with respect to each prediction:
 
     >>> import numpy as np
     >>> import cnnlite
@@ -39,15 +39,15 @@ class Loss:
     0.1084
 
     Args:
-        name: how logs and errors call it.
-        reduction: "sum_over_batch_size" (default), the sum divided by the number of per-sample losses, be they
-            weighted or not; "sum"; or "none" (also None), with which a call returns the losses one by one, and
-            which can't be trained with.
+        name: what logs and errors call it.
+        reduction: "sum_over_batch_size" (default), the sum divided by the number of per-sample losses, weighted or
+            not; "sum"; or "none" (also None), with which a call returns the individual losses, and which can't be
+            used for training.
         dtype: "float32" or "float64" to compute in; by default that of the predictions.
 
     Attributes:
-        fused_activation: "softmax" or "sigmoid" where the loss of the output of that activation can be had more
-            accurately from its input, the logits, with `on_logits()`; None elsewhere.
+        fused_activation: "softmax" or "sigmoid" if the loss can be computed more accurately from the input of that
+            activation, the logits, than from its output; `on_logits()` does so. None otherwise.
     """
 
     def __init__(
@@ -62,14 +62,14 @@ class Loss:
         self.reduction = one_of(reduction, ("sum_over_batch_size", "sum", "none"), "reduction", owner)
         self.dtype = None if dtype is None else one_of(np.dtype(dtype).name, ("float32", "float64"), "dtype", owner)
 
-    # Any, so that a loss of yours may say that it takes np.ndarray alone.
+    # Any, so that a loss of your own may annotate these as np.ndarray.
 
     def forward(self, y_true: Any, y_pred: Any) -> Array:
         """Return the losses (N, ...) of predictions (N, ..., K)."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(y_true, y_pred).")
 
     def gradient(self, y_true: Any, y_pred: Any) -> Array:
-        """Return the derivative (N, ..., K) of each of the losses (N, ...) by the predictions that it is made of."""
+        """Return the derivative (N, ..., K) of every loss (N, ...) with respect to its predictions."""
         raise NotImplementedError(f"{type(self).__name__} must define gradient(y_true, y_pred).")
 
     def __call__(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> Any:
@@ -78,15 +78,15 @@ class Loss:
         Args:
             y_true: the labels.
             y_pred: the predictions (N, ..., K).
-            sample_weight: factors of the losses, one for each sample (N,) or for each loss (N, ...). The sum is
+            sample_weight: factors of the losses, one per sample (N,) or one per loss (N, ...). The sum is
                 divided by the number of losses, not by the sum of the weights, as in Keras.
         """
-        # A diverging model says so by the loss, inf or NaN, and not by NumPy's warnings.
+        # A diverging model shows in the loss, as inf or NaN, and not in NumPy's warnings.
         with arithmetic():
             return self._reduce(self.forward(y_true, y_pred), sample_weight)
 
     def backward(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> Array:
-        """Return the gradient of `loss(y_true, y_pred, sample_weight)` by y_pred, of its shape and dtype."""
+        """Return d loss / dy_pred of `loss(y_true, y_pred, sample_weight)`, in the shape and dtype of y_pred."""
         self._require_reduction()
         with arithmetic():
             return self._scale(self.gradient(y_true, y_pred), y_pred, sample_weight)
@@ -98,7 +98,7 @@ class Loss:
         return self(y_true, y_pred, sample_weight), self.backward(y_true, y_pred, sample_weight)
 
     def _reduce(self, losses: Array, sample_weight: ArrayLike | None) -> Any:
-        """Return the mean, or what else the reduction says, of the losses (N, ...)."""
+        """Return the losses (N, ...), reduced as `reduction` says."""
         if sample_weight is not None:
             weights = labels.weights_for(losses.shape, sample_weight, self.name)
             losses = losses * weights.astype(losses.dtype)
@@ -107,7 +107,7 @@ class Loss:
         return float(reference.mean_loss(losses, mean=self._takes_mean)[0])
 
     def _scale(self, gradient: Array, y_pred: ArrayLike, sample_weight: ArrayLike | None) -> Array:
-        """Return the gradient of the mean from that of each loss."""
+        """Return the gradient of the reduced loss, from the gradients of the per-sample losses."""
         weights = None
         if sample_weight is not None:
             weights = labels.weights_for(gradient.shape[:-1], sample_weight, self.name)
@@ -133,12 +133,12 @@ class Loss:
         """Raise a ValueError if these labels don't fit predictions of `output_shape` (None, ..., K).
 
         `fit` calls it with all labels before it starts. Here they must have the shape of the predictions and
-        be finite; a loss of your own that takes other labels overrides it.
+        be finite; override it in a loss of your own that takes other labels.
         """
         labels.finite_labels(labels.same_shape(y_true, at_least_2d(output_shape), self.name), self.name)
 
     def prepare(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Array, Array]:
-        """Return labels and predictions (N, ..., K) as arrays of one dtype, of the same shape.
+        """Return labels and predictions (N, ..., K) as arrays of the same dtype and shape.
 
         Predictions (N,) become (N, 1).
         """
@@ -153,15 +153,15 @@ class Loss:
 
     @property
     def fused_activation(self) -> str | None:
-        """The activation whose input this loss can do with, if `on_logits` tells it to; None for most losses."""
+        """The activation whose input this loss accepts in place of its output (see `on_logits`); None for most."""
         return None
 
     def on_logits(self) -> Loss:
         """Return the same loss for predictions that have not been through `fused_activation`."""
-        raise ValueError(f"{self.name}: there is no activation that this loss could be fused with.")
+        raise ValueError(f"{self.name}: this loss has no activation to be fused with.")
 
     def get_config(self) -> Config:
-        """Return the arguments that make this loss again."""
+        """Return the arguments that recreate this loss."""
         return {"name": self.name, "reduction": self.reduction, "dtype": self.dtype}
 
     @classmethod
@@ -171,21 +171,21 @@ class Loss:
 
 
 class KernelLoss(Loss):
-    """A loss of the library's: a kernel computes each loss and its gradient, of targets in the form that it takes.
+    """A loss of the library: a kernel computes every loss and its gradient, from targets in the form that it takes.
 
         t = loss.prepare_targets(y_true, y_pred.shape, y_pred.dtype)
-        value, dy = loss.value_and_gradient(t, y_pred, weights)         # of buffers, which adds stages to a plan
-        value, dy = loss.value_and_gradient(y_true, y_pred, weights)    # of arrays, which prepares them by itself
+        value, dy = loss.value_and_gradient(t, y_pred, weights)         # on buffers: adds stages to a plan
+        value, dy = loss.value_and_gradient(y_true, y_pred, weights)    # on arrays: prepares them itself
     """
 
     def terms(self, t: Any, y: Any, gradient: bool = True) -> Any:
-        """Return the losses (N, ...) of prepared targets and predictions; and their gradient, if it is wanted."""
+        """Return the losses (N, ...) for prepared targets and predictions, and their gradient if `gradient` is True."""
         raise NotImplementedError(f"{type(self).__name__} must define terms(t, y, gradient=True).")
 
     def prepare_targets(self, y_true: ArrayLike, output_shape: Shape, dtype: DTypeLike) -> Array:
         """Check labels against predictions of a shape (N, ..., K), and return them in the form that the kernel takes.
 
-        Call it in the context of `floating.arithmetic`. A ValueError if they don't fit.
+        Call it within `floating.arithmetic`. Raises a ValueError if they don't fit.
         """
         t = labels.same_shape(y_true, at_least_2d(output_shape), self.name)
         return t.astype(dtype, copy=False)
@@ -246,7 +246,7 @@ class KernelLoss(Loss):
         return None if sample_weight is None else self.prepare_weights(sample_weight, (*shape, 1), like.dtype)
 
 
-# What a plan's stages stand for. A subclass, a patched class or an object may have another of them.
+# The methods that a plan's stages replace. A subclass, a patched class or an object may override any of them.
 is_as_written = AsWritten(
     "forward", "gradient", "backward", "value_and_gradient", "__call__", "prepare", "prepare_predictions",
     "prepare_targets", "prepare_weights", "terms", "_prepared", "_reduce", "_scale", "_takes_mean", "_weights",
@@ -254,9 +254,9 @@ is_as_written = AsWritten(
 
 
 def is_traceable(loss: Loss, dtype: DTypeLike) -> bool:
-    """Return whether a plan whose arrays are of that dtype may hold this loss as stages.
+    """Return whether a plan whose arrays have that dtype may contain this loss as stages.
 
-    Others, of yours or changed by you, are called with arrays.
+    Others, written or patched by the user, are called with arrays.
     """
     return is_as_written(loss) and (loss.dtype is None or loss.dtype == np.dtype(dtype))
 

@@ -56,14 +56,14 @@ class _Crossentropy(KernelLoss):
 
 
 class CategoricalCrossentropy(_Crossentropy):
-    """The cross-entropy of one-hot labels t and probabilities p of the classes.
+    """The cross-entropy of one-hot labels t and class probabilities p.
 
         loss = -sum(t * log(p))     p = softmax(y_pred) if from_logits, else y_pred / sum(y_pred)
 
     Label smoothing s replaces t by t * (1 - s) + s / classes. From logits, the logarithm is computed as
-    y - log(sum(exp(y))) with the largest logit taken off first, so logits of 1000 are safe. Probabilities are
-    clipped to [1e-7, 1 - 1e-7], as in Keras; the gradient of one that is outside is 0. Training is spared that:
-    of a model that ends in a softmax, `fit` takes the logits by itself.
+    y - log(sum(exp(y))) with the largest logit subtracted first, so logits of 1000 are safe. Probabilities are
+    clipped to [1e-7, 1 - 1e-7], as in Keras; the gradient of a clipped one is 0. Training avoids this: for a
+    model that ends in a softmax, `fit` takes the logits automatically.
 
     Shapes: labels and predictions (N, ..., classes), losses (N, ...). NaN in, NaN out.
 
@@ -74,7 +74,7 @@ class CategoricalCrossentropy(_Crossentropy):
     Args:
         from_logits: whether predictions are scores of any size rather than probabilities.
         label_smoothing: s, from 0 to 1.
-        axis: that of the classes; it must be the last, -1.
+        axis: the axis of the classes; it must be -1, the last.
         reduction, name, dtype: see `Loss`.
 
     Raises:
@@ -112,7 +112,7 @@ class CategoricalCrossentropy(_Crossentropy):
 
 
 class SparseCategoricalCrossentropy(CategoricalCrossentropy):
-    """The cross-entropy of labels that are the number of a class, and probabilities p of the classes.
+    """The cross-entropy of integer class labels and class probabilities p.
 
         loss = -log(p[label])     p = softmax(y_pred) if from_logits, else y_pred / sum(y_pred)
 
@@ -126,10 +126,10 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
 
     Args:
         from_logits: whether predictions are scores of any size rather than probabilities.
-        ignore_class: must be None; give the samples to be ignored sample_weight=0.
+        ignore_class: must be None; give samples to ignore sample_weight=0.
         reduction, name, dtype: see `Loss`.
-        axis: that of the classes; it must be the last, -1.
-        label_smoothing: s in t * (1 - s) + s / classes, from 0 to 1. Keras has it for one-hot labels only.
+        axis: the axis of the classes; it must be -1, the last.
+        label_smoothing: s in t * (1 - s) + s / classes, from 0 to 1. Keras offers it for one-hot labels only.
 
     Raises:
         ValueError: labels that are one-hot, that are not whole numbers, or that are not among the classes.
@@ -149,13 +149,13 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         if ignore_class is not None:
             raise ValueError(
                 f"SparseCategoricalCrossentropy: ignore_class must be None. Received: ignore_class={ignore_class!r}. "
-                "Give the samples that are to be ignored a label of any class and sample_weight=0."
+                "Give samples to ignore any valid label and sample_weight=0."
             )
 
     def prepare_targets(self, y_true: ArrayLike, output_shape: Shape, dtype: DTypeLike) -> Array:
-        """Return the numbers of the classes, int64 (N, ...); or, smoothed or for probabilities, what `prepare` does."""
+        """Return the class indices, int64 (N, ...); with smoothing, or for probabilities, the labels of `prepare`."""
         classes = labels.integer_labels(y_true, output_shape, self.name).astype(np.int64, copy=False)
-        # Nothing is as large as the logits but what is made of them: there may be a million classes.
+        # No one-hot labels where they can be avoided: they are as large as the logits, with perhaps a million classes.
         if self.from_logits and not self.label_smoothing:
             return classes
         return self._one_hot(classes, output_shape[-1], dtype)
@@ -166,7 +166,7 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         return (t if t.dtype == y_pred.dtype else self._one_hot(t, y_pred.shape[-1], y_pred.dtype)), y_pred
 
     def _prepared(self, y_true: ArrayLike, y_pred: ArrayLike) -> tuple[Any, Any]:
-        """Return what `prepare` does where that is a user's own, and else the labels as `prepare_targets` does."""
+        """Return what `prepare` returns if it is the user's own, else the labels as `prepare_targets` returns them."""
         prepares = super().prepare if type(self).prepare is _prepare and "prepare" not in vars(self) else self.prepare
         return prepares(y_true, y_pred)
 
@@ -184,13 +184,13 @@ _prepare = SparseCategoricalCrossentropy.prepare
 
 
 class BinaryCrossentropy(_Crossentropy):
-    """The cross-entropy of yes-or-no labels t and probabilities p of a yes, averaged over the last axis.
+    """The cross-entropy of binary labels t and probabilities p, averaged over the last axis.
 
         loss = -mean(t * log(p) + (1 - t) * log(1 - p))     p = sigmoid(y_pred) if from_logits, else y_pred
 
     Label smoothing s replaces t by t * (1 - s) + s / 2. Logits of 1000 are safe. Probabilities are clipped to
-    [1e-7, 1 - 1e-7], as in Keras; the gradient of one that is outside is 0. Training is spared that: of a model
-    that ends in a sigmoid, `fit` takes the logits by itself.
+    [1e-7, 1 - 1e-7], as in Keras; the gradient of a clipped one is 0. Training avoids this: for a model that
+    ends in a sigmoid, `fit` takes the logits automatically.
 
     Shapes: labels and predictions (N, ..., K), losses (N, ...); (N,) counts as (N, 1). NaN in, NaN out.
 
@@ -200,7 +200,7 @@ class BinaryCrossentropy(_Crossentropy):
     Args:
         from_logits: whether predictions are scores of any size rather than probabilities.
         label_smoothing: s, from 0 to 1.
-        axis: that of the average; it must be the last, -1.
+        axis: the axis to average over; it must be -1, the last.
         reduction, name, dtype: see `Loss`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Losses of predictions that are quantities, not classes."""
+"""Losses for regression: predictions that are quantities, not classes."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Huber(KernelLoss):
     0.8125
 
     Args:
-        delta: the error from which on the loss grows linearly, above 0 (default 1).
+        delta: the error beyond which the loss grows linearly, above 0 (default 1).
         reduction, name, dtype: see `Loss`.
 
     Raises:

@@ -53,7 +53,7 @@ def test_a_layer_of_a_user_is_not_taken_for_the_one_of_the_same_name(path):
         pass
 
     cnnlite.Sequential([cnnlite.Input(shape=(5,)), Dense(2)]).save(path)
-    with pytest.raises(ValueError, match="'Dense' is not one of cnnlite"):
+    with pytest.raises(ValueError, match="'Dense' is not part of cnnlite"):
         cnnlite.load_model(path)
     assert type(cnnlite.load_model(path, custom_objects={"Dense": Dense}).layers[0]) is Dense
 

@@ -90,7 +90,7 @@ def test_only_names_of_layers_are_looked_up(path):
     # "os" and "np" are attributes of modules in reach of a naive lookup.
     for name in ("os", "np", "__builtins__", "eval", "base", "Sequential.__init__"):
         rewrite(dense_model(), path, lambda model, name=name: model["config"]["layers"][0].update(class_name=name))
-        with pytest.raises(ValueError, match="is not one of cnnlite"):
+        with pytest.raises(ValueError, match="is not part of cnnlite"):
             cnnlite.load_model(path)
 
 

@@ -215,7 +215,7 @@ def test_a_metric_that_is_a_function_is_saved_by_its_name(path):
     model.save(path)
     loaded = cnnlite.load_model(path, custom_objects={"largest": largest})
     assert loaded.metrics_names == ["loss", "largest"]
-    with pytest.raises(ValueError, match=r"function 'largest' is not one of cnnlite.*custom_objects"):
+    with pytest.raises(ValueError, match=r"function 'largest' is not part of cnnlite.*custom_objects"):
         cnnlite.load_model(path)
     cnnlite.load_model(path, compile=False)
 

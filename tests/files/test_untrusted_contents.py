@@ -24,7 +24,7 @@ from tests.stress.fuzz import forged, runs
 @pytest.mark.parametrize("name", ["Layer", "ActivationLayer", "InputLayer", "Input"])
 def test_a_base_class_is_no_layer_of_a_file(path, name):
     forge(path, change=lambda layers: layers[0].update(class_name=name, config={}))
-    refused(path, f"the class '{name}' is not one of cnnlite")
+    refused(path, f"the class '{name}' is not part of cnnlite")
 
 
 def test_a_file_of_a_single_layer_is_refused(path):
@@ -119,15 +119,15 @@ def test_a_name_in_a_message_is_short_and_moves_no_cursor(path):
 @pytest.mark.parametrize("name", ["\x1b[2J", "two\nlines", "\ud800", "\u202e"])
 def test_a_name_that_moves_the_cursor_is_no_name(path, name):
     # It would stand in summaries and progress bars; and half a character can't be written to a file.
-    with pytest.raises(ValueError, match="name must be a printable text"):
+    with pytest.raises(ValueError, match="name must be a printable string"):
         layers.Dense(2, name=name)
     for make in (cnnlite.optimizers.SGD, cnnlite.losses.Huber, cnnlite.metrics.Precision):
-        with pytest.raises(ValueError, match="name must be a printable text"):
+        with pytest.raises(ValueError, match="name must be a printable string"):
             make(name=name)
         with pytest.raises(TypeError, match="name must be a text"):
             make(name=[name])
     forge(path, change=lambda layers: layers[0]["config"].update(name=name))
-    refused(path, "name must be a printable text")
+    refused(path, "name must be a printable string")
 
 
 def test_a_long_name_is_cut_in_messages(path):

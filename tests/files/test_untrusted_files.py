@@ -161,7 +161,7 @@ def test_a_file_of_more_layers_than_can_be_added_in_time_is_refused(path):
         "layers": [{"class_name": "Linear", "config": {}}] * 100_000,
     }}
     forge(path, model=model)
-    refused(path, "a file holds at most 10000 layers. Received: a model of 100000")
+    refused(path, "a file may hold at most 10000 layers. Received: a model of 100000")
 
 
 @pytest.mark.parametrize("branch", ["body", "shortcut"])
@@ -174,8 +174,8 @@ def test_layers_in_the_branches_of_a_residual_count_too(branch, path):
     deep = layer
     for _ in range(60):
         deep = residual(deep)
-    for inside, message in ((many, "a file holds at most 10000 layers. Received: a model of 20002"),
-                            (deep, "models within models 50 deep"), ({}, "a layer must be described by a class_name"),
+    for inside, message in ((many, "a file may hold at most 10000 layers. Received: a model of 20002"),
+                            (deep, "nest models at most 50 deep"), ({}, "a layer must be described by a class_name"),
                             (3, "a layer must be described by a class_name and a config. Received: 3")):
         forge(path, model={"class_name": "Sequential", "config": {
             "name": "s", "trainable": True, "given_input_shape": [4], "input_shape": [None, 4],
@@ -214,5 +214,5 @@ def test_models_nested_too_deeply_are_refused_when_loading_and_when_saving(path)
     cnnlite.load_model(path)
     model = cnnlite.Sequential([model])
     model.build((None, 4))
-    with pytest.raises(ValueError, match="save: a file holds models within models 50 deep"):
+    with pytest.raises(ValueError, match="save: a file may nest models at most 50 deep"):
         model.save(path)

@@ -39,7 +39,7 @@ def test_a_shape_must_be_a_tuple():
 def test_set_weights_takes_a_list(wrong):
     layer = layers.Dense(2)
     layer.build((None, 3))
-    with pytest.raises(TypeError, match="set_weights must get a list of arrays"):
+    with pytest.raises(TypeError, match="set_weights takes a list of arrays"):
         layer.set_weights(wrong)
 
 
@@ -121,7 +121,7 @@ def test_an_unknown_argument_is_named_with_the_layer():
 
 def test_what_keras_has_and_cnnlite_has_not_may_be_none():
     layers.Conv2D(2, 3, kernel_constraint=None, activity_regularizer=None)
-    with pytest.raises(ValueError, match=r"Conv2D: kernel_constraint is not offered. Received: kernel_constraint='ma"):
+    with pytest.raises(ValueError, match=r"Conv2D: kernel_constraint is not supported. Received: kernel_constraint='"):
         layers.Conv2D(2, 3, kernel_constraint="max_norm")
 
 
@@ -177,7 +177,7 @@ def test_a_layer_with_weights_keeps_to_the_number_of_axes_that_they_were_made_fo
 @pytest.mark.parametrize(("shape", "error", "message"), [
     ((-1,), ValueError, r"the shape of w must be at least 0. Received: the shape of w=-1"),
     ((2.0,), TypeError, r"the shape of w must be an integer"),
-    ((None, 2), ValueError, r"all of the shape of w must be known. Received: shape=\(None, 2\)"),
+    ((None, 2), ValueError, r"the shape of w must be fully known. Received: shape=\(None, 2\)"),
     (None, TypeError, r"the shape of w must be a tuple of integers. Received: the shape of w=None"),
 ])
 def test_the_shape_of_a_weight_is_checked(shape, error, message):

@@ -173,7 +173,7 @@ def test_numbers_of_another_type_are_refused():
 @pytest.mark.parametrize(("shape", "message"), [
     ((1, 4, 4, 1), r"the window must fit into the image. Received: a window that spans \(5, 5\) pixels and an image "
                    r"of \(4, 4\). Use a smaller window or padding='same'"),
-    ((1, 8, 8), r"the input must have 4 axes, the batch included. Received: shape=\(1, 8, 8\)"),
+    ((1, 8, 8), r"the input must have 4 axes, including the batch. Received: shape=\(1, 8, 8\)"),
     ((1, 8, 8, None), r"the size of axis -1 of the input must be known"),
 ])
 def test_inputs_that_do_not_fit_leave_the_layer_unbuilt(shape, message):

@@ -113,7 +113,7 @@ def test_state_that_has_no_gradient_stays_out():
 def test_layers_of_two_dtypes_are_refused_and_stay_as_they_are():
     model = cnnlite.Sequential([layers.Dense(2, input_shape=(3,), dtype="float64"), layers.Dense(2)])
     arrays = model.weights
-    with pytest.raises(TypeError, match=r"must all have one dtype. Received: float32, float64"):
+    with pytest.raises(TypeError, match=r"must have the same dtype. Received: float32, float64"):
         model.parameters()
     assert all(mine is array for mine, array in zip(model.weights, arrays))
 

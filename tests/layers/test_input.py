@@ -19,7 +19,7 @@ def test_input_holds_the_shape_of_a_sample():
     ({"shape": (2.5,)}, TypeError, "Input: shape must be an integer"),
     ({"shape": (2,), "batch_size": 0}, ValueError, "Input: batch_size must be at least 1"),
     ({"batch_size": 4, "batch_shape": (2, 3)}, ValueError, r"batch_size=4, batch_shape=\(2, 3\)\. Pass shape and"),
-    ({"batch_size": 2, "batch_shape": (2, 3)}, ValueError, "batch_size must not be given beside batch_shape"),
+    ({"batch_size": 2, "batch_shape": (2, 3)}, ValueError, "batch_size must not be given with batch_shape"),
     ({"batch_shape": (0, 3)}, ValueError, "batch_size must be at least 1"),
     ({"batch_shape": 3}, ValueError, "batch_shape must be a tuple that starts with the batch"),
     ({"batch_shape": ()}, ValueError, "batch_shape must be a tuple"),
@@ -37,5 +37,5 @@ def test_the_shape_can_be_given_as_keras_scripts_do():
     layer = Input(batch_shape=(8, 28, 28, 1))
     assert (layer.shape, layer.batch_size) == ((28, 28, 1), 8)
     assert Input(batch_shape=(None, 5)).batch_size is None
-    with pytest.raises(ValueError, match="shape must be given, once"):
+    with pytest.raises(ValueError, match="shape must be given exactly once"):
         Input(shape=(5,), batch_shape=(None, 5))

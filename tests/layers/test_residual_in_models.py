@@ -137,7 +137,7 @@ def test_layers_of_a_user_s_are_loaded_and_a_subclass_may_make_its_branches_itse
     model = cnnlite.Sequential([cnnlite.Input(SHAPE), Residual([Double(), convolution()], Double()), Block(4)])
     x = normal(2, *SHAPE)
     model.save(path)
-    with pytest.raises(ValueError, match="the class 'Double' is not one of cnnlite"):
+    with pytest.raises(ValueError, match="the class 'Double' is not part of cnnlite"):
         cnnlite.load_model(path)
     loaded = cnnlite.load_model(path, custom_objects={"Double": Double, "Block": Block})
     np.testing.assert_array_equal(loaded(x), model(x))

@@ -153,7 +153,7 @@ def test_the_dtype_is_that_of_the_weights_and_of_the_layers_inside():
     with pytest.raises(ValueError, match=r"dtype must be one of 'float32', 'float64'. Received: dtype='float16'"):
         layers.ReLU().dtype = np.float16
     model = cnnlite.Sequential([layers.Dense(3, input_shape=(2,))])
-    with pytest.raises(ValueError, match=r"the dtype of a model is that of its layers. Received: dtype='float64'"):
+    with pytest.raises(ValueError, match=r"a model takes its dtype from its layers. Received: dtype='float64'"):
         model.dtype = "float64"
 
 

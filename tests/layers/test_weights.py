@@ -126,7 +126,7 @@ def test_an_update_in_place_of_the_attribute_is_one_too():
     np.testing.assert_array_equal(model.layers[1].moving_mean, [1, 2])
     for owner in (layer, model):
         for arrays in ({"kernel": KERNEL}, dense().params, None):
-            with pytest.raises(TypeError, match=r"keeps the arrays that it was built with.*in the place of them all"):
+            with pytest.raises(TypeError, match=r"keeps the arrays that it was built with.*in place of all of them"):
                 owner.params = arrays
 
 

@@ -42,7 +42,7 @@ def test_get_weights_gives_copies_that_set_weights_takes():
 def test_set_weights_sets_all_or_none(wrong):
     model = convnet()
     before = model.get_weights()
-    with pytest.raises(ValueError, match="set_weights must get arrays of the shapes"):
+    with pytest.raises(ValueError, match="set_weights takes arrays of the shapes"):
         model.set_weights(wrong([array + 1 for array in before]))
     for mine, array in zip(model.weights, before):
         np.testing.assert_array_equal(mine, array)
