@@ -86,7 +86,7 @@ class Loss:
             return self._reduce(self.forward(y_true, y_pred), sample_weight)
 
     def backward(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> Array:
-        """Return d loss / dy_pred of `loss(y_true, y_pred, sample_weight)`, in the shape and dtype of y_pred."""
+        """Return d loss(y_true, y_pred, sample_weight) / d y_pred, in the shape and dtype of y_pred."""
         self._require_reduction()
         with arithmetic():
             return self._scale(self.gradient(y_true, y_pred), y_pred, sample_weight)
