@@ -1,1 +1,1 @@
-"""From what users pass to checked batches."""
+"""Turn what users pass in into checked batches."""

@@ -1,7 +1,7 @@
-"""From what users pass to `fit` (arrays, lists, generators) to batches that a model can take.
+"""Turn what users pass to `fit` (arrays, lists, generators) into batches that a model can take.
 
 A source yields batches (x, y, sample_weight): `Arrays` cuts them out of arrays in memory, `Stream` (streams.py) passes
-on those of a generator. `Epochs` says where one epoch ends. What is legal is decided in `samples.py`.
+on those of a generator. `Epochs` decides where an epoch ends, and `samples.py` what is legal.
 """
 
 import warnings
@@ -18,21 +18,21 @@ from cnnlite.support.forms import COUNT, check_form
 
 
 class Arrays:
-    """Batches of arrays in memory. The last one is as short as it is; nothing is dropped or repeated.
+    """Batches of arrays in memory. The last one may be smaller; nothing is dropped or repeated.
 
-    Only one batch at a time is converted to the model's dtype, into a buffer that the next one reuses: images
-    in uint8 stay in uint8, and the arrays themselves are only read.
+    Only one batch at a time is converted to the model's dtype, into a buffer that the next one reuses: uint8
+    images stay uint8, and the arrays themselves are only read.
 
-    There is no kernel for this, and none that does a first `Rescaling` with it. Of a training step of 12 ms (batches
-    of 128 MNIST images, on one core) the rows and their conversion take 0.026 ms, the labels and the step's share of
-    the new order 0.002 and the layer 0.015: 0.4% together. A compiled loop that gathers, converts and scales in one
-    pass took 0.030 ms, one that leaves out the scaling as long; of 32x32x3 images 0.084 ms, against 0.091 and 0.064.
+    A kernel for this, even one that includes a first `Rescaling`, would not pay. In a training step of 12 ms (batches
+    of 128 MNIST images, on one core), gathering and converting the rows takes 0.026 ms, the labels and the step's share
+    of the shuffling 0.002, and the layer 0.015: 0.4% together. A compiled loop that gathers, converts and scales in one
+    pass took 0.030 ms, and as long without the scaling; for 32x32x3 images 0.084 ms, against 0.091 and 0.064.
 
     Attributes:
         steps: how many batches a pass has.
         samples: how many samples a pass has.
-        shape: that of x.
-        reads_once: whether there is only one pass.
+        shape: the shape of x.
+        reads_once: whether only one pass is possible.
     """
 
     reads_once = False
@@ -45,11 +45,11 @@ class Arrays:
         self.steps = -(-self.samples // batch_size)
 
     def get_state(self):
-        """Return what another process must have, too, for its batches to be the same."""
+        """Return what must be the same in another process for its batches to be the same."""
         return {"samples": self.samples, "batch_size": self.batch_size}
 
     def set_state(self, state):
-        """Raise a ValueError if the batches are not those of the process that returned `state`."""
+        """Raise a ValueError unless the batches are the same as in the process that returned `state`."""
         check_same_data(self.get_state(), state)
 
     def on_epoch_begin(self):
@@ -58,7 +58,7 @@ class Arrays:
     on_epoch_end = on_epoch_begin
 
     def batches(self, random=None, skip=0):
-        """Yield (x, y, sample_weight) in order, or in a new order drawn from a `RandomStream`; not the first `skip`."""
+        """Yield (x, y, sample_weight), in order or shuffled by a `RandomStream`, without the first `skip` batches."""
         order = None if random is None else random.generator().permutation(self.samples)
         shape = (min(self.batch_size, self.samples), *self.x.shape[1:])
         buffer = np.empty(shape, self.dtype)
@@ -70,19 +70,19 @@ class Arrays:
             if order is not None:
                 rows = order[start:stop]
             if order is not None and self.x.flags.c_contiguous:
-                # mode="clip" is what lets take write straight into its target.
+                # Only mode="clip" lets take write directly into its output.
                 np.take(self.x, order[start:stop], axis=0, out=raw[: stop - start], mode="clip")
                 if raw is not buffer:
                     with conversion():
                         x[...] = raw[: stop - start]
             else:
                 with conversion():
-                    x[...] = self.x[rows]  # np.take would copy all of an array that isn't contiguous
+                    x[...] = self.x[rows]  # np.take would copy all of a non-contiguous array
             yield x, _rows(self.y, rows), _rows(self.sample_weight, rows)
 
 
 def _rows(array, rows):
-    # A copy, which indices make by themselves, so that nothing a user's own loss or metric does reaches the array.
+    # A copy, which indexing with an array makes anyway, so that a user's own loss or metric can't change the data.
     if array is None:
         return None
     return array[rows].copy() if isinstance(rows, slice) else array[rows]
@@ -93,33 +93,33 @@ class Epochs:
 
     Args:
         source: an `Arrays` or a `Stream`.
-        steps: how many batches make an epoch; None for a whole pass. With `steps` the next epoch goes on
-            where the last one ended, and starts a new pass where the source is at its end.
-        random: the `RandomStream` of the orders, or None for no shuffling.
-        repeats: False makes the end of the source the end of the data: no sample counts twice.
-        epochs: how many there will be at most.
+        steps: how many batches make an epoch; None for a whole pass. With `steps`, the next epoch continues
+            where the last one ended, and starts a new pass when the source runs out.
+        random: the `RandomStream` that shuffles, or None for no shuffling.
+        repeats: False stops when the source runs out, so that no sample counts twice.
+        epochs: the maximum number of epochs.
     """
 
     def __init__(self, source, steps=None, random=None, repeats=True, epochs=1):
         self.source, self.random, self.repeats, self.epochs = source, random, repeats, epochs
         self.given_steps = steps
         self.exhausted = False
-        self._ended = 0  # epochs
+        self._ended = 0  # finished epochs
         self._pass = iter(())
-        self._taken = 0  # batches of the pass
-        self._length = source.steps  # of the pass
-        self._random_before = None  # where the random stream stood before the pass
+        self._taken = 0  # batches of the current pass
+        self._length = source.steps  # of the current pass
+        self._random_before = None  # the random state before the current pass
 
     @property
     def steps(self):
-        """How many batches the next epoch has; None if nobody knows."""
+        """How many batches the next epoch has; None if unknown."""
         return self.source.steps if self.given_steps is None else self.given_steps
 
     def epoch(self, done=0):
-        """Yield the batches of the next epoch; or, where `set_state` led into its middle, all but the first `done`.
+        """Yield the batches of the next epoch; if `set_state` led into its middle, all but the first `done`.
 
         Raises:
-            ValueError: the data can't be repeated, and there is nothing left of them.
+            ValueError: the data can't be repeated, and none are left.
         """
         self.source.on_epoch_begin()
         if not done:
@@ -143,23 +143,23 @@ class Epochs:
         self._leave_changed_pass()
 
     def _run_out(self, step):
-        """Deal with the end of the source after so many steps of the epoch."""
+        """Handle the end of the source after `step` steps of the epoch."""
         if step == 0 and not self.repeats:
             raise ValueError(
-                f"{self.source.owner}: the data must yield at least one batch each time that they are read. Received: "
-                f"nothing, as they were read to their end before. {ANEW}"
+                f"{self.source.owner}: the data must yield at least one batch each time they are read. Received: "
+                f"nothing, as they had already been read to the end. {ANEW}"
             )
         if step and self.given_steps is None:
             return
         self.exhausted = True
         if self.given_steps is None:
             warnings.warn(
-                f"The data ran out after {self._ended} of the {self.epochs} epochs that were asked for. {ANEW}",
+                f"The data ran out after {self._ended} of the {self.epochs} requested epochs. {ANEW}",
                 stacklevel=5,
             )
         else:
             warnings.warn(
-                f"The data ran out after {step} of the {self.given_steps} steps that were asked for. "
+                f"The data ran out after {step} of the {self.given_steps} requested steps. "
                 "Ask for fewer steps or epochs, or let a generator yield forever.",
                 stacklevel=5,
             )
@@ -170,12 +170,12 @@ class Epochs:
         self._taken, self._length = 0, self.source.steps
 
     def _leave_changed_pass(self):
-        """End a pass that `steps` have cut if the data have another length now, of which it has no indices."""
+        """Abandon a pass cut short by `steps` if the length of the data has changed, and with it the indices."""
         if self._length != self.source.steps:
             self._pass, self._taken = iter(()), 0
 
     def get_state(self, within_epoch):
-        """Return where in which pass the next batch comes from."""
+        """Return the position of the next batch: its pass, and the place within the pass."""
         present = None
         if self._taken and (within_epoch or self.given_steps is not None):
             before = None if self._random_before is None else list(self._random_before)
@@ -184,13 +184,13 @@ class Epochs:
         return {"random": random, "pass": present, "epochs": self._ended}
 
     def set_state(self, state):
-        """Go on from what `get_state` returned; a ValueError if the data are not the same within the pass."""
+        """Resume from what `get_state` returned; a ValueError if that was within a pass over different data."""
         pair = ([COUNT], None)
         form = {"random": pair, "pass": ({"source": dict, "taken": COUNT, "random": pair}, None), "epochs": COUNT}
         state = {"epochs": 0, **state}  # earlier versions did not count them
         check_form(state, form, "where the data stand")
         while self._ended < min(state["epochs"], self.epochs):
-            # What changes itself from epoch to epoch has to do so as often as before.
+            # Data that change from epoch to epoch must do so as often as before.
             self._ended += 1
             self.source.on_epoch_begin()
             self.source.on_epoch_end()
@@ -210,21 +210,21 @@ class Epochs:
 
 
 def is_stream(x):
-    """Return whether x yields batches, rather than being an array of samples or a list of them."""
+    """Return whether x yields batches, rather than being an array or a list of samples."""
     if isinstance(x, (list, tuple, Mapping, str, bytes, np.ndarray)) or hasattr(x, "__array__") or is_sparse(x):
         return False
     return hasattr(x, "__iter__") or (hasattr(x, "__len__") and hasattr(x, "__getitem__"))
 
 
 def make_source(model, x, y, sample_weight, batch_size, owner, class_weight=None):
-    """Return the `Arrays` or `Stream` of data to fit or to evaluate, checked before anything is changed."""
+    """Return the `Arrays` or `Stream` of data to fit or evaluate, checked before anything is changed."""
     if not is_stream(x):
         x, y, sample_weight = checked_samples(model, x, y, sample_weight, class_weight, owner)
         return Arrays(x, y, sample_weight, batch_size or 32, model.dtype)
     if y is not None or sample_weight is not None:
         given = "y" if y is not None else "sample_weight"
         raise ValueError(
-            f"{owner}: {given} must not be given where x yields batches. Received: x=a {type_name(x)}. "
+            f"{owner}: {given} must not be given if x yields batches. Received: x=a {type_name(x)}. "
             "Let it yield (x, y) or (x, y, sample_weight)."
         )
 
@@ -235,11 +235,11 @@ def make_source(model, x, y, sample_weight, batch_size, owner, class_weight=None
 
 
 def make_validation_source(model, data, batch_size):
-    """Return the source of what `fit` was given as `validation_data`."""
+    """Return the source of the `validation_data` of `fit`."""
     owner = "fit (validation)"
     if is_stream(data):
         source = make_source(model, data, None, None, batch_size, owner)
-        source.look_again()  # it may be the training data, too, which an epoch changes first
+        source.look_again()  # it may also be the training data, which an epoch may change first
         return source
     if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
         form = f"{type_name(data)} of {len(data)}" if isinstance(data, (tuple, list)) else type_name(data)
@@ -252,7 +252,7 @@ def make_validation_source(model, data, batch_size):
 
 
 def make_input_source(model, x, batch_size):
-    """Return the source of data to predict: x alone, of which a NaN is as good as a number."""
+    """Return the source of data to predict: x alone, which may contain NaN."""
 
     def check(x, y=None, sample_weight=None):
         x = number_array(x, "x", "predict")
@@ -266,10 +266,10 @@ def make_input_source(model, x, batch_size):
 
 
 def split_validation(x, y, sample_weight, validation_split):
-    """Return ((x, y, w) to train on, (x, y, w) to validate on): the tail is taken as it is, before any shuffling."""
+    """Return ((x, y, w) to train on, (x, y, w) to validate on), which is the tail before any shuffling."""
     if is_stream(x):
         raise ValueError(
-            f"fit: validation_split must be 0 where x yields batches. Received: validation_split={validation_split}. "
+            f"fit: validation_split must be 0 if x yields batches. Received: validation_split={validation_split}. "
             "Pass validation_data= instead."
         )
     x = number_array(x, "x", "fit")
@@ -279,7 +279,7 @@ def split_validation(x, y, sample_weight, validation_split):
         if values is not None:
             check_same_length(x, arrays[-1], name, "fit")
     samples = len(x)
-    kept = int(samples * (1 - validation_split))  # Keras rounds what is left for training, and rounds it down
+    kept = int(samples * (1 - validation_split))  # like Keras, which rounds the training part down
     if not 0 < kept < samples:
         raise ValueError(
             f"fit: validation_split must leave samples on both sides. Received: validation_split={validation_split} "

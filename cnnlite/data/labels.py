@@ -1,7 +1,7 @@
-"""Checks of labels and sample weights. Each error says what is wrong and how to put it right.
+"""Checks of labels and sample weights. Every error says what is wrong and how to fix it.
 
-They read an array once or twice and make no copy of it, so `fit` can afford them on all its labels. An
-entry of `shape` that is None, the batch, accepts any size.
+They read an array once or twice without copying it, so `fit` can afford to check all its labels. An entry
+of `shape` that is None (the batch axis) accepts any size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _BLOCK = 1 << 16
 
 
 def number_array(values: ArrayLike, name: str, owner: str) -> Array:
-    """Return `values` as an array of real numbers, of the dtype that it has."""
+    """Return `values` as an array of real numbers; the dtype is kept."""
     return float_array(values, None, name, owner)
 
 
@@ -63,10 +63,10 @@ def probability_labels(y_true: Array, owner: str) -> Array:
 
 
 def one_hot_labels(y_true: ArrayLike, shape: Shape, owner: str) -> Array:
-    """Return labels with a number for each class, as `to_categorical` makes them, of the shape (N, ..., classes).
+    """Return labels with one number per class, as `to_categorical` makes them, of shape (N, ..., classes).
 
     Raises:
-        ValueError: the shape is another; labels in the form of integers, say.
+        ValueError: the shape differs; integer labels, say.
     """
     y_true = number_array(y_true, "y_true", owner)
     several_classes(shape, owner)
@@ -77,24 +77,24 @@ def one_hot_labels(y_true: ArrayLike, shape: Shape, owner: str) -> Array:
         else:
             remedy = f"There must be a row for each sample and a column for each of the last layer's {classes} units."
         raise ValueError(
-            f"{owner}: y_true must be one-hot, of the shape of the predictions, {_text(shape)}. "
+            f"{owner}: y_true must be one-hot, with the shape of the predictions, {_text(shape)}. "
             f"Received: y_true.shape={y_true.shape}. {remedy}"
         )
     return y_true
 
 
 def integer_labels(y_true: ArrayLike, shape: Shape, owner: str) -> Array:
-    """Return labels that are the number of a class, of the shape (N, ...), given as that or as (N, ..., 1).
+    """Return integer class labels of shape (N, ...), given in that shape or as (N, ..., 1).
 
-    Whole numbers in an array of floats are accepted, as in Keras; the dtype stays what it is.
+    Whole numbers in an array of floats are accepted, as in Keras; the dtype is kept.
 
     Args:
         y_true: the labels.
         shape: the shape of the predictions, (N, ..., classes).
-        owner: the loss or metric that asks.
+        owner: the loss or metric that opens the errors.
 
     Raises:
-        ValueError: the shape is another (one-hot labels, say), or a label is not a whole number or not a class.
+        ValueError: the shape differs (one-hot labels, say), or a label is not a whole number or not a class.
     """
     y_true = number_array(y_true, "y_true", owner)
     several_classes(shape, owner)
@@ -105,7 +105,7 @@ def integer_labels(y_true: ArrayLike, shape: Shape, owner: str) -> Array:
         if _fits(labels.shape, shape):
             remedy = "If they are one-hot, use CategoricalCrossentropy, or y.argmax(axis=-1)."
         raise ValueError(
-            f"{owner}: y_true must hold the integer of a class for each sample, of shape {_text(shape[:-1])}. "
+            f"{owner}: y_true must hold one integer class per sample, shape {_text(shape[:-1])}. "
             f"Received: y_true.shape={y_true.shape}. {remedy}"
         )
     if labels.dtype.kind == "f":
@@ -114,8 +114,8 @@ def integer_labels(y_true: ArrayLike, shape: Shape, owner: str) -> Array:
     if low < 0 or high >= classes:
         worst = low if low < 0 else high
         raise ValueError(
-            f"{owner}: labels must be at least 0 and less than {classes}, the number of classes that the "
-            f"predictions have. Received: the label {worst}. "
+            f"{owner}: labels must be at least 0 and less than {classes}, the number of classes in the "
+            f"predictions. Received: the label {worst}. "
             "Count the classes from 0, or give the last layer more units."
         )
     return labels
@@ -131,19 +131,19 @@ def several_classes(shape: Shape, owner: str) -> None:
 
 
 def weights_for(shape: Shape, sample_weight: ArrayLike, owner: str) -> Array:
-    """Return sample weights in a shape that multiplies values of `shape`, one for each sample or for each value.
+    """Return sample weights, one per sample or per value, in a shape that broadcasts against values of `shape`.
 
     Args:
-        shape: that of the values, (N, ...).
-        sample_weight: a number, or an array whose shape is the beginning of `shape`; last axes of 1 don't count.
-        owner: who asks.
+        shape: the shape of the values, (N, ...).
+        sample_weight: a number, or an array whose shape is a prefix of `shape`; trailing axes of size 1 don't count.
+        owner: the caller, which opens the errors.
     """
     weight = leading_weights(shape, sample_weight, owner)
     return weight.reshape(weight.shape + (1,) * (len(shape) - weight.ndim))
 
 
 def leading_weights(shape: Shape, sample_weight: ArrayLike, owner: str) -> Array:
-    """Return what `weights_for` returns, in a shape that is the beginning of `shape`; () for a number."""
+    """Return what `weights_for` returns, in a shape that is a prefix of `shape`; () for a number."""
     weight = number_array(sample_weight, "sample_weight", owner)
     given = weight.shape
     while weight.ndim > 1 and weight.shape[-1] == 1:
@@ -167,7 +167,7 @@ def _text(shape: Shape) -> str:
 
 
 def _extent(values):
-    """Return the smallest and the largest value, NaN for both if there is one, 0 for both if there is none."""
+    """Return the smallest and the largest value; NaN for both if any is NaN, 0 for both if there are no values."""
     if values.size == 0:
         return 0, 0
     return values.min(), values.max()
@@ -175,7 +175,7 @@ def _extent(values):
 
 def _whole_numbers(labels: Array, owner: str) -> None:
     flat = labels.reshape(-1)
-    # In blocks: the floor of all labels of a large set of images at once would be as large again.
+    # In blocks: the floor of all labels at once would take as much memory again as the labels.
     for start in range(0, flat.size, _BLOCK):
         block = flat[start : start + _BLOCK]
         wrong = np.floor(block) != block

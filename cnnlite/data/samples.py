@@ -1,4 +1,4 @@
-"""Checks of the samples that users train on: what is wrong is found before anything is changed.
+"""Checks of the samples that users train on: errors are raised before anything is changed.
 
 Each check reads the whole array once, in pieces where it would otherwise need as much memory again.
 """
@@ -14,7 +14,7 @@ from cnnlite.support.arguments import integer, real_array
 from cnnlite.support.floating import arithmetic, conversion
 from cnnlite.types import Array, ArrayLike
 
-PIECE = 1 << 18  # numbers looked at at a time; a piece of float32 is 1 MB and stays in the cache
+PIECE = 1 << 18  # numbers checked at a time; a piece of float32 is 1 MB and stays in cache
 
 
 def checked_samples(
@@ -25,17 +25,17 @@ def checked_samples(
     class_weight: Mapping[int, float] | None = None,
     owner: str = "fit",
 ) -> tuple[Array, Array, Array | None]:
-    """Return (x, y, sample_weight) as arrays that belong together and that the model and its loss can take.
+    """Return (x, y, sample_weight) as matching arrays that the model and its loss can take.
 
-    x and y keep their dtype, and are the user's own arrays where these are arrays already. sample_weight is
-    an array (N,) of the model's dtype, the product of the weight of each sample and that of its class, or None.
+    x and y keep their dtype, and are not copied if they are arrays already. sample_weight is an array (N,) of the
+    model's dtype, the weight of each sample times the weight of its class, or None.
 
     Raises:
         TypeError: text, objects or complex numbers.
         ValueError: no samples; lengths that differ; a sample of the wrong shape; a NaN or an infinity; labels
             that do not fit the loss; weights that are negative or of a class that does not exist.
     """
-    if y is None:  # asked first, as a list of batches is no array
+    if y is None:  # checked first, as a list of batches is not an array
         raise ValueError(
             f"{owner}: y must be given, one target for each sample. Received: y=None. "
             f"Pass {owner}(x, y), or let a generator yield (x, y)."
@@ -53,7 +53,7 @@ def checked_samples(
 
 
 def number_array(values: ArrayLike, name: str, owner: str) -> Array:
-    """Return `values` as an array of real numbers with at least one sample, itself where it is one."""
+    """Return `values` as an array of real numbers with at least one sample, without a copy if it already is one."""
     array = real_array(values, name, owner)
     if array.ndim == 0 or len(array) == 0:
         raise ValueError(f"{owner}: {name} must hold at least one sample. Received: shape={array.shape}.")
@@ -61,7 +61,7 @@ def number_array(values: ArrayLike, name: str, owner: str) -> Array:
 
 
 def output_shape_for(model, shape, owner):
-    """Return the shape of the model's output for an x of that shape, if x is one that the model takes."""
+    """Return the model's output shape for an x of `shape`; a ValueError if the model can't take such an x."""
     expected = model.input_shape
     if expected is None:
         if model.given_input_shape is None:
@@ -87,20 +87,20 @@ def _fits(shape, expected):
 
 
 def check_finite(array, name, owner, dtype=None):
-    """Raise a ValueError that names the first number that is not finite, or would not be in `dtype`, if any."""
+    """Raise a ValueError that names the first number, if any, that is not finite, or would not be in `dtype`."""
     if array.dtype.kind != "f" or array.size == 0:
         return
     rows = max(1, PIECE // max(1, array[0].size))
     for start in range(0, len(array), rows):
         with np.errstate(all="ignore"):
             piece = array[start : start + rows].astype(dtype or array.dtype, copy=False)
-            # Never so if one of them is not. Only the exception is looked at closely.
+            # Finite only if all of them are; otherwise look closely.
             if np.isfinite(piece.max() - piece.min()):
                 continue
         bad = np.argwhere(~np.isfinite(piece))
         if len(bad):
             index = (start + int(bad[0][0]), *(int(i) for i in bad[0][1:]))
-            limit = f", of the size that {piece.dtype} can hold" if np.isfinite(array[index]) else ""
+            limit = f", within the range of {piece.dtype}" if np.isfinite(array[index]) else ""
             raise ValueError(
                 f"{owner}: {name} must hold finite numbers only{limit}. Received: {array[index]} at "
                 f"{name}[{', '.join(map(str, index))}]. Remove or replace it, for example by np.nan_to_num({name})."
@@ -108,10 +108,11 @@ def check_finite(array, name, owner, dtype=None):
 
 
 def check_same_length(x, other, name, owner):
-    """Raise a ValueError if two arrays do not hold as many samples."""
+    """Raise a ValueError if two arrays do not hold the same number of samples."""
     if len(other) != len(x):
         raise ValueError(
-            f"{owner}: x and {name} must have as many samples. Received: {len(x)} in x, {len(other)} in {name}."
+            f"{owner}: x and {name} must have the same number of samples. "
+            f"Received: {len(x)} in x, {len(other)} in {name}."
         )
 
 
@@ -141,7 +142,7 @@ def _combined_weights(y, sample_weight, class_weight, output_shape, dtype, owner
 
 
 def _weights_by_class(y, class_weight, output_shape, owner):
-    """Return the weight of the class of each sample; rows of probabilities stand for their largest entry."""
+    """Return the class weight of each sample; a row of probabilities counts as the class of its largest entry."""
     if not isinstance(class_weight, dict):
         raise TypeError(
             f"{owner}: class_weight must be a dict from class to weight. Received: {class_weight!r}."
@@ -159,7 +160,7 @@ def _weights_by_class(y, class_weight, output_shape, owner):
             )
     table = np.full(last + 1, np.nan)
     table[list(class_weight)] = list(class_weight.values())
-    with arithmetic():  # of a number that is too large for a label
+    with arithmetic():  # a number may be too large for a label
         whole = np.rint(labels).astype(np.int64)
     unknown = (whole < 0) | (whole > last)
     weights = table[np.where(unknown, 0, whole)]
@@ -174,10 +175,10 @@ def _weights_by_class(y, class_weight, output_shape, owner):
 
 
 def _one_class_each(y, owner):
-    """Return the class (N,) of each sample; a ValueError if a sample has several, or what is none."""
+    """Return the class (N,) of each sample; a ValueError if a sample has several classes, or none."""
     remedy = "Weight the samples themselves: sample_weight=, one number for each."
     if y.ndim == 2 and y.shape[1] > 1:
-        # One-hot, or smoothed: several labels that are 1, or none, are no probabilities of classes.
+        # One-hot, or smoothed: a row with several ones, or none, does not hold probabilities of classes.
         wrong = (y.min(axis=1) < 0) | (abs(y.sum(axis=1, dtype=np.float64) - 1) > 1e-3)
         labels = y.argmax(axis=1)
         rule = "class_weight needs one class for each sample, so each row of y must be one-hot"

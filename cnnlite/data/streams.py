@@ -1,4 +1,4 @@
-"""Batches from what can only be asked for the next one, or for one by its index: generators, loaders, data sets."""
+"""Batches from sources that give only the next batch, or one by its index: generators, loaders, data sets."""
 
 import inspect
 import itertools
@@ -10,7 +10,7 @@ from cnnlite.support.floating import conversion
 from cnnlite.support.forms import COUNT, check_form
 
 ANEW = (
-    "A generator can be read once: pass an object that yields its batches anew each time that it is iterated, or one "
+    "A generator can be read only once: pass an object that yields its batches again each time it is iterated, or one "
     "with __len__ and __getitem__."
 )
 
@@ -18,14 +18,14 @@ ANEW = (
 class Stream:
     """Batches that a generator, another iterable, or an object with `__len__` and `__getitem__` yields.
 
-    The first batch is looked at before anything happens, and kept for its turn: a source may go on where it stood.
+    The first batch is read and checked at once, and kept for its turn, as reading the source again may not repeat it.
 
     Args:
         source: yields (x, y) or (x, y, sample_weight), or x alone where no y is needed. If it has `on_epoch_begin`
-            and `on_epoch_end` that take no arguments, these are called round each epoch.
-        check: called with x, y and sample_weight of each batch; returns the three as arrays or raises.
+            and `on_epoch_end` that take no arguments, these are called before and after every epoch.
+        check: called with x, y and sample_weight of every batch; returns the three as arrays or raises.
         dtype: what x is converted to.
-        owner: how errors call the caller ("fit").
+        owner: what errors call the caller ("fit").
     """
 
     samples: int | None = None
@@ -47,21 +47,21 @@ class Stream:
                 f"{'of length 0' if self.indexed else 'that yields nothing'}. {ANEW}"
             )
         x, *rest = self._unpack(first)
-        # Copies, since the source may put another batch into the same arrays before this one's turn.
+        # Copies, since the source may reuse the same arrays for another batch before this one's turn.
         self._first: Any = x, *(None if part is None else part.copy() for part in rest)
         self.shape = x.shape
-        self._read = 0  # of what can be read once
+        self._read = 0  # how many batches, of a source that can be read only once
 
     @property
     def steps(self):
         """How many batches the next pass has, by `__len__`, which may change from epoch to epoch; or None."""
         try:
             return len(self.source)
-        except (TypeError, NotImplementedError) as error:  # of a loader over a stream, too: a length in name only
+        except (TypeError, NotImplementedError) as error:  # also a loader over a stream, with a length in name only
             if hasattr(self.source, "__len__") and not hasattr(self.source, "__iter__"):
                 raise TypeError(
                     f"{self.owner}: the length of x must be the number of its batches, an integer. Received: a "
-                    f"{type_name(self.source)} of which len() says: {error}."
+                    f"{type_name(self.source)} whose len() says: {error}."
                 ) from None
             return None
 
@@ -70,11 +70,11 @@ class Stream:
         self._call("on_epoch_begin")
 
     def on_epoch_end(self):
-        """Tell the source that an epoch has ended; what Keras's data sets shuffle themselves at."""
+        """Tell the source that an epoch has ended, which is when Keras's data sets shuffle themselves."""
         self._call("on_epoch_end")
 
     def look_again(self):
-        """Ask for the first batch again at its turn, if the source may be another one by then."""
+        """Read the first batch again at its turn, if the source may have changed by then."""
         if self.indexed and (self._hook("on_epoch_begin") or self._hook("on_epoch_end")):
             self._first = None
 
@@ -83,10 +83,10 @@ class Stream:
         if function is not None:
             function()
             if self.indexed:
-                self._first = None  # another one may have its index now
+                self._first = None  # another batch may have its index now
 
     def _hook(self, name):
-        """Return a hook of the source, or None if it has none; nor is that of a callback one, which takes an epoch."""
+        """Return a hook of the source, or None; a callback's method of that name, which takes an epoch, is no hook."""
         function = getattr(self.source, name, None)
         if not callable(function):
             return None
@@ -94,12 +94,12 @@ class Stream:
             inspect.signature(function).bind()
         except TypeError:
             return None
-        except ValueError:  # a built-in function that does not say what it takes
+        except ValueError:  # a built-in function without a signature
             pass
         return function
 
     def batches(self, random=None, skip=0):
-        """Yield (x, y, sample_weight), but not the first `skip`; with `random`, those with an index in a new order."""
+        """Yield (x, y, sample_weight), without the first `skip`; with `random`, shuffled if batches have an index."""
         if self.indexed:
             steps = self.steps
             order = np.arange(steps) if random is None else random.generator().permutation(steps)
@@ -114,7 +114,7 @@ class Stream:
         rest = iter(self.source) if self._opened is None else self._opened
         self._opened = None
         if self.reads_once:
-            skip = 0  # set_state has read it
+            skip = 0  # set_state has already skipped them
         ahead = first is not None
         if ahead and not skip:
             self._read += self.reads_once
@@ -124,13 +124,13 @@ class Stream:
             yield self._unpack(batch)
 
     def get_state(self):
-        """Return what another process must have, too, and how much of what can be read once has been read."""
+        """Return what must be the same in another process, and how much of a one-time source has been read."""
         return {"steps": self.steps, "read": self._read}
 
     def set_state(self, state):
-        """Read as much as had been read when `state` was returned; a ValueError if that is not there."""
+        """Read as much as had been read when `state` was returned; a ValueError if the source ends before."""
         check_form(state, {"steps": (COUNT, None), "read": COUNT}, "where the data stand")
-        if state["steps"] is not None:  # earlier versions did not ask what has no index for its length
+        if state["steps"] is not None:  # earlier versions did not record the length of a source without an index
             check_same_data({"steps": self.steps}, {"steps": state["steps"]})
         if self._read > state["read"]:
             raise ValueError(f"{self._read} batches of x have been read already, more than {state['read']}")
@@ -139,7 +139,7 @@ class Stream:
             if self._first is not None:
                 self._first = None
             elif next(self.source, None) is None:
-                raise ValueError(f"x ends before the {state['read']} batches that have been read of it")
+                raise ValueError(f"x ends before the {state['read']} batches that had been read before")
 
     def _unpack(self, batch):
         parts = batch if isinstance(batch, (tuple, list)) else (batch,)
@@ -161,5 +161,5 @@ def check_same_data(mine, other):
 
 
 def type_name(value):
-    """Return how messages call what kind of thing a value is."""
+    """Return what messages call the type of a value."""
     return type(value).__name__

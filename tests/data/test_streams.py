@@ -111,7 +111,7 @@ def test_nothing_left_is_an_error_with_a_remedy(make):
 @pytest.mark.parametrize("make", [*READ_ON[:3], tqdm_of], ids=[*NAMES[:3], "tqdm"])
 def test_data_that_end_with_an_epoch_end_training_with_a_warning(make):
     model, ends = make_model(), []
-    with pytest.warns(UserWarning, match="ran out after 1 of the 4 epochs that were asked for. A generator can be"):
+    with pytest.warns(UserWarning, match="ran out after 1 of the 4 requested epochs. A generator can be"):
         history = model.fit(make(BATCHES), epochs=4, verbose=0, callbacks=[LambdaCallback(on_train_end=ends.append)])
     assert model.optimizer.iterations == 5
     assert history.epoch == [0]
@@ -122,7 +122,7 @@ def test_data_that_end_with_an_epoch_end_training_with_a_warning(make):
 def test_validation_data_that_end_are_no_loss_of_zero(make):
     model = make_model()
     best = EarlyStopping(monitor="val_loss", patience=10)
-    with pytest.raises(ValueError, match=r"must yield at least one batch each time.*read to their end"):
+    with pytest.raises(ValueError, match=r"must yield at least one batch each time.*read to the end"):
         model.fit(X, Y, validation_data=make(BATCHES[:4]), validation_steps=2, epochs=6, verbose=0, callbacks=[best])
     values = model.history.history["val_loss"]
     # What delegates to a generator closes it where a pass is left before its end; tqdm does so in some versions.
