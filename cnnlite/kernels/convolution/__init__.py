@@ -1,1 +1,1 @@
-"""Convolutions, forward and backward: the geometry, im2col, the direct way, Winograd's, depthwise."""
+"""Convolutions, forward and backward: im2col, the direct method, Winograd's method, depthwise."""

@@ -2,14 +2,14 @@
 
 Shapes: x (N, H, W, C), kernel (KH, KW, C / groups, F), y (N, OH, OW, F); pads ((top, bottom), (left, right)).
 
-There are four ways, and the shapes alone say which one is taken:
+There are four methods, and the shapes alone decide which one is used:
 
-    pointwise.py    kernels of 1 x 1 without strides or padding: a product over all pixels
-    winograd.py     3 x 3 and the like, of many channels: fewer multiplications
-    wide_pixels.py  few filters: several pixels as one
-    direct.py       all others, and what these three can't do for numbers that are not finite
+    pointwise.py    1 x 1 kernels without strides or padding: a product over all pixels
+    winograd.py     3 x 3 and similar kernels with many channels: fewer multiplications
+    wide_pixels.py  few filters: several pixels computed as one
+    direct.py       everything else, and non-finite values that the other methods can't handle
 
-The gradients stand in `conv2d_gradients.py`.
+The gradients are in `conv2d_gradients.py`.
 """
 
 import functools
@@ -41,7 +41,7 @@ from cnnlite.kernels.product.panels import panel_width
 
 
 class Convolution(NamedTuple):
-    """What a way of convolving makes its stages of: buffers, and where the kernel goes."""
+    """What each method builds its stages from: the buffers, the window and the groups."""
 
     x: Any
     kernel: Any
@@ -56,11 +56,11 @@ class Convolution(NamedTuple):
 
     @property
     def work(self):
-        """The additions and multiplications for a sample."""
+        """The additions and multiplications per sample."""
         return 2.0 * math.prod(self.y.shape[1:]) * math.prod(self.kernel.shape[:3])
 
     def start(self):
-        """Return what sums start from: the bias, or zeros, filled up to whole panels for each group."""
+        """Return what the sums start from: the bias, or zeros, padded to whole panels for each group."""
         filters, width = self.kernel.shape[3] // self.groups, panel_width(self.x.dtype)
         padded = -(-filters // width) * width
         if self.bias is None:
@@ -90,7 +90,7 @@ def _pad(r, run, first, last):
 def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
     """Return y = x * kernel + bias, (N, OH, OW, F).
 
-    Rows of the kernel are left out where they lie wholly on padding, so a NaN in them does not show there.
+    Kernel rows are skipped where they lie entirely on padding, so a NaN in them does not show there.
     """
     geometry = geometry_of(strides, pads, dilation, groups)
     shape = convolved_shape(x, x.shape, kernel, geometry, "conv2d")
@@ -119,22 +119,22 @@ def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), 
 def winograd_conv2d(x, kernel, bias=None, pads=NO_PADS, out=None):
     """`conv2d` by Winograd's method, whatever `suits` says; for tests and experiments.
 
-    2 to 5 taps, and at least 16 channels and filters. Negative pads cut rows and columns off.
+    Needs 2 to 5 taps on a side and at least 16 channels and filters. Negative pads crop rows and columns.
     """
     return _by(add_winograd, x, kernel, bias, Geometry(pads=pads), out)
 
 
 @operation(samples="x out")
 def direct_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
-    """`conv2d` pixel by pixel, whatever would be faster; for tests and experiments."""
+    """`conv2d` by the direct method, even where another is faster; for tests and experiments."""
     return _by(add_direct, x, kernel, bias, Geometry(strides, pads, dilation, groups), out)
 
 
 @operation(samples="x out")
 def wide_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), pixels=None, out=None):
-    """`conv2d` by so many pixels as one, or by as many as fit into a vector; for tests and experiments.
+    """`conv2d` with `pixels` pixels computed as one, by default as many as fill a vector; for tests and experiments.
 
-    A row of these pixels must be no long sum, and only rows may be dilated.
+    A row of their joint window may not exceed `LONG_SUM` products, and the dilation along the width must be 1.
     """
     ow = output_shape(x.shape, kernel.shape[:2], strides, pads, dilation)[1]
     pixels = pixels or min(ow, VECTOR_BYTES // x.itemsize // kernel.shape[3])
@@ -149,6 +149,6 @@ def _by(add, x, kernel, bias, geometry, out):
 
 
 def is_plain(kernel, geometry):
-    """Return whether it is a square kernel without strides, dilation or groups, which Winograd's method is for."""
+    """Return whether the kernel is square, without strides, dilation or groups, as Winograd's method requires."""
     kh, kw, _, _ = kernel.shape
     return kh == kw and geometry.strides == (1, 1) and geometry.dilation == (1, 1) and geometry.groups == 1

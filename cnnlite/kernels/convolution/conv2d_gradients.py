@@ -1,11 +1,11 @@
-"""The gradients of a convolution: of its kernel, its bias and its input.
+"""The gradients of a convolution with respect to its kernel, bias and input.
 
 Shapes: x (N, H, W, C), kernel (KH, KW, C / groups, F), dy (N, OH, OW, F); pads ((top, bottom), (left, right)).
 
-The kernel's and the input's go by Winograd's method where that is faster (`winograd_gradients.py`, and for kernels of
-many channels `winograd_kernel_gradient.py`), and else directly (`direct_kernel_gradient.py`,
-`direct_input_gradient.py`). That of a large kernel is a sum of outer products (`outer_products.py`), and both of a
-large one of 1 x 1 are products of matrices (`pointwise.py`). The bias's is a sum (`channel_sums.py`).
+The kernel and input gradients use Winograd's method where it is faster (`winograd_gradients.py`, and for kernels with
+many channels `winograd_kernel_gradient.py`), otherwise the direct method (`direct_kernel_gradient.py`,
+`direct_input_gradient.py`). The gradient of a large kernel is a sum of outer products (`outer_products.py`), and for a
+large 1 x 1 kernel both gradients are matrix products (`pointwise.py`). The bias gradient is a sum (`channel_sums.py`).
 """
 
 from cnnlite.kernels.channel_sums import add_channel_sums
@@ -20,14 +20,14 @@ from cnnlite.kernels.geometry import NO_PADS, convolved_shape, fields, geometry_
 from cnnlite.kernels.operation import operation, result
 from cnnlite.kernels.product.outer_products import add_outer_products
 
-# Bytes of a kernel from which on its gradient is a sum of outer products: the other two ways have a sum for each chunk
-# of a batch, and Winograd's one for each thread that is four times as large.
+# From this many bytes on, the gradient of a kernel is a sum of outer products: the other two methods keep a sum for
+# each chunk of a batch, and Winograd's also one per thread that is four times as large.
 LARGE_KERNEL, LARGE_FOR_WINOGRAD = 1 << 18, 1 << 22
 
 
 @operation(samples="dy out")
 def conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, out=None):
-    """Return dx[n, h, w, c] = sum of dy[n, oh, ow, f] * kernel[ky, kx, c, f] over all that x[n, h, w, c] went into."""
+    """Return dx[n, h, w, c] = sum of dy[n, oh, ow, f] * kernel[ky, kx, c, f] over outputs that use x[n, h, w, c]."""
     geometry, owner = geometry_of(strides, pads, dilation, groups), "conv2d_input_gradient"
     x_shape = tuple(x_shape)
     shape = convolved_shape(dy, x_shape, kernel, geometry, owner)
@@ -53,7 +53,7 @@ def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, di
 @operation(samples="x dy dx")
 def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, dkernel=None, dbias=None,
                     dx=None):
-    """Write those of the three gradients that are not None, in one pass over dy; dbias (F,) is its sum by filter."""
+    """Write the gradients that are not None, in one pass over dy; dbias (F,) is the sum of dy for each filter."""
     geometry, owner = geometry_of(strides, pads, dilation, groups), "conv2d_backward"
     shape = convolved_shape(x, x.shape, kernel, geometry, owner)
     require(dy, "dy", shape, x.dtype, owner)
@@ -67,7 +67,7 @@ def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1)
 
 
 def _add_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
-    """Add the stages for those of the two that are wanted; sizes: the FIELDS of the convolution."""
+    """Add the stages for whichever of dkernel and dx is wanted; sizes: the FIELDS of the convolution."""
     if dkernel is None and dx is None:
         return
     channels, filters, groups = sizes["channels"], sizes["filters"], sizes["groups"]

@@ -1,10 +1,10 @@
-"""Depthwise convolution: every channel has kernels of its own, and no sum runs over channels.
+"""Depthwise convolution: each channel has its own kernels, and nothing is summed over channels.
 
     y[n, oh, ow, c * M + m] = bias[c * M + m]
                               + sum over ky, kx of  x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, m]
 
-There is no matrix product in it: each number of x is used KH * KW * M times and not F times. So the loops run along the
-channels, which lie side by side: with M = 1 in the tiles of `depthwise_tile.py`, and otherwise in plain loops, of
+There is no matrix product here: each element of x is used KH * KW * M times, not F times. So the loops run along the
+channels, which are contiguous: for M = 1 in the tiles of `depthwise_tile.py`, otherwise in the plain loops of
 `depthwise_plain.py`.
 
 Shapes: x (N, H, W, C), kernel (KH, KW, C, M), y (N, OH, OW, C * M).
@@ -37,9 +37,9 @@ from cnnlite.kernels.operation import operation, result
 from cnnlite.kernels.product.microkernel import call_block
 from cnnlite.kernels.sums import add_chunks, chunk_sums
 
-LONG_SUM = 256  # taps, or weights that a pixel goes back through, whose products may be added one by one in float32
-CHAIN = 1024  # so many pixels, or the next whole row, that are added up before they join a sum in float64
-NUMBERS_TOGETHER = 1 << 12  # of dy, at least, that go back to a tap at a time
+LONG_SUM = 256  # taps (for dx, weights per pixel) whose products may be added one by one in float32
+CHAIN = 1024  # pixels, in whole rows, that are added up before their sum joins a float64 sum
+NUMBERS_TOGETHER = 1 << 12  # elements of dy, in whole rows, that are processed for one tap at a time
 
 GEOMETRY = "h w c kh kw m oh ow stride_y stride_x top left dilation_y dilation_x"
 
@@ -68,7 +68,7 @@ def depthwise_conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilatio
 @stage(reads="x kernel bias", writes="y", sizes=f"is_plain is_long block {GEOMETRY}", footprint=HALO)
 def _depthwise(r, run, first, last):
     channels = r.c * r.m
-    start = scratch(run, 8 * channels, (channels,))  # behind the float64 sums of `plain_row`
+    start = scratch(run, 8 * channels, (channels,))  # after the float64 sums of `plain_row`
     if r.bias == NONE:
         for f in range(channels):
             start[f] = 0
@@ -88,7 +88,7 @@ def _depthwise(r, run, first, last):
 
 @compiled
 def _row(r, run, n, row, columns, start):
-    """Compute a row of y: the pixels in the middle, which see all taps of a line, together, and others one by one."""
+    """Compute a row of y: the middle pixels, which see all taps of a kernel row, together, the others one by one."""
     c = r.c
     x, y = array(run, r.x, ((n + 1) * r.h * r.w * c,)), array(run, r.y, ((n + 1) * r.oh * r.ow * c,))
     kernel = array(run, r.kernel, (r.kh * r.kw * c,))
@@ -111,7 +111,7 @@ def _row(r, run, n, row, columns, start):
 
 @compiled
 def _call(r, rows, c, start, a, b, n1, n0):
-    """Call `depthwise_block` with operands (array, place of the first number, distances)."""
+    """Call `depthwise_block` with operands (array, offset of the first element, strides)."""
     call_block(r.block, rows, r.c, _address(c), c[2], _address(start), start[2], _address(a), a[2], a[3], a[4],
                _address(b), b[2], b[3], n1, n0)
 
@@ -123,7 +123,7 @@ def _address(operand):
 
 @compiled
 def _columns_of_all_taps(r):
-    """Return the first and the end of the output pixels of a row that see all taps of a line."""
+    """Return (begin, end) of the output pixels of a row that see all taps of a kernel row."""
     begin, first_end = places_inside(-r.left, r.stride_x, r.w, r.ow)
     last_begin, end = places_inside((r.kw - 1) * r.dilation_x - r.left, r.stride_x, r.w, r.ow)
     return max(begin, last_begin), min(first_end, end)
@@ -131,21 +131,21 @@ def _columns_of_all_taps(r):
 
 @compiled
 def places_inside(base, step, size, count):
-    """Return the first and the end of those k < count with 0 <= base + k * step < size; both 0 where there is none."""
+    """Return (begin, end) of the k < count with 0 <= base + k * step < size; (0, 0) if there are none."""
     first, end = max(0, -(base // step)), min(count, (size - 1 - base) // step + 1)
     return (first, end) if end > first else (0, 0)
 
 
 @operation(samples="dy out")
 def depthwise_conv2d_input_gradient(dy, kernel, x_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
-    """Return dx: each dy goes back, times the weight, to the pixel that it came from."""
+    """Return dx: each element of dy, times the weight, is added to the pixel that it came from."""
     owner = "depthwise_conv2d_input_gradient"
     kh, kw, c, m = _kernel_shape(kernel.shape, x_shape, owner)
     require(dy, "dy", (x_shape[0], *output_shape(x_shape, (kh, kw), strides, pads, dilation), c * m), None, owner)
     require(kernel, "kernel", 4, dy.dtype, owner)
     out = result(out, dy, x_shape)
     require(out, "out", x_shape, dy.dtype, owner)
-    # A long sum is that of the sums for each line of the kernel.
+    # A long sum is split into one sum per kernel row.
     is_long = kh * kw * m > LONG_SUM
     is_plain = m > 1 or is_long
     dy.graph.add(
@@ -172,10 +172,10 @@ def _depthwise_input_gradient(r, run, first, last):
 
 @compiled
 def _input_gradient_row(r, run, n, row, zeros):
-    """Compute a row of dx: of each `stride` pixels one after the other, those that saw the same taps, together.
+    """Compute a row of dx: for each phase of the stride in turn, the pixels that saw the same taps, together.
 
     The pixel of dx at `place` (padding included) saw tap k of the output pixel (place - k * dilation) / stride, where
-    that is a whole number. Such taps are `step` apart, and their output pixels dilation * step / stride.
+    that is an integer. Such taps are `step` apart, and their output pixels dilation * step / stride apart.
     """
     c = r.c
     dy, dx = array(run, r.dy, ((n + 1) * r.oh * r.ow * c,)), array(run, r.dx, ((n + 1) * r.h * r.w * c,))
@@ -184,7 +184,7 @@ def _input_gradient_row(r, run, n, row, zeros):
     ky, lines = _taps_of(row + r.top, r.stride_y, r.dilation_y, r.step_y, r.kh)
     line = (row + r.top - ky * r.dilation_y) // r.stride_y
     first_y, end_y = places_inside(r.oh - 1 - line, apart_y, r.oh, lines)
-    # Backwards, from the last tap, so that the output pixels are added in their order.
+    # Backwards, from the last tap, so that the output pixels are added in ascending order.
     ky, line = ky + (end_y - 1) * r.step_y, n * r.oh + line - (end_y - 1) * apart_y
     for phase in range(min(r.stride_x, r.w)):
         kx, taps = _taps_of(phase + r.left, r.stride_x, r.dilation_x, r.step_x, r.kw)
@@ -209,7 +209,7 @@ def _input_gradient_row(r, run, n, row, zeros):
 
 @compiled
 def _taps_of(place, stride, dilation, step, count):
-    """Return the first of `count` taps that go to a pixel at that place, and how many do."""
+    """Return the first of `count` taps that reach a pixel at `place`, and how many do."""
     for k in range(min(step, count)):
         if (place - k * dilation) % stride == 0:
             return k, (count - k + step - 1) // step
@@ -218,7 +218,7 @@ def _taps_of(place, stride, dilation, step, count):
 
 @operation(samples="x dy")
 def depthwise_conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), out=None):
-    """Return dkernel: a sum over all pixels. Some rows of an image are added up, and their sums in float64."""
+    """Return dkernel, a sum over all pixels: a few rows at a time in the dtype of x, and these sums in float64."""
     owner = "depthwise_conv2d_kernel_gradient"
     require(x, "x", 4, None, owner)
     kh, kw, c, m = _kernel_shape(kernel_shape, x.shape, owner)
@@ -259,7 +259,7 @@ def _depthwise_kernel_gradient(r, run, first, last):
 
 @compiled
 def _add_rows(r, run, n, first, last, sums):
-    """Add what some rows of dy of an image give: to the taps of a line together where all of them see an image."""
+    """Add the contribution of some rows of an image's dy, for all taps of a kernel row at once where all see x."""
     begin, end = _columns_of_all_taps(r)
     for ky in range(r.kh):
         top, bottom = places_inside(ky * r.dilation_y - r.top, r.stride_y, r.h, r.oh)
@@ -280,7 +280,7 @@ def _add_rows(r, run, n, first, last, sums):
 
 @compiled
 def _add_columns(r, run, n, rows, columns, tap, taps, sums):
-    """Add what a rectangle of dy gives to some taps of a line."""
+    """Add the contribution of a rectangle of dy to some taps of a kernel row."""
     c, (top, _), (left, right), (ky, kx) = r.c, rows, columns, tap
     if right <= left:
         return
@@ -293,16 +293,16 @@ def _add_columns(r, run, n, rows, columns, tap, taps, sums):
 
 
 def _geometry(x_shape, kernel_shape, y_shape, strides, pads, dilation):
-    """Return all sizes of the records, by their names in GEOMETRY."""
+    """Return the sizes that the records hold, by their names in GEOMETRY."""
     (_, h, w, c), (kh, kw, _, m), (_, oh, ow, _) = x_shape, kernel_shape, y_shape
     return dict(zip(GEOMETRY.split(), (h, w, c, kh, kw, m, oh, ow, *strides, pads[0][0], pads[1][0], *dilation)))
 
 
 def _kernel_shape(kernel_shape, x_shape, owner):
-    """Return (KH, KW, C, M), checked to be for images with so many channels."""
+    """Return (KH, KW, C, M), after checking that it fits the channels of x."""
     if len(kernel_shape) != 4 or kernel_shape[2] != x_shape[3]:
         raise ValueError(
-            f"{owner}: the kernel must have the shape (KH, KW, {x_shape[3]}, M) for x of the shape {x_shape}. "
+            f"{owner}: the kernel must have the shape (KH, KW, {x_shape[3]}, M) for x of shape {x_shape}. "
             f"Received: {kernel_shape}."
         )
     return kernel_shape

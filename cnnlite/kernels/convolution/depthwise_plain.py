@@ -1,6 +1,6 @@
-"""Rows of a depthwise convolution and its gradients in plain loops: for M > 1, and for kernels of very many taps.
+"""Rows of a depthwise convolution and its gradients in plain loops: for M > 1, and for kernels with very many taps.
 
-They take the records of the stages in `depthwise.py`, which says what is computed.
+They take the records of the stages in `depthwise.py`, which defines what they compute.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from cnnlite.engine.stages import array, array_at, scratch
 
 @compiled
 def plain_row(r, run, n, row, start):
-    """Compute a row of y. The products of many taps are added up in float64."""
+    """Compute a row of y; with many taps, the products are added up in float64."""
     channels = r.c * r.m
     x, y = array(run, r.x, (n + 1, r.h, r.w, r.c))[n], array(run, r.y, (n + 1, r.oh, r.ow, channels))[n, row]
     if r.is_long:
@@ -44,7 +44,7 @@ def _add_taps(r, run, x, row, column, start, total):
 
 @compiled
 def plain_input_gradient_row(r, run, n, row):
-    """Compute a row of dx; a long sum is that of the sums for each line of the kernel."""
+    """Compute a row of dx; a long sum is split into one sum per kernel row."""
     dy, dx = array(run, r.dy, (n + 1, r.oh, r.ow, r.c * r.m))[n], array(run, r.dx, (n + 1, r.h, r.w, r.c))[n, row]
     line = scratch(run, 0, (r.w, r.c))
     dx[:] = 0
@@ -64,7 +64,7 @@ def plain_input_gradient_row(r, run, n, row):
 
 @compiled
 def _add_line(r, run, dy, ky, dx):
-    """Add to a row of dx what goes back to it from a row of dy through a line of the kernel."""
+    """Add to a row of dx the contribution of a row of dy through one kernel row."""
     kernel = array(run, r.kernel, (r.kh, r.kw, r.c, r.m))
     for column in range(r.ow):
         source = dy[column]
@@ -80,7 +80,7 @@ def _add_line(r, run, dy, ky, dx):
 
 @compiled
 def add_rows_to_kernel(r, run, n, first, last):
-    """Add what some rows of dy of an image give to the sums at the beginning of the stage's memory."""
+    """Add the contribution of some rows of an image's dy to the sums at the start of the stage's scratch memory."""
     x, dy = array(run, r.x, (n + 1, r.h, r.w, r.c))[n], array(run, r.dy, (n + 1, r.oh, r.ow, r.c * r.m))[n]
     sums = scratch(run, 0, (r.kh, r.kw, r.c, r.m))
     for row in range(first, last):

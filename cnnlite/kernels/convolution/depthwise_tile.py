@@ -1,20 +1,19 @@
-"""The loop of depthwise convolutions: what `microkernel.py` is for the others, with products of vectors.
+"""The inner loop of depthwise convolutions: the counterpart of `microkernel.py`, with products of vectors.
 
-Forward and both gradients are made of calls of `depthwise_block`:
+The forward pass and both gradients consist of calls to `depthwise_block`:
 
     c[i, j] = start[i, j] + sum over k1 < n1, k0 < n0 of  a[i, k1, k0, j] * b[k1, k0, j]
 
-for any number of rows i, whose channels j lie side by side in all operands. Each operand is an address and the
-distance, in numbers, from one index to the next. So it is the micro-kernel with a vector in the place of each number
-of a:
+for any number of rows i; the channels j are contiguous in all operands. Each operand is an address and its strides, in
+elements. So it is the micro-kernel with a vector in place of each element of a:
 
     forward               rows are pixels of y         k1, k0 are the taps              a is x,  b the kernel
     gradient of x         rows are pixels of x         k1, k0 are taps, backwards       a is dy, b the kernel
     gradient of kernel    rows are taps of a line      k1, k0 are the pixels of dy      a is x,  b is dy
 
-Here, too, the sums of a tile stay in registers for the whole reduction: those of a vector of channels for up to PIXELS
-rows, as many as it takes so that no multiply-add waits for the one before it. A loop along the channels with the sums
-in memory takes 4 times as long for 3x3 taps of 32 channels, and 16 times for the gradient of the kernel.
+Here, too, the sums of a tile stay in registers for the whole reduction: one vector of channels for up to PIXELS rows,
+enough that no multiply-add waits for the previous one. A loop along the channels with the sums in memory takes 4 times
+as long for 3x3 taps of 32 channels, and 16 times as long for the kernel gradient.
 
 Nothing is checked here. `depthwise.py` computes the addresses.
 """
@@ -29,14 +28,14 @@ from numba.extending import intrinsic
 from cnnlite.engine.jit import callback_address
 from cnnlite.kernels.llvm.vectors import Emitter
 
-PIXELS = 8  # rows of a tile at most
-LINE_TAPS = 3  # of the kernels that most nets have
+PIXELS = 8  # maximum rows of a tile
+LINE_TAPS = 3  # taps per kernel row in most nets
 
 
 def _emit_tile(emit, rows, is_sliding, operands, channel, mask):
-    """Emit a tile of one fixed number of rows, for the vector of channels from that one on.
+    """Emit a tile with a fixed number of rows, for the vector of channels that starts at `channel`.
 
-    It is sliding if k0 goes over LINE_TAPS taps, and the row i + 1 begins where the second tap of row i is.
+    It is sliding if k0 runs over LINE_TAPS taps and row i + 1 begins at the second tap of row i.
     """
     c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0 = operands
     builder = emit.builder
@@ -51,7 +50,7 @@ def _emit_tile(emit, rows, is_sliding, operands, channel, mask):
         factor = emit.load(b, mask)
         result = []
         for place, total in zip(places, sums):
-            # "contract" makes the two one fused multiply-add wherever the machine has it.
+            # "contract" lets LLVM fuse the two into one multiply-add wherever the machine has it.
             product = builder.fmul(emit.load(builder.add(a, place), mask), factor, flags=("contract",))
             result.append(builder.fadd(product, total, flags=("contract",)))
         return [builder.add(a, a_k0), builder.add(b, b_k0), *result]
@@ -80,7 +79,7 @@ def _emit_tile(emit, rows, is_sliding, operands, channel, mask):
 
 @intrinsic
 def _tile(typingctx, first, rows, channels, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
-    """Compute `rows` rows, one of TILES, from row `first` on; the type of c says of which numbers."""
+    """Compute `rows` rows, at most PIXELS, from row `first` on; the type of c gives the dtype."""
     item = ir.FloatType() if c.dtype == types.float32 else ir.DoubleType()
 
     def codegen(context, builder, signature, args):
@@ -124,7 +123,7 @@ def _tile(typingctx, first, rows, channels, c, c_i, start, start_i, a, a_i, a_k1
 
 
 def depthwise_block(rows, channels, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
-    """Compute any number of rows, in tiles; see the head of this file."""
+    """Compute any number of rows, in tiles; see the top of this file."""
     tiles = (rows + PIXELS - 1) // PIXELS  # as even as possible
     for tile in range(tiles):
         first = tile * rows // tiles
@@ -137,5 +136,5 @@ def _signature(dtype):
     return types.void(*[types.int64] * 2, types.CPointer(item), *[types.int64] * 12)
 
 
-# The address of `depthwise_block`, compiled for arrays of a dtype on the first call. See `call_block`.
+# The address of `depthwise_block`, compiled for each dtype on first use. See `call_block`.
 depthwise_block_address = callback_address(depthwise_block, _signature)

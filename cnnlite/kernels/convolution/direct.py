@@ -1,14 +1,14 @@
 """Convolution without the im2col matrix ("implicit im2col"): the micro-kernel reads its rows from the image.
 
-With channels last, the window of an output pixel is KH runs of KW * C numbers that lie side by side in the
-image, and the windows of the next pixel start `stride * C` further on:
+With channels last, the window of an output pixel is KH runs of KW * C contiguous elements of the image,
+and the window of the next pixel starts `stride * C` further on:
 
     y[oh, ow, f] = bias[f] + sum over ky, (kx, c) of  x[oh*s + ky, ow*s + kx, c] * kernel[ky, kx, c, f]
           ^                                               ^          ^
     row i of a tile                                       k1         k0
 
-Pixels are the rows of a tile, and ky and (kx, c) its two sums: for the micro-kernel each is a distance in the image.
-The two gradients are the same product with the roles exchanged:
+Pixels are the rows of a tile, and ky and (kx, c) are its two reductions: to the micro-kernel, each is a stride in the
+image. Both gradients are the same product with the roles swapped:
 
 | | rows i of a tile | columns j | k1 | k0 |
 |---|---|---|---|---|
@@ -16,17 +16,17 @@ The two gradients are the same product with the roles exchanged:
 | gradient of the kernel | (kx, c) | f | rows oh | pixels ow of a row |
 | gradient of the input | pixels ow of a row of dy | c | ky | f |
 
-They stand in `direct_kernel_gradient.py` and `direct_input_gradient.py`.
+They are in `direct_kernel_gradient.py` and `direct_input_gradient.py`.
 
-Only where the runs are broken does an image go through a scratch copy first: for padding a copy with zeros round it;
-for a dilation one with the taps of each window row side by side (im2col along the width alone); for groups one of
-the channels of a single group.
+An image is copied to scratch memory only where its runs are broken: with padding, the copy has zeros around it; with
+dilation, it has the taps of each window row side by side (im2col along the width alone); with groups, it holds the
+channels of a single group.
 
-The kernel is cut into panels, each of which holds the weights of as many filters as fill two vectors: panel p is
-the (KH * KW * C / groups, width) columns from p * width on. One call of the micro-kernel makes a row of output pixels
-for one panel of filters. Where the last panel is not full, it is filled up with zeros.
+The kernel is cut into panels, each with the weights of as many filters as fill two vectors: panel p is the
+(KH * KW * C / groups, width) columns from p * width on. One call of the micro-kernel computes a row of output pixels
+for one panel of filters. If the last panel is not full, it is padded with zeros.
 
-Few filters go another way, `wide_pixels.py`, as do kernels of a single pixel, `pointwise.py`.
+Few filters are handled by `wide_pixels.py`, and 1 x 1 kernels by `pointwise.py`.
 
 Shapes as in `conv2d.py`.
 """
@@ -45,10 +45,10 @@ from cnnlite.kernels.product.microkernel import block_address, call_block
 from cnnlite.kernels.product.panels import panel_width
 from cnnlite.kernels.rows import copy_rows
 
-UNIT_NUMBERS = 1 << 14  # so many numbers of the output are convolved together
+UNIT_NUMBERS = 1 << 14  # at least so many output elements are computed together
 LINE_BYTES = 64
 
-# Stages that fall back to the direct way have the record that it takes.
+# Stages that fall back to the direct method share its record layout.
 RECORD: dict[str, Any] = {
     "reads": "x panels start special flags",
     "writes": "y",
@@ -57,12 +57,12 @@ RECORD: dict[str, Any] = {
 }
 
 
-# What follows from shapes, for Python and for compiled code.
+# Functions of shapes, for Python and for compiled code.
 
 
 @register_jitable
 def sticks_out(h, w, window, oh, ow):
-    """Return whether a window of an image (h, w) reaches into padding, given the size of the output."""
+    """Return whether any window of an image (h, w) reaches into padding, given the size of the output."""
     height = (oh - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
     width = (ow - 1) * window.stride_w - window.left + (window.width - 1) * window.dilation_w + 1
     return window.top > 0 or window.left > 0 or height > h or width > w
@@ -70,10 +70,10 @@ def sticks_out(h, w, window, oh, ow):
 
 @register_jitable
 def pixels_together(filters, size, stride, ow, lanes):
-    """Return how many neighbouring pixels of a row to compute as one, for a kernel of a width `size`; often 1.
+    """Return how many neighbouring pixels of a row to compute as one, for a kernel of width `size`; often 1.
 
-    p pixels of F filters are one pixel with p * F filters and a kernel of size + (p - 1) * stride taps, of which each
-    filter has `size` that are not 0: they take that many vectors instead of p * size.
+    p pixels of F filters become one pixel with p * F filters. Its kernel has size + (p - 1) * stride taps, of which
+    `size` are not 0 for each filter, and takes one vector operation per tap instead of p * size in all.
     """
     best, least = 1, 0.75 * ow * size
     for p in range(2, min(ow, lanes // filters) + 1):
@@ -89,8 +89,8 @@ def pixels_together(filters, size, stride, ow, lanes):
 def direct_panels(graph, kernel, groups=1):
     """Add a stage that packs weights; return their panels (groups, panels, KH * KW * C / groups, width).
 
-    The last panel begins earlier where it would have less than a vector of filters (see `panel_columns`): what it
-    shares with the one before is computed twice, and every vector that is written is whole.
+    The last panel starts earlier if it would have less than a vector of filters (see `panel_columns`): the filters that
+    it shares with the previous panel are computed twice, so that every vector written is whole.
     """
     k, filters, width = math.prod(kernel.shape[:3]), kernel.shape[3], panel_width(kernel.dtype)
     out = graph.work((groups, -(-(filters // groups) // width), k, width), kernel.dtype)
@@ -101,7 +101,7 @@ def direct_panels(graph, kernel, groups=1):
 
 @compiled
 def panel_columns(panel, filters, width):
-    """Return the first filter of a panel and their number."""
+    """Return the first filter of a panel and the number of its filters."""
     column = panel * width
     if filters - column < width // 2 <= column:
         column = filters - width // 2
@@ -127,19 +127,19 @@ def _pack(r, run, first, last):
 
 
 def add_direct(convolution):
-    """Add the stage of a `conv2d.Convolution`."""
+    """Add the stage for a `conv2d.Convolution`."""
     arguments = direct_arguments(convolution)
     convolution.graph.add(_by_pixels, together=samples_together(convolution), work=convolution.work,
                           scratch=direct_bytes(arguments, convolution.y), **arguments)
 
 
 def samples_together(convolution):
-    """Return how many samples to convolve at a time, by any way but Winograd's."""
+    """Return how many samples to convolve at a time, by any method but Winograd's."""
     return -(-UNIT_NUMBERS // max(1, convolution.y.sample_size))
 
 
 def direct_arguments(convolution):
-    """Return by name what a record of RECORD holds for the direct way."""
+    """Return, by name, the fields of a RECORD for the direct method."""
     x, y, window, groups = convolution.x, convolution.y, convolution.window, convolution.groups
     _, h, w, c = x.shape
     _, oh, ow, filters = y.shape
@@ -151,13 +151,13 @@ def direct_arguments(convolution):
         stride_h=window.stride_h, stride_w=window.stride_w, top=window.top, left=window.left,
         dilation_h=window.dilation_h, dilation_w=window.dilation_w, block=block_address(x.dtype),
         by_pixels=direct_rows.address(x.dtype), copies=copies, columns=columns, copy_at=0,
-        # What other ways read besides.
+        # Only the other methods use these.
         special=None, flags=None, flag_count=0, pixels=1, transform=0, tiles_a_block=0,
     )
 
 
 def direct_bytes(arguments, y, rows=None):
-    """Return how much memory the direct way needs for so many rows of the output, or for all."""
+    """Return how many bytes of scratch memory the direct method needs for `rows` rows of the output, or for all."""
     rows = y.shape[1] if rows is None else rows
     height = (rows - 1) * arguments["stride_h"] + (arguments["height"] - 1) * arguments["dilation_h"] + 1
     channels = arguments["c"] // arguments["groups"]
@@ -167,7 +167,7 @@ def direct_bytes(arguments, y, rows=None):
 
 @register_jitable
 def aligned(size):
-    """Return so many bytes and what is left of the last line of the cache."""
+    """Return a size in bytes, rounded up to whole cache lines."""
     return (size + LINE_BYTES - 1) // LINE_BYTES * LINE_BYTES
 
 
@@ -180,11 +180,11 @@ def _by_pixels(r, run, first, last):
 
 @stage(**RECORD)
 def direct_rows(r, run, first, last):
-    """Compute some rows of the output of one sample, counted through all samples.
+    """Compute some output rows of one sample; rows are numbered across all samples.
 
     For each group and panel, each row of pixels is one product (OW, K) @ (K, width). Its left factor starts at `place`
-    in `source`, the image or its copy, in which `pixel` lies between the windows of neighbours and `line` between two
-    rows. What stages call by its address.
+    in `source`, the image or its copy, where the windows of neighbours are `pixel` elements apart and rows `line`
+    elements. Stages call this by its address.
     """
     if first >= last:
         return
@@ -197,7 +197,7 @@ def direct_rows(r, run, first, last):
     panel_count = (group_filters + width - 1) // width
     panels = array(run, r.panels, (r.groups * panel_count * k * width,))
     start = array(run, r.start, (r.groups * panel_count * width,))
-    # The rows of the input from `origin` on are copied, as far as they are needed.
+    # The input rows that are needed, from `origin` on, are copied.
     origin = first % r.oh * stride - window.top
     height = (last - first - 1) * stride + (kh - 1) * dilation + 1 if r.copies else 0
     image = scratch(run, r.copy_at, (height, r.columns, channels))
@@ -215,12 +215,12 @@ def direct_rows(r, run, first, last):
                 copy_window(x, group * channels, origin, window.left, image)
         for panel in range(panel_count):
             column, filters_here = panel_columns(panel, group_filters, width)
-            # A vector that sticks out of its pixel may spill into the next one, which is written after it, if there is
-            # only one panel; but not into rows that another thread may be at.
+            # With only one panel, a vector that is wider than its pixel may spill into the next pixel, which is written
+            # later, but not into rows that another thread may be writing.
             spill = (width // 2 if filters_here <= width // 2 else width) - filters_here
             spills = r.groups == 1 and panel_count == 1
             for row in range(last - first):
-                # Rows of the kernel that lie wholly on padding are left out.
+                # Kernel rows that lie entirely on padding are skipped.
                 above = origin + row * stride
                 low = max(0, -(above // dilation))
                 high = max(low, min(kh, (r.h - 1 - above) // dilation + 1))
@@ -229,7 +229,7 @@ def direct_rows(r, run, first, last):
                 columns, target = filters_here + (spill if fits else 0), target + group * group_filters + column
                 begin, left = group * panel_count * width + column, place + (row * stride + low * dilation) * line
                 right = ((group * panel_count + panel) * k + low * kw * channels) * width
-                if columns % (width // 2):  # the last ones go through `rows`
+                if columns % (width // 2):  # a partial vector goes through `rows`
                     product_block(r.block, ow, columns, y, target, filters, start, begin, 0,
                                   source, left, pixel, dilation * line, 1,
                                   panels, right, kw * channels * width, width, high - low, kw * channels, rows)
@@ -243,7 +243,7 @@ def direct_rows(r, run, first, last):
 
 @compiled
 def copy_window(image, first_channel, top, left, out):
-    """Copy some channels of the rows from `top` on, with zeros where the window sticks out of the image."""
+    """Copy some channels of the rows from `top` on, with zeros where they lie outside the image."""
     h, w, image_channels = image.shape
     height, columns, channels = out.shape
     begin = min(columns, max(0, left))
@@ -255,7 +255,7 @@ def copy_window(image, first_channel, top, left, out):
         if y < 0 or y >= h:
             continue
         source = image[y].reshape(-1)
-        # One loop over the whole line and not one a pixel, which matters for images with 1 or 3 channels.
+        # One loop over the whole line, not one per pixel, which matters for images with 1 or 3 channels.
         pixels, count = (end - begin, channels) if channels < image_channels else (1, (end - begin) * channels)
         for j in range(pixels):
             place = (begin + j - left) * image_channels + first_channel
@@ -265,7 +265,7 @@ def copy_window(image, first_channel, top, left, out):
 
 @compiled
 def unroll_taps(image, first_channel, window, out):
-    """Copy rows like `copy_window`, but for each output pixel its taps side by side, which a dilation has parted."""
+    """Copy rows like `copy_window`, but put the taps of each output pixel, which dilation separates, side by side."""
     h, w, _ = image.shape
     height, columns, channels = out.shape
     taps = window.width

@@ -1,26 +1,26 @@
-"""The gradient of the input by the direct way: what each pixel of dy gives back to its window.
+"""The input gradient by the direct method: what each pixel of dy contributes to its window.
 
-Pixel (oh, ow) of dy went into the window of x that begins at (oh*s - top, ow*s - left), and gives each number of it
+Pixel (oh, ow) of dy saw the window of x that begins at (oh*s - top, ow*s - left), and adds to each of its elements
 
     product[ky, kx, c] = sum over f of  kernel[ky, kx, c, f] * dy[oh, ow, f]
 
-dx is the sum of these windows where they overlap. There are two ways to get it:
+dx is the sum of these overlapping windows. There are two ways to compute it:
 
-1. By taps. For one kx, row i of a tile is pixel ow of dy, and pixel ow*s + kx of dx, where it is added. Each tile is a
-   part of dx itself. The columns are the channels, of which 1 or 3 fill a vector of 16 badly.
-2. By windows, where channels are few or don't fill vectors. Then the columns are all of (ky, kx, c): the product of dy
-   and the kernel is the im2col matrix's gradient, in which each pixel of dy has a row. Its KH runs of KW * C numbers
-   are added to the rows of an image with room for the padding ("col2im"), and the middle of this one is dx:
+1. By taps. For one kx, row i of a tile is pixel ow of dy, and is added to pixel ow*s + kx of dx. So each tile is a
+   part of dx itself. The columns are the channels; with 1 or 3 of them, most of a vector of 16 is wasted.
+2. By windows, where channels are few or don't fill vectors. The columns are all (ky, kx, c): the product of dy and
+   the kernel is the gradient of the im2col matrix, with a row for each pixel of dy. The KH runs of KW * C elements of
+   a row are added to the rows of an image with room for the padding ("col2im"), whose middle is dx:
 
         dy (OH * OW, F) @ kernel.T (F, KH * KW * C) = products          ┌──────────────┐  ky = 0
                                                       one row:          │ kx, c        │  ky = 1     added at the
                                                       ───── ───── ───── └──────────────┘  ky = 2     window's place
 
-   A run is not added to where another one has just been written, as the processor would wait for it: for one column of
+   A run is not added where another one has just been written, since the processor would stall: for one column of
    pixels and one ky, runs are added to different rows of the image.
 
-   So, too, where the kernel is much larger than an image, of which each row would have to fetch all of it anew. There
-   the product is one of matrices, of all samples (`matmul.py`).
+   The second way is also taken where the kernel is much larger than an image: by taps, each row would fetch all of the
+   kernel again. Then the product is a single matrix product for all samples (`matmul.py`).
 """
 
 import math
@@ -39,11 +39,11 @@ from cnnlite.kernels.product.microkernel import PIECE, block_address, call_block
 from cnnlite.kernels.product.panels import pack_panels
 from cnnlite.kernels.rows import add_runs
 
-PRODUCTS = 1 << 17  # so many of the second way, of whole rows of dy, are made at a time: they stay in the cache
+PRODUCTS = 1 << 17  # computed at a time by the second way, in whole rows of dy: they stay in the cache
 LARGE_KERNEL, FEW_PIXELS = 1 << 20, 64  # bytes; pixels of dy
-MOST_PRODUCTS = 9  # for each number of dx
-LONG_CHAIN = 4096  # products that may be added one by one in float32: to cut shorter sums would take a fifth longer
-TOGETHER = 1 << 14  # so many numbers of dy, or the next whole image, are taken at a time
+MOST_PRODUCTS = 9  # per element of dx
+LONG_CHAIN = 4096  # products that may be added one by one in float32: splitting shorter sums would take a fifth longer
+TOGETHER = 1 << 14  # elements of dy, rounded up to whole images, that are processed at a time
 
 
 def add_direct_input_gradient(dy, kernel, dx, sizes, done=None):
@@ -51,13 +51,13 @@ def add_direct_input_gradient(dy, kernel, dx, sizes, done=None):
 
     Args:
         sizes: the FIELDS of the convolution.
-        done: a buffer (N,) in int64; samples where it isn't 0 are left as they are.
+        done: an int64 buffer (N,); samples whose entry isn't 0 are skipped.
     """
     graph, itemsize = graph_of(dy, dx), dy.itemsize
     kh, kw, channels, _ = kernel.shape
     groups, oh, ow = sizes["groups"], sizes["oh"], sizes["ow"]
     filters, width = sizes["filters"] // groups, 2 * VECTOR_BYTES // itemsize
-    work = 2.0 * oh * ow * filters * groups * kh * kw * channels if done is None else 0  # as a rule all of them are
+    work = 2.0 * oh * ow * filters * groups * kh * kw * channels if done is None else 0  # usually all are done
     arguments = dict(dy=dy, dx=dx, done=done, block=block_address(dy.dtype), work=work, rare=done is not None,
                      together=max(1, -(-TOGETHER // max(1, oh * ow * filters * groups))))
     taps = kh * kw
@@ -77,7 +77,7 @@ def add_direct_input_gradient(dy, kernel, dx, sizes, done=None):
                   image=image, image_rows=height, image_columns=columns,
                   scratch=image + height * columns * channels * itemsize)
         return
-    # In panels, with c and f exchanged: column c of row (tap, f).
+    # In panels, with c and f swapped: column c of row (tap, f).
     panels = pack_panels(kernel, filters, channels, 1, filters * groups, groups, filters, kh * kw,
                          channels * filters * groups, graph=graph)
     alone = meets_no_other(sizes)
@@ -88,7 +88,7 @@ def add_direct_input_gradient(dy, kernel, dx, sizes, done=None):
 
 
 def _geometry(sizes):
-    """Return (strides, pads, dilation), with as much padding behind the image as the output needs."""
+    """Return (strides, pads, dilation), with as much padding after the image as the output needs."""
     strides, dilation = (sizes["stride_h"], sizes["stride_w"]), (sizes["dilation_h"], sizes["dilation_w"])
     height = (sizes["oh"] - 1) * strides[0] + (sizes["height"] - 1) * dilation[0] + 1
     width = (sizes["ow"] - 1) * strides[1] + (sizes["width"] - 1) * dilation[1] + 1
@@ -97,9 +97,9 @@ def _geometry(sizes):
 
 
 def has_large_kernel(shape, sizes, itemsize):
-    """Return whether a kernel is one that each row of so small an image should not have to fetch.
+    """Return whether a kernel is too large to be fetched again for each row of such a small image.
 
-    The products that are added up take some times as much memory as dx, but not more than MOST_PRODUCTS.
+    The products that are added up take several times as much memory as dx, at most MOST_PRODUCTS times.
     """
     pixels = sizes["oh"] * sizes["ow"]
     is_large = math.prod(shape) * itemsize >= LARGE_KERNEL and pixels <= FEW_PIXELS and sizes["groups"] == 1
@@ -107,8 +107,8 @@ def has_large_kernel(shape, sizes, itemsize):
 
 
 def by_windows(kh, kw, channels, filters, lanes):
-    """Return whether the second way takes fewer instructions for a pixel of dy: to add a vector takes about 6."""
-    if kh * kw > LONG_CHAIN:  # which are added one by one
+    """Return whether the second way takes fewer instructions per pixel of dy; adding a vector takes about 6."""
+    if kh * kw > LONG_CHAIN:  # too many to be added one by one
         return False
     windows = -(-kh * kw * channels // lanes) * filters + 6 * kh * -(-kw * channels // lanes)
     return windows < kh * kw * -(-channels // lanes) * (filters + 2)
@@ -122,7 +122,7 @@ def _is_done(r, run, i, last):
 @stage(reads="dy panels done", writes="dx",
        sizes=f"{FIELDS} block rows padded products image image_rows image_columns")
 def _by_windows(r, run, first, last):
-    """The second way."""
+    """Compute dx by windows, the second way."""
     channels, filters, size = r.channels // r.groups, r.filters // r.groups, r.height * r.width * r.channels // r.groups
     dx = array(run, r.dx, (last, r.h, r.w, r.channels))
     itemsize = dx.itemsize
@@ -154,7 +154,7 @@ def _add_windows(r, products, row, rows, image):
     """Add the products of some rows of dy, from `row` on, to an image."""
     _, columns, channels = image.shape
     itemsize, size = products.itemsize, products.shape[1]
-    # A dilation parts the taps of a run.
+    # Dilation separates the taps of a run.
     runs, length = (1, r.width * channels) if r.dilation_w == 1 else (r.width, channels)
     for pixel in range(r.ow):
         for ky in range(r.height):
@@ -167,7 +167,7 @@ def _add_windows(r, products, row, rows, image):
 
 @compiled
 def _copy_middle(image, top, left, first_channel, dx):
-    """Write the channels of an image to those of dx from the first on, without the padding."""
+    """Copy an image, without its padding, to the channels of dx from `first_channel` on."""
     h, w, image_channels = dx.shape
     channels = image.shape[2]
     for row in range(h):
@@ -183,7 +183,7 @@ def _copy_middle(image, top, left, first_channel, dx):
 
 @stage(reads="dy panels done", writes="dx", sizes=f"{FIELDS} block alone piece is_long")
 def _by_taps(r, run, first, last):
-    """The first way. Row h of dx gets rows oh of dy for all ky with oh * stride + ky * dilation - top = h."""
+    """Compute dx by taps: row h of dx gets the rows oh of dy for all ky with oh * stride + ky * dilation - top = h."""
     dx = array(run, r.dx, (last, r.h * r.w * r.channels))
     clear(scratch(run, 0, (2 * VECTOR_BYTES // dx.itemsize,)))
     for i in range(first, last):
@@ -203,10 +203,10 @@ def _by_taps(r, run, first, last):
 
 @compiled
 def _row_by_taps(r, run, i, row, first, count):
-    """Add to a row of dx what `count` rows of taps give, of which the first is `first`.
+    """Add to a row of dx the contribution of `count` kernel rows, the first of which is `first`.
 
-    They are every `step`-th ky, and `back` rows of dy lie between one and the next. A long sum goes by PIECE numbers
-    or so through a row of its own.
+    They are every `step`-th ky, and their rows of dy are `back` apart. A long sum is split into pieces of about PIECE
+    products, which go through a row of their own.
     """
     dx = array(run, r.dx, (i + 1, r.h * r.w * r.channels))[i]
     dy = array(run, r.dy, (i + 1, r.oh * r.ow * r.filters))[i]

@@ -1,17 +1,17 @@
-"""The gradient of the kernel by the direct way: sums over all pixels, in the registers of a tile.
+"""The kernel gradient by the direct method: sums over all pixels, in the registers of a tile.
 
     dkernel[ky, kx, c, f] = sum over the images, oh and ow of  x[oh*s + ky*d, ow*s + kx*d, c] * dy[oh, ow, f]
 
-The rows of a tile, (kx, c), lie side by side in the image, unless a dilation or groups part the kx.
-Where there are too few filters for a vector, the roles are exchanged: then f are the rows, and the (kx, c) the columns,
-of which even 3 channels and a kernel of width 7 fill a vector. (1024, 12, 12, 32) and one filter of 5x5 with stride 2:
-2.6 ms instead of 10. Where these are too few as well, p neighbouring pixels of dy become one with p * F filters:
+The rows of a tile, (kx, c), are contiguous in the image, unless dilation or groups separate the kx.
+With too few filters to fill a vector, the roles are swapped: the f are the rows and the (kx, c) the columns, and even
+3 channels with a kernel of width 7 fill a vector. (1024, 12, 12, 32) and one filter of 5x5 with stride 2: 2.6 ms
+instead of 10. If there are too few of these as well, p neighbouring pixels of dy become one with p * F filters:
 
     wide[ky, t, c, (q, f)] = sum of  x[oh*s + ky*d, ow*p*s + t, c] * dy[oh, ow*p + q, f]      t < KW + (p - 1) * s
 
-of which dkernel[ky, kx, c, f] is the sum over q of wide[ky, kx + q*s, c, (q, f)]. The rest is of no use.
+Then dkernel[ky, kx, c, f] is the sum over q of wide[ky, kx + q*s, c, (q, f)]. The rest is unused.
 
-The products are added one by one in the order of the images and pixels, however many images come at a time.
+The products are added one by one in the order of the images and pixels, however many images are processed at a time.
 """
 
 from cnnlite.engine.jit import kernel as compiled
@@ -38,8 +38,8 @@ from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.product.microkernel import LONG_SUM, block_address, call_block
 
 LONG_CHAIN = 8192  # pixels of a chunk whose products may be added one by one in float32
-CHAIN = 2048  # so many that are before they join a sum in float64, if there are more: it takes as long as 30 of them
-TOGETHER = 1 << 14  # so many numbers of dy, or the next whole image, are taken at a time
+CHAIN = 2048  # pixels added before their sum joins a float64 sum, if there are more: that takes as long as 30 pixels
+TOGETHER = 1 << 14  # elements of dy, rounded up to whole images, that are processed at a time
 
 
 def add_direct_kernel_gradient(x, dy, dkernel, sizes):
@@ -60,7 +60,7 @@ def add_direct_kernel_gradient(x, dy, dkernel, sizes):
     if turned:
         add_kernel_stage(graph, _add_turned, **arguments)
     elif pixels > 1:
-        # Room for the sums of an image that goes pixel by pixel.
+        # Room for the sums of an image that is processed pixel by pixel.
         place = arguments["scratch"]
         arguments["scratch"] += sizes["height"] * run * sums.columns * x.itemsize
         add_kernel_stage(graph, _add_wide, **arguments, pixels=pixels, alone=place)
@@ -70,7 +70,7 @@ def add_direct_kernel_gradient(x, dy, dkernel, sizes):
 
 
 def copies(sizes, dtype, pixels=1):
-    """Return what a record and a step have to know of the copies of images that `add_images` and `add_turned` make.
+    """Return the record fields and the scratch size for the image copies that `add_images` and `_add_turned` make.
 
     Args:
         sizes: the FIELDS.
@@ -86,7 +86,7 @@ def copies(sizes, dtype, pixels=1):
     height = (oh - 1) * window.stride_h + (kh - 1) * window.dilation_h + 1
     gradient = oh * row_pixels * sizes["filters"] + 2 * lanes
     image = (max(0, height * width) if pads else sizes["h"] * sizes["w"]) * channels + 2 * lanes
-    # Where an image is one row, as many are taken at a time as may be without a change of the order of additions.
+    # Where an image is one row, several are taken at a time, as many as leave the order of additions unchanged.
     merged = max(1, LONG_SUM // max(1, ow)) if meets_no_other(sizes) and oh == 1 else 1
     return dict(block=block_address(dtype), pads=int(pads), image=gradient * dtype.itemsize, image_width=width,
                 merged=merged, scratch=(gradient + image) * dtype.itemsize)
@@ -110,7 +110,7 @@ def _add_wide(r, run, first, last):
     x = array(run, r.x, (last, r.h * r.w * r.channels))
     for i in range(first, last):
         if r.ow % r.pixels and not moderate(x[i]):
-            # The pixels of dy that fill up a row are 0, but would meet pixels of x that no other window has.
+            # The zeros that pad a row of dy would meet pixels of x that are in no window, and 0 * NaN is NaN.
             clear(alone)
             add_images(r, run, i, i + 1, 1, alone.ctypes.data)
             for ky in range(r.height):
@@ -124,9 +124,9 @@ def _add_wide(r, run, first, last):
 
 @stage(reads=READS, writes=WRITES, adds=ADDS, sizes=SIZES)
 def _add_turned(r, run, first, last):
-    """With f as rows and (kx, c) as columns of a tile.
+    """Add up the gradient with f as the rows and (kx, c) as the columns of a tile.
 
-    Whole vectors of the image are read: what they hold beyond a window goes to columns of no use.
+    Whole vectors of the image are read: what they hold beyond a window goes to unused columns.
     """
     begin_sums(r, run, first)
     x = array(run, r.x, (last, r.h, r.w, r.channels))
@@ -158,9 +158,9 @@ def _add_turned(r, run, first, last):
 
 @compiled
 def add_images(r, run, first, last, pixels, sums):
-    """Add what some images give, with so many pixels of dy taken as one, to the sums at an address.
+    """Add the contribution of some images, with `pixels` pixels of dy taken as one, to the sums at an address.
 
-    Only whole vectors of dy are read. Where the last one of an image would stick out of all images, a copy is read
+    Only whole vectors of dy are read. Where the last one of an image would extend past the end of dy, a copy is read
     instead: of the last image, or of the last few if they are smaller than a vector.
     """
     x = array(run, r.x, (last, r.h, r.w, r.channels))
@@ -182,7 +182,7 @@ def add_images(r, run, first, last, pixels, sums):
         if r.pads:
             copy_window(x[i], 0, -r.top, r.left, image)
             source = image.ctypes.data
-            # Zeros, too, where pixels of dy were added to fill up a row: 0 * NaN would be seen.
+            # Also zeros where a row of dy was padded: 0 * NaN would show.
             for y in range(height if width < r.image_width else 0):
                 for j in range(width, r.image_width):
                     for c in range(r.channels):
@@ -201,7 +201,7 @@ def add_images(r, run, first, last, pixels, sums):
 
 @compiled
 def _add_image(r, source, b, row_pixels, pixels, sums, itemsize):
-    """Add what one image gives, or several in a row, given the addresses of x, dy and the sums."""
+    """Add the contribution of one image, or of consecutive ones, given the addresses of x, dy and the sums."""
     lanes, groups, padded = VECTOR_BYTES // itemsize, r.groups, r.columns
     channels, columns = r.channels // groups, r.filters // groups if pixels == 1 else pixels * r.filters
     rows = (r.width + (pixels - 1) * r.stride_w) * channels

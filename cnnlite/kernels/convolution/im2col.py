@@ -1,6 +1,6 @@
-"""im2col and its transpose, col2im: what turns a convolution into a matrix product.
+"""im2col and its transpose, col2im: they turn a convolution into a matrix product.
 
-Every output pixel becomes a row, and holds the window of pixels that the kernel sees from there:
+Every output pixel becomes a row that holds the window of pixels the kernel sees from there:
 
     image  1 2 3       kernel 2x2      rows     1 2 4 5     for the output pixel (0, 0)
            4 5 6                                2 3 5 6                          (0, 1)
@@ -8,7 +8,7 @@ Every output pixel becomes a row, and holds the window of pixels that the kernel
                                                 5 6 8 9                          (1, 1)
 
     convolution:      y = im2col(x) @ kernel.reshape(KH * KW * C, F)
-    gradient of x:    dx = col2im(dy @ kernel.T)         a pixel that k windows saw adds up k gradients
+    gradient of x:    dx = col2im(dy @ kernel.T)         a pixel in k windows adds up k gradients
     of the kernel:    dkernel = im2col(x).T @ dy
 """
 

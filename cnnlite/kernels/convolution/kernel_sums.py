@@ -1,16 +1,16 @@
-"""The sums of which the gradient of a kernel is made: of each chunk of a batch its own, and in the end their tree.
+"""The sums that make up a kernel gradient: one set for each chunk of a batch, added up as a tree at the end.
 
-How a stage lays them out depends on the way that it goes (`direct_kernel_gradient.py`, `winograd_gradients.py`):
+How a stage lays them out depends on its method (`direct_kernel_gradient.py`, `winograd_gradients.py`):
 
-    plain       (KH, groups, KW * C / groups, F / groups)       rows (kx, c), of which one lies behind the other in x
+    plain       (KH, groups, KW * C / groups, F / groups)       rows (kx, c), in the order in which they lie in x
     turned      (KH, 1, F, KW * C)                              rows f
-    wide        (KH, 1, (KW + (p - 1) s) * C, p * F)            rows (t, c), columns (q, f): see the former file
+    wide        (KH, 1, (KW + (p - 1) s) * C, p * F)            rows (t, c), columns (q, f): see the first file
 
-where the columns are filled up to whole panels; what the columns behind the last one hold is of no use.
+The columns are padded to whole panels; what the padding holds is unused.
 
-A sum in float32 of many pixels loses digits. Where a chunk has more than a few thousand, its sums are moved to others
-in float64 (`exact`) every so many samples. Where that happens is counted from the beginning of the chunk, so that the
-bits don't depend on how many samples a stage is called for at a time.
+A float32 sum over many pixels loses digits. If a chunk has more than a few thousand, its sums are moved to float64 sums
+(`exact`) every few samples. These are counted from the beginning of the chunk, so that the bits don't depend on how
+many samples a stage is called with at a time.
 """
 
 import math
@@ -24,7 +24,7 @@ from cnnlite.kernels.geometry import FIELDS
 from cnnlite.kernels.product.panels import panel_width
 from cnnlite.kernels.sums import NUMBERS_A_UNIT, add_tree, chunk_sums
 
-# All stages that add up the gradient of a kernel have one form of records, so that what they call is compiled once.
+# All stages that add up a kernel gradient share one record layout, so that the functions they call are compiled once.
 READS, WRITES, ADDS = "x dy weights flags", "dx done exact spectrum state", "sums"
 SIZES = (f"{FIELDS} numbers columns every long_samples block pads image image_width merged pixels alone transform "
          "block_tiles padded v_distance w_distance m_distance v points m zeros part "
@@ -37,8 +37,8 @@ class KernelSums(NamedTuple):
     Attributes:
         sums, exact: their buffers, `exact` for long sums.
         numbers: how many there are.
-        columns: the last axis.
-        every: after so many samples the sums are moved, in a chunk of more than `long_samples`.
+        columns: the size of the last axis.
+        every: how many samples are added before the sums are moved, in a chunk of more than `long_samples`.
     """
 
     sums: Any = None
@@ -50,12 +50,12 @@ class KernelSums(NamedTuple):
 
 
 def kernel_sums(graph, sizes, rows, columns, links, chain, long_chain):
-    """Return `KernelSums` to which a sample adds `links` products.
+    """Return `KernelSums`, each of which gets `links` products from a sample.
 
     Args:
         sizes: the FIELDS of the convolution.
-        rows, columns: the last two axes; columns are filled up here.
-        chain: so many products may be added one by one before they are moved, if there are more than `long_chain`.
+        rows, columns: the sizes of the last two axes; columns are padded to whole panels here.
+        chain: how many products may be added one by one before they are moved, if there are more than `long_chain`.
     """
     width = panel_width(graph.dtype)
     shape = sizes["height"], sizes["groups"], rows, -(-columns // width) * width
@@ -65,14 +65,14 @@ def kernel_sums(graph, sizes, rows, columns, links, chain, long_chain):
 
 
 def add_kernel_stage(graph, stage, *, together, work, scratch, **arguments):
-    """Add a stage that has records of the common form; what is not mentioned is not there, or 0."""
+    """Add a stage with the common record layout; buffers and sizes that are left out are None and 0."""
     record = dict.fromkeys(stage.buffers) | dict.fromkeys(stage.sizes, 0) | arguments
     graph.add(stage, together=together, work=work, scratch=scratch, **record)
 
 
 @kernel
 def sums_of_chunk(r, run):
-    """Return the sums of the chunk that is being computed, flat."""
+    """Return the sums of the current chunk, flat."""
     return array(run, r.sums, (word(run, CHUNKS), r.numbers))[word(run, UNIT)]
 
 
@@ -84,13 +84,13 @@ def clear(numbers):
 
 @kernel
 def is_long(r, run):
-    """Return whether the sums of the chunk are moved to others in float64 on the way."""
+    """Return whether the chunk is so long that its sums are moved to float64 sums along the way."""
     return word(run, END) - word(run, BEGIN) > r.long_samples
 
 
 @kernel
 def begin_sums(r, run, first):
-    """Begin the sums of a chunk, if its first samples are those from `first` on."""
+    """Clear the sums of a chunk if `first` is its first sample."""
     if first == word(run, BEGIN):
         clear(sums_of_chunk(r, run))
         if is_long(r, run):
@@ -99,7 +99,7 @@ def begin_sums(r, run, first):
 
 @kernel
 def chain_end(r, run, first, last):
-    """Return up to which sample to go on from the first: to the last, or to where the sums are to be moved."""
+    """Return up to which sample to continue from `first`: `last`, or where the sums have to be moved."""
     if not is_long(r, run):
         return last
     begin = word(run, BEGIN)
@@ -108,7 +108,7 @@ def chain_end(r, run, first, last):
 
 @kernel
 def end_chain(r, run, stop):
-    """Move the sums if it is time to, after the sample before `stop`, and finish them at the end of a chunk."""
+    """Move the sums if that is due before sample `stop`, and finish them at the end of a chunk."""
     at_end = stop == word(run, END)
     if is_long(r, run) and (at_end or (stop - word(run, BEGIN)) % r.every == 0):
         move_sums(r, run, at_end)
@@ -116,7 +116,7 @@ def end_chain(r, run, stop):
 
 @kernel
 def move_sums(r, run, at_end):
-    """Add the sums to those in float64, and begin them anew; or write all of them, at the end of a chunk."""
+    """Add the sums to the float64 sums and reset them; at the end of a chunk, set them to the totals."""
     sums, exact = sums_of_chunk(r, run), array_as(run, r.exact, (r.numbers,), np.float64)
     for i in range(sums.size):
         exact[i] += sums[i]
@@ -124,7 +124,7 @@ def move_sums(r, run, at_end):
 
 
 def add_kernel_chunks(graph, sums, dkernel, sizes, pixels=1, turned=False):
-    """Add a stage that writes to dkernel the sum of all chunks, out of the form that they are in."""
+    """Add a stage that writes the sum of all chunks to dkernel, converted from their layout."""
     kh, kw, channels, filters = dkernel.shape
     rows, columns = sums.sums.shape[3:]
     plain = pixels == 1 and not turned

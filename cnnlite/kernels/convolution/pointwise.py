@@ -1,9 +1,9 @@
-"""Convolution by a kernel of a single pixel, without strides or padding: a matrix product over the pixels.
+"""Convolution with a 1 x 1 kernel, without strides or padding: a matrix product over the pixels.
 
     y[n, h, w, :] = x[n, h, w, :] @ kernel[0, 0] + bias
 
-A pixel of y needs the same pixel of x alone. So all pixels of some samples are one long row, whose tiles are full. A
-kernel that does not stay in the cache is no work for a few samples at a time: there it is a product like Dense's.
+A pixel of y needs only the same pixel of x. So all pixels of several samples form one long row, which fills the tiles.
+A kernel that is too large for the cache is not applied to a few samples at a time but in a matrix product like Dense's.
 """
 
 import math
@@ -14,11 +14,11 @@ from cnnlite.kernels.convolution.direct import direct_panels, panel_columns, sam
 from cnnlite.kernels.product.matmul import SMALL_MATRIX, matmul, product_block
 from cnnlite.kernels.product.microkernel import block_address
 
-PIXELS = 96  # at a time, which stay in the first-level cache for all filters; a multiple of the rows of any tile
+PIXELS = 96  # at a time, so that they stay in the first-level cache for all filters; a multiple of the rows of any tile
 
 
 def add_pointwise(convolution):
-    """Add the stage of a `conv2d.Convolution`."""
+    """Add the stage for a `conv2d.Convolution`."""
     x, y, kernel = convolution.x, convolution.y, convolution.kernel
     _, h, w, c = x.shape
     if is_large(math.prod(kernel.shape), convolution.groups, x.itemsize):
@@ -32,7 +32,7 @@ def add_pointwise(convolution):
 
 
 def add_pointwise_gradients(x, dy, kernel, dkernel, dx):
-    """Add the stages for those of the two gradients of a large kernel that are not None."""
+    """Add the stages for the gradients of a large kernel, dkernel and dx, that are not None."""
     dz = dy.reshape(-1, dy.shape[3])
     if dkernel is not None:
         matmul(x.reshape(-1, x.shape[3]), dz, transpose_a=True, out=dkernel.reshape(dkernel.shape[2:]))
@@ -41,7 +41,7 @@ def add_pointwise_gradients(x, dy, kernel, dkernel, dx):
 
 
 def is_large(numbers, groups, itemsize):
-    """Return whether a kernel of so many numbers, of 1 x 1, is more than stays in the cache."""
+    """Return whether a 1 x 1 kernel with this many elements is too large to stay in the cache."""
     return groups == 1 and numbers * itemsize > SMALL_MATRIX
 
 
@@ -59,7 +59,7 @@ def _by_products(r, run, first, last):
         for unit in range(r.groups * panel_count):
             group, panel = unit // panel_count, unit % panel_count
             column, columns = panel_columns(panel, filters, width)
-            # See `direct_rows`: a vector may spill into the next pixel, if that is ours and still to be written.
+            # See `direct_rows`: a vector may spill into the next pixel if that pixel is ours and still to be written.
             spill = (width // 2 if columns <= width // 2 else width) - columns
             fits = r.groups * panel_count == 1 and (pixel + count) * r.filters + spill <= y.size
             product_block(r.block, count, columns + (spill if fits else 0),

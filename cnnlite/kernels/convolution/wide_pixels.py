@@ -1,16 +1,16 @@
-"""Convolution by few filters: several pixels of a row computed as one.
+"""Convolution with few filters: several pixels of a row computed as one.
 
-A tile whose columns are 1, 3 or 6 filters fills a vector of 16 badly. There, p neighbouring pixels are computed
-as one pixel with p * F filters, whose kernel is p copies of the kernel side by side, each moved on by one pixel:
+A tile whose columns are 1, 3 or 6 filters wastes most of a vector of 16. So p neighbouring pixels are computed as one
+pixel with p * F filters, whose kernel is p copies of the kernel side by side, each shifted by one pixel:
 
     p = 3, KW = 3:   x   .  .  .  .  .      5 vector operations for 3 pixels instead of 9
                      y0  a  b  c
                      y1     a  b  c
                      y2        a  b  c
 
-y is the same numbers in the same order, and its bits are those of a pixel computed alone, as products with 0 change
-nothing. (128, 28, 28, 1), 6 filters of 5x5 and padding: 0.8 ms instead of 1.6. But 0 * NaN is no zero: rows of the
-output that are made of numbers which are not finite are computed directly, and so are all if weights are not finite.
+y sums the same numbers in the same order, so it has the same bits as pixels computed alone: products with 0 change
+nothing. (128, 28, 28, 1), 6 filters of 5x5 and padding: 0.8 ms instead of 1.6. But 0 * NaN is not 0: output rows that
+read non-finite values are computed directly, and so are all rows if any weight is not finite.
 """
 
 import math
@@ -35,18 +35,18 @@ from cnnlite.kernels.product.microkernel import LONG_SUM, call_block
 
 
 def wide_pixels(x, kernel, window, groups, ow):
-    """Return how many pixels of a row to compute as one; 1 if it is not this way that is to be taken."""
+    """Return how many pixels of a row to compute as one; 1 if this method does not apply."""
     if groups > 1 or window.dilation_w > 1:
         return 1
     kh, kw, channels, filters = kernel.shape
     pixels = pixels_together(filters, kw, window.stride_w, ow, VECTOR_BYTES // x.itemsize)
-    # A long sum would be cut at other places than that of a single pixel.
+    # A long sum would be split at other places than for a single pixel.
     longest = max(kh * kw, kw + (pixels - 1) * window.stride_w) * channels
     return pixels if longest <= LONG_SUM else 1
 
 
 def add_wide(convolution, pixels):
-    """Add the stage of a `conv2d.Convolution` that computes so many pixels as one."""
+    """Add the stage for a `conv2d.Convolution` that computes `pixels` pixels as one."""
     graph, kernel, y = convolution.graph, convolution.kernel, convolution.y
     kh, kw, c, filters = kernel.shape
     stride, lanes = convolution.window.stride_w, VECTOR_BYTES // y.itemsize
@@ -56,7 +56,7 @@ def add_wide(convolution, pixels):
               work=math.prod(panel.shape))
     arguments = direct_arguments(convolution)
     flags = moderate_flags(graph, kernel)
-    # First the rows of this way and its bias, then what the direct way needs, which holds the copy of this one as well.
+    # First the rows and the bias of this method, then the memory of the direct method, whose image copy both use.
     own = aligned(y.shape[1] * (y.shape[2] * filters + lanes) * y.itemsize) + VECTOR_BYTES
     arguments.update(special=panel, flags=flags, flag_count=flags.shape[0], pixels=pixels, copy_at=aligned(own))
     graph.add(_by_wide_pixels, together=samples_together(convolution), work=convolution.work,
@@ -81,10 +81,11 @@ def _pack_wide(r, run, first, last):
 
 @stage(**RECORD, footprint=HALO)
 def _by_wide_pixels(r, run, first, last):
-    """Compute rows of samples, p pixels of each together; the rows of a tile are the rows of the image.
+    """Compute rows of samples, p pixels of a row together; the rows of a tile are rows of the image.
 
-    What a vector holds beyond the p * F numbers spills into the next pixels, in `rows`, where it is written over. The
-    zeros for other pixels must not make the sum a long one, so it goes by as many rows of the kernel as are none.
+    What a vector holds beyond the p * F elements spills into the next pixels of `rows`, and is overwritten later. The
+    zeros added for other pixels must not make a sum a long one, so only as many kernel rows are taken at a time as
+    stay below that limit.
     """
     window, w, c, ow, filters, pixels = window_in(r), r.w, r.c, r.ow, r.filters, r.pixels
     top, bottom = band_rows(run, r.oh)
@@ -113,7 +114,7 @@ def _by_wide_pixels(r, run, first, last):
         else:
             source, line = x[i].ctypes.data + (origin * w - window.left) * c * itemsize, w * c
         for column in range(0, ow, pixels):
-            pixel = min(column, ow - pixels)  # the last ones begin earlier
+            pixel = min(column, ow - pixels)  # the last group starts earlier
             target = rows.ctypes.data + pixel * filters * itemsize
             for ky in range(0, window.height, together):
                 call_block(r.block, height, 1, target, ow * filters + lanes,

@@ -1,4 +1,4 @@
-"""Both gradients of a convolution by Winograd's method, whose transforms of dy they share; see `winograd.py`.
+"""Both gradients of a convolution by Winograd's method, sharing the transforms of dy; see `winograd.py`.
 
     dy (N, OH, OW, F)       -- cut into tiles, V_m dy V_m^T -->     W (36, tiles, F)
     to the kernel                                                   S[p] = V[p]^T @ W[p], (36, C, F), of all tiles
@@ -6,11 +6,11 @@
     to the input                                                    P[p] = W[p] @ (D U D)[p]^T, (36, tiles, C)
     P                       -- B^T p B, added up -->                dx (N, H, W, C)
 
-S, the *spectrum*, is four times the kernel for K = 3. So each thread has one, which is transformed back and added to
-the sums of a chunk at its end, or after so many tiles that the sums would lose digits. The last block of tiles is
-multiplied and transformed back by a few channels at a time, so that where a chunk is one block there is no spectrum in
-memory at all. The products of all tiles are added one by one in the order of the samples: however many come at a time,
-the bits are the same. A sample whose numbers are not `moderate` goes the direct way instead.
+S, the *spectrum*, is four times the kernel for K = 3. So there is one per thread, transformed back and added to the
+sums of a chunk at its end, or after so many tiles that the sums would lose digits. The last block of tiles is
+multiplied and transformed back a few channels at a time, so that a chunk of a single block needs no spectrum in memory
+at all. The products of all tiles are added one by one in the order of the samples, so the bits are the same however
+many samples are processed at a time. A sample whose values are not `moderate` takes the direct method instead.
 """
 
 import numpy as np
@@ -43,20 +43,20 @@ from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.product.microkernel import call_block
 from cnnlite.kernels.product.panels import panel_width
 
-LONG_CHAIN = 2048  # tiles of a chunk of which the products may be added one by one in float32
-CHAIN = 512  # so many, or the next whole block, that are before they join the others, if there are more
-UNIT_TILES = 32  # so many tiles, where there are as many, are computed together
-CHANNELS_TOGETHER = 32  # of which the last products are made and transformed back, while they are in the cache
-TO_INPUT, TO_KERNEL = 1, 2  # what is done by this method for a sample
-CLOSES = 4  # and whether the spectrum is transformed back in the end
-HAS_SPECTRUM, HAS_SUMS = 0, 1  # which of them hold anything yet
+LONG_CHAIN = 2048  # tiles of a chunk whose products may be added one by one in float32
+CHAIN = 512  # tiles, or the next whole sample, added before their sum joins the others, if there are more
+UNIT_TILES = 32  # tiles to compute together, if there are as many
+CHANNELS_TOGETHER = 32  # whose last products are computed and transformed back while they are in the cache
+TO_INPUT, TO_KERNEL = 1, 2  # flags: which gradients this method computes for a sample
+CLOSES = 4  # flag: the spectrum is transformed back at the end
+HAS_SPECTRUM, HAS_SUMS = 0, 1  # places in `state`: whether they hold anything yet
 
 
 def add_winograd_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
-    """Add the stages that write dkernel and dx, or the one of them that is wanted.
+    """Add the stages that write dkernel and dx, or whichever of them is wanted.
 
     Args:
-        kernel: of which only the shape counts if there is no dx.
+        kernel: may be None if dx is None.
         sizes: the FIELDS of the convolution.
     """
     graph, itemsize = graph_of(x, dy, dx), dy.itemsize
@@ -65,7 +65,7 @@ def add_winograd_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
     filters = -(-f // width) * width
     tiles = -(-sizes["oh"] // outputs) * -(-sizes["ow"] // outputs)
     together = max(1, -(-UNIT_TILES // max(1, tiles)))
-    # Larger blocks than forward, because each of them reads and writes the whole spectrum.
+    # Larger blocks than in the forward pass, because each reads and writes the whole spectrum.
     block_tiles = tiles_a_block(together * tiles, c + filters, itemsize, 4 * CACHE_BYTES)
     distances = [odd_lines(block_tiles * numbers, itemsize) for numbers in (c, filters, width)]
     last = odd_lines(CHANNELS_TOGETHER * width, itemsize)
@@ -99,7 +99,7 @@ def add_winograd_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
         add_direct_input_gradient(dy, kernel, dx, sizes, done)
 
 
-# The samples.
+# The stage.
 
 
 @stage(reads=READS, writes=WRITES, adds=ADDS, sizes=SIZES)
@@ -119,7 +119,7 @@ def _winograd_gradients(r, run, first, last):
             end += 1
         if way & TO_INPUT:
             clear(array(run, r.dx, (end, r.h * r.w * r.channels))[first:end].reshape(-1))
-        # Where a sample alone has many tiles, the spectrum is moved in between.
+        # If a single sample has many tiles, the spectrum is moved partway through it.
         count, ends = (end - first) * tiles, is_long(r, run) and (end - word(run, BEGIN)) % r.every == 0
         some, is_cut = (r.chain, is_long(r, run)) if tiles > r.chain else (count, False)
         for tile in range(0, count if way else 0, some):
@@ -144,7 +144,7 @@ def _winograd_gradients(r, run, first, last):
 
 @compiled
 def _way(r, run, i):
-    """Return what is done by this method for a sample."""
+    """Return which gradients this method computes for a sample, as flags."""
     if not moderate(array(run, r.dy, (i + 1, r.oh * r.ow * r.filters))[i]):
         return 0
     way = TO_INPUT if r.dx != NONE and are_moderate(array_as(run, r.flags, (r.flag_count,), np.int64)) else 0
@@ -155,7 +155,7 @@ def _way(r, run, i):
 
 @compiled
 def _have_sums(r, run, state):
-    """Begin the sums of the chunk, unless they hold something."""
+    """Clear the sums of the chunk, unless they already hold something."""
     if not state[HAS_SUMS]:
         clear(sums_of_chunk(r, run))
         state[HAS_SUMS] = 1
@@ -163,7 +163,7 @@ def _have_sums(r, run, state):
 
 @compiled
 def _move_spectrum(r, run, state, at_end):
-    """Add what the spectrum holds to the sums of the chunk; and these to those in float64, if there are."""
+    """Add the spectrum to the sums of the chunk, and these to the float64 sums, if there are any."""
     if state[HAS_SPECTRUM]:
         _close_spectrum(r, run, 0, array(run, r.dy, (0,)).itemsize)
     if is_long(r, run) and state[HAS_SUMS]:
@@ -173,7 +173,7 @@ def _move_spectrum(r, run, state, at_end):
 
 @compiled
 def _close_spectrum(r, run, rows, itemsize):
-    """Add to the sums what comes of the spectrum and of the products of a block, or of no rows, transformed back."""
+    """Add the spectrum and the products of a block, or of no rows, to the sums, transformed back."""
     f, c, padded, lanes, squared = r.filters, r.channels, r.padded, VECTOR_BYTES // itemsize, r.height * r.height
     sums, state = sums_of_chunk(r, run), array_as(run, r.state, (2,), np.int64)
     zeros, part = scratch(run, r.zeros, (2 * lanes,)), scratch(run, r.part, (squared * 2 * lanes,))
@@ -190,7 +190,7 @@ def _close_spectrum(r, run, rows, itemsize):
                            memory + r.v + (point * r.v_distance + begin) * itemsize, 1, 0, c,
                            memory + r.points + (point * r.w_distance + column) * itemsize, 0, padded, 1, rows)
             for k in range(count):
-                # Whole vectors, of which the last may have columns of no use.
+                # Whole vectors; the last may have unused columns.
                 place, width = (begin + k) * padded + column, vectors * lanes
                 call_transform(r.transform, -r.height, width,
                                part.ctypes.data if adds else sums.ctypes.data + place * itemsize, r.height, r.height,
@@ -204,7 +204,7 @@ def _close_spectrum(r, run, rows, itemsize):
 
 @compiled
 def _take_back(r, run, sample, first, last, way):
-    """Take dy back to the kernel, to x, or to both: its tiles from the first to before the last, from `sample` on."""
+    """Backpropagate tiles of dy, counted from `sample` on, from `first` to before `last`: to the kernel, x, or both."""
     itemsize = array(run, r.dy, (0,)).itemsize
     outputs, f, c = TILE + 1 - r.height, r.filters, r.channels
     across = (r.ow + outputs - 1) // outputs
@@ -247,7 +247,7 @@ def _add_products(r, run, rows, itemsize):
 
 @compiled
 def _add_to_input(r, run, sample, begin, rows, itemsize):
-    """Multiply the tiles of a block by the weights, and add to dx what comes of it; `begin` is the first tile."""
+    """Multiply the tiles of a block by the weights, and add the result to dx; `begin` is the first tile."""
     f, c, outputs, width = r.filters, r.channels, TILE + 1 - r.height, 2 * VECTOR_BYTES // itemsize
     across = (r.ow + outputs - 1) // outputs
     tiles, panels = (r.oh + outputs - 1) // outputs * across, (c + width - 1) // width

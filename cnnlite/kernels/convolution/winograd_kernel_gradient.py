@@ -1,14 +1,14 @@
-"""The gradient of a large kernel by Winograd's method, as 36 products of matrices; see `winograd.py`.
+"""The gradient of a large kernel by Winograd's method, as 36 matrix products; see `winograd.py`.
 
     x (N, H, W, C)      -- cut into tiles, B d B^T -->          V (tiles, 36, C)
     dy (N, OH, OW, F)   -- cut into tiles, V_m dy V_m^T -->     W (tiles, 36, F)
     S[p] = V[:, p]^T @ W[:, p]                                  S (36, C, F)
     S                   -- A_K s A_K^T -->                      dkernel (K, K, C, F)
 
-`winograd_gradients.py` has a sum of the kernel's size for each chunk of a batch, to which it adds the tiles of a few
-images at a time. For a kernel of many channels and small images that is a lot of memory to go through for few products.
-Here the tiles of all images are in memory, and each sum is written once. If a sample has numbers that are not
-`moderate`, the gradient is a sum over the windows of the images themselves (`outer_products.py`).
+`winograd_gradients.py` keeps a sum of the kernel's size for each chunk of a batch, to which it adds the tiles of a few
+images at a time. For a kernel with many channels and small images, that is a lot of memory traffic for few products.
+Here the tiles of all images are in memory, and each sum is written once. If any sample has values that are not
+`moderate`, the gradient is summed over the windows of the images themselves (`outer_products.py`).
 """
 
 import math
@@ -23,17 +23,17 @@ from cnnlite.kernels.moderate import are_moderate, moderate
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.product.outer_products import add_outer_products
 
-NUMBERS_A_UNIT = 2048  # of C * F, that are transformed back at a time
-LEAST_PRODUCTS = 5  # multiplications for each number of a transformed tile
+NUMBERS_A_UNIT = 2048  # elements of the C * F that are transformed back at a time
+LEAST_PRODUCTS = 5  # multiplications per element of a transformed tile
 LEAST_BYTES = 1 << 20  # of S: half of a second-level cache of 2 MB
 
 
 def has_large_products(sizes, itemsize):
-    """Return whether this is faster than sums of chunks, given the FIELDS of a convolution that is done by Winograd.
+    """Return whether this is faster than chunk sums, given the FIELDS of a convolution that Winograd's method computes.
 
-    A tile is 36 (C + F) numbers that go to memory and come back, and a sum of a chunk is K * K * C * F. Of 20 shapes in
-    batches of 8 to 256 images, it was 0.9 to 3 times as fast where this says yes, and 0.45 to 1.5 times elsewhere, but
-    for 64 channels of 4 x 4 pixels. The answer is the same for all sizes of a batch.
+    A tile writes 36 (C + F) elements to memory and reads them back, and the sum of a chunk has K * K * C * F. Of 20
+    shapes in batches of 8 to 256 images, it was 0.9 to 3 times as fast where this says yes, and 0.45 to 1.5 times
+    elsewhere, except for 64 channels of 4 x 4 pixels. The answer is the same for all batch sizes.
     """
     products, numbers = sizes["channels"] * sizes["filters"], sizes["channels"] + sizes["filters"]
     return POINTS * products * itemsize >= LEAST_BYTES and products >= LEAST_PRODUCTS * _tiles(sizes) * numbers
@@ -65,7 +65,7 @@ def add_winograd_kernel_gradient(x, dy, dkernel, sizes):
 
 @stage(reads="x dy", writes="x_points dy_points flags", sizes=f"{FIELDS} transform")
 def _to_points(r, run, first, last):
-    """Transform the tiles of samples whose numbers are moderate."""
+    """Transform the tiles of samples whose values are moderate."""
     c, f, outputs = r.channels, r.filters, TILE + 1 - r.height
     x, dy = array(run, r.x, (last, r.h * r.w * c)), array(run, r.dy, (last, r.oh * r.ow * f))
     across = (r.ow + outputs - 1) // outputs
@@ -93,6 +93,6 @@ def _from_points(r, run, first, last):
     for unit in range(first, last):
         begin = unit * NUMBERS_A_UNIT
         count = r.numbers - begin if r.numbers - begin < 2 * NUMBERS_A_UNIT else NUMBERS_A_UNIT
-        # All numbers of a tap lie side by side: to the transform they are the channels of one pixel.
+        # All elements of a tap are contiguous: to the transform they are the channels of one pixel.
         call_transform(r.transform, -r.taps, count, out.ctypes.data + begin * out.itemsize, r.taps, r.taps, r.numbers,
                        0, 0, products.ctypes.data + begin * out.itemsize, r.numbers, zeros.ctypes.data)

@@ -1,39 +1,40 @@
 """The three transforms of Winograd's convolution: their matrices, exact, and the vector code that applies them.
 
-What they are for, and a small example, stands at the head of `winograd.py`. This file is about where the numbers
-in them come from, and about how they are applied to a tile at full speed.
+The top of `winograd.py` explains what they are for, with a small example. This file explains where their entries come
+from, and how they are applied to a tile at full speed.
 
 **From polynomials to correlations.** Take two polynomials with n and K coefficients, n + K - 1 = 6. Their product
-s(t) = a(t) g(t) has 6 coefficients, so its values at 6 points say all of it, and each value is one multiplication:
+s(t) = a(t) g(t) has 6 coefficients, so its values at 6 points determine it, and each value is one multiplication:
 
     s(p) = a(p) g(p)      with a(p) = sum over j < n of  a_j p^j,   or in a matrix:  V_n a,  (6, n) @ (n,)
 
-One of the points is infinity, where the value of a polynomial is its leading coefficient. Lagrange gives the
-coefficients back: s = sum over the points p of  s(p) L_p, where L_p is the polynomial of 6 coefficients that is 1 at p
-and 0 at the others. It is the product of (t - q) over the other points q, times a constant D_p. Let the rows of B be
+One of the points is infinity, where the value of a polynomial is its leading coefficient. Lagrange
+interpolation recovers the coefficients: s = sum over the points p of  s(p) L_p, where L_p is the polynomial with 6
+coefficients that is 1 at p and 0 at the others. It is the product of (t - q) over the other points q, times a constant
+D_p. Let the rows of B be
 the coefficients of these products, without the constants. Then s_i = sum over p of  B[p, i] D_p (V_n a)_p (V_K g)_p.
 
 Now pair s with any 6 numbers d. Since s_i is the sum of a_j g_k over j + k = i,
 
     sum over i of  d_i s_i  =  sum over j of  a_j (sum over k of  d_{j+k} g_k)  =  sum over j of  a_j y_j
 
-where y is what a convolution layer wants: n outputs of a kernel g of K taps that goes over d. And the same sum is,
-with s_i from above, a . V_n^T D [(V_K g) * (B d)]. This holds for every a, hence
+where y is what a convolution layer computes: n outputs of a kernel g of K taps that slides over d. With s_i from above,
+the same sum is also a . V_n^T D [(V_K g) * (B d)]. This holds for every a, so
 
     y = A_n [(V_K g) * (B d)],    A_n = V_n^T D         in two dimensions:  A_n [(V_K g V_K^T) * (B d B^T)] A_n^T
 
-The gradient of g is found in the same way with a and g in exchanged roles: it is A_K [(V_n dy) * (B d)]. That of d
-is the transpose of what is done to d: B^T [D (V_K g) * (V_n dy)]. So V, A and B do for all three, and B (6 x 6) is
-one and the same for all sizes of kernels.
+The gradient of g is found in the same way with the roles of a and g swapped: it is A_K [(V_n dy) * (B d)]. The gradient
+of d is the transpose of what is done to d: B^T [D (V_K g) * (V_n dy)]. So V, A and B suffice for all three, and B
+(6 x 6) is the same for all kernel sizes.
 
-**The points** are 0, 3/4, -3/4, 3/2, -3/2 and infinity. They decide how rounding grows. The usual 0, 1, -1, 2, -2
-lose about twice as much. These have, like them, few bits, so that B and V are exact even in float32; only D
-is rounded. And each comes with its negative, which saves half the multiplications below.
+**The points** are 0, 3/4, -3/4, 3/2, -3/2 and infinity. They determine how rounding errors grow.
+The usual 0, 1, -1, 2, -2 lose about twice as much. Like those, they have few bits, so that B and V are exact even in
+float32 and only D is rounded. And each comes with its negative, which saves half the multiplications below.
 
-**The code.** A tile is 6 x 6 pixels of many channels, and the channels lie side by side. So each number of a tile is a
+**The code.** A tile is 6 x 6 pixels of many channels, and the channels are contiguous. So each element of a tile is a
 vector of channels, and a transform is a few dozen multiply-adds of vectors, first down the columns of the tile, then
-along its rows. They are written as `vectors.py` explains: numba doesn't make vectors of a loop that reads 36 places and
-writes 36 others, as it cannot know that these do not overlap.
+along its rows. They are written as `vectors.py` explains: numba can't vectorise a loop that reads 36 places and writes
+36 others, because it can't know that they don't overlap.
 """
 
 import functools
@@ -49,18 +50,18 @@ from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.llvm.vectors import Emitter, int32, int64, vector_function
 
 TILE = 6  # pixels on a side
-TAPS = (2, 3, 4, 5)  # sizes of kernels, each with TILE + 1 - K outputs on a side
+TAPS = (2, 3, 4, 5)  # kernel sizes K, each with TILE + 1 - K outputs on a side
 POINTS = (Fraction(0), Fraction(3, 4), Fraction(-3, 4), Fraction(3, 2), Fraction(-3, 2))  # and infinity
-PAIRS = (1, 3)  # where in POINTS a point stands whose negative is the next
+PAIRS = (1, 3)  # indices in POINTS of the points that their negatives follow
 
 
 def evaluation(n):
-    """Return V_n (6, n): the values at the points of a polynomial with n coefficients."""
+    """Return V_n (6, n), which evaluates a polynomial with n coefficients at the points."""
     return [[point**j for j in range(n)] for point in POINTS] + [[Fraction(j == n - 1) for j in range(n)]]
 
 
 def _others(p):
-    """Return the coefficients of the product of (t - q) over all finite points q but that with index p."""
+    """Return the coefficients of the product of (t - q) over all finite points q except the one with index p."""
     product = [Fraction(1)]
     for q, point in enumerate(POINTS):
         if q != p:
@@ -69,17 +70,17 @@ def _others(p):
 
 
 def tile_matrix():
-    """Return B (6, 6): what is done to a tile of the input."""
+    """Return B (6, 6), which transforms a tile of the input."""
     return [_others(p) for p in range(TILE)]
 
 
 def constants():
-    """Return the diagonal of D (6,): what B leaves out."""
+    """Return the diagonal of D (6,), the constants that B leaves out."""
     return [1 / sum(c * point**i for i, c in enumerate(_others(p))) for p, point in enumerate(POINTS)] + [Fraction(1)]
 
 
 def recovery(n):
-    """Return A_n = V_n^T D (n, 6): what makes n outputs of 6 products."""
+    """Return A_n = V_n^T D (n, 6), which turns 6 products into n outputs."""
     v, d = evaluation(n), constants()
     return [[v[p][j] * d[p] for p in range(TILE)] for j in range(n)]
 
@@ -101,8 +102,8 @@ def _combine(emit, terms):
 def _to_points(emit, matrix, vectors):
     """Emit matrix @ vectors, for B and V: 12 instructions for B.
 
-    Their rows for p and -p differ only in the sign of every second number: the even and the odd half
-    of the sum are made once, and then added and subtracted.
+    Their rows for p and -p differ only in the sign of every second element: the even and the odd half
+    of the sum are computed once, then added and subtracted.
     """
     result = [_combine(emit, zip(row, vectors)) for row in (matrix[0], matrix[-1])]
     for i in PAIRS:
@@ -117,7 +118,7 @@ def _to_points(emit, matrix, vectors):
 def _from_points(emit, matrix, vectors, start=None):
     """Emit start + matrix @ vectors, for A and B^T.
 
-    Their columns for p and -p differ only in the sign of every second number.
+    Their columns for p and -p differ only in the sign of every second element.
     """
     sums = {i: emit.builder.fadd(vectors[i], vectors[i + 1]) for i in PAIRS}
     differences = {i: emit.builder.fsub(vectors[i], vectors[i + 1]) for i in PAIRS}
@@ -130,13 +131,13 @@ def _from_points(emit, matrix, vectors, start=None):
 
 
 def _emit_transform(module, item, kind, whole):
-    """Emit the function that makes one transform of all vectors of channels, with the arguments of `transform`.
+    """Emit the function that applies one transform to all vectors of channels, with the arguments of `transform`.
 
-    whole: the tile lies within the image.
+    whole: whether the tile lies within the image.
     """
     function = ir.Function(module, ir.FunctionType(ir.VoidType(), [int64] * 10), f"transform_{kind}_{whole}")
     function.linkage = "internal"
-    # LLVM would move what two transforms have in common to one place, and 36 vectors through memory to get there.
+    # LLVM would merge what two transforms have in common, and pass 36 vectors through memory to get there.
     function.attributes.add("noinline")
     channels, image, height, width, pixel, top, left, points, distance, start = function.args
     builder = ir.IRBuilder(function.append_basic_block())
@@ -144,7 +145,7 @@ def _emit_transform(module, item, kind, whole):
     number = emit.number
 
     def inside(first, size, count):
-        # Unsigned, so that one comparison finds what lies before the image and what lies behind it.
+        # Unsigned, so that one comparison finds what lies before the image or after it.
         return [builder.icmp_unsigned("<", builder.add(first, number(k)), size) for k in range(count)]
 
     side, adds = abs(kind), kind == -TILE
@@ -186,11 +187,11 @@ def _emit_transform(module, item, kind, whole):
             along_columns = functools.partial(_from_points, emit, matrix)
             along_rows = functools.partial(_from_points, emit, matrix, start=bias)
         if adds:
-            # What the last vector shares with the one before must not be added twice.
+            # What the last vector shares with the previous one must not be added twice.
             done = builder.mul(start, number(emit.itemsize))
             done = builder.select(builder.icmp_signed("<", first, done), done, first)
             done = builder.udiv(builder.sub(done, offset), number(emit.itemsize))
-            # As wide as the numbers, so that every machine compares as many at a time.
+            # As wide as the elements, so that the comparison takes exactly one vector.
             kept = emit.mask(done if emit.itemsize == 8 else builder.trunc(done, int32))
         sources = range(len(matrix[0]))
         columns = [along_columns([emit.load(source(offset, i, j)) for i in sources]) for j in sources]
@@ -209,7 +210,7 @@ def _emit_transform(module, item, kind, whole):
 
 @vector_function
 def _transform(emit, kind, whole, channels, image, height, width, pixel, top, left, points, distance, start):
-    """Call the transform of that kind."""
+    """Call the transform of the given kind."""
     builder, arguments = emit.builder, (channels, image, height, width, pixel, top, left, points, distance, start)
     end = builder.append_basic_block("end")
     switch = builder.switch(builder.add(builder.add(kind, kind), whole), end)
@@ -226,14 +227,14 @@ def _transform(emit, kind, whole, channels, image, height, width, pixel, top, le
 def transform(kind, channels, image, height, width, pixel, top, left, points, distance, start):
     """Transform a tile of pixels to 36 points, or 36 points back to a tile of pixels.
 
-    `kind` says by which matrix: 6 is B, n from 2 to 5 is V_n, and -n is A_n, which goes back and to whose pixels
-    `start` is added, one number a channel. -6 is B^T, which goes back and is added to the pixels, but not to those of
+    `kind` selects the matrix: 6 is B, n from 2 to 5 is V_n, and -n is A_n, which transforms back and adds `start`,
+    one value per channel, to the pixels. -6 is B^T, which transforms back and adds the result to the pixels, except in
     the first `start` channels.
 
-    The tile begins at the pixel (top, left) of an image of height x width pixels that lie `pixel` numbers apart. Pixels
-    outside the image are zeros, or are not written. The 36 points lie `distance` numbers apart. There must be one
-    vector of channels at least. The last one ends with the last channel and overlaps the one before, so that no number
-    beyond the channels is touched.
+    The tile begins at the pixel (top, left) of an image of height x width pixels that are `pixel` elements apart.
+    Pixels outside the image are read as zeros, and are not written. The 36 points are `distance` elements apart. There
+    must be at least one vector of channels. The last one ends with the last channel and overlaps the previous one, so
+    that nothing beyond the channels is touched.
     """
     side = abs(kind)
     whole = 1 if top >= 0 and left >= 0 and top + side <= height and left + side <= width else 0
@@ -245,13 +246,13 @@ def _signature(dtype):
     return types.void(*[types.int64] * 8, types.CPointer(item), *[types.int64] * 2)
 
 
-# The address of `transform`, compiled for arrays of a dtype on the first call.
+# The address of `transform`, compiled for each dtype on first use.
 transform_address = callback_address(transform, _signature)
 
 
 @intrinsic
 def call_transform(typingctx, address, kind, channels, image, height, width, pixel, top, left, points, distance, start):
-    """Call the `transform` that is at an address, for use in compiled code; image, points and start are addresses."""
+    """Call the `transform` at an address, from compiled code; image, points and start are addresses."""
 
     def codegen(context, builder, signature, args):
         pointer = ir.IntType(8).as_pointer()
