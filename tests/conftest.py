@@ -1,4 +1,4 @@
-"""What holds for all tests, and the fixtures that many files of them share."""
+"""Configuration of all tests, and fixtures shared by many files."""
 
 import signal
 
@@ -8,14 +8,14 @@ import cnnlite
 
 
 def pytest_configure(config):
-    # A process that a script starts in the background is born deaf to Ctrl-C, and so are its children. Tests send it.
+    # A process started in the background by a script ignores SIGINT, and so do its children; some tests send SIGINT.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
 def path(tmp_path):
-    """Where a test may write the file of a model."""
+    """A path where a test may write a model file."""
     return tmp_path / "model.safetensors"
 
 

@@ -1,4 +1,4 @@
-"""Stages made up for the tests of the engine, which knows nothing of what a stage computes."""
+"""Stages made up for the tests of the engine, which doesn't know what a stage computes."""
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def _double(r, run, first, last):
 
 @stage(reads="x", writes="y", sizes="rows", footprint=HALO)
 def _mark_rows(r, run, first, last):
-    """Add to each row of y (N, rows) that it is at 1000, and the first row of the band."""
+    """Add to every row of y (N, rows) in the band 1000 plus the first row of the band."""
     top, bottom = band_rows(run, r.rows)
     y = array(run, r.y, (last, r.rows))
     for i in range(first, last):
@@ -53,7 +53,7 @@ def _spread(r, run, first, last):
 
 @stage(reads="x", writes="y", sizes="size", footprint=BATCH)
 def _batch(r, run, first, last):
-    """Add to y[unit] the number of the unit, and 1000."""
+    """Add 1000 plus the index of the unit to y[unit]."""
     y = array(run, r.y, (r.size,))
     for unit in range(first, last):
         y[unit] += 1000 + unit
@@ -61,7 +61,7 @@ def _batch(r, run, first, last):
 
 @stage(reads="x", writes="y calls", sizes="size", footprint=BATCH)
 def _in_order(r, run, first, last):
-    """Write to y[unit] how many units came before it."""
+    """Write to y[unit] how many units ran before it."""
     y, calls = array(run, r.y, (r.size,)), array(run, r.calls, (1,))
     for unit in range(first, last):
         y[unit] = calls[0]
@@ -70,7 +70,7 @@ def _in_order(r, run, first, last):
 
 @stage(reads="x", adds="sums", sizes="size")
 def _count(r, run, first, last):
-    """Write into the sums of a chunk how many samples it has, and what these add up to."""
+    """Write the number of samples in a chunk, and their sum, to the sums of the chunk."""
     sums, x = array(run, r.sums, (word(run, CHUNKS), 2))[word(run, UNIT)], array(run, r.x, (last, r.size))
     if first == word(run, BEGIN):
         sums[0] = sums[1] = 0
@@ -82,7 +82,7 @@ def _count(r, run, first, last):
 
 @stage(reads="w calls", writes="out", sizes="size", footprint=BATCH)
 def _copy_weights(r, run, first, last):
-    """Copy w, and count the call in an array that plans take for a constant."""
+    """Copy w, and count the calls in an array that plans treat as a constant."""
     w, out, calls = array(run, r.w, (r.size,)), array(run, r.out, (r.size,)), array_as(run, r.calls, (1,), np.int64)
     calls[0] += 1
     for i in range(r.size):
@@ -116,13 +116,13 @@ def _fail_at_three(r, run, first, last):
 
 
 def new_graph(*shape):
-    """Return a graph of float32, and a buffer of N samples of a shape that each run is given."""
+    """Return a float32 graph and an input buffer for N samples of a shape."""
     graph = Graph(np.float32)
     return graph, graph.given((N, *shape))
 
 
 def _follow(stage, x, **arguments):
-    """Add a stage that makes something of the shape of x."""
+    """Add a stage whose output has the shape of x."""
     y = x.graph.work(x.shape)
     x.graph.add(stage, x=x, y=y, **arguments)
     return y
@@ -155,7 +155,7 @@ def batch(x, size=1, **how):
 
 
 def batch_of(x, y, **how):
-    """Let a stage of the batch write to y, such as a weight."""
+    """Add a batch stage that writes to y, such as a weight."""
     x.graph.add(_batch, x=x, y=y, size=y.shape[0], **how)
 
 
@@ -172,7 +172,7 @@ def copy_weights(graph, w, calls):
 
 
 def copy_positive(graph, w):
-    """Copy weights; it fails where one is negative."""
+    """Copy weights, failing if one is negative."""
     out = graph.work(w.shape)
     graph.add(_copy_positive, w=w, out=out, size=w.shape[0])
     return out
@@ -191,13 +191,13 @@ def fail_at_three(x, size):
 
 
 def in_order(x, units):
-    """Return the buffers of the places in the order, and of the number of units that were computed."""
+    """Return two buffers: each unit's position in the execution order, and the number of units that ran."""
     y, calls = x.graph.given((units,)), x.graph.given((1,))
     x.graph.add(_in_order, units=units, x=x, y=y, calls=calls, size=units)
     return y, calls
 
 
 def run(workspace, lanes, *arguments, **more):
-    """Run what a workspace is for, as plans do."""
+    """Run the program of a workspace, as plans do."""
     start, *found = workspace.call(lanes, *arguments, **more)
     check(start(*found))

@@ -1,4 +1,4 @@
-"""What the executor calls: each unit once, whoever takes it, with the samples, the rows and the chunk that it has."""
+"""The executor calls each unit once, on whichever thread, with the right samples, rows and chunk."""
 
 import itertools
 
@@ -21,7 +21,7 @@ SAMPLES = [0, 1, 17, 33]
 
 
 def prepared(graph, samples, lanes, arrays, purposes=None, **how):
-    """Return the workspace of all stages of a graph, in which some buffers lie in arrays: [(buffer, array), ...]."""
+    """Return the workspace of all stages of a graph, with some buffers bound to arrays: [(buffer, array), ...]."""
     kept = [buffer for buffer, _ in arrays]
     workspace = Workspace(Program(Schedule(graph, graph.steps, kept, **how), purposes))
     workspace.prepare(samples, lanes)
@@ -38,7 +38,7 @@ def numbers(*shape):
 @pytest.mark.parametrize("units", [1, 2, 100])
 def test_each_unit_of_a_batch_is_computed_once(units, lanes):
     graph, x = new_graph(1)
-    outs = [(batch(x, units, units=units), np.zeros(units, "float32")) for _ in range(3)]  # beside one another
+    outs = [(batch(x, units, units=units), np.zeros(units, "float32")) for _ in range(3)]  # independent of one another
     run(prepared(graph, 5, lanes, [(x, numbers(5, 1)), *outs]), lanes)
     for _, out in outs:
         np.testing.assert_array_equal(out, 1000 + np.arange(units))
@@ -46,7 +46,7 @@ def test_each_unit_of_a_batch_is_computed_once(units, lanes):
 
 @numba.njit
 def run_alone(address, job, lane, lanes):
-    """Run a job by one thread of several, of which the others never come; return how many units failed."""
+    """Run a job on one of several threads while the others never arrive; return how many units failed."""
     executor._clear(job, lanes)
     executor._call_lane(address, job, lane)
     return executor._failures(job)

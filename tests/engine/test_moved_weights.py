@@ -1,4 +1,4 @@
-"""Weights in whose place another array was put while a plan is made or run, as the first training step does."""
+"""Weights whose array is replaced while a plan is being made or run, as the first training step does."""
 
 import gc
 import weakref

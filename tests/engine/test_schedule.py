@@ -1,4 +1,4 @@
-"""Which stages run together, where threads wait for one another, and where buffers lie."""
+"""Which stages are joined, where barriers stand, and where buffers lie."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -32,7 +32,7 @@ def _names(schedule):
     return [[[step.stage.name for step in track.steps] for track in group] for group in schedule.groups]
 
 
-# What joins, and where a barrier stands.
+# Joined stages, and barriers.
 
 
 def test_stages_of_the_same_samples_follow_one_another():
@@ -70,7 +70,7 @@ def test_a_stage_comes_as_early_as_it_can():
 
 
 def weighted_graph():
-    """Return a graph, its samples, and the buffer of a weight."""
+    """Return a graph, its input buffer, and the buffer of a weight."""
     weight = np.ones(1, np.float32)
     graph = Graph(np.float32, [{"w": weight}])
     return graph, graph.given((N, 1)), graph.of_array(weight)
@@ -82,7 +82,7 @@ def test_what_is_made_of_weights_alone_comes_just_before_it_is_needed():
     y = scale(x, first)
     scale(scale(y, batch(y)), second)
     assert names(graph) == [[["copy_positive"]], [["scale"]], [["batch"], ["copy_positive"]], [["scale", "scale"]]]
-    # One stage a group: all stay in their order.
+    # One stage per group: the order stays the same.
     assert names(graph, joined=False)[:2] == [[["copy_positive"]], [["copy_positive"]]]
 
 
@@ -161,11 +161,11 @@ def test_what_has_hardly_any_weights_or_as_a_rule_nothing_to_do_still_joins():
         assert len(names(graph)) == (1 if joins else 2)
 
 
-# Which memory a buffer has.
+# Where buffers lie.
 
 
 def local(graph, kept=()):
-    """Return by the numbers of buffers how many tracks have it in memory of their own."""
+    """Return, for each buffer number, how many tracks keep that buffer in thread-local memory."""
     found = {}
     for group in Schedule(graph, graph.steps, kept).groups:
         for track in group:

@@ -1,4 +1,4 @@
-"""As much of a model and of training as a callback needs, with values that a test dictates."""
+"""A minimal model and training loop for tests of callbacks, with values dictated by the test."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from cnnlite.callbacks import CallbackList
 
 
 class Model:
-    """As much of a model as a callback needs."""
+    """The part of a model that callbacks need."""
 
     def __init__(self, metrics=(), learning_rate=0.1):
         self.metrics = list(metrics)
@@ -30,7 +30,7 @@ class Model:
 
 
 def run(callback, values, name="val_loss", model=None):
-    """Let a training pass by in which `name` takes these values; return the model and how many epochs it took."""
+    """Simulate a training run in which `name` takes these values; return the model and the number of epochs."""
     model = model or Model()
     every = CallbackList([callback], model)
     every.on_train_begin()

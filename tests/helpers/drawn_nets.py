@@ -1,4 +1,4 @@
-"""Nets that are drawn from all layers in any order."""
+"""Hypothesis strategies for nets of all layers in any order."""
 
 from hypothesis import strategies as st
 
@@ -9,7 +9,7 @@ SHAPE = (7, 6, 4)
 SAME = {"padding": "same"}
 FIRST = {"data_format": "channels_first"}
 
-# (name, arguments), of which each fits where it fits.
+# (name, arguments); whether a layer fits depends on the layers below it.
 PLAIN = [
     *(("Activation", {"activation": name}) for name in ("relu", "sigmoid", "tanh", "gelu", "softplus", "swish", "elu")),
     ("ReLU", {"max_value": 6.0, "negative_slope": 0.1, "threshold": 0.05}), ("LeakyReLU", {}), ("Softmax", {}),
@@ -47,7 +47,7 @@ nets = st.lists(_any, min_size=1, max_size=7)
 
 
 def made(spec, dtype):
-    """Return the layer of a spec."""
+    """Return the layer that a spec describes."""
     name, arguments = spec
     if name == "Sequential":
         return cnnlite.Sequential([made(inner, dtype) for inner in arguments])
@@ -59,7 +59,7 @@ def made(spec, dtype):
 
 
 def net(specs, dtype="float32", shape=SHAPE, top=True):
-    """Return a model of those layers that fit on what is below them, and of a Dense on top."""
+    """Return a model of the layers that fit onto those below them, with a Dense on top."""
     model = cnnlite.Sequential([cnnlite.Input(shape), layers.Linear(dtype=dtype)])
     for spec in specs:
         try:

@@ -1,4 +1,4 @@
-"""Files that nobody vouches for, and how they must be refused."""
+"""Forged model files, and how they must be refused."""
 
 import json
 
@@ -15,7 +15,7 @@ def arrays_of(model):
 
 
 def forge(path, model=None, tensors=None, training="{}", change=None):
-    """Write a dense model, with another description, tensors or training."""
+    """Write the file of a dense model, with its description, tensors or training state replaced."""
     whole = dense_model()
     table = saving.describe(whole) if model is None else model
     if change:

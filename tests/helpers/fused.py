@@ -1,4 +1,4 @@
-"""What the tests of plans share: stacks to draw, and everything that a model computes: joined, unjoined, by layers."""
+"""Shared by the tests of plans: random stacks, and everything that a model computes, fused, unfused or by layers."""
 
 import copy
 import gc
@@ -11,14 +11,14 @@ from cnnlite import fusion, layers
 from cnnlite.engine.program import Memory
 
 BATCHES = [1, 2, 5, 16, 17, 33]
-# From 16 channels and filters on, kernels of 2 to 5 taps may go by Winograd's method.
+# With at least 16 channels and filters, kernels of 2 to 5 taps may use Winograd's method.
 CHANNELS = [1, 2, 3, 16, 17, 20]
 FILTERS = [1, 2, 8, 15, 16, 17, 33, 40]
 
 
 @st.composite
 def convolutions(draw, channels):
-    """Draw the arguments of a Conv2D on so many channels."""
+    """Draw the arguments of a Conv2D on `channels` channels."""
     groups = draw(st.sampled_from([1, 1, 1, 2])) if channels % 2 == 0 else 1
     size = draw(st.integers(1, 5) | st.tuples(st.integers(1, 5), st.integers(1, 3)))
     strides, dilation = draw(st.sampled_from([(1, 1), (1, 1), (1, 1), (2, 1), ((1, 2), 1), (1, 2)]))
@@ -51,7 +51,7 @@ usual = st.sampled_from(["B", "R", "BR", "RB", "RBR", "P", "RP", "BP", "BRP", "R
 
 @st.composite
 def followings(draw):
-    """Draw what follows a convolution: one of the orders that can be one kernel, or any."""
+    """Draw the layers after a convolution: in one of the orders that can be fused into one kernel, or any order."""
     if draw(st.booleans()):
         return draw(st.lists(followers, max_size=4))
     kinds = {"B": norms, "P": pools, "A": pools, "R": st.just({})}
@@ -61,7 +61,7 @@ def followings(draw):
 
 @st.composite
 def stacks(draw):
-    """Draw the shape of an image, and one or two convolutions, each with what follows it."""
+    """Draw the shape of an image, and one or two convolutions, each with the layers that follow it."""
     shape = (draw(st.integers(9, 14)), draw(st.integers(9, 14)), draw(st.sampled_from(CHANNELS)))
     channels, specs = shape[2], []
     for _ in range(draw(st.integers(1, 2))):
@@ -72,9 +72,9 @@ def stacks(draw):
 
 
 def make(shape, specs, dtype="float32", seed=0):
-    """Return a model with weights, moving statistics included, that are nowhere 0.
+    """Return a model whose weights and moving statistics are all nonzero.
 
-    It ends before the first layer whose window doesn't fit into the image.
+    The model ends before the first layer whose window doesn't fit into the image.
     """
     model = cnnlite.Sequential([cnnlite.Input(shape=shape)])
     model.dtype = np.dtype(dtype)
@@ -105,7 +105,7 @@ def arrays_of(model):
 
 
 def everything(model, x, dy):
-    """Return by name all that a copy of a model computes for x: inference, and forward and backward in training."""
+    """Return by name all that a copy of a model computes for x: inference, training forward and backward."""
     model = copy.deepcopy(model)
     result = {"inference": model.forward(x), "y": model.forward(x, training=True)}
     result["dx"] = model.backward(dy.reshape(result["y"].shape))
@@ -124,14 +124,14 @@ def unfused(function, *arguments):
 
 
 def layer_by_layer(model, x, training=False):
-    """Return what the layers give, each called by itself, one after the other; those of models inside as well."""
+    """Return the output with every layer called separately, including those of nested models."""
     for layer in model.layers:
         x = layer_by_layer(layer, x, training) if type(layer) is cnnlite.Sequential else layer.forward(x, training)
     return x
 
 
 def by_layers(model, x, dy):
-    """Return what `everything` does, with each layer called by itself."""
+    """Return the same as `everything`, with every layer called separately."""
     model = copy.deepcopy(model)
     result = {"inference": layer_by_layer(model, x), "y": layer_by_layer(model, x, training=True)}
     dx = dy.reshape(result["y"].shape)
@@ -141,18 +141,18 @@ def by_layers(model, x, dy):
 
 
 def leaves(model):
-    """Yield the layers of a model, and those of the models in it in their place."""
+    """Yield the layers of a model, with nested models replaced by their layers."""
     for layer in model.layers:
         yield from leaves(layer) if type(layer) is cnnlite.Sequential else [layer]
 
 
 def plans_of(model):
-    """Return the plans that a model has, by keys that begin with "inference", "training" or "step"."""
+    """Return a model's plans, by keys that begin with "inference", "training" or "step"."""
     return {(_kind(key), key): made for key, made in (model.memo._found or {}).items() if hasattr(made, "plan")}
 
 
 def memory_in_use():
-    """Return the bytes of memory that plans work in, of all models."""
+    """Return the bytes of workspace memory held by the plans of all models."""
     gc.collect()
     return sum(thing.bytes.nbytes for thing in gc.get_objects() if type(thing) is Memory)
 
@@ -167,7 +167,7 @@ def assert_same_bits(mine, expected):
     for name, array in expected.items():
         assert mine[name].shape == array.shape, name
         assert mine[name].dtype == array.dtype, name
-        # NaN has many bit patterns, and the processor may take any.
+        # NaN has many bit patterns, and the processor may produce any of them.
         np.testing.assert_array_equal(mine[name], array, err_msg=name)
         if not np.isnan(array).any():
             assert mine[name].tobytes() == array.tobytes(), name

@@ -1,15 +1,15 @@
-"""A plugin of pytest by which each array lies against a page that must not be touched; run by `make test-guards`.
+"""A pytest plugin that places every array next to a guard page; run by `make test-guards`.
 
     python -m pytest -p tests.helpers.guarded_memory --guard-page after tests/kernels
     python -m pytest -p tests.helpers.guarded_memory --guard-page before tests/kernels
 
-All arrays that NumPy allocates, and all that compiled code does, end where a forbidden page begins, or begin where one
-ends. One number too far, read or written, and the operating system ends the process; pytest says in which test. The
-pages of an array that was freed become forbidden, too, and stay so: whoever still has its address is found out as well.
-Each buffer in the workspace of a plan is an array of its own, where else they all lie in one.
-New arrays hold bytes of 0xFF, which are NaN, -1 or 255, so that what is read before it was written shows.
+All arrays allocated by NumPy or by compiled code end where a guard page begins, or begin where one ends. If anything
+reads or writes one number too far, the operating system kills the process, and pytest says in which test. The pages of
+a freed array become inaccessible too, and stay so, which catches uses after free. Each buffer in the workspace of a
+plan becomes an array of its own; normally they all lie in a single one. New arrays are filled with bytes of 0xFF, which
+are NaN, -1 or 255, so that reads of uninitialised memory show.
 
-The functions that allocate are compiled by numba, because threads call them that don't hold Python's lock.
+The allocation functions are compiled by numba because they are called by threads that don't hold the GIL.
 """
 
 import ctypes
@@ -32,7 +32,7 @@ NONE, READ_AND_WRITE = 0, mmap.PROT_READ | mmap.PROT_WRITE
 NEW = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000  # MAP_NORESERVE
 IN_PLACE = NEW | 0x10  # MAP_FIXED
 FILLING = 0xFF
-SET_HANDLER = 304  # the place of PyDataMem_SetHandler in NumPy's table of functions for C
+SET_HANDLER = 304  # index of PyDataMem_SetHandler in the table of NumPy's C API
 
 _libc = ctypes.CDLL(None)
 
@@ -67,11 +67,11 @@ def _store(typingctx, address, value):
 
 
 def _functions(after):
-    """Return what NumPy and numba are to call, as addresses; `after` says where the forbidden page lies."""
+    """Return the allocation functions for NumPy and numba; `after` puts the guard page after the array."""
 
     @numba.njit
     def take(size, filling):
-        # The size is noted in the page before, in which nobody but `give` and `size_of` can look it up.
+        # The size is stored in the guard page before the array, which only `size_of` makes accessible.
         size = max(size, 1)
         pages = (size + PAGE - 1) // PAGE
         base = _mmap(0, (pages + 2) * PAGE, READ_AND_WRITE, NEW, -1, 0)
@@ -80,7 +80,7 @@ def _functions(after):
         _store(base, size)
         end = base + (pages + 1) * PAGE
         if _mprotect(base, PAGE, NONE) or _mprotect(end, PAGE, NONE):
-            _abort()  # there may be 65,530 pieces of memory: /proc/sys/vm/max_map_count
+            _abort()  # the limit is 65,530 mappings: /proc/sys/vm/max_map_count
         place = end - size if after else base + PAGE
         if filling:
             _memset(place, filling, size)
@@ -92,7 +92,7 @@ def _functions(after):
         if _mprotect(base, PAGE, READ_AND_WRITE):
             _abort()
         size = _load(base)
-        if size == 0:  # freed before
+        if size == 0:  # already freed
             _abort()
         return size
 
@@ -140,7 +140,7 @@ def _functions(after):
 
 
 def _manage_memory():
-    """Return numba's function that makes a counted array of memory and of what frees it (nrt_external.h)."""
+    """Return numba's function that wraps memory and its destructor in a reference count (nrt_external.h)."""
     table = ctypes.CFUNCTYPE(ctypes.POINTER(ctypes.c_void_p))(_nrt_python.c_helpers["get_api"])()
     return ctypes.CFUNCTYPE(_size, _size, _size)(table[2])
 
@@ -152,11 +152,11 @@ class _Handler(ctypes.Structure):
                 *((name, ctypes.c_void_p) for name in ("malloc", "calloc", "realloc", "free"))]
 
 
-_kept = []  # for as long as there are arrays
+_kept = []  # must outlive all arrays
 
 
 def install(after):
-    """Have all arrays lie against a forbidden page from now on, at their end if `after`, else at their beginning."""
+    """Place all new arrays next to a guard page, after them if `after`, else before them."""
     functions = _functions(after)
     rtsys.initialize(cpu_target.target_context)
     binding.add_symbol("NRT_MemInfo_alloc_aligned", functions[4].address)
@@ -173,7 +173,7 @@ def install(after):
 
 
 def take_buffers_apart(workspaces):
-    """Have each buffer of a workspace lie in an array of its own."""
+    """Make each buffer of a workspace an array of its own."""
     prepare = workspaces.prepare
 
     def prepare_apart(self, samples, lanes):
@@ -196,7 +196,7 @@ def take_buffers_apart(workspaces):
 
 
 def pytest_addoption(parser):
-    parser.addoption("--guard-page", choices=["after", "before"], help="where the page lies that must not be touched")
+    parser.addoption("--guard-page", choices=["after", "before"], help="on which side of an array its guard page lies")
 
 
 def pytest_configure(config):

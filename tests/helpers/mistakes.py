@@ -1,4 +1,4 @@
-"""A layer and a loss with mistakes to order, for the tests of check_gradients."""
+"""A layer and a loss with selectable mistakes, for the tests of check_gradients."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from cnnlite.layers import Layer
 
 
 class Affine(Layer):
-    """y = x @ kernel + bias, with mistakes to order."""
+    """y = x @ kernel + bias, with a selectable mistake in its gradients."""
 
     def __init__(self, mistake=None, **kwargs):
         super().__init__(**kwargs)

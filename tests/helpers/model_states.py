@@ -1,10 +1,10 @@
-"""A machine that does to models what users do, in any order, misuse included, and holds them to what must always be.
+"""A state machine that does to models what users do, in any order, misuse included, and checks these invariants:
 
-    The arrays of the user are never written to, and what is handed out is never written to later.
-    An error is a ValueError, a TypeError or an OSError with a sentence in it, and leaves the model as it was.
-    Outputs have the shape that was announced, and are the same bit for bit whether layers run as one or each alone.
-    A model that was saved and loaded computes and trains on with the same bits.
-    The gradients are those of finite differences.
+    The user's arrays are never written to, and arrays that were handed out are never written to later.
+    An error is a ValueError, a TypeError or an OSError with a readable sentence, and leaves the model unchanged.
+    Outputs have the announced shape, and the same bits whether layers are fused or run separately.
+    A model that was saved and loaded computes and continues training with the same bits.
+    Gradients agree with finite differences.
 """
 
 import copy
@@ -28,7 +28,7 @@ N, SHAPE, CLASSES = 6, (7, 6, 2), 3
 MOST_MODELS = 3
 DOCUMENTED = (ValueError, TypeError, OSError)
 
-done = Counter()  # how many steps and refusals there were, for the table of the stress tests
+done = Counter()  # numbers of steps and refusals, for the table of the stress tests
 
 
 def _read_only(array):
@@ -45,7 +45,7 @@ def _data():
 X, Y = _data()
 ROWS = _read_only(np.ascontiguousarray(X.reshape(N, -1)[:, :5]))
 
-# Layers that fit where they fit: whether they do is for the model to say.
+# Whether one of these fits onto the layers below it is for the model to decide.
 LAYERS = {
     "conv": lambda: layers.Conv2D(3, 3, activation="relu"),
     "conv, plain": lambda: layers.Conv2D(2, (1, 2), padding="same", use_bias=False),
@@ -85,7 +85,7 @@ LOSSES = {
 
 
 def snapshot(model):
-    """Return all that an error must leave as it was, in values that can be compared."""
+    """Return everything that an error must leave unchanged, as comparable values."""
     optimizer = model.optimizer
     return {
         "layers": [(type(layer).__name__, layer.name, layer.trainable) for layer in model.walk()],
@@ -106,7 +106,7 @@ def same_bits(a, b):
 
 
 def computes(model, shape):
-    """Return whether the layers of a model can compute inputs of that shape, as Dense can of any rank."""
+    """Return whether the layers of a model accept inputs of that shape, as Dense does for any rank."""
     try:
         model.compute_output_shape(shape)
     except ValueError:
@@ -115,7 +115,7 @@ def computes(model, shape):
 
 
 class Models(RuleBasedStateMachine):
-    """Up to three models, the arrays that were handed out, and a folder of files."""
+    """Up to three models, the arrays they handed out, and a folder of files."""
 
     def __init__(self):
         super().__init__()
@@ -128,10 +128,10 @@ class Models(RuleBasedStateMachine):
     def teardown(self):
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    # How each thing is done.
+    # Helpers.
 
     def attempt(self, action, *models, must_fail=False):
-        """Return what the action returns, or None if it is refused as it must be: with a sentence, without a trace."""
+        """Return the action's result, or None if it is properly refused: with a sentence, leaving no trace."""
         models = models or tuple(self.models)
         before = [snapshot(model) for model in models]
         done["operations"] += 1
@@ -140,7 +140,7 @@ class Models(RuleBasedStateMachine):
         except DOCUMENTED as error:
             self.check_refusal(error, models, before)
             return None
-        assert not must_fail, "what makes no sense was not refused"
+        assert not must_fail, "nonsense was not refused"
         return result
 
     @staticmethod
@@ -150,7 +150,7 @@ class Models(RuleBasedStateMachine):
         for model, expected in zip(models, before):
             now = snapshot(model)
             for key, value in expected.items():
-                assert now[key] == value, f"{key} changed by what was refused: {error}"
+                assert now[key] == value, f"{key} changed by a refused action: {error}"
 
     def pick(self, i):
         return self.models[i % len(self.models)]
@@ -287,7 +287,7 @@ class Models(RuleBasedStateMachine):
         if misuse is None and model.built:
             kept = [array.copy() for array in weights]
             for array in weights:
-                array[...] = np.nan  # they are the user's, and not the model's
+                array[...] = np.nan  # they belong to the user, not to the model
             assert all(same_bits(mine, array) for mine, array in zip(model.get_weights(), kept))
 
     # Training.
@@ -303,7 +303,7 @@ class Models(RuleBasedStateMachine):
             **arguments), model)
         if history is not None:
             done["fits"] += 1
-            if healthy and model.output_activation == "softmax":  # others may make no sense of their outputs
+            if healthy and model.output_activation == "softmax":  # other losses may be undefined for the outputs
                 assert np.isfinite(history.history["loss"]).all()
             assert holds_no_batch(model)
 
@@ -338,7 +338,7 @@ class Models(RuleBasedStateMachine):
         self.attempt(lambda: getattr(model, call)(**arguments), model, must_fail=not unbuilt_takes_it)
 
     def targets(self, model):
-        """Return what the loss of the model takes, if it takes anything of its outputs."""
+        """Return targets that fit the model's loss and outputs, if any do."""
         shape = self.shape_of_outputs(model)
         if isinstance(model.loss, losses.MeanSquaredError) and shape is not None:
             return _read_only(np.zeros((N, *shape[1:]), np.float32))
@@ -350,7 +350,7 @@ class Models(RuleBasedStateMachine):
     def shape_of_outputs(model):
         try:
             return model.output_shape
-        except DOCUMENTED:  # of a model in which something was changed so that nothing fits any more
+        except DOCUMENTED:  # an attribute was changed, and the layers no longer fit together
             return None
 
     # Outputs.
@@ -434,7 +434,7 @@ class Models(RuleBasedStateMachine):
         assert found == expected
         x, y = self.x_for(model), self.targets(model)
         twin = copy.deepcopy(model)
-        known = model.shuffle_random is not None  # or each draws an order of its own
+        known = model.shuffle_random is not None  # otherwise each draws an order of its own
         if "optimizer" in expected:
             self.attempt(lambda: twin.fit(x, y, 4, verbose=0, shuffle=known), twin)
             self.attempt(lambda: loaded.fit(x, y, 4, verbose=0, shuffle=known), loaded)
@@ -444,7 +444,7 @@ class Models(RuleBasedStateMachine):
 
     @staticmethod
     def of_a_file(found):
-        del found["built"]  # says for which shapes the layers were built, which another attribute may have changed
+        del found["built"]  # the shapes that the layers were built for, which an attribute may have changed since
         return found
 
     @rule(i=st.integers(0, 2), j=st.integers(0, 2))
@@ -477,7 +477,7 @@ class Models(RuleBasedStateMachine):
         self.attempt(calls[misuse], model, must_fail=True)
         assert path.read_bytes() == b"not a model"
 
-    # What must always be.
+    # Invariants.
 
     @invariant()
     def what_was_handed_out_stays_as_it_was(self):

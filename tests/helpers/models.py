@@ -1,4 +1,4 @@
-"""Small models and data that several files of tests share."""
+"""Small models and data shared by several test files."""
 
 import numpy as np
 
@@ -9,13 +9,13 @@ from cnnlite.model.passes import Stretch
 from cnnlite.model.training_step import StepPlan
 from cnnlite.random import RandomStream
 
-# What is trained.
+# Models to train.
 
 N, D, K = 50, 6, 3
 
 
 def make_data():
-    """Return N samples of D numbers, and for each the largest of K sums: a class that can be learnt."""
+    """Return N samples of D numbers, and for each the argmax of K linear functions: a learnable class."""
     generator = np.random.default_rng(0)
     x = generator.normal(size=(N, D)).astype(np.float32)
     return x, (x @ generator.normal(size=(D, K))).argmax(axis=1)
@@ -38,7 +38,7 @@ def weights_of(model):
 
 
 def kept_for_training(model):
-    """Return what a model and those in it keep for training: plans of steps, and stretches of layers."""
+    """Return what a model and its nested models keep for training: plans of steps, and stretches of layers."""
     found = [value for layer in model.walk() for value in (layer.memo.values() if hasattr(layer, "memo") else ())]
     units = [unit for value in found if isinstance(value, list) for unit in value if isinstance(unit, Stretch)]
     return [value.plan for value in found if isinstance(value, StepPlan)], units
@@ -63,7 +63,7 @@ class Stop(Callback):
         self.model.stop_training = True
 
 
-# What is taken apart, layer by layer.
+# A model to inspect layer by layer.
 
 
 def convnet(**arguments):
@@ -81,7 +81,7 @@ def normal(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
-# What is saved.
+# Models to save.
 
 
 def dense_model(dtype="float32", units=4, last="softmax"):
@@ -94,7 +94,7 @@ def dense_model(dtype="float32", units=4, last="softmax"):
 
 
 def image_model():
-    """One layer of each kind that has a state of its own."""
+    """A model with one layer of each kind that has state."""
     return cnnlite.Sequential([
         cnnlite.Input(shape=(6, 6, 1)),
         layers.Conv2D(2, 3),

@@ -1,16 +1,16 @@
-"""Central differences in float64: what backward is held to."""
+"""Central differences in float64, to check `backward` against."""
 
 import numba
 import numpy as np
 
 
 def numeric_gradient(f, array, dy=1.0, step=1e-6):
-    """Return d Σ f() dy / d array; f reads `array`, which is changed and put back one element at a time.
+    """Return d Σ f() dy / d array; f reads `array`, which is perturbed and restored one element at a time.
 
-    `f` returns an array of the shape of dy, or a number.
+    `f` returns an array of dy's shape, or a number.
     """
     gradient = np.empty_like(array)
-    # Waking a second thread costs more than a small layer, hundreds of times over.
+    # Waking a second thread costs hundreds of times more than computing a small layer.
     threads = numba.get_num_threads()
     numba.set_num_threads(1)
     for index in np.ndindex(array.shape):
@@ -26,9 +26,9 @@ def numeric_gradient(f, array, dy=1.0, step=1e-6):
 
 
 def assert_gradients(layer, x, seed=0, tolerance=1e-6):
-    """Assert that backward's gradients, of x and of all weights, are those of the training forward.
+    """Assert that backward's gradients for x and all weights match the training forward pass.
 
-    The upstream gradient is random: with one of all ones, many gradients are 0 whatever backward does.
+    The upstream gradient is random: with all ones, many gradients are 0 whatever backward does.
     """
     x = np.array(x, np.float64)
     y = layer(x, training=True)

@@ -1,4 +1,4 @@
-"""Optimizers of every kind, and weights without a model for them to train."""
+"""Optimizers of every kind, and parameters without a model for them to train."""
 
 import numpy as np
 
@@ -13,7 +13,7 @@ IDS = ["sgd", "momentum", "nesterov", "rmsprop", "rmsprop centered", "adam", "am
 
 
 class Parameters:
-    """What an optimizer needs of a model: two vectors, the names, and what is trainable."""
+    """The part of a model that an optimizer needs: two vectors, the names, and the trainable segments."""
 
     def __init__(self, *arrays, dtype="float64", frozen=()):
         sizes = [np.size(array) for array in arrays]
@@ -26,7 +26,7 @@ class Parameters:
         self.owners = []
 
     def note_step(self):
-        """Nobody keeps anything of these weights."""
+        """Do nothing, as there are no caches of these weights to invalidate."""
 
     def trainable_segments(self):
         segments = []
@@ -56,7 +56,7 @@ def train(optimizer, parameters, steps, first=0):
 
 
 def run(optimizer, start, gradients):
-    """Return where a single number stands after each step."""
+    """Return the value of a single parameter after each step."""
     parameters = Parameters([start])
     path = []
     for gradient in gradients:

@@ -1,4 +1,4 @@
-"""Processes of their own, for what may end in an abort or hang: that must fail a test, and not end the run of tests."""
+"""Separate processes for code that may abort or hang, so that it fails its test and not the whole test run."""
 
 import json
 import os
@@ -11,16 +11,16 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LAYERS = ("omp", "tbb", "workqueue")  # numba's threading layers
-CANNOT_RUN = 77  # what a program exits with if something that it needs is not there
+CANNOT_RUN = 77  # exit code of a program that lacks something it needs
 
 
 def run_program(module, *arguments, layer=None, threads=2, timeout=120):
-    """Run `python -m module arguments`; return what it prints as JSON, and what it says on stderr.
+    """Run `python -m module arguments`; return the JSON that it prints, and its stderr.
 
     Args:
         layer: numba's threading layer. If it can't be loaded, the test is skipped.
-        threads: the NUMBA_NUM_THREADS of the process; None for no such variable.
-        timeout: after so many seconds it is killed with all its children, and the test fails.
+        threads: NUMBA_NUM_THREADS of the process, or None to leave it unset.
+        timeout: seconds until it is killed with all its children, and the test fails.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     environment.pop("NUMBA_NUM_THREADS", None)
@@ -28,7 +28,7 @@ def run_program(module, *arguments, layer=None, threads=2, timeout=120):
         environment["NUMBA_NUM_THREADS"] = str(threads)
     if layer is not None:
         environment["NUMBA_THREADING_LAYER"] = layer
-        # pip installs tbb's library where the loader does not look.
+        # pip installs tbb's library where the loader doesn't look for it.
         paths = [str(Path(sys.prefix, "lib")), os.environ.get("LD_LIBRARY_PATH", "")]
         environment["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, paths))
     command = [sys.executable, "-m", module, *map(str, arguments)]
@@ -54,13 +54,13 @@ def _kill(process):
 
 
 def cannot_run(reason):
-    """End a program, and skip the test that started it."""
+    """Exit the program, so that the test that started it is skipped."""
     print(reason, file=sys.stderr)
     sys.exit(CANNOT_RUN)
 
 
 def require_layer():
-    """End the program if the layer that NUMBA_THREADING_LAYER names can't be loaded; return its name."""
+    """Return the name of the threading layer, or exit if the one in NUMBA_THREADING_LAYER can't be loaded."""
     import numba
 
     try:

@@ -1,4 +1,4 @@
-"""What the tests of Residual share: one of each kind, and a model of it."""
+"""Shared by the tests of Residual: one block of each kind, and a model around it."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Runs of `fit` that crash and are started again: what the tests of BackupAndRestore share."""
+"""Runs of `fit` that crash and are restarted, shared by the tests of BackupAndRestore."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from cnnlite.callbacks import BackupAndRestore, Callback
 from cnnlite.files.json_arrays import pack
 from tests.helpers.models import K, fit, make_data
 
-EPOCHS, BATCH = 5, 10  # 50 samples: 5 steps an epoch
+EPOCHS, BATCH = 5, 10  # 50 samples: 5 steps per epoch
 
 
 class Crash(Exception):
@@ -16,7 +16,7 @@ class Crash(Exception):
 
 
 class CrashAt(Callback):
-    """Ends the process, as it were, when `moment` comes for the time `number`, counted from 0."""
+    """Simulates a crash on call number `number`, counted from 0, of the hook `moment`."""
 
     def __init__(self, moment, number):
         self.moment, self.left = moment, number
@@ -46,7 +46,7 @@ class Sequence:
 
 
 class Iterable:
-    """Can be read anew, and has neither an index nor a length."""
+    """Can be iterated repeatedly, but has neither indexing nor a length."""
 
     def __init__(self, x, y):
         self.batches = Sequence(x, y)
@@ -76,7 +76,7 @@ def dropout_model(seed, metrics=("accuracy",), optimizer=None, loss="sparse_cate
 
 
 def everything(model):
-    """Return all that a run ends with, in values that compare bit for bit."""
+    """Return the final state of a run, as values that compare bit for bit."""
     state = pack(model.optimizer.state(), vectors := {}, "optimizer")
     return {
         "weights": [array.tobytes() for array in model.get_weights()],
@@ -90,7 +90,7 @@ def everything(model):
 
 def run(folder, save_freq, crash=None, seed=1, data="arrays", metrics=("accuracy",), others=(), optimizer=None,
         loss="sparse_categorical_crossentropy", **arguments):
-    """Train a new model as a script would that is started anew; return all it ends with, or None after a crash."""
+    """Train a new model, like a restarted script; return its final state, or None after a crash."""
     x, y = make_data()
     if loss == "mse":
         y = np.eye(K, dtype=np.float32)[y]
