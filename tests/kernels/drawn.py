@@ -1,4 +1,4 @@
-"""Windows and arrays that the tests of the kernels draw, and the comparison with the definition."""
+"""Random windows and arrays for the tests of the kernels, and the comparison with the definition."""
 
 import contextlib
 from typing import NamedTuple
@@ -10,13 +10,13 @@ import pytest
 
 from cnnlite import kernels, reference
 
-MARGIN = 67  # numbers before and after an array, odd so that it is not aligned to a vector
+MARGIN = 67  # numbers before and after an array, odd so that the array is not aligned to a vector
 CANARIES = 130  # bytes before and after an array: more than a vector
 EPSILON = {"float32": 1e-5, "float64": 1e-13}
 
 
 class Geometry(NamedTuple):
-    """Where a window goes, with at least one output pixel."""
+    """The geometry of a window, with at least one output pixel."""
 
     size: tuple
     window: tuple
@@ -42,7 +42,7 @@ def geometries(draw):
         pads = draw(st.tuples(st.integers(0, 3), st.integers(0, 3)) | st.just((0, 0)))
         least = max(1, (window - 1) * dilation + 1 - sum(pads))
         axes.append((least + draw(st.integers(0, 4)), window, stride, pads, dilation))
-    if draw(st.booleans()):  # what most layers have, and what has a path of its own in the gradient of the input
+    if draw(st.booleans()):  # the most common case, with a path of its own in the gradient of the input
         axes = [(size, window, 1, pads, dilation) for size, window, _, pads, dilation in axes]
     return Geometry(*zip(*axes))
 
@@ -53,7 +53,7 @@ batches = st.sampled_from([0, 1, 1, 2, 3, 17])
 
 
 def guarded(array):
-    """Return a copy of an array, and the longer array of NaN that the copy is the middle of."""
+    """Return a copy of an array, and the longer array, otherwise NaN, of which the copy is the middle."""
     whole = np.full(array.size + 2 * MARGIN, np.nan, array.dtype)
     middle = whole[MARGIN : MARGIN + array.size].reshape(array.shape)
     middle[...] = array
@@ -61,7 +61,7 @@ def guarded(array):
 
 
 def between_canaries(shape, dtype, shift=0):
-    """Return an array, and a function that tells whether the bytes round it are what they were."""
+    """Return an array, and a function that returns whether the bytes around it are unchanged."""
     dtype = np.dtype(dtype)
     size = int(np.prod(shape)) * dtype.itemsize
     first = -(-CANARIES // dtype.itemsize) * dtype.itemsize + shift * dtype.itemsize
@@ -75,7 +75,7 @@ def between_canaries(shape, dtype, shift=0):
 
 
 def assert_close(actual, expected, epsilon):
-    """Assert equal values to `epsilon` of the largest, and NaN and infinity in the same places."""
+    """Assert that values agree to `epsilon` of the largest, with NaN and infinity in the same places."""
     assert actual.shape == expected.shape
     finite = np.isfinite(expected)
     np.testing.assert_array_equal(actual[~finite], expected[~finite])
@@ -85,9 +85,9 @@ def assert_close(actual, expected, epsilon):
 
 @np.errstate(all="ignore")  # NumPy warns of NaN, compiled code doesn't
 def assert_as_defined(name, arrays, *arguments):
-    """Assert that a kernel does what reference.py says, and that it writes only its output.
+    """Assert that a kernel agrees with reference.py, and that it writes only its output.
 
-    Round all its arrays lies NaN: what it read there would show in the result.
+    All its arrays are surrounded by NaN, so reads out of bounds would show in the result.
     """
     dtype = arrays[0].dtype
     wide = [None if array is None else array.astype(np.float64) for array in arrays]
@@ -108,7 +108,7 @@ def assert_as_defined(name, arrays, *arguments):
 
 
 def spoilt(array, rng):
-    """Return the array with a NaN or an infinity at one or two places, the infinities of one sign."""
+    """Return the array with NaN or infinity in one or two places, infinities all of the same sign."""
     array = array.copy()
     for _ in range(min(2, array.size)):
         array.flat[rng.integers(array.size)] = rng.choice([np.nan, np.inf])
@@ -137,5 +137,5 @@ def assert_same_bits_with_one_thread_and_two(compute):
 two_threads_needed = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="numba has one thread only")
 
 compiled_kernels_needed = pytest.mark.skipif(
-    not kernels.COMPILED, reason="the definitions stand in for the kernels"
+    not kernels.COMPILED, reason="the reference definitions replace the kernels"
 )

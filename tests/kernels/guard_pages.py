@@ -1,7 +1,7 @@
-"""Kernels on arrays with a page before or behind them that must not be touched; run by `test_guard_pages.py`.
+"""Kernels on arrays with a guard page before or after them; run by `test_guard_pages.py`.
 
-A vector that is read beyond the end of an array does no harm, until the array ends with the last page of a process's
-memory. Here each does: one byte too far and the operating system ends the process.
+Reading a vector past the end of an array does no harm until the array ends on the last mapped page of the process.
+Here every array does: one byte too far, and the operating system kills the process.
 
     python -m tests.kernels.guard_pages NAME
 """
@@ -19,11 +19,11 @@ PAGE = mmap.PAGESIZE
 PROT_NONE = 0
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mprotect.argtypes = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
-_maps = []  # they must outlive the arrays in them
+_maps = []  # must outlive the arrays in them
 
 
 def guarded(array, at_end):
-    """Return a copy of an array that ends where a forbidden page begins, or begins where one ends."""
+    """Return a copy of an array that ends where a guard page begins, or begins where one ends."""
     pages = -(-array.nbytes // PAGE)
     memory = mmap.mmap(-1, (pages + 2) * PAGE)
     _maps.append(memory)
@@ -42,7 +42,7 @@ def normal(*shape, dtype="float32"):
 
 
 def check(function, at_end, *arrays, out):
-    """Assert that it writes the same to guarded arrays as to others; `out` is a shape, or several arrays."""
+    """Assert that `function` writes the same to guarded arrays as to plain ones; `out` are arrays like its results."""
     plain = [np.zeros_like(array) for array in out]
     function(*arrays, *plain)
     mine = [guarded(np.zeros_like(array), at_end) for array in out]
@@ -175,7 +175,7 @@ def check_pooling(window, c, dtype):
 
 
 def normalisation():
-    """Of images and of matrices, with less than a vector of channels, one, and more."""
+    """BatchNorm of images and of matrices, with less than a vector of channels, exactly one, and more."""
     for dtype in ("float32", "float64"):
         for c in (1, 3, 8, 15, 17, 33):
             for shape in ((3, 5, 7, c), (3, c)):
@@ -192,7 +192,7 @@ def _normalise(x, gamma, y, average):
 
 
 def faults():
-    """Read one number too far, to show that this would be seen."""
+    """Read one number too far, to show that this is detected."""
     x = guarded(normal(10), at_end=True)
     return ctypes.c_float.from_address(x.ctypes.data + x.nbytes).value
 

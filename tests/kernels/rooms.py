@@ -1,4 +1,4 @@
-"""A package of two kernels of its own, compiled as those of the library are, and processes that call them."""
+"""A package with two kernels, compiled like the library's own, and processes that call them."""
 
 import os
 import shutil
@@ -37,7 +37,7 @@ def run(program, folder, **environment):
 
 
 def run_both(program, folder, **environment):
-    """The same; return (what it printed, what it said on stderr)."""
+    """Run it in the same way; return (stdout, stderr)."""
     done = start(program, folder, **environment)
     output, errors = done.communicate(timeout=300)
     assert done.returncode == 0, errors
@@ -45,9 +45,9 @@ def run_both(program, folder, **environment):
 
 
 def start(program, folder, **environment):
-    """Start such a process, and return it. A variable that is None is one that it has not."""
+    """Start such a process and return it; an environment variable given as None is unset."""
     paths = [str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")]
-    # Python takes bytecode for that of a source of the same size and second, and a helper is soon written anew.
+    # Python would reuse bytecode if a source has the same size and is rewritten within a second, as the helper is.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1", **environment}
     environment = {name: value for name, value in environment.items() if value is not None}
     return subprocess.Popen([sys.executable, "-c", program], env=environment, text=True, cwd=folder,
@@ -55,7 +55,7 @@ def start(program, folder, **environment):
 
 
 def write_helper(folder, number):
-    """Write the helper that adds that number."""
+    """Write the helper that adds `number`."""
     (folder / "rooms" / "helper.py").write_text(HELPER.format(number=number))
 
 

@@ -1,4 +1,4 @@
-"""Whether a kernel gives the same bits however its stages are scheduled."""
+"""Check that a kernel gives the same bits however its stages are scheduled."""
 
 import numpy as np
 
@@ -13,15 +13,15 @@ from tests.kernels.drawn import MARGIN, guarded
 
 
 def results(function, arrays, samples="", lanes=1, together=None, **how):
-    """Return the arrays that a kernel makes of arrays, in the order of its results.
+    """Return the arrays that a kernel computes from arrays, in the order of its results.
 
     Args:
-        function: called with buffers in the place of the arrays; returns a buffer or several.
-        arrays: by the names of its arguments.
-        samples: the names of those whose first axis is that of the samples.
-        lanes: how many threads run it; not more than there are.
-        together: how many samples to compute at a time, in the place of what the stages would best compute.
-        how: `joined` and `banded`, as of `Schedule`.
+        function: called with buffers in place of the arrays; returns one buffer or several.
+        arrays: the arguments, by name.
+        samples: the names of the arrays whose first axis is the batch axis, separated by spaces.
+        lanes: how many threads run it, at most as many as numba has.
+        together: how many samples to compute at a time, overriding the preference of the stages.
+        how: `joined` and `banded`, passed to `Schedule`.
     """
     names = samples.split()
     graph = Graph(next(iter(arrays.values())).dtype)
@@ -49,15 +49,15 @@ def results(function, arrays, samples="", lanes=1, together=None, **how):
         if storage.kind == "constant":
             workspace.table[FIXED_WORDS + storage.buffer.number] = storage.owner.ctypes.data
     run(workspace, lanes)
-    assert (behind == 171).all(), "written beyond the memory of a stage"
+    assert (behind == 171).all(), "written past the end of a stage's memory"
     for whole, before in around:
         for margin in (slice(MARGIN), slice(-MARGIN, None)):
-            np.testing.assert_array_equal(whole[margin], before[margin], err_msg="written beyond a result")
+            np.testing.assert_array_equal(whole[margin], before[margin], err_msg="written outside a result")
     return outputs
 
 
 def _guard(workspace):
-    """Give the threads of a workspace new memory; return what lies behind it, in which nothing must be written."""
+    """Give the threads of a workspace new memory; return the bytes after it, which must not be written to."""
     size = workspace.own.size
     memory = np.full(size + ALIGNMENT + (1 << 12), 171, np.uint8)
     memory = memory[-memory.ctypes.data % ALIGNMENT :]
@@ -66,7 +66,7 @@ def _guard(workspace):
 
 
 def assert_same_bits(function, arrays, samples):
-    """Joined or not, in bands or not, by one thread or two, however many samples at a time: the same bits."""
+    """Assert the same bits joined or not, in bands or not, on one thread or two, with any samples at a time."""
     expected = results(function, arrays, samples)
     ways = [{"together": 1}, {"together": 7}, {"joined": False}, {"banded": True}, {"lanes": 2},
             {"banded": True, "lanes": 2}]
@@ -77,7 +77,7 @@ def assert_same_bits(function, arrays, samples):
 
 
 def assert_same_bits_alone(function, arrays, samples):
-    """A sample has the same bits alone and among others: of what a kernel makes for each sample."""
+    """Assert that a sample gets the same bits alone and in a batch, for kernels that compute each sample separately."""
     expected = results(function, arrays, samples)
     names = samples.split()
     for i in range(len(arrays[names[0]])):

@@ -1,4 +1,4 @@
-"""The kernels of the activations against their definitions, and where exp, NaN and infinity are hard."""
+"""The kernels of the activations against their definitions, and difficult cases of exp, NaN and infinity."""
 
 import functools
 import inspect
@@ -54,7 +54,7 @@ def test_kernel_equals_its_definition(name, arguments, shape, dtype, scale, seed
                                 both_passes(reference, name, arguments, x, dy)):
         assert result.dtype == expected.dtype == dtype
         np.testing.assert_allclose(result, expected, rtol=tolerance, atol=tolerance * np.abs(x).max())
-    # A kernel never writes into its arguments.
+    # A kernel never writes to its arguments.
     np.testing.assert_array_equal(x, arrays[0])
     np.testing.assert_array_equal(dy, arrays[1])
 
@@ -125,7 +125,7 @@ def test_nan_makes_its_row_of_softmax_nan_and_no_other():
 def test_nan_in_is_nan_out(name, arguments, dtype):
     x = np.full((2, 3), np.nan, dtype)
     assert np.isnan(getattr(kernels, name)(x, **arguments)).all()
-    # NaN from above reaches below wherever the derivative isn't 0 anyway.
+    # A NaN in dy propagates to dx wherever the derivative isn't 0 anyway.
     _, dx = both_passes(kernels, name, arguments, np.full((2, 3), 0.75, dtype), x)
     assert np.isnan(dx).all()
 
@@ -153,7 +153,7 @@ def test_derivative_of_tanh_has_its_scale():
 def test_a_number_has_the_same_bits_however_the_stage_is_cut(name, arguments, dtype):
     for shape in ((17,), (3, 5), (3, 7, 5, 3), (1, 130)):
         if "softmax" in name and len(shape) == 1:
-            continue  # it would run along the samples
+            continue  # the softmax would run along the batch axis
         x, dy = np.random.default_rng(0).normal(size=(2, *shape)).astype(dtype)
         forward = functools.partial(getattr(kernels, name), **arguments)
         backward = functools.partial(getattr(kernels, f"{name}_backward"), **arguments)
@@ -180,7 +180,7 @@ def test_units_cover_every_number_and_threads_change_no_bit(name, shape):
 @pytest.mark.parametrize(("name", "ulps"), [("elu", 2), ("sigmoid", 2), ("silu", 3), ("tanh", 2), ("softplus", 3),
                                             ("softmax", 6), ("log_softmax", 3)])
 def test_float32_is_right_to_a_few_units_in_the_last_place(name, ulps):
-    # x less the largest of its row is rounded, and exp makes a relative error of an absolute one.
+    # x minus the largest of its row is rounded, and exp turns this absolute error into a relative one.
     largest = 2 if name == "softmax" else 20
     x = np.random.default_rng(0).uniform(-largest, largest, (200, 50)).astype(np.float32)
     y = getattr(kernels, name)(x)

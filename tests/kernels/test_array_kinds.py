@@ -1,4 +1,4 @@
-"""Arrays that compiled code can't take as they are; how units are shared is tested in tests/engine."""
+"""Arrays that compiled code can't use directly; how units are distributed is tested in tests/engine."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Which stages may follow one another on a band of rows, while other threads are at other bands."""
+"""Which stages may follow one another on a band of rows while other threads work on other bands."""
 
 import numpy as np
 import pytest

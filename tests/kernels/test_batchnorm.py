@@ -1,4 +1,4 @@
-"""The kernels of BatchNorm against their definitions, and how accurate the statistics stay."""
+"""The kernels of BatchNorm against their definitions, and the accuracy of the statistics."""
 
 import numba
 import numpy as np
@@ -13,7 +13,7 @@ THREADS = range(1, min(3, numba.config.NUMBA_NUM_THREADS) + 1)
 
 @st.composite
 def batches(draw):
-    """Draw (dy, x, gamma, beta), with numbers of rows on both sides of the length of a chunk, 512."""
+    """Draw (dy, x, gamma, beta), with fewer and more rows than a chunk has, 512."""
     rows = draw(st.one_of(st.integers(0, 9), st.sampled_from([511, 512, 513, 1300])))
     channels = draw(st.sampled_from([1, 2, 3, 17, 40]))
     generator = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -24,7 +24,7 @@ def batches(draw):
 
 
 def close(actual, expected, dtype, size=None):
-    """Assert equality relative to `size`, by default the largest value, as single elements can be near 0."""
+    """Assert equality relative to `size`, by default the largest value, because single elements can be near 0."""
     assert actual.dtype == dtype
     tolerance = 1e-5 if dtype == np.float32 else 1e-12
     size = np.abs(expected).max(initial=1e-3) if size is None else size
@@ -37,7 +37,7 @@ def test_statistics_and_normalisation_are_the_reference(case):
     _, x, gamma, beta = case
     mean, variance = kernels.batchnorm_statistics(x)
     expected = reference.batchnorm_statistics(x)
-    # The numbers may cancel to a mean near 0, which is as exact as they are and no more.
+    # The numbers may cancel to a mean near 0, whose absolute error is that of the numbers.
     exact = x.astype(np.float64).reshape(-1, x.shape[-1])
     exact_mean = exact.mean(axis=0) if len(exact) else np.zeros_like(gamma)
     assert np.abs(mean - exact_mean).max() <= 16 * np.finfo(x.dtype).eps * np.abs(exact).max(initial=0)
@@ -55,15 +55,15 @@ def test_the_gradients_are_the_reference(case):
     mean, variance = reference.batchnorm_statistics(x)
     inv_std = 1 / np.sqrt(variance + x.dtype.type(1e-3))
     dx, dgamma, dbeta = kernels.batchnorm_backward(dy, x, mean, inv_std, gamma)
-    # In float64, so that the reference's own rounding is not in the comparison.
+    # In float64, so that the reference's own rounding doesn't matter.
     wide = [array.astype(np.float64) for array in (dy, x, mean, inv_std, gamma)]
     expected = reference.batchnorm_backward(*wide)
-    # The terms of a sum may cancel to a number near 0, which is as exact as they are and no more.
-    scale = np.sqrt(len(x) + 1)  # of a sum of that many random terms
+    # The terms of a sum may cancel to a number near 0, whose absolute error is that of the terms.
+    scale = np.sqrt(len(x) + 1)  # typical size of a sum of that many random terms
     normalised = np.abs(wide[0] * (wide[1] - wide[2]) * wide[3])
     close(dgamma / x.dtype.type(scale), expected[1] / scale, x.dtype, size=normalised.max(initial=1e-3))
     close(dbeta / x.dtype.type(scale), expected[2] / scale, x.dtype, size=np.abs(dy).max(initial=1e-3))
-    # Of a few samples almost nothing of dy is left in dx: the error is that of the terms that cancel.
+    # With few samples, dy almost cancels in dx, so the error is relative to the terms that cancel.
     close(dx, expected[0], x.dtype, size=np.abs(gamma * inv_std * dy).max(initial=1e-3))
     close(kernels.batchnorm_inference_backward(dy, inv_std, gamma),
           reference.batchnorm_inference_backward(dy, inv_std, gamma), x.dtype)

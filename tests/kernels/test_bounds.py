@@ -1,4 +1,4 @@
-"""With numba's check of every index, a stage that reads or writes beyond an array ends the run with an error."""
+"""With numba's bounds checking, a stage that reads or writes outside an array fails the run with an error."""
 
 import numba
 import numpy as np

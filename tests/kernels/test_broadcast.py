@@ -1,4 +1,4 @@
-"""Sums and products of two arrays: their definitions to the last bit, whichever axes of the second are stretched."""
+"""Sums and products of two arrays: equal to their definitions bit for bit, whichever axes are broadcast."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_axes_of_size_1_and_axes_that_are_not_there_stand_for_any(shape):
                                   a[:1] * (b[:1] if b.ndim == 4 else b), strict=True)
 
 
-@compiled_kernels_needed  # else NumPy refuses it, in words of its own
+@compiled_kernels_needed  # otherwise NumPy refuses it, with its own message
 @pytest.mark.parametrize("shape", [(2, 4, 6, 3), (3, 4, 6, 3, 1), (4,), (3, 4, 6)])
 def test_what_does_not_broadcast_is_refused(shape):
     with pytest.raises(ValueError, match="broadcast against the first"):

@@ -1,4 +1,4 @@
-"""How compiled kernels are kept on disk, and what becomes of them: most cases in processes, as users meet them."""
+"""How compiled kernels are cached on disk, and what can go wrong: mostly in separate processes, as for users."""
 
 import compileall
 import hashlib
@@ -38,14 +38,14 @@ def test_a_kernel_is_compiled_once_and_again_when_a_helper_in_another_file_has_c
 
 @compiled_kernels_needed
 def test_what_compiled_code_calls_python_may_call_as_well(folder):
-    # What is compiled for compiled code alone has nothing that Python could call, and lies in the same folder.
+    # A kernel compiled only for other compiled code has no entry point for Python, and lies in the same folder.
     program = CALL + "from rooms.helper import helper; print(helper(1.0))"
     assert run(program, folder, **cache_in(folder)) == ["4.0", "0", "2.0"]
     assert run(program, folder, **cache_in(folder)) == ["4.0", "1", "2.0"]
 
 
 def test_the_fingerprint_is_the_same_in_every_process_and_another_for_other_sources(folder):
-    # The texts of a set come in another order with another seed of the hashes.
+    # The order of strings in a set depends on the hash seed.
     program = "from rooms.jit import _store; print(_store.fingerprint)"
     fingerprints = {run(program, folder, PYTHONHASHSEED=seed)[0] for seed in ("3", "4")}
     assert len(fingerprints) == 1
@@ -53,7 +53,7 @@ def test_the_fingerprint_is_the_same_in_every_process_and_another_for_other_sour
     assert run(program, folder)[0] not in fingerprints
 
 
-# Where no file can be written.
+# No file can be written.
 
 FULL = """
 import resource
@@ -63,14 +63,14 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes}, resource.RLIM_INFINITY))
 
 @compiled_kernels_needed
 def test_without_a_folder_to_write_to_a_kernel_is_compiled_all_the_same_and_a_sentence_says_what_to_do(folder):
-    # Root may write everywhere, but not below a file.
+    # Root may write anywhere, except below a file.
     blocked = folder / "file"
     blocked.touch()
     (folder / "rooms" / "__pycache__").touch()
     homes = dict.fromkeys(("NUMBA_CACHE_DIR", "HOME", "XDG_CACHE_HOME", "LOCALAPPDATA"), str(blocked / "below"))
     output, said = run_both(CALL, folder, **homes)
     assert output == "4.0 0\n"
-    # No promise that they are kept.
+    # It doesn't promise that the kernels are kept.
     assert said.startswith("cnnlite: compiling kernels for this processor. They can't be kept for the next process")
     assert f"{blocked / 'below'}" in said
     assert "(Not a directory)" in said
@@ -95,7 +95,7 @@ print(double(1.0))
 @pytest.mark.skipif(os.name == "nt", reason="no limit of a file's size")
 @pytest.mark.parametrize("room", [0, 2000])
 def test_a_disk_that_fills_up_while_a_new_version_is_compiled_leaves_no_code_of_the_old_one(folder, room):
-    # numba's index takes less than 2,000 bytes, and the code of a kernel more.
+    # numba's index takes less than 2,000 bytes, the code of a kernel more.
     assert run(CALL, folder, **cache_in(folder)) == ["4.0", "0"]
     write_helper(folder, 2)
     output, said = run_both(FULL.format(bytes=room) + CALL, folder, **cache_in(folder))
@@ -130,7 +130,7 @@ def test_the_folders_are_the_one_that_was_named_that_of_the_sources_and_that_of_
     assert sources == tmp_path / "__pycache__"
     assert of_user.parent == tmp_path / "user"
     assert named.name == of_user.name
-    # A folder of other sources is another one.
+    # Other sources get another folder.
     assert Store(tmp_path / "..").folders[0] not in (named, sources, of_user)
 
 
@@ -157,7 +157,7 @@ def test_a_folder_that_is_named_by_a_relative_path_stays_where_it_is_when_the_pr
     assert store.read("kernel-1-3.nbc") is None
 
 
-# Damage, and many at once.
+# Damage, and concurrent processes.
 
 
 @pytest.mark.parametrize("damage", [lambda file: file[:40], lambda file: b"", lambda file: bytes(len(file)),
@@ -200,7 +200,7 @@ def test_processes_that_start_at_once_on_an_empty_cache_leave_no_code_for_other_
 
 
 def only_bytecode(folder):
-    """Leave of the package what a frozen program holds."""
+    """Reduce the package to what a frozen program contains."""
     assert compileall.compile_dir(folder / "rooms", quiet=1, legacy=True, force=True, stripdir=str(folder))
     for source in (folder / "rooms").glob("*.py"):
         source.rename(folder / source.name)
@@ -257,5 +257,5 @@ def test_a_folder_that_cannot_be_looked_into_holds_nothing(tmp_path):
     store = Store(Path(_jit.__file__).parent)
     store.folders = [tmp_path]
     (tmp_path / "there").touch()
-    # Too long a name stands for a folder without permission, in which root may look all the same.
+    # A name that is too long simulates a folder without permission, which wouldn't stop root.
     assert [store.has(name) for name in ("there", "missing", "x" * 5000)] == [True, False, False]

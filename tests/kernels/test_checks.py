@@ -1,4 +1,4 @@
-"""Compiled code checks no index. So a kernel refuses arrays that don't fit before it reads or writes any."""
+"""Compiled code does no bounds checking, so a kernel refuses arrays that don't fit before it reads or writes any."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def ones(*shape):
     return np.ones(shape, np.float32)
 
 
-# Each kernel with arrays that fit, in the order of its arguments, and the arguments that are no arrays.
+# Every kernel with arrays that fit, in the order of its arguments, and its arguments that are not arrays.
 CALLS = {
     "matmul": ({"a": ones(4, 3), "b": ones(3, 5), "bias": ones(5), "out": ones(4, 5)}, {}),
     "matmul, transposed": ({"a": ones(3, 4), "b": ones(5, 3), "bias": ones(5), "out": ones(4, 5)},
@@ -98,7 +98,7 @@ def test_a_shape_that_does_not_fit_is_refused(case, name):
 
 
 def test_float16_is_refused_although_all_arrays_agree():
-    # The micro-kernel would take its 2 bytes for the 8 of float64.
+    # The micro-kernel would treat its 2-byte numbers as the 8-byte numbers of float64.
     half = np.ones((4, 4), np.float16)
     for name, arrays in (("matmul", (half, half)), ("column_sums", (half,))):
         with pytest.raises(TypeError, match=rf"^{name}: . must be float32 or float64\. Received: . of dtype float16"):

@@ -1,4 +1,4 @@
-"""The kernels that clip a gradient against their definitions."""
+"""The kernels that clip gradients, against their definitions."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def test_squares_that_float64_can_not_hold_are_no_infinite_norm(name, size):
     expected = clipped(reference, name, g, 0.5)
     np.testing.assert_allclose(clipped(kernels, name, g, 0.5), expected, rtol=1e-12)
     assert np.isfinite(expected).all()
-    several = np.full(40000, 1e153)  # none of its squares overflows, but their sum does
+    several = np.full(40000, 1e153)  # no square overflows, but their sum does
     out = clipped(kernels, name, several, 0.5, ((0, 40000),))
     np.testing.assert_allclose(out, 0.5 if name == "clip_by_value" else 0.5 / 200, rtol=1e-12)
 

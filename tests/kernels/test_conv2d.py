@@ -21,14 +21,14 @@ from tests.kernels.drawn import (
     two_threads_needed,
 )
 
-# (channels, filters) a group: round the widths of one and two vectors, and anything up to beyond two
+# (channels, filters) per group: around the widths of one and two vectors, and anything up to a bit beyond two
 channels = st.sampled_from([(1, 1), (1, 16), (2, 15), (3, 17), (3, 8), (4, 31), (1, 32), (2, 33), (3, 40)])
 channels |= st.tuples(st.integers(1, 35), st.integers(1, 35))
 
 
 @st.composite
 def squares_of_three(draw):
-    """Draw a 3x3 window on images of up to 19 pixels: what most layers have, and what there are faster ways for."""
+    """Draw a 3x3 window on images of up to 19 pixels: the most common case, for which there are faster paths."""
     size = draw(st.tuples(st.integers(3, 19), st.integers(3, 19)))
     stride = draw(st.sampled_from([1, 1, 2]))
     pads = draw(st.sampled_from([((0, 0), (0, 0)), ((1, 1), (1, 1)), ((0, 1), (0, 1)), ((1, 0), (2, 1))]))
@@ -146,7 +146,7 @@ def test_one_thread_and_two_give_the_same_bits(geometry, n, channels, groups, se
 
 
 def test_a_large_image_and_a_large_batch_equal_the_definition():
-    # More output rows and more images than the pieces that the work is cut into.
+    # More output rows and more images than one unit of work has.
     rng = np.random.default_rng(0)
     for shape in ((1, 40, 37, 3), (35, 6, 5, 3)):
         x, kernel = rng.normal(size=shape).astype("float32"), rng.normal(size=(3, 3, 3, 18)).astype("float32")

@@ -1,4 +1,4 @@
-"""The gradients of a convolution all at once: which of them, what spoils them, and that no schedule changes a bit."""
+"""All gradients of a convolution in one call: any subset, NaN and infinity, and the same bits for every schedule."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from tests.kernels.drawn import (
 from tests.kernels.stages import assert_same_bits, results
 
 batches = st.sampled_from([0, 1, 2, 3, 5, 16, 17, 33])
-# (channels, filters) a group: from 16 of both on, Winograd's method may do it
+# (channels, filters) per group: with at least 16 of both, Winograd's method may be used
 channels = st.sampled_from([(1, 1), (1, 17), (3, 8), (2, 33), (16, 1), (16, 3), (9, 6), (16, 16), (17, 19), (20, 40)])
 NO_PADS = ((0, 0), (0, 0))
 
@@ -35,7 +35,7 @@ def problem(n, size, taps, c, f, groups=1, strides=(1, 1), pads=NO_PADS, dilatio
 
 
 def gradients(x, dy, kernel, *where):
-    """Return dkernel, dbias and dx, each with nothing around it changed."""
+    """Return dkernel, dbias and dx, and check that nothing around them has changed."""
     arrays = [guarded(np.full(shape, 7, x.dtype)) for shape in (kernel.shape, kernel.shape[3:], x.shape)]
     kernels.conv2d_backward(x, dy, kernel, *where, *(array for array, _ in arrays))
     for _, around in arrays:
@@ -80,7 +80,7 @@ def test_none_of_them_is_nothing_to_do():
 @pytest.mark.parametrize("place", [(0, 2, 3, 1), (2, 8, 9, 15), (3, 0, 0, 0)])
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 1e30])
 def test_a_gradient_that_is_not_moderate_shows_where_the_definition_has_it(special, place):
-    # 4 images of a chunk of Winograd's method, of which one goes directly.
+    # Chunks of 4 images by Winograd's method, in one of which an image takes the direct path.
     pads = ((1, 1), (1, 1))
     x, dy, kernel = problem(64, (9, 10), (3, 3), 16, 16, pads=pads)
     dy[place] = special
@@ -90,7 +90,7 @@ def test_a_gradient_that_is_not_moderate_shows_where_the_definition_has_it(speci
         expected = reference.conv2d_input_gradient(wide[1], wide[2], x.shape, pads=pads)
         assert_close(dx, expected, EPSILON["float32"])
         if special == 1e30:
-            # The neighbours of its image keep their digits.
+            # The other images keep their accuracy.
             others = np.arange(64) != place[0]
             assert_close(dx[others], expected[others], EPSILON["float32"])
             assert_close(dkernel, reference.conv2d_kernel_gradient(*wide[:2], kernel.shape, pads=pads), 1e-5)
@@ -102,7 +102,7 @@ def test_a_gradient_that_is_not_moderate_shows_where_the_definition_has_it(speci
 @pytest.mark.parametrize("special", [np.nan, 2.0**40])
 def test_what_x_holds_does_not_change_a_bit_of_dx(special):
     x, dy, kernel = problem(64, (9, 10), (3, 3), 16, 16)
-    dy[5, 3, 2, 1] = 2.0**40  # this image goes directly
+    dy[5, 3, 2, 1] = 2.0**40  # this image takes the direct path
     found = []
     for value in (1, special):
         x[6, 4, 5, 2] = value
@@ -132,7 +132,7 @@ def test_one_thread_and_two_give_the_same_bits(geometry, n, channels, groups, se
     assert_same_bits_with_one_thread_and_two(lambda: gradients(x, dy, kernel, *geometry.where, groups))
 
 
-# Ways that differ: by Winograd's method, pixel by pixel, in one row, wide, turned, dilated, in groups.
+# The different paths: Winograd's method, pixel by pixel, one row, wide, turned, dilated, groups.
 WAYS = {
     "Winograd": dict(size=(9, 8), taps=(3, 3), c=16, f=19, pads=((1, 1), (0, 1))),
     "pixels": dict(size=(7, 6), taps=(3, 2), c=3, f=17, strides=(2, 1)),
@@ -145,7 +145,7 @@ WAYS = {
 
 
 def all_three(together=None, **where):
-    """Return a function of buffers that returns those of the gradients."""
+    """Return a function that takes buffers and returns the buffers of the gradients."""
 
     def function(x, dy, kernel):
         graph = x.graph
@@ -177,7 +177,7 @@ def test_no_schedule_changes_a_bit(way, n):
 @pytest.mark.parametrize(("way", "tiles"), [*((way, tiles) for way in WAYS for tiles in (0, 4)), ("Winograd", 14)])
 def test_how_many_samples_of_a_chunk_come_at_a_time_changes_no_bit(way, tiles, monkeypatch):
     if tiles:
-        # Chains of 2 samples in chunks of 5; and of Winograd's method, of fewer tiles than a sample has, and of more.
+        # Chains of 2 samples in chunks of 5; in Winograd's method, chains of fewer and of more tiles than a sample has.
         pixels = arrays_of(way, 1, False)[0]["dy"][0, ..., 0].size
         for name, chain in (("direct_kernel_gradient", 2 * pixels), ("winograd_gradients", tiles)):
             monkeypatch.setattr(f"cnnlite.kernels.{name}.CHAIN", chain)

@@ -1,4 +1,4 @@
-"""The ways of convolving give the same bits however their stages are scheduled, whatever numbers they meet."""
+"""Every convolution algorithm gives the same bits however its stages are scheduled, whatever the numbers."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ pytestmark = compiled_kernels_needed
 
 BAD = {"finite": [], "NaN": [np.nan], "infinity": [-np.inf], "1e30": [1e30], "all three": [np.nan, np.inf, 1e30]}
 
-# name: (the way, the shape of x, that of the kernel, other arguments)
+# name: (the algorithm, the shape of x, the shape of the kernel, other arguments)
 CASES = {
     "pixel by pixel": (direct_conv2d, (3, 9, 7, 3), (3, 3, 3, 33), {}),
     "one panel, which spills": (direct_conv2d, (3, 9, 7, 3), (2, 3, 3, 7), {"pads": ((1, 0), (2, 1))}),
@@ -40,7 +40,7 @@ CASES = {
 
 
 def arrays_of(name, dtype="float32", bad=()):
-    """Return the arrays of a case, with bad numbers each in another sample and another row."""
+    """Return the arrays of a case, with each bad number in a different sample and row."""
     _, x_shape, kernel_shape, _ = CASES[name]
     rng = np.random.default_rng(0)
     x, kernel, bias = (rng.normal(size=shape).astype(dtype) for shape in (x_shape, kernel_shape, kernel_shape[3:]))
@@ -97,7 +97,7 @@ def test_rows_of_tiles_that_read_a_number_which_is_too_large_are_computed_direct
     arrays["x"][1, 6, 4, 3] = number
     (y,) = results(way_of(name), arrays, "x")
     directly = direct_conv2d(**arrays, **CASES[name][3])
-    # Tiles of 4 x 4 outputs read 6 rows, the first of them from -1 on: the second reads 3 to 8, the third 7 to 12.
+    # Tiles of 4 x 4 outputs read 6 rows, the first tile from row -1: the second reads 3 to 8, the third 7 to 12.
     np.testing.assert_array_equal(y[1, 4:8], directly[1, 4:8])
     assert (clean[1, 4:8] != directly[1, 4:8]).any()
     for i, rows in [(0, slice(None)), (1, slice(4)), (1, slice(8, None)), (2, slice(None))]:
@@ -123,7 +123,7 @@ def test_with_weights_that_are_too_large_all_is_computed_directly(name, number):
 
 
 def test_the_last_of_many_weights_may_be_the_one_that_is_too_large():
-    # More than one unit looks at them.
+    # The check of the weights is spread over several units.
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(1, 6, 6, 64)).astype("f4"), rng.normal(size=(3, 3, 64, 64)).astype("f4")
     kernel[2, 2, 63, 63] = np.inf
@@ -149,7 +149,7 @@ def test_convolutions_that_follow_one_another_have_the_same_bits_joined_and_apar
 
 
 def test_bands_begin_where_all_convolutions_of_a_track_can():
-    # Tiles of 3, of 4 and of 2 outputs on a side.
+    # Tiles with sides of 3, 4 and 2 outputs.
     graph = Graph("float32")
     x = graph.given((N, 33, 7, 16))
     for taps in (4, 3, 5):

@@ -49,7 +49,7 @@ def test_nan_and_infinity_land_where_the_definition_has_them(geometry, channels,
     assert_as_defined("depthwise_conv2d", [spoilt(x, rng), kernel, bias], *geometry.where)
     assert_as_defined("depthwise_conv2d_input_gradient", [spoilt(dy, rng), kernel], x.shape, *geometry.where)
     assert_as_defined("depthwise_conv2d_kernel_gradient", [spoilt(x, rng), dy], kernel.shape, *geometry.where)
-    # Without padding: the kernel doesn't look at it, where the definition multiplies it, 0 * NaN.
+    # Without padding: the kernel skips it, where the definition multiplies it, 0 * NaN.
     geometry = geometry._replace(pads=NO_PADS, size=tuple(a + sum(b) for a, b in zip(geometry.size, geometry.pads)))
     x, kernel, bias, dy = arrays(geometry, 2, channels, dtype, seed)
     assert_as_defined("depthwise_conv2d_kernel_gradient", [x, spoilt(dy, rng)], kernel.shape, *geometry.where)
@@ -84,7 +84,7 @@ WINDOWS = [
     ((11, 13), (3, 3), (1, 1), ((1, 1), (1, 1)), (1, 1)),
     ((9, 12), (2, 5), (2, 3), ((1, 0), (3, 2)), (1, 1)),
     ((7, 4), (3, 3), (1, 2), ((2, 2), (2, 2)), (2, 3)),
-    ((17, 16), (17, 16), (1, 1), ((3, 3), (3, 3)), (1, 1)),  # of more than 256 taps
+    ((17, 16), (17, 16), (1, 1), ((3, 3), (3, 3)), (1, 1)),  # more than 256 taps
 ]
 
 

@@ -25,12 +25,12 @@ from tests.kernels.drawn import Geometry as DrawnGeometry
 
 pytestmark = compiled_kernels_needed
 
-# Few channels or filters, which have ways of their own; and numbers that fill one vector or two, or don't.
+# Few channels or filters, which have paths of their own, and numbers that fill one or two vectors fully or partly.
 numbers = st.sampled_from([1, 2, 3, 4, 6, 8, 10, 16, 17, 20, 31, 32, 33, 40, 48, 65])
 
 
 def forward(x, kernel, bias, where, groups, out):
-    """`conv2d` pixel by pixel, and where that would be taken by several as one, which must give the same."""
+    """Compute `conv2d` pixel by pixel, and, where pixels can be grouped, also in groups, which must agree."""
     direct_conv2d(x, kernel, bias, *where, groups, out=out)
     pixels = wide_pixels(x, kernel, window_of(kernel.shape[:2], *where), groups, out.shape[2])
     if pixels > 1:
@@ -48,7 +48,7 @@ def assert_nothing_around(whole):
 @settings(max_examples=150, deadline=None)
 @given(geometries(), st.sampled_from([0, 1, 2, 3]), numbers, numbers, st.sampled_from([1, 1, 1, 2]), st.booleans(),
        dtypes, seeds)
-# Rows of dy that are filled up with zeros, which meet an infinity of x.
+# Rows of dy padded with zeros, which meet an infinity in x.
 @example(DrawnGeometry((1, 7), (1, 3), (1, 1), ((0, 0), (0, 0)), (1, 1)), 1, 1, 2, 1, True, "float64", 0)
 @np.errstate(all="ignore")
 def test_it_equals_its_definition_and_touches_nothing_else(geometry, n, c, f, groups, spoils, dtype, seed):
@@ -72,7 +72,7 @@ def test_pixels_that_are_computed_together_have_the_bits_of_each_alone(filters):
     where = (1, 1), ((2, 2), (1, 2)), (1, 1)
     y = np.empty((3, 12, 12, filters), np.float32)
     forward(x, kernel, np.zeros(filters, np.float32), where, 1, y)
-    # Rows that read a NaN go pixel by pixel.
+    # Rows that read a NaN are computed pixel by pixel.
     spoilt_x = x.copy()
     spoilt_x[1, 0, 0] = np.nan
     z = np.empty_like(y)
@@ -85,13 +85,13 @@ def test_pixels_that_are_computed_together_have_the_bits_of_each_alone(filters):
 def test_which_way_is_taken():
     assert pixels_together(6, 5, 1, 28, 16) == 2
     assert pixels_together(1, 7, 1, 30, 16) > 4
-    assert pixels_together(1, 1, 1, 30, 16) == 1  # nothing is shared by neighbours
+    assert pixels_together(1, 1, 1, 30, 16) == 1  # neighbours share no input
     assert pixels_together(10, 5, 1, 28, 16) == 1  # two don't fit into a vector
     assert pixels_together(3, 5, 1, 1, 16) == 1
 
 
 def test_single_taps_with_a_stride_and_padding_behind_are_no_plain_product():
-    # Two pixels go in and two come out, of which the second is padding.
+    # As many pixels go in as come out, two, but the second output reads only padding.
     x, kernel = np.ones((1, 2, 2, 3), np.float32), np.ones((1, 1, 3, 5), np.float32)
     where = (2, 2), ((0, 2), (0, 2)), (1, 1)
     y = np.empty((1, 2, 2, 5), np.float32)

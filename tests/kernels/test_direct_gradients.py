@@ -1,4 +1,4 @@
-"""The direct gradients of a convolution on their own, also for shapes that go by Winograd's method otherwise."""
+"""The direct gradients of a convolution on their own, also for shapes that normally use Winograd's method."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ from tests.kernels.drawn import Geometry as DrawnGeometry
 
 pytestmark = compiled_kernels_needed
 
-# Few channels or filters, which have ways of their own; and numbers that fill one vector or two, or don't.
+# Few channels or filters, which have paths of their own, and numbers that fill one or two vectors fully or partly.
 numbers = st.sampled_from([1, 2, 3, 4, 6, 8, 10, 16, 17, 20, 31, 32, 33, 40, 48, 65])
 
 
@@ -49,7 +49,7 @@ def assert_nothing_around(whole):
 @settings(max_examples=150, deadline=None)
 @given(geometries(), st.sampled_from([0, 1, 2, 3, 19]), numbers, numbers, st.sampled_from([1, 1, 1, 2]), st.booleans(),
        dtypes, seeds)
-# Rows of dy that are filled up with zeros, which meet an infinity of x.
+# Rows of dy padded with zeros, which meet an infinity in x.
 @example(DrawnGeometry((1, 7), (1, 3), (1, 1), ((0, 0), (0, 0)), (1, 1)), 1, 1, 2, 1, True, "float64", 0)
 @np.errstate(all="ignore")
 def test_both_equal_their_definitions_and_touch_nothing_else(geometry, n, c, f, groups, spoils, dtype, seed):
@@ -114,7 +114,7 @@ def test_a_kernel_much_larger_than_the_image_goes_back_by_a_product_of_matrices(
 
 
 def test_single_taps_with_a_stride_and_padding_behind_are_no_plain_product():
-    # Two pixels go in and two come out, of which the second is padding.
+    # As many pixels go in as come out, two, but the second output reads only padding.
     x, kernel = np.ones((1, 2, 2, 3), np.float32), np.ones((1, 1, 3, 5), np.float32)
     geometry = Geometry((2, 2), ((0, 2), (0, 2)))
     dy = 1 + reference.conv2d(x, kernel, None, *geometry)

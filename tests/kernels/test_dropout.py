@@ -46,7 +46,7 @@ def test_zeros_are_as_many_and_as_independent_as_chance_has_them(rate):
     assert np.abs(np.corrcoef(dropped) - np.eye(6)).max() < 5 / np.sqrt(n)  # between steps and between seeds
     chunks = dropped.reshape(-1, CHUNK)
     assert np.abs(np.corrcoef(chunks) - np.eye(len(chunks))).max() < 5.5 / np.sqrt(CHUNK)
-    for lag in (1, 2, 3, 4, 7, 8, 16, 1600):  # and between neighbours, also those of other counters
+    for lag in (1, 2, 3, 4, 7, 8, 16, 1600):  # and between neighbours, also across counters
         both = (dropped[:, lag:] & dropped[:, :-lag]).mean()
         assert abs(both - rate**2) < 6 * rate / np.sqrt(6 * (n - lag))
 

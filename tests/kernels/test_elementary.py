@@ -1,4 +1,4 @@
-"""The elementary functions in vector loops: digits, ends of the range, and the same bits wherever a number lies."""
+"""The elementary functions in vector loops: accuracy, ends of the range, and the same bits at every position."""
 
 import hashlib
 import math
@@ -20,7 +20,7 @@ pytestmark = compiled_kernels_needed
 
 DTYPES = ["float32", "float64"]
 NAMES = ["exp", "expm1", "log", "log1p", "sigmoid", "tanh", "erfc"]
-x86_needed = pytest.mark.skipif("x86" not in _target._machine[0], reason="asks for processors of this kind")
+x86_needed = pytest.mark.skipif("x86" not in _target._machine[0], reason="needs an x86 processor")
 
 
 @numba.njit(fastmath=FASTMATH, error_model="numpy")  # as the kernels are
@@ -43,17 +43,17 @@ def compute(x, y):
 
 
 def computed(x):
-    """Return a dictionary of each function's values."""
+    """Return {name: values} of every function."""
     y = np.empty((len(NAMES), x.size), x.dtype)
     compute(x, y)
     return dict(zip(NAMES, y))
 
 
 def exact(name, x):
-    """Return what a function is, in more digits than it has."""
+    """Return the values of a function in higher precision."""
     with np.errstate(all="ignore"):
         x = x.astype(np.longdouble)
-        if name == "erfc":  # which NumPy has not; in float64
+        if name == "erfc":  # not in NumPy; only in float64
             return np.array([math.erfc(number) for number in x], np.longdouble)
         if name == "sigmoid":
             z = np.exp(-np.abs(x))
@@ -62,7 +62,7 @@ def exact(name, x):
 
 
 def ulps(y, expected):
-    """Return how far y is from what it should be, in units of its last place; infinite where only one is NaN."""
+    """Return the error of y in units in the last place; infinite where only one of the two is NaN."""
     with np.errstate(all="ignore"):
         nearest = expected.astype(y.dtype)
         distance = np.abs(y - expected) / np.spacing(np.abs(nearest))
@@ -71,20 +71,20 @@ def ulps(y, expected):
 
 
 def allowed(name, dtype):
-    """Return the units of the last place by which a function may be wrong."""
+    """Return the allowed error of a function in units in the last place."""
     if name == "erfc":
-        return 5 if dtype == "float32" else 6  # one is that of `math.erfc`
+        return 5 if dtype == "float32" else 6  # one of them for the error of `math.erfc`
     return 2.5 if dtype == "float64" else 2 if _target.FUSED_MULTIPLY_ADD else 2.25
 
 
 def numbers(dtype, count=40_000):
-    """Return numbers of all sizes, subnormal ones, NaN and infinities included, and more where the functions bend."""
+    """Return numbers of all magnitudes, with subnormals, NaN and infinities, and more where formulas change."""
     rng = np.random.default_rng(0)
     words = np.uint32 if dtype == "float32" else np.uint64
     of_all_sizes = rng.integers(np.iinfo(words).max, size=count, dtype=words, endpoint=True).view(dtype)
     scales = 760.0, 100.0, 10.0, 1.0, 1e-3
     spread = [rng.uniform(-scale, scale, count) for scale in scales]
-    # exp is subnormal, log changes its exponent, and tanh its formula.
+    # Where exp is subnormal, log changes its exponent, and tanh changes its formula.
     edges = [rng.uniform(-104, -87, count), rng.uniform(-746, -707, count), rng.uniform(0.68, 1.45, count),
              rng.uniform(0.5, 0.6, count)]
     smallest = np.arange(1, 200).astype(words).view(dtype)
@@ -105,7 +105,7 @@ def bits(x):
 def test_all_digits_are_right_but_the_last(drawn, name):
     x, values = drawn
     if np.finfo(np.longdouble).eps >= np.finfo(x.dtype).eps / 100:
-        pytest.skip("there are no longer numbers to compare with")
+        pytest.skip("there is no wider floating-point type to compare with")
     error = ulps(values[name], exact(name, x))
     worst = np.argmax(error)
     assert error[worst] <= allowed(name, x.dtype), (x[worst], values[name][worst])
@@ -136,7 +136,7 @@ def test_zeros_infinities_and_nan(dtype):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_results_overflow_and_vanish_where_the_exact_ones_do(dtype):
-    """The numbers next to where exp becomes infinite, subnormal and 0."""
+    """Check the numbers next to those where exp becomes infinite, subnormal and 0."""
     largest, normal, least = (np.longdouble(getattr(np.finfo(dtype), name)) for name in (
         "max", "smallest_normal", "smallest_subnormal"))
     for bound in np.log(largest), np.log(normal), np.log(least), np.log(least / 2):
@@ -171,7 +171,7 @@ def test_a_number_has_the_same_bits_wherever_it_lies_in_an_array(drawn):
 def test_code_for_numbers_one_by_one_gives_the_same_bits():
     x = numbers("float32", 2000)
     values = computed(x)
-    apart = np.empty(3 * x.size, x.dtype)[::3]  # of which there are no vectors to load
+    apart = np.empty(3 * x.size, x.dtype)[::3]  # strided, so it can't be loaded as vectors
     apart[:] = x
     for name, found in computed(apart).items():
         kept = ~np.isnan(found)
@@ -179,7 +179,7 @@ def test_code_for_numbers_one_by_one_gives_the_same_bits():
 
 
 def test_nothing_may_be_contracted(drawn):
-    """Or LLVM could fuse a product with a sum in one loop and not in another."""
+    """Otherwise LLVM could fuse a product with a sum in one loop and not in another."""
     found = [line for text in compute.inspect_llvm().values() for line in text.splitlines()
              if re.search(r"= f(add|sub|mul|div) ", line)]
     assert found
@@ -210,7 +210,7 @@ def test_python_finds_the_same(number, name):
 
 
 @x86_needed
-@pytest.mark.skipif(bool(numba.config.BOUNDSCHECK), reason="a loop that checks its indices is not made of vectors")
+@pytest.mark.skipif(bool(numba.config.BOUNDSCHECK), reason="a loop with bounds checks is not vectorised")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_loops_are_vectors_and_call_nothing(dtype):
     computed(np.ones(3, dtype))
@@ -224,7 +224,7 @@ def test_the_loops_are_vectors_and_call_nothing(dtype):
 
 
 def digest():
-    """Return a hash of float32 results; NaN has many forms, and all are one here."""
+    """Return a hash of float32 results, with all bit patterns of NaN made equal."""
     values = computed(numbers("float32", 2000))
     return hashlib.sha256(b"".join(np.where(np.isnan(y), np.float32(np.nan), y).tobytes() for y in values.values()))
 

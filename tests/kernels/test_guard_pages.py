@@ -1,4 +1,4 @@
-"""No kernel reads or writes a byte beside its arrays, not even one that it then makes no use of."""
+"""No kernel reads or writes a byte outside its arrays, not even one that it then ignores."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ from tests.kernels.drawn import compiled_kernels_needed
 
 pytestmark = [
     compiled_kernels_needed,
-    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mprotect is called as on Linux"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="calls Linux's mprotect"),
 ]
 ROOT = Path(__file__).parents[2]
 

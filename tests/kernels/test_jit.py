@@ -1,4 +1,4 @@
-"""How kernels are compiled: each case in a process of its own, as a user would meet it."""
+"""How kernels are compiled: each case in a process of its own, as for a user."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from cnnlite.eager import is_eager
 from cnnlite.engine import executor
 from tests.kernels.test_jit import train
 assert is_eager()
-executor._start = None  # what enters compiled code
+executor._start = None  # the entry point of compiled code
 print(repr(train()))
 """
 
@@ -50,7 +50,7 @@ def test_the_definitions_in_the_place_of_all_kernels_train_the_same_model(enviro
     assert losses == pytest.approx(train(), rel=1e-5)
 
 
-# The interrupt comes inside the callback by which LLVM asks for cached code; what is raised there goes nowhere.
+# The interrupt arrives inside the callback in which LLVM asks for cached code; exceptions raised there are lost.
 INTERRUPTED = """
 import os, signal, sys
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a stage keeps in memory of its thread from call to call of a chunk."""
+"""What a stage keeps in thread-local memory between calls within a chunk."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def _add_up_in_lane(r, run, first, last):
 
 
 def total(x):
-    """Return the sums of x, and how many calls there were; of two such stages beside each other."""
+    """Return the sums of x and the number of calls, from two such stages side by side."""
     graph, size, results = x.graph, x.shape[1], []
     for _ in range(2):
         sums, out = chunk_sums(graph, (size + 1,)), graph.work((size + 1,))

@@ -1,4 +1,4 @@
-"""Axes that change places, and frames of zeros: NumPy's, and the same however they are scheduled."""
+"""Transposing axes, padding and cropping: the results of NumPy, and the same bits for every schedule."""
 
 import numpy as np
 import pytest

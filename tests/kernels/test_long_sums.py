@@ -1,7 +1,7 @@
 """Sums of many numbers keep their digits in float32.
 
-They are sums of one number many times, of which additions one by one all err to one side. The bounds are such that
-additions one by one fail each of them, and what is known about the error of a chain of a few thousand holds.
+Each case sums the same number many times, so that in a sequential sum all rounding errors have the same sign. The
+bounds are chosen so that a sequential sum fails, and a chain of a few thousand stays within its known error.
 """
 
 import numpy as np
@@ -20,12 +20,12 @@ def full(value, *shape):
 
 
 def products(number, *shape, name, **arguments):
-    """Return (what a product of constants gives, what each number of it is, the bound)."""
+    """Return a product of constants, and the exact value of each of its numbers."""
     return getattr(kernels, name)(full(A, *shape[0]), full(B, *shape[1]), *shape[2:], **arguments), number * AB
 
 
 def taken_back(size, channels, filters):
-    """Return the gradient of an image that a kernel as large as the output sees, at the pixel that all of it saw."""
+    """Return dx at the one pixel that all windows cover, for a kernel as large as dy, and its exact value."""
     image = 2 * size - 1
     dx = kernels.conv2d_input_gradient(full(A, 1, size, size, filters), full(B, size, size, channels, filters),
                                        (1, image, image, channels))
@@ -39,14 +39,14 @@ def depthwise_taken_back(size):
 
 
 def average_taken_back(size):
-    """The same for an average: each window gives its pixels a share of 1 / size²."""
+    """Do the same for average pooling: each window gives its pixels a share of 1 / size²."""
     dx = kernels.average_pool_backward(full(A, 1, size, size, 2), (1, 2 * size - 1, 2 * size - 1, 2), (size, size),
                                        (1, 1), NO_PADS)
     return dx[0, size - 1, size - 1], float(A)
 
 
 def maximum_taken_back(size):
-    """The same for a maximum that all windows hold."""
+    """Do the same for max pooling, with a maximum that all windows contain."""
     argmax = np.array([[(size - 1 - i) * size + size - 1 - j for j in range(size)] for i in range(size)], np.int32)
     dx = kernels.max_pool_backward(full(A, 1, size, size, 1), argmax.reshape(1, size, size, 1),
                                    (1, 2 * size - 1, 2 * size - 1, 1), (size, size), (1, 1), NO_PADS)
@@ -72,7 +72,7 @@ def average(*shape, window):
 
 
 def softmax(numbers, name):
-    """Return the first numbers along an axis that is not the last: exp is 1 there, and A elsewhere."""
+    """Return the first numbers of a softmax along an axis that is not the last: exp is 1 there, and A elsewhere."""
     x = full(np.log(A), 2, numbers, 3)
     x[:, 0] = 0
     total = 1 + (numbers - 1) * float(A)
@@ -89,7 +89,7 @@ def softmax_back(numbers, name):
     return kernels.log_softmax_backward(dy, np.log(y), 1)[:, 0], -total / 8192
 
 
-# name: (what gives the result and the exact value of each of its numbers, the relative error that is allowed)
+# name: (a function that returns the result and the exact value of its numbers, the allowed relative error)
 CASES = {
     "a product over 4,000 inputs": (lambda: products(4000, (2, 4000), (4000, 3), name="matmul"), 5e-6),
     "a product over 20,000 inputs": (lambda: products(20_000, (2, 20_000), (20_000, 3), name="matmul"), 5e-6),
@@ -183,7 +183,7 @@ def test_a_long_convolution_adds_the_same_to_a_bias_and_to_zero():
 
 @pytest.mark.parametrize(("size", "channels"), [(40, 2), (8, 16), (3, 64), (1, 256)])
 def test_a_pixel_of_a_long_convolution_has_the_same_bits_beside_an_infinity(size, channels):
-    # An image with an infinity goes pixel by pixel, where others of few filters have some pixels in one.
+    # An image with an infinity is computed pixel by pixel; with few filters, other images go several pixels at a time.
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, size, 60, channels)).astype(np.float32)
     kernel = rng.normal(size=(size, size, channels, 3)).astype(np.float32)

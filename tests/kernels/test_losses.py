@@ -1,4 +1,4 @@
-"""The kernels of losses, and of the mean over a batch: the compiled stages against the definitions in plain NumPy."""
+"""The kernels of losses and of the mean over a batch: the compiled stages against the definitions in plain NumPy."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from cnnlite import kernels, reference
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.stages import assert_same_bits, assert_same_bits_alone
 
-# name: (the kernel, the kind of predictions, the kind of targets, the arguments that are no arrays)
+# name: (the kernel, the kind of predictions, the kind of targets, the arguments that are not arrays)
 CASES = {
     "classes of logits": ("crossentropy", "logits", "classes", (True,)),
     "one-hot of logits": ("crossentropy", "logits", "shares", (True,)),

@@ -53,13 +53,13 @@ def test_column_sums_hand_on_nan_and_infinity():
 
 
 def test_column_sums_of_many_rows_lose_no_digits():
-    # Added up one by one in float32, 0.1 a million times gives 100958.
+    # In float32, adding 0.1 a million times one by one gives 100958.
     total = kernels.column_sums(np.full((1_000_000, 1), 0.1, np.float32))
     assert total[0] == pytest.approx(100_000, rel=1e-5)
 
 
 def test_a_product_does_not_depend_on_the_number_of_rows():
-    # One sample gives the same bits alone and in a batch.
+    # A sample gets the same bits alone and in a batch.
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(70, 33)).astype(np.float32), rng.normal(size=(33, 10)).astype(np.float32)
     together = kernels.matmul(a, b)
@@ -78,7 +78,7 @@ def normal(*shape, dtype="float32", seed=0):
 
 
 SAMPLES = [0, 1, 2, 3, 17, 33, 200]
-# (K, N): weights that few samples at a time are multiplied by, and some that are shared by blocks of the result
+# (K, N): weights for products with few samples at a time, and some that blocks of the result share
 MATRICES = [(7, 5), (33, 33), (3, 64), (301, 127)]
 
 
@@ -113,7 +113,7 @@ def test_the_bits_of_sums_over_samples_depend_on_no_schedule(n, dtype):
 @compiled_kernels_needed
 @pytest.mark.parametrize("rows", [1, 3, 50])
 def test_a_sample_may_have_several_rows(rows):
-    """As in a Dense layer on an input of more than 2 axes, and in the bias of a convolution."""
+    """Occurs in a Dense layer on an input with more than 2 axes, and in the bias of a convolution."""
     x, dz, w = normal(19, rows, 21), normal(19, rows, 17, seed=1), normal(21, 17, seed=2)
 
     def flat(array):
@@ -143,7 +143,7 @@ def test_neither_factor_need_be_of_samples(transpose_a, transpose_b):
 
 @compiled_kernels_needed
 def test_weights_have_the_same_bits_packed_and_as_they_are():
-    # In a plan of a model they are packed, and in one of the kernel alone those whose rows are whole vectors are not.
+    # The plan of a model packs them; the plan of a single kernel doesn't if their rows are whole vectors.
     x, w = normal(40, 21), normal(21, 2048, seed=1)
     [packed] = results(lambda a: kernels.matmul(a, w), {"a": x}, "a")
     assert packed.tobytes() == kernels.matmul(x, w).tobytes()
@@ -151,7 +151,7 @@ def test_weights_have_the_same_bits_packed_and_as_they_are():
 
 @compiled_kernels_needed
 def test_an_infinity_stays_in_its_column_where_rows_are_not_whole_vectors():
-    # Vectors of the second factor hold numbers of the next row too.
+    # Vectors of the second factor then also contain numbers of the next row.
     for n in (1, 5, 17, 33, 100):
         x, dz = normal(n, 3), normal(n, 5, seed=1)
         dz[:, 2] = np.inf
@@ -163,11 +163,11 @@ def test_an_infinity_stays_in_its_column_where_rows_are_not_whole_vectors():
 
 @compiled_kernels_needed
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("k", [1, 255, 257, 1152, 1153, 1600])  # pieces of up to 256; added in float64 above 1152
-@pytest.mark.parametrize("n", [31, 64, 127, 128, 129, 300])  # four panels are 128 columns in float32 of AVX-512
+@pytest.mark.parametrize("k", [1, 255, 257, 1152, 1153, 1600])  # pieces of up to 256, summed in float64 above 1152
+@pytest.mark.parametrize("n", [31, 64, 127, 128, 129, 300])  # four panels are 128 columns in float32 with AVX-512
 def test_weights_that_are_packed_before_or_unit_by_unit_make_the_same_bits_for_one_row_and_for_many(n, k, dtype):
-    # In a model's inference they are packed once, and a single row is multiplied with several panels at a time. A call
-    # with arrays packs them in each unit.
+    # A model packs them once for inference, and multiplies a single row by several panels at a time. A call with arrays
+    # packs them in each unit.
     x, w, bias = normal(150, k, dtype=dtype), normal(k, n, dtype=dtype, seed=1), normal(n, dtype=dtype, seed=2)
     model = cnnlite.Sequential([cnnlite.Input((k,)), cnnlite.layers.Dense(n, dtype=dtype)])
     model.set_weights([w, bias])

@@ -1,4 +1,4 @@
-"""Whether numbers are moderate: the bound, whatever the length and the place of the one that is not."""
+"""The check for moderate numbers: its bound, for any length of an array and any position of the outlier."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from tests.kernels.drawn import compiled_kernels_needed
 
 pytestmark = compiled_kernels_needed
 
-LENGTHS = [*range(70), 127, 128, 129, 1000]  # every rest behind whole turns of vectors
+LENGTHS = [*range(70), 127, 128, 129, 1000]  # every remainder after whole iterations of the vector loop
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -28,7 +28,7 @@ def test_two_moves_are_two_moves_although_sizes_are_alike():
 
 
 def moved_product(moves, x):
-    moved = moved_twice(kernels.moveaxis, x, moves)  # which may be x itself, and is no result of the graph then
+    moved = moved_twice(kernels.moveaxis, x, moves)  # may be x itself, which the graph doesn't compute
     return kernels.multiply(moved, moved)
 
 

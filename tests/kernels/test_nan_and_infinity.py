@@ -1,6 +1,6 @@
-"""One NaN or infinity in any array of any kernel shows in the results where it shows in those of the definition.
+"""One NaN or infinity in any array of any kernel shows in the same results as in the definition.
 
-The convolutions, of which each has paths that depend on the geometry, draw theirs in their own files.
+The convolutions, whose paths depend on the geometry, are tested with NaN and infinity in their own files.
 """
 
 import numpy as np
@@ -10,8 +10,8 @@ from cnnlite import kernels, reference
 from tests.kernels.drawn import EPSILON, assert_close
 
 POOL = (3, 2), (2, 1), ((1, 1), (0, 1))
-X_SHAPE = (2, 7, 5, 19)  # the channels are more than a vector of numbers, and not a whole number of vectors
-ROWS = (600, 5)  # more than a chunk of the sums over rows
+X_SHAPE = (2, 7, 5, 19)  # more channels than a vector has lanes, but not a whole number of vectors
+ROWS = (600, 5)  # more than one chunk of the sums over rows
 
 ACTIVATIONS = {
     "relu": {}, "leaky_relu": {"negative_slope": 0.5}, "elu": {"alpha": 0.7}, "gelu": {}, "sigmoid": {}, "silu": {},
@@ -32,7 +32,7 @@ def results(function, arrays, arguments):
 
 
 def cases():
-    """Yield (what, name of the kernel, arrays, other arguments, index of the array that is spoilt)."""
+    """Yield (name of the kernel, arrays, other arguments, index of the array to spoil)."""
     x, rows = normal(*X_SHAPE), normal(*ROWS)
     pooled, argmax = reference.max_pool(x, *POOL)
     pool = dict(zip(("window", "strides", "pads"), POOL))
@@ -77,12 +77,12 @@ def test_it_shows_where_it_shows_in_the_definition(name, arrays, arguments, spoi
     arrays = [array.copy() for array in arrays]
     arrays[spoilt].flat[arrays[spoilt].size * 5 // 7] = bad
     mine = results(getattr(kernels, name), arrays, arguments)
-    # Not in float64, where infinities have other sources: no overflow is near here.
+    # Not computed in float64: nothing here comes near overflow, so every infinity stems from the spoilt number.
     theirs = results(getattr(reference, name), arrays, arguments)
     for result, expected in zip(mine, theirs):
         assert_close(result, expected, 10 * EPSILON["float32"])
     if name not in ("im2col", "max_pool"):
-        assert any(np.isfinite(result).any() for result in mine)  # one number has not spoilt everything
+        assert any(np.isfinite(result).any() for result in mine)  # one bad number has not spoilt everything
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -1,4 +1,4 @@
-"""What holds for every kernel that is made of stages, whatever it computes."""
+"""Properties of every kernel made of stages, whatever it computes."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_a_read_only_array_may_be_read_but_not_written():
 
 
 def backward_calls(n):
-    """Return calls of kernels that are told the shape of x, of n samples."""
+    """Return calls, for n samples, of the kernels that take the shape of x as an argument."""
     ones, dy = np.ones, np.ones((n, 2, 2, 3), "float32")
     return [
         lambda x_shape: kernels.average_pool_backward(dy, x_shape, *WINDOW),

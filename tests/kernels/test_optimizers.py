@@ -8,7 +8,7 @@ from cnnlite.kernels import optimizers as kernels
 from tests.kernels import stages
 from tests.kernels.drawn import compiled_kernels_needed
 
-# name: (which of the slots are in use, the scalars)
+# name: (the kernel, which of its slots are in use, the scalars)
 STEPS = {
     "sgd": ("sgd_step", [False], (0.5, 0.0, False, 0.0)),
     "sgd with decay": ("sgd_step", [False], (0.5, 0.0, False, 0.01)),
@@ -69,7 +69,7 @@ def test_nan_and_infinity_pass_as_in_the_definition(name):
     assert np.isnan(mine[0][1])
 
 
-@np.errstate(invalid="ignore")  # of which there is none unless numba is told to compile nothing
+@np.errstate(invalid="ignore")  # NumPy warns if numba is told to compile nothing
 @pytest.mark.parametrize("name", ["rmsprop", "adam", "adagrad"])
 def test_a_division_of_zero_by_zero_is_nan_and_no_exception(name):
     function, used, scalars = STEPS[name]
@@ -89,7 +89,7 @@ def test_the_gradient_is_not_written_to(name):
 
 
 def with_values(name):
-    """Return the kernel that takes its numbers as an array, its slots, and the array."""
+    """Return the kernel that takes its scalars as an array, its slots, and the array."""
     function, used, scalars = STEPS[name]
     return function.removesuffix("_step"), used, np.array(scalars, np.float64)
 

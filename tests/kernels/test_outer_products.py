@@ -53,7 +53,7 @@ def test_windows_give_the_gradient_of_a_kernel(geometry, n, c, f, spoils, dtype,
     expected = reference.conv2d_kernel_gradient(*wide, dkernel.shape, *geometry.where)
     assert_close(dkernel, expected, EPSILON[dtype])
     dkernel[...] = 7
-    np.testing.assert_array_equal(around, before)  # nothing is written beside it
+    np.testing.assert_array_equal(around, before)  # nothing is written around it
 
 
 @pytest.mark.parametrize("rows", [1, PIECE, PIECE + 1, LEAF - 1, LEAF, LEAF + 1, 2 * LEAF + 1, 5 * LEAF, 7 * LEAF + 3])
@@ -79,7 +79,7 @@ def test_large_blocks_cover_a_result_of_any_size_once(shape):
 
 
 def test_many_rows_lose_no_digits():
-    # Added up one by one in float32, 0.1 a million times gives 100958.
+    # In float32, adding 0.1 a million times one by one gives 100958.
     ones = np.ones((1_000_000, 1), np.float32)
     total = kernels.matmul(ones, 0.1 * ones, transpose_a=True)
     assert total[0, 0] == pytest.approx(100_000, rel=1e-5)
@@ -117,6 +117,6 @@ def test_large_kernels_go_this_way(monkeypatch, size, strides, image, channels, 
     assert_close(y, reference.conv2d(x, kernel, **where), 1e-5)
     assert_close(dkernel, reference.conv2d_kernel_gradient(x, dy, kernel.shape, **where), 1e-5)
     assert_close(dx, reference.conv2d_input_gradient(dy, kernel, x.shape, **where), 1e-5)
-    assert len(way) == how_often  # what is 1 x 1 is a matmul
+    assert len(way) == how_often  # 1 x 1 convolutions are a matmul instead
     alone = kernels.conv2d_kernel_gradient(x, dy, kernel.shape, **where)
     assert alone.tobytes() == dkernel.tobytes()

@@ -1,4 +1,4 @@
-"""Packed weights are those of the weights as they are now, whoever changed them and however."""
+"""Packed weights always match the current weights, however those were changed."""
 
 import gc
 import threading
@@ -13,12 +13,12 @@ from tests.kernels.drawn import compiled_kernels_needed
 pytestmark = compiled_kernels_needed
 
 RNG = np.random.default_rng
-# direct, with groups, by Winograd's method
+# direct, with groups, Winograd's method
 SHAPES = [((3, 3, 3, 7), 1), ((3, 2, 2, 10), 2), ((3, 3, 17, 19), 1)]
 
 
 def fresh(x, kernel, groups):
-    """Return the convolution with a kernel that was never seen before."""
+    """Return the convolution with a new copy of the kernel, for which nothing is packed yet."""
     return kernels.conv2d(x, kernel.copy(), groups=groups)
 
 
@@ -47,7 +47,7 @@ def test_one_array_as_weights_of_several_kernels():
         np.testing.assert_allclose(kernels.matmul(weights, weights, transpose_b=True), weights @ weights.T, atol=1e-5)
         np.testing.assert_allclose(kernels.matmul(weights, weights, transpose_a=True), weights.T @ weights, atol=1e-5)
         np.testing.assert_allclose(kernels.conv2d(x, kernel), reference.conv2d(x, kernel), atol=1e-4)
-        # The same array with as many channels, but cut into groups.
+        # The same kernel array, now used with groups.
         np.testing.assert_allclose(kernels.conv2d(np.concatenate([x, x], 3), kernel, groups=2),
                                    reference.conv2d(np.concatenate([x, x], 3), kernel, groups=2), atol=1e-4)
         weights += 1
@@ -58,7 +58,7 @@ def test_an_array_in_the_place_of_one_that_is_gone_is_not_taken_for_it():
     rng = RNG(0)
     x = rng.normal(size=(2, 7)).astype("f4")
     for _ in range(200):
-        weights = rng.normal(size=(7, 3)).astype("f4")  # often at the address of the one before
+        weights = rng.normal(size=(7, 3)).astype("f4")  # often at the address of the previous array
         np.testing.assert_allclose(kernels.matmul(x, weights), x @ weights, atol=1e-5)
         del weights
 

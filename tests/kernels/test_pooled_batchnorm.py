@@ -1,4 +1,4 @@
-"""The gradient of BatchNorm below max pooling: the numbers of its definition, and when it is taken from the maxima."""
+"""The gradient of BatchNorm below max pooling: agreement with the definition, and when it is taken from the maxima."""
 
 import functools
 
@@ -41,7 +41,7 @@ ALL_FROM_MAXIMA = {"2x2", "with pixels left over", "3x2 with pixels left over", 
 
 
 def arrays_of(size, geometry, channels, dtype, samples=3):
-    """Return the arrays that `backward` takes, with a mean and a deviation that are those of x."""
+    """Return the arrays that `backward` takes, with the actual mean and deviation of x."""
     rng = np.random.default_rng(channels)
     x = rng.normal(1, 2, (samples, *size, channels)).astype(dtype)
     mean, variance = kernels.batchnorm_statistics(x)
@@ -63,7 +63,7 @@ def by_definition(geometry, x, dp, mean, inv_std, gamma):
 
 
 def stages_of(make, *shapes):
-    """Return the names of the stages that a plan needs for what `make` returns of buffers of these shapes."""
+    """Return the names of the stages in a plan of `make`, applied to buffers of these shapes."""
     graph = Graph(np.float32)
     made = make(*map(graph.given, shapes))
     return [step.stage.name for step in Plan(graph, list(made)).steps]
@@ -163,11 +163,11 @@ def test_what_is_not_finite_shows_where_it_shows_without_the_pooling(name, where
                            kernels.batchnorm_backward(dy, *given), strict=True):
         np.testing.assert_array_equal(np.isnan(mine), np.isnan(apart))
         np.testing.assert_array_equal(np.isinf(mine), np.isinf(apart))
-        assert np.isfinite(mine).any()  # it spoils one channel, and not all
+        assert np.isfinite(mine).any()  # it spoils one channel, not all
 
 
 def reshaped(shape, x, dp, mean, inv_std, gamma):
-    """Return the gradient below a pooling of x in another shape, whose last axis the coefficients are for."""
+    """Return the gradient below a pooling when x is reshaped first, with coefficients for the new last axis."""
     _, argmax = kernels.max_pool(x, *TWO)
     dy = kernels.max_pool_backward(dp, argmax, x.shape, *TWO).reshape(shape)
     return kernels.batchnorm_backward(dy, x.reshape(shape), mean, inv_std, gamma)
@@ -248,7 +248,7 @@ STACKS = {
     "overlapping": lambda: [layers.BatchNorm(), layers.MaxPool(3, 2)],
     "frozen": lambda: [layers.BatchNorm(trainable=False), layers.ReLU(), layers.MaxPool()],
 }
-LEFT_ALONE = {"Dropout between", "overlapping"}  # an addition passes the gradient on as it is
+LEFT_ALONE = {"Dropout between", "overlapping"}  # an addition passes the gradient on unchanged
 
 
 def model_of(name):

@@ -1,4 +1,4 @@
-"""The kernels of pooling against their definitions: ties, NaN, padding, and places that nothing may be written to."""
+"""The kernels of pooling against their definitions: ties, NaN, padding, and memory that must not be written to."""
 
 import numba
 import numpy as np
@@ -119,7 +119,7 @@ def test_padding_never_wins_and_gets_no_gradient():
     y, argmax = kernels.max_pool(x, *window)
     assert (y == -np.inf).all()
     dx = kernels.max_pool_backward(np.ones_like(y), argmax, x.shape, *window)
-    # Each window gives to its first real pixel: nothing is lost to the padding.
+    # Each window passes its gradient to its first real pixel; nothing is lost to the padding.
     assert dx.sum() == 9
     assert np.argwhere(dx[0, :, :, 0]).tolist() == [[r, c] for r in (0, 1, 3) for c in (0, 1, 3)]
 
@@ -190,7 +190,7 @@ def test_any_number_of_threads_gives_the_same_bytes():
     ((9, 8), ((2, 2), (2, 2), NO_PADS)),
     ((9, 8), ((3, 3), (1, 2), ((1, 1), (0, 1)))),
     ((9, 11), ((9, 9), (1, 1), ((8, 8), (0, 0)))),  # the sum is long, and the windows overlap
-    ((17, 17), ((17, 17), (1, 1), ((0, 1), (0, 0)))),  # argmax takes 32 bits
+    ((17, 17), ((17, 17), (1, 1), ((0, 1), (0, 0)))),  # argmax needs 32 bits
 ])
 def test_the_bits_do_not_depend_on_how_the_stages_are_run(size, window, dtype):
     for channels, samples in ((1, 0), (3, 1), (19, 2), (33, 3), (70, 17)):

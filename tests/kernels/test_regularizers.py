@@ -1,4 +1,4 @@
-"""The kernels of penalties on weights against their definitions."""
+"""The kernels of weight penalties against their definitions."""
 
 import numpy as np
 import pytest

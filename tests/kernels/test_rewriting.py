@@ -1,4 +1,4 @@
-"""Steps of a graph put another way: when, and with what bits."""
+"""Rewriting steps of a graph: when it happens, and that the bits stay the same."""
 
 import functools
 
@@ -27,7 +27,7 @@ def there_and_back(name, window, strides, pads, x, dp):
 
 
 def graph_of(geometry, name="relu"):
-    """Return the names of the stages and the sizes of what they write, a sample's."""
+    """Return the name of every stage and the size of its output per sample."""
     graph = Graph(np.float32)
     there_and_back(name, *geometry, graph.given((N, 8, 6, 3)), graph.given(pooled_shape((N, 8, 6, 3), *geometry)))
     return [(step.stage.name, step.outputs[0].sample_size) for step in graph.steps]
@@ -114,7 +114,7 @@ def numbers(*shape):
 
 
 def normalization(shape=(N, 8, 6, 3)):
-    """Return a graph, and a normalised buffer of it."""
+    """Return a graph and a normalised buffer in it."""
     graph = Graph(np.float32)
     return graph, normalized(graph.given(shape), graph.given((3,)), graph.given((3,)))
 
@@ -130,7 +130,7 @@ def test_relu_of_a_normalisation_is_one_stage_with_the_same_bits(shape):
     y = kernels.relu(z)
     steps = Plan(graph, [y]).steps
     assert [step.stage.name for step in steps] == ["write_coefficients", "normalize"]
-    steps = Plan(graph, [y, z]).steps  # somebody wants both
+    steps = Plan(graph, [y, z]).steps  # both are results
     assert [step.stage.name for step in steps] == ["write_coefficients", "normalize", "normalize"]
 
 

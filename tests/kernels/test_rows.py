@@ -1,4 +1,4 @@
-"""Passes over rows of channels: as defined for every number of channels, NaN and infinity, and not a byte beside."""
+"""Passes over rows of channels: correct for any number of channels, NaN and infinity, and nothing out of bounds."""
 
 from fractions import Fraction
 
@@ -21,20 +21,20 @@ BAD_CHANNELS = (1, 7, 15, 16, 17, 33, 70)
 
 
 def pixels(number, channels, dtype):
-    """Return that many rows of channels, and as many gradients."""
+    """Return that many rows of channels, and a gradient for each."""
     rng = np.random.default_rng(1000 * number + channels)
     return rng.normal(1, 2, (2, number, channels)).astype(dtype)
 
 
 def few_bits(number, channels, dtype):
-    """Return rows, a mean, a scale and a beta whose every sum and product is exact."""
+    """Return rows, a mean, a scale and a beta for which all sums and products are exact."""
     rng = np.random.default_rng(channels)
     x = rng.integers(-9, 9, (number, channels)).astype(dtype)
     return x, *rng.choice([-1.0, 0.5, 2], (3, channels)).astype(dtype)
 
 
 def cases():
-    """Yield numbers of rows with numbers of channels: for each one row, and two to ten."""
+    """Yield (number of rows, number of channels): one row, and two to ten rows, for each number of channels."""
     for c in CHANNELS:
         for number in (1, 2 + c % 9):
             yield number, c
@@ -121,7 +121,7 @@ def test_a_product_with_constants_is_the_gradient_in_inference_also_in_place(dty
 
 
 def gradients(dy, x, mean, inv_std, gamma):
-    """Return dx, dgamma and dbeta as `batchnorm_backward` does, of two passes over the rows."""
+    """Return dx, dgamma and dbeta as `batchnorm_backward` does, in two passes over the rows."""
     number, channels = x.shape
     with Outputs((channels,), (channels,), dtype=x.dtype, shift=channels % 3) as (total, product):
         sum_gradient(x.dtype, dy, x, number, channels, mean, total, product)
@@ -181,7 +181,7 @@ def test_panels_are_two_vectors_of_rows_turned(dtype):
     lanes = VECTOR_BYTES // np.dtype(dtype).itemsize
     for number in (1, lanes - 1, lanes, lanes + 1, 2 * lanes, 4 * lanes + 1):
         for columns in (*range(1, 20), 33):
-            # Between the rows of x lie numbers that don't belong to it.
+            # Between the rows of x there are numbers that don't belong to it.
             x = np.random.default_rng(columns).normal(size=(number, columns + 3)).astype(dtype)
             panels = -(-number // (2 * lanes))
             with Outputs((panels * columns * 2 * lanes + 2 * lanes**2,), dtype=dtype) as [y]:

@@ -1,4 +1,4 @@
-"""softmax and log_softmax of one row."""
+"""softmax and log_softmax of a single row."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Batch normalisation as stages: the same bits however they are run, sums by chunks, and moving averages."""
+"""Batch normalisation in stages: the same bits however they are run, chunked sums, and moving averages."""
 
 import numpy as np
 import pytest
@@ -8,11 +8,11 @@ from cnnlite.engine.buffers import chunk_count
 from tests.kernels.drawn import compiled_kernels_needed, threads, two_threads_needed
 from tests.kernels.stages import assert_same_bits, assert_same_bits_alone
 
-SHAPES = [(40,), (4, 5), (5, 7), (23, 23), (600,)]  # of a sample, without its channels; () is one row of a matrix
+SHAPES = [(40,), (4, 5), (5, 7), (23, 23), (600,)]  # of a sample without channels
 
 
 def problem(samples, shape, channels, dtype="float32"):
-    """Return the arrays of a batch by the names of the arguments."""
+    """Return the arrays of a batch by argument name."""
     rng = np.random.default_rng(channels)
     x, dy = rng.normal(1, 2, (2, samples, *shape, channels)).astype(dtype)
     mean, gamma, beta = rng.normal(size=(3, channels)).astype(dtype)
@@ -82,7 +82,7 @@ def test_the_gradients_are_written_to_the_arrays_that_are_given():
 def test_the_sums_of_a_batch_are_those_of_its_chunks_added_as_a_tree(shape):
     if not kernels.COMPILED:
         pytest.skip("the definitions add up in another order")
-    # Numbers of very different size, so that another order would show.
+    # Numbers of very different magnitudes, so that a different order would show.
     samples, channels = 37, 3
     rng = np.random.default_rng(0)
     dy, x = (rng.normal(size=(2, samples, *shape, channels)) * 10.0 ** rng.integers(-8, 8, (samples, *shape, 1)))
@@ -106,7 +106,7 @@ def test_the_sums_of_a_batch_are_those_of_its_chunks_added_as_a_tree(shape):
 
 @pytest.mark.parametrize("channels", [1, 5, 17])
 def test_a_map_is_one_rounding_of_the_product_and_the_sum_wherever_a_number_stands(channels):
-    # In whole vectors and beside them, of a batch and alone: each number has the bits that it has in any place.
+    # In whole vectors and in the remainder, in a batch and alone: a number has the same bits in every position.
     x = np.random.default_rng(0).normal(size=(1, 3, 3, 1)).astype("float32").repeat(channels, axis=3)
     mean, inv_std, gamma, beta = (np.full(channels, value, "float32") for value in (0.1, 1.7, 0.3, -0.9))
     y = kernels.batchnorm_normalize(x, mean, inv_std, gamma, beta)

@@ -1,4 +1,4 @@
-"""What kernels are compiled for, and that compiled code for one processor is never taken for that of another."""
+"""What kernels are compiled for, and that code compiled for one processor is never used on another."""
 
 import ast
 import os
@@ -14,20 +14,20 @@ from cnnlite.engine.cache import KernelCache, Store
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.kernels.rooms import CALL, make, run, run_both
 
-x86_needed = pytest.mark.skipif("x86" not in _target._machine[0], reason="these are processors of the x86 family")
+x86_needed = pytest.mark.skipif("x86" not in _target._machine[0], reason="tests x86 processors")
 
 
 def name_of_a_kernel(tmp_path):
     return KernelCache(Store(tmp_path), name_of_a_kernel, "inner")._name(("float32",))
 
 
-# The vectors are those of the processor that numba compiles for, which need not be this one.
+# Vectors depend on the processor that numba compiles for, which need not be the host.
 
 @x86_needed
 @pytest.mark.parametrize(("name", "features", "width"), [
     ("generic", "", 16),
     ("generic", "+avx", 32),
-    ("haswell", "", 32),  # which the name implies
+    ("haswell", "", 32),  # implied by the name
     ("skylake-avx512", "", 64),
     ("skylake-avx512", "-avx512f", 32),
 ])  # fmt: skip
@@ -38,7 +38,7 @@ def test_the_width_of_a_vector_follows_from_the_processor_and_its_features(name,
 @x86_needed
 @pytest.mark.parametrize(("name", "features", "fused"), [
     ("generic", "", False),
-    ("sandybridge", "", False),  # has AVX, of which it is no part
+    ("sandybridge", "", False),  # has AVX, which doesn't include FMA
     ("haswell", "", True),
     ("haswell", "-fma", False),
     ("generic", "+fma", True),
@@ -97,7 +97,7 @@ def test_code_that_was_compiled_with_other_settings_is_not_taken(tmp_path):
 
 
 def test_no_other_kernel_module_asks_for_the_processor_or_the_environment():
-    # It would be frozen into compiled code, and missing in its name.
+    # Its answer would be frozen into compiled code but missing from the name of the cache file.
     asking = {}
     for path in (*Path(kernels.__file__).parent.rglob("*.py"), *Path(_target.__file__).parent.rglob("*.py")):
         found = {".".join(name) for name in _names(ast.parse(path.read_text(encoding="utf-8")))}
@@ -107,12 +107,12 @@ def test_no_other_kernel_module_asks_for_the_processor_or_the_environment():
             or name == "sys.platform" or "get_host_cpu" in name
         }  # fmt: skip
     assert "llvmlite.binding" in asking.pop("target.py")
-    assert asking.pop("cache.py") == {"numba.config", "numba.config.CACHE_DIR"}  # where the files lie
-    assert asking.pop("helpers.py") == {  # which hands on where they lie, and asks how many cores there are
+    assert asking.pop("cache.py") == {"numba.config", "numba.config.CACHE_DIR"}  # where the files are
+    assert asking.pop("helpers.py") == {  # passes on where the files are, and asks for the number of cores
         "numba.config", "numba.config.CACHE_DIR", "numba.config.NUMBA_NUM_THREADS", "os.environ"}
-    assert asking.pop("thread_pool.py") == {  # which counts cores, before each run and not in compiled code
+    assert asking.pop("thread_pool.py") == {  # counts cores before each run, not in compiled code
         "numba.config", "numba.config.NUMBA_NUM_THREADS", "numba.config.NUMBA_DEFAULT_NUM_THREADS", "os.environ"}
-    assert set().union(*asking.values()) == {"numba.config", "numba.config.DISABLE_JIT"}  # then nothing is compiled
+    assert set().union(*asking.values()) == {"numba.config", "numba.config.DISABLE_JIT"}  # nothing is compiled then
 
 
 def _names(tree):
@@ -130,7 +130,7 @@ def _names(tree):
                 yield [node.value.id, *reversed(parts)]
 
 
-# Versions of the sources and of numba that use one folder in turns.
+# Versions of the sources and of numba that take turns using one folder.
 
 OTHER_NUMBA = "import numba; numba.__version__ = {!r}\n"
 
@@ -165,7 +165,7 @@ def test_of_more_versions_those_that_were_not_used_for_longest_are_removed(tmp_p
         for key in ("one", "two"):
             store.write(name(version, key=key), b"code")
             age(tmp_path / "cache" / name(version, key=key), days=20 - version)
-    assert store.read(name(0, key="two")) == b"code"  # the oldest, which is used again
+    assert store.read(name(0, key="two")) == b"code"  # the oldest, now used again
     store.write(name("new"), b"code")
     assert versions_in(tmp_path) == {"0", "new", *map(str, range(2, _cache.VERSIONS_KEPT))}
     assert store.read(name(0, key="one")) == b"code"
@@ -177,7 +177,7 @@ def test_a_version_that_is_new_is_kept_whatever_the_clock_says(tmp_path):
     store.folders = [tmp_path / "cache"]
     for version in range(_cache.VERSIONS_KEPT):
         store.write(name(version), b"code")
-        age(tmp_path / "cache" / name(version), days=-1)  # by a machine whose clock is ahead
+        age(tmp_path / "cache" / name(version), days=-1)  # written by a machine whose clock is ahead
     store.write(name("new"), b"code")
     assert "new" in versions_in(tmp_path)
     assert len(versions_in(tmp_path)) == _cache.VERSIONS_KEPT

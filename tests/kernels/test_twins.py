@@ -1,4 +1,4 @@
-"""Every kernel has its definition in reference.py, and the other way round."""
+"""Every kernel has a definition in reference.py, and vice versa."""
 
 import inspect
 
@@ -6,7 +6,7 @@ import pytest
 
 from cnnlite import kernels, reference
 
-HELPERS = {"exact_sum", "output_shape", "product", "taps", "write"}  # what the definitions share
+HELPERS = {"exact_sum", "output_shape", "product", "taps", "write"}  # shared by the definitions
 
 
 @pytest.mark.parametrize("name", kernels.__all__)

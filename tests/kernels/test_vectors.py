@@ -1,4 +1,4 @@
-"""What the emitter of vector code promises: one rounding, masks, and calls by name, with pairs and booleans."""
+"""Guarantees of the vector code emitter: a single rounding, masks, and calls by name with pairs and booleans."""
 
 import numba
 import numpy as np
@@ -14,13 +14,13 @@ pytestmark = compiled_kernels_needed
 
 @vector_function
 def multiply_add(emit, a, b, c, y):
-    """Write a * b + c of one vector each."""
+    """Write a * b + c, where each is one vector."""
     emit.store(emit.multiply_add(*(emit.load(address) for address in (a, b, c))), y)
 
 
 @vector_function
 def count_groups(emit, channels, counts):
-    """Add 1 for each channel and, 100 times, the size of its group."""
+    """Add to each channel 1 plus 100 times the size of its group."""
     def count(group):
         seen = emit.load_group(counts, group)
         one = emit.constant(1 + 100 * len(group))
@@ -31,7 +31,7 @@ def count_groups(emit, channels, counts):
 
 @vector_function
 def add_range(emit, counts, negative, y):
-    """Add the sum of range(counts[0]) plus that of range(3), a loop at compile time, to the number at y, or take it."""
+    """Add sum(range(counts[0])) + sum(range(3)), the latter a compile-time loop, to y, or subtract it if negative."""
     def add(k, carried):
         return [emit.builder.add(carried[0], k)]
 
@@ -49,7 +49,7 @@ def test_a_multiply_add_rounds_once_where_the_machine_has_the_instruction(dtype)
     h = 0.5 ** (np.finfo(dtype).nmant // 2 + 2)
     a, c, y = np.full(lanes, 1 + h, dtype), np.full(lanes, -(1 + 2 * h), dtype), np.empty(lanes, dtype)
     compiled(multiply_add)(dtype, a, a, c, y)
-    # (1 + h)² is 1 + 2h + h², of which h² is lost if it is rounded before the addition.
+    # (1 + h)² is 1 + 2h + h², where h² is lost if the product is rounded before the addition.
     assert (y == (h**2 if FUSED_MULTIPLY_ADD else 0)).all()
 
 

@@ -1,4 +1,4 @@
-"""Rows of windows: maxima, their places and gradients for every number of channels, and not a byte beside."""
+"""Rows of windows: maxima, argmax and gradients for any number of channels, and nothing out of bounds."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ SIZE = (5, 9)
 
 
 def some(windows, channels):
-    """Return the first, and another in turn, so that each meets many lengths of the last vector."""
+    """Return the first, and one of the others in turn, so that each meets many lengths of the last vector."""
     return windows[0], windows[1 + channels % (len(windows) - 1)]
 
 
@@ -69,7 +69,7 @@ def test_a_gradient_goes_to_the_pixel_that_won_and_nothing_between_windows_is_to
         for window, strides in some(APART, channels):
             y, argmax = reference.max_pool(x[np.newaxis], window, strides, NO_PADS)
             dy = np.random.default_rng(0).normal(size=y.shape).astype(dtype)
-            dy[0, 0, 0, channels // 2] = np.nan  # must not show in the pixels beside the winner
+            dy[0, 0, 0, channels // 2] = np.nan  # must not show in the pixels next to the winner
             expected = reference.max_pool_backward(dy, argmax, (1, *x.shape), window, strides, NO_PADS)[0]
             with Outputs(x.shape, dtype=dtype, shift=channels % 3) as [dx]:
                 before = dx.copy()
@@ -85,7 +85,7 @@ def test_a_gradient_goes_to_the_pixel_that_won_and_nothing_between_windows_is_to
 
 
 def pooled_image(channels, window, strides, dtype):
-    """Return (dy, x, argmax, dy spread over x) of an image, of which dy and argmax are (OH, OW, channels)."""
+    """Return (dy, x, argmax, dy scattered to the shape of x) of an image; dy and argmax are (OH, OW, channels)."""
     x, rng = image(channels, dtype), np.random.default_rng(0)
     y, argmax = reference.max_pool(x[np.newaxis], window, strides, NO_PADS)
     dy = rng.normal(size=y.shape).astype(dtype)
@@ -93,7 +93,7 @@ def pooled_image(channels, window, strides, dtype):
 
 
 def add_winners(dy, x, argmax, mean, window, strides, sums):
-    """Add row after row of the pixels of an image, to sums (2, channels)."""
+    """Add the winning pixels of an image, row by row, to sums (2, channels)."""
     channels = x.shape[-1]
     for i in range(len(dy)):
         for a in range(window[0]):

@@ -1,4 +1,4 @@
-"""Winograd's convolution: its matrices exactly, its results against the definition, and what it must not touch."""
+"""Winograd's convolution: its exact matrices, its results against the definition, and memory it must not touch."""
 
 from fractions import Fraction
 
@@ -24,7 +24,7 @@ numbers_of_channels = st.sampled_from([16, 17, 19, 31, 32, 33, 40, 47, 48, 65])
 
 @st.composite
 def problems(draw):
-    """Return x, kernel, bias and dy, and pads that leave one output pixel at least."""
+    """Draw x, kernel, bias and dy, and pads that leave at least one output pixel."""
     taps, c, f = draw(st.sampled_from(TAPS)), draw(numbers_of_channels), draw(numbers_of_channels)
     pads, sizes = [], []
     for _ in range(2):
@@ -53,7 +53,7 @@ def wide(*arrays):
 
 @pytest.mark.parametrize("taps", TAPS)
 def test_the_matrices_make_a_correlation_exactly(taps):
-    """For every pair of a number d_i and a tap g_k, exactly the output i - k must be 1."""
+    """For every pair of an input d_i and a tap g_k, output i - k must be 1 and all others 0."""
     outputs = TILE + 1 - taps
     a, v, b = recovery(outputs), evaluation(taps), tile_matrix()
     for i in range(TILE):
@@ -108,7 +108,7 @@ def test_transformed_weights_are_v_g_v_in_panels(seed, dtype, taps, c, f):
     expected = np.einsum("ia,abcf,jb->ijcf", v, g, v).reshape(36, *g.shape[2:])
     filters, width = g.shape[3], u.shape[3]
     for panel in range(u.shape[1]):
-        # A last panel with less than a vector begins earlier.
+        # If the last panel would have less than a vector, it begins earlier.
         column, columns = panel_columns.py_func(panel, filters, width)
         assert columns >= width // 2
         assert_close(u[:, panel, :, :columns], expected[:, :, column : column + columns], kernel.dtype)
@@ -165,7 +165,7 @@ def test_what_suits():
     assert winograd.suits(5, 24, 0, (20, 20), 32, 32)
     assert not winograd.suits(3, 28, 0, (26, 26), 1, 32)
     assert not winograd.suits(3, 28, 0, (26, 26), 32, 8)
-    assert not winograd.suits(3, 3, 0, (1, 1), 64, 64)  # a tile for a single pixel
+    assert not winograd.suits(3, 3, 0, (1, 1), 64, 64)  # a whole tile for a single pixel
     assert not winograd.suits(5, 1, 4, (5, 5), 64, 64)  # nine tiles, and four fifths of the rows are padding
     assert not winograd.suits(1, 28, 0, (28, 28), 64, 64)
     assert not winograd.suits(7, 28, 0, (22, 22), 64, 64)

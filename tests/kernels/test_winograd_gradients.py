@@ -1,4 +1,4 @@
-"""Both gradients by Winograd's method, also for shapes that go directly otherwise, and its weights."""
+"""Both gradients by Winograd's method, also for shapes that normally take the direct path, and its weights."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -28,7 +28,7 @@ def gradients(x, dy, kernel, pads, dkernel=None, dx=None):
 
 @st.composite
 def problems(draw):
-    """Return x, dy and kernel, and pads that leave one output pixel at least."""
+    """Draw x, dy and kernel, and pads that leave at least one output pixel."""
     taps, c, f = draw(st.sampled_from(TAPS)), draw(numbers_of_channels), draw(numbers_of_channels)
     pads, sizes = [], []
     for _ in range(2):
@@ -72,7 +72,7 @@ def test_transformed_weights_are_those_of_the_turned_kernel_times_constants_in_p
     v = np.array(constants(), np.float64)[:, None] * np.array(evaluation(taps), np.float64)
     expected = np.einsum("ia,abcf,jb->ijfc", v, kernel, v).reshape(36, f, c)
     for panel in range(u.shape[1]):
-        # A last panel with less than a vector begins earlier.
+        # If the last panel would have less than a vector, it begins earlier.
         column, columns = panel_columns.py_func(panel, c, u.shape[3])
         assert columns >= u.shape[3] // 2
         assert_close(u[:, panel, :, :columns], expected[:, :, column : column + columns])

@@ -1,4 +1,4 @@
-"""The gradient of a kernel by Winograd's method as 36 products of matrices, also for shapes that go other ways."""
+"""The kernel gradient by Winograd's method as 36 matrix products, also for shapes that normally go another way."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def by_products(x, dy, pads, dkernel):
 
 
 def images(n, size, c, f, seed=0):
-    """Return x and dy of a convolution with 3 taps and padding "same", and room for the kernel's gradient."""
+    """Return x and dy of a convolution with 3 taps and padding "same", and an array for the kernel gradient."""
     rng = np.random.default_rng(seed)
     return (*(rng.normal(size=(n, size, size, channels)).astype("f4") for channels in (c, f)),
             np.full((3, 3, c, f), 7, "f4"))
@@ -81,7 +81,7 @@ def test_numbers_that_are_not_moderate_spoil_no_more_than_by_the_definition(bad,
     wanted = expected(x, dy, dkernel.shape, SAME)
     fine = np.isfinite(wanted)
     np.testing.assert_array_equal(np.isfinite(dkernel), fine)
-    # A sum with a number of 1e13 keeps no more digits than that number has; the others keep all of theirs.
+    # A sum that contains 1e13 is only as precise as that number; the others keep all their digits.
     small = fine & (np.abs(wanted) < 1e6)
     assert small.any()
     assert not small.all()

@@ -1,4 +1,4 @@
-"""Functions of vector code called from Python, on arrays instead of addresses."""
+"""Call vector functions from Python, with arrays in place of addresses."""
 
 import numba
 import numpy as np
@@ -10,7 +10,7 @@ CHANNELS = range(1, 71)  # every length of the last vector, and every size of a 
 
 
 def compiled(function):
-    """Return `call(dtype, *arguments)`, where an array stands for the address of its first number."""
+    """Return `call(dtype, *arguments)`, in which an array stands for the address of its first number."""
 
     @numba.njit
     def call(of, arguments):
@@ -27,7 +27,7 @@ def _address(argument):
 
 
 class Outputs:
-    """Arrays to write to, each between bytes that must stay what they are."""
+    """Arrays to write to, each between bytes that must not change."""
 
     def __init__(self, *shapes, dtype, shift=0):
         made = [between_canaries(shape, dtype, shift) for shape in shapes]

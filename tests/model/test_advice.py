@@ -1,4 +1,4 @@
-"""Warnings of what is surely a mistake: said once, with the remedy, and done all the same."""
+"""Warnings about certain mistakes: shown once, with the remedy, without stopping the work."""
 
 import numpy as np
 import pytest
@@ -101,7 +101,7 @@ def test_layers_that_come_after_compile_are_looked_at_when_the_model_is_used(rec
     assert len(recwarn.list) == 1
 
 
-# Softmax over one number.
+# Softmax over a single number.
 
 
 @pytest.mark.parametrize("stack", [

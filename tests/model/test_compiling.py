@@ -1,4 +1,4 @@
-"""compile: what it makes of its arguments, and what it refuses."""
+"""compile: how it resolves its arguments, and what it refuses."""
 
 import numpy as np
 import pytest

@@ -63,7 +63,7 @@ def test_the_calls_on_a_batch(data):
     model = make_model()
     loss, accuracy = model.test_on_batch(x, y)
     assert [loss, accuracy] == pytest.approx(model.evaluate(x, y, batch_size=N, verbose=0))
-    # The loss before the step, which the next one then sees smaller; each is that of its batch alone.
+    # The loss before the step; the next step sees a smaller one. Each loss is that of its batch alone.
     assert model.train_on_batch(x, y) == [loss, accuracy]
     second = model.train_on_batch(x, y, return_dict=True)
     assert second["loss"] < loss

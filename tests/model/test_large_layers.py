@@ -1,4 +1,4 @@
-"""Layers whose kernels are too large for the caches, and so have ways of their own, in a model that trains."""
+"""Layers whose kernels are too large for the caches, and so take paths of their own, in a model that trains."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Models of many layers: what it takes to make, save and load one grows with their number, and not with its square."""
+"""Models of many layers: the cost of making, saving and loading one is linear in their number, not quadratic."""
 
 import sys
 
@@ -12,7 +12,7 @@ FEW, MANY = 60, 240
 
 
 def lines_run(function):
-    """Return how many lines of Python a call runs."""
+    """Return the number of lines of Python that a call executes."""
     count = 0
 
     def count_lines(frame, event, argument):
@@ -34,7 +34,7 @@ def stack(number):
 
 
 def prepared(action, number, path):
-    """Return a function that does the action on a model of so many layers, and nothing else."""
+    """Return a function that does only the action, on a model with `number` layers."""
     made = stack(number)
     if action == "make":
         return lambda: cnnlite.Sequential(made)

@@ -1,4 +1,4 @@
-"""Whatever is done to models, in whatever order: the short form, of which the long one is in tests/stress."""
+"""Any operations on models, in any order: a short run; the long one is in tests/stress."""
 
 from hypothesis import HealthCheck, settings
 

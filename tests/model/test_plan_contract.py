@@ -1,4 +1,4 @@
-"""What a plan promises: the numbers of eager mode, the same bits however it is run, and that each change is seen."""
+"""What plans guarantee: the numbers of eager mode, the same bits however they run, and that they see every change."""
 
 import ast
 import copy
@@ -31,7 +31,7 @@ def data(n, dtype="float32", seed=0):
 
 
 def trained(model, n, steps=3):
-    """Return the losses of some steps of a copy, and the arrays that it ends with."""
+    """Return the losses of some training steps of a copy, and its final arrays."""
     model = copy.deepcopy(model)
     model.compile(cnnlite.optimizers.SGD(0.01, momentum=0.5), "sparse_categorical_crossentropy")
     x, y = data(n, model.dtype)
@@ -101,7 +101,7 @@ def test_a_net_has_the_same_bits_by_one_thread_and_by_two(specs, n, seed):
         assert_same_bits(everything(model, x, dy), expected)
 
 
-# One plan, and many who use it or change what it stands for.
+# One plan with many concurrent users, and changes to its model.
 
 
 def small(seed=0):
@@ -213,7 +213,7 @@ def test_views_that_were_taken_before_are_seen_to_change():
 
 
 class Keeping(cnnlite.optimizers.SGD):
-    """Keeps what it is given, as one that averages weights would."""
+    """Keeps a reference to the weights, like an optimizer that averages them."""
 
     def step(self, parameters):
         vars(self)["kept"] = parameters.vector
@@ -221,7 +221,7 @@ class Keeping(cnnlite.optimizers.SGD):
 
 
 class KeepingPenalty(cnnlite.regularizers.Regularizer):
-    """A penalty of nothing on weights that it keeps."""
+    """A zero penalty that keeps a reference to the weights."""
 
     def __call__(self, weights):
         self.kept = weights
@@ -269,11 +269,11 @@ def test_what_happens_to_other_layers_leaves_a_models_plans():
     assert not plans_of(model)
 
 
-# Methods that are put in the place of others.
+# Overridden methods.
 
 
 class CalledError(Exception):
-    """Says that a method was called."""
+    """Raised to show that a method was called."""
 
 
 def raising(*arguments, **named):
@@ -311,7 +311,7 @@ KINDS = {
 
 
 def called(layer, run):
-    """Return the names of the methods that a layer calls of itself, or others of it, in a run of eager mode."""
+    """Return the names of a layer's methods that are called, by itself or others, in a run in eager mode."""
     names = set()
 
     def note(frame, event, _):
@@ -336,7 +336,7 @@ def test_a_method_that_is_put_on_a_layer_or_its_class_is_called(kind, monkeypatc
     x, y = data(3)[0], np.zeros((3, 3), "float32")
     runs = {"inference": lambda: model(x), "training": lambda: model.train_on_batch(x, y)}
     model.train_on_batch(x, y)
-    # Not what is asked for once, as the shape of the output, and what is told about the layer from outside.
+    # Leave out methods that are called only once, such as for the output shape, or that only inspect the layer.
     aside = {"walk", "memos", "named_inner_layers", "named_layers", "commit", "build_once", "compute_output_shape"}
     methods = {mode: called(layer, run) - aside for mode, run in runs.items()}
     assert {"forward"} <= methods["inference"] < methods["training"]
@@ -350,7 +350,7 @@ def test_a_method_that_is_put_on_a_layer_or_its_class_is_called(kind, monkeypatc
                     for _ in range(2):
                         with pytest.raises(CalledError):
                             run()
-    with monkeypatch.context() as patch:  # of a class, before there is a model
+    with monkeypatch.context() as patch:  # on the class, before a model exists
         patch.setattr(type(layer), "forward", raising)
         other = cnnlite.Sequential([cnnlite.Input(SHAPE), *stack(make())])
         with pytest.raises(CalledError):

@@ -1,4 +1,4 @@
-"""What plans have got wrong once, each in a network as small as shows it."""
+"""Past bugs of plans, each in the smallest network that shows it."""
 
 import numpy as np
 import pytest
@@ -11,11 +11,11 @@ from tests.kernels.drawn import threads
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(6, 8, 8, 3)).astype(np.float32)
 
-planned = pytest.mark.skipif(is_eager(), reason="in eager mode there are no plans")
+planned = pytest.mark.skipif(is_eager(), reason="eager mode has no plans")
 
 
 def pooled(*top, loss="mse"):
-    """Return a network whose way back goes through a pooling and a batch normalisation."""
+    """Return a network whose backward pass goes through a pooling and a batch normalisation."""
     cnnlite.utils.set_random_seed(1)
     model = Sequential([
         Input((8, 8, 3)), layers.Conv2D(8, 3, padding="same"), layers.BatchNorm(), layers.ReLU(), layers.MaxPool(2),
@@ -168,7 +168,7 @@ def test_a_model_of_many_stretches_makes_no_plan_twice():
 def test_who_found_the_layers_before_a_change_makes_no_plan_for_those_who_come_after():
     x = X.reshape(6, -1)[:, :4]
     model = Sequential([Input((4,)), layers.Dense(4, activation="relu")])
-    (before,) = model._units(False)  # as a thread has them that is in a pass
+    (before,) = model._units(False)  # as held by a thread in the middle of a pass
     model.layers[0].activation = "tanh"
     model._units(False)
     before.forward(x)
@@ -224,7 +224,7 @@ def test_the_table_says_what_runs_in_bands_and_what_in_python():
         model.plan(8, training=True)
 
 
-# Their products take the weights, and write the gradients, in the shape of a matrix.
+# Their products read the weights and write the gradients as matrices.
 LARGE = [((4, 4, 1024), {"filters": 256, "kernel_size": 1}),
          ((9, 9, 17), {"filters": 256, "kernel_size": 5, "strides": 2, "padding": "same"}),
          ((8, 8, 64), {"filters": 256, "kernel_size": 5, "strides": 2, "padding": "same"})]

@@ -1,4 +1,4 @@
-"""A training step as one plan does what `train_step` does layer by layer, whatever has changed since the last one."""
+"""A training step as a single plan equals `train_step` layer by layer, whatever has changed since the last step."""
 
 import contextlib
 import os
@@ -19,14 +19,14 @@ ONE_HOT = np.eye(K, dtype=np.float32)[Y]
 
 
 class Own(cnnlite.Sequential):
-    """A model with a `train_step` that a plan can't stand for, while its layers still have one."""
+    """A model with a `train_step` that a plan can't replace, although its layers still run in plans."""
 
     def train_step(self, x, y, sample_weight=None):
         return super().train_step(x, y, sample_weight)
 
 
 class OwnLayer(layers.Layer):
-    """y = x, from which on a plan has to begin anew."""
+    """y = x in Python, so that a new plan has to begin after it."""
 
     def forward(self, x, training=False):
         return np.array(x)
@@ -63,7 +63,7 @@ def test_a_plan_stands_for_a_step_of_the_librarys_own_alone():
             assert step_plan(model, X, Y, None) is None
 
 
-# What changes between two steps: what the model is made with, its labels, and what happens.
+# Changes between two steps: (arguments of the model, its labels, the change).
 CHANGES = {
     "delta of the loss": ({"loss": losses.Huber(), "activation": None}, ONE_HOT, lambda m: set_(m.loss, delta=0.01)),
     "smoothing": ({"loss": "categorical_crossentropy"}, ONE_HOT, lambda m: set_(m.loss, label_smoothing=0.5)),
@@ -129,7 +129,7 @@ def test_a_step_goes_by_what_has_changed_since_the_one_before(what):
 @pytest.mark.parametrize("way", WAYS)
 def test_a_refused_step_moves_no_averages_and_no_weights(way):
     x = X.copy()
-    x[20:] = 3e38  # of which sums are infinite
+    x[20:] = 3e38  # whose sums are infinite
     model, expected = stack(way), stack("plan")
     fit(expected, x[:20], Y[:20], batch_size=20, shuffle=False)
     with mode(way):
@@ -164,7 +164,7 @@ def test_two_passes_in_a_step_of_ones_own_both_move_the_averages():
         cnnlite.utils.set_random_seed(3)
         model = Twice([cnnlite.Input((X.shape[1],)), layers.Dense(8), layers.BatchNorm(), layers.Dense(K)])
         model.compile("sgd", losses.SparseCategoricalCrossentropy(from_logits=True), run_eagerly=eager)
-        for size in (20, 30):  # with the shape of the first pass, and with another
+        for size in (20, 30):  # the shape of the first pass, and another
             model.train_on_batch(X[:size], Y[:size])
         reached.append(weights_of(model))
     np.testing.assert_allclose(*reached, rtol=1e-4, atol=1e-5)
@@ -174,7 +174,7 @@ def test_two_passes_in_a_step_of_ones_own_both_move_the_averages():
 @pytest.mark.parametrize("way", WAYS)
 def test_a_second_ctrl_c_waits_for_the_end_of_the_stretch_that_steps(way):
     class Pressing(cnnlite.optimizers.schedules.LearningRateSchedule):
-        """It is asked at the beginning of what a plan runs, and of the optimizer's step."""
+        """A schedule, which is evaluated at the beginning of a plan's run, and of the optimizer's step."""
 
         presses = False
 

@@ -1,4 +1,4 @@
-"""A model keeps the plans that it runs by until one of its layers changes, and nothing of it shows in a result."""
+"""A model keeps its plans until one of its layers changes, and the results never show it."""
 
 import copy
 import pickle
@@ -43,7 +43,7 @@ SHAPE = (13, 12, 3)
 
 
 class Scale(cnnlite.layers.Layer):
-    """y = 2 x + 1, by NumPy."""
+    """y = 2 x + 1, in NumPy."""
 
     def forward(self, x, training=False):
         return 2 * x + 1
@@ -78,7 +78,7 @@ def assert_right(model, x):
     return y
 
 
-# What can be done to `small()`, and shows in its next pass.
+# Changes to `small()` that show in its next pass.
 
 
 def set_on(place, name, value):
@@ -128,7 +128,7 @@ CHANGES = {
 def small_for(change):
     model = small()
     if change in ("padding of the pooling", "window of the pooling", "strides of the convolution"):
-        model.pop()  # another number of features
+        model.pop()  # because the number of features changes
     return model
 
 
@@ -376,7 +376,7 @@ def test_plans_of_a_hundred_shapes_are_not_all_kept():
         if size == 6:
             kept = plans_of(model)
     assert len(plans_of(model)) == passes.PLANS_KEPT == 16
-    assert len([key for key in kept if kept[key] is plans_of(model).get(key)]) == 1  # that which was used
+    assert len([key for key in kept if kept[key] is plans_of(model).get(key)]) == 1  # the one that was used
 
 
 def test_a_plan_lets_go_of_a_batch_with_the_step_and_of_its_memory_with_fit():
@@ -396,6 +396,6 @@ def test_a_plan_lets_go_of_a_batch_with_the_step_and_of_its_memory_with_fit():
             given = weakref.ref(x), weakref.ref(y)
             train(x, y)
             del x, y
-            left = memory_in_use() - before  # little, of kernels that run alone
+            left = memory_in_use() - before  # a little, for kernels that run on their own
             assert [reference() for reference in given] == [None, None]
             assert left > 100_000 if train == model.train_on_batch else left < 4096

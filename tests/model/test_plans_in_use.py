@@ -1,4 +1,4 @@
-"""Plans beside what users do: copies, schedules and callbacks, steps of their own, a look at the plan."""
+"""Plans together with what users do: copies, schedules, callbacks, custom steps, and printing the plan."""
 
 import copy
 import pickle
@@ -144,7 +144,7 @@ def test_a_callback_may_bring_another_optimizer(way, when):
         model.fit(X, np.ones((6, 4, 4, 8)), batch_size=3, epochs=2, verbose=0, shuffle=False, callbacks=[callback])
         assert isinstance(model.optimizer, cnnlite.optimizers.Adam)
         weights.append(model.get_weights())
-    if way == "assign":  # `compile` forgets run_eagerly
+    if way == "assign":  # `compile` resets run_eagerly
         for mine, theirs in zip(*weights):
             np.testing.assert_allclose(mine, theirs, rtol=2e-3, atol=2e-4)
 
@@ -225,7 +225,7 @@ def test_a_plan_that_the_machine_has_no_memory_for_says_what_to_do(samples, reme
 
 
 @planned
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="there is no such signal")
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="no SIGUSR1 on this platform")
 def test_a_handler_that_runs_a_model_waits_while_the_plan_of_another_one_is_made(monkeypatch):
     other, add, found = pooled(), Graph.add, []
     expected = other(X)

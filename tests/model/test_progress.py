@@ -1,4 +1,4 @@
-"""Progress: bars where there is a screen, clean lines where there is a file."""
+"""Progress: bars on a terminal, clean lines in a file."""
 
 import io
 import sys
@@ -26,7 +26,7 @@ def run(verbose, steps=3, slow=True):
     shown = Progress("Epoch 1/5", steps, verbose)
     for _ in range(3):
         if slow:
-            shown._next_redraw = min(shown._next_redraw, 0)  # as if a tenth of a second had gone by
+            shown._next_redraw = min(shown._next_redraw, 0)  # as if a tenth of a second had passed
         if shown.step(32):
             shown.show({"loss": 0.21341})
     shown.steps_end({"loss": 0.21341}, then="validating")
@@ -105,7 +105,7 @@ def test_what_is_said_on_stderr_while_a_bar_is_on_the_screen_stands_above_it(mon
     _say("compiling")
     shown.close()
     before, after = screen.getvalue().split("cnnlite: compiling\n")
-    assert before.endswith("\r")  # the bar is gone from the line
+    assert before.endswith("\r")  # the bar has been cleared from the line
     assert "Epoch 1/1" in after
 
 
@@ -142,7 +142,7 @@ def test_the_first_step_counts_neither_in_the_rate_nor_in_what_is_left(monkeypat
     terminal = Terminal()
     monkeypatch.setattr(sys, "stdout", terminal)
     shown = Progress("Epoch 1/1", 10, 1)
-    for now in (20, 20.1, 20.3):  # 20 seconds to compile, 0.1 and 0.2 to compute
+    for now in (20, 20.1, 20.3):  # 20 seconds to compile, then steps of 0.1 and 0.2 s
         clock[0] = now
         assert shown.step(30)
         shown.show({})
@@ -153,7 +153,7 @@ def test_the_first_step_counts_neither_in_the_rate_nor_in_what_is_left(monkeypat
     assert "img/s" not in first
     assert "800 ms left, 300 img/s" in second
     assert "1.1 s left, 200 img/s" in third  # 7 steps of 0.15 s each
-    assert "20.4 s  150 img/s" in line  # to the end of the epoch
+    assert "20.4 s  150 img/s" in line  # at the end of the epoch
 
 
 def test_the_bar_says_how_many_kernels_there_are(monkeypatch):

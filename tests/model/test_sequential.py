@@ -1,4 +1,4 @@
-"""The stack: what can be added, the shapes in it, and models within models."""
+"""The stack: what can be added to it, its shapes, and nested models."""
 
 import pickle
 
@@ -238,7 +238,7 @@ def test_sizes_that_are_not_given_may_differ():
     assert model(normal(2, 5, 6, 2)).shape == model(normal(2, 9, 4, 2)).shape == (2, 2)
 
 
-# Models in models.
+# Nested models.
 
 
 def test_a_model_in_a_model_computes_what_its_layers_compute():

@@ -1,4 +1,4 @@
-"""The passes through a stack that training and inference use: logits, the gradients of weights alone, frozen layers."""
+"""The passes of a stack in training and inference: logits, gradients of the weights alone, frozen layers."""
 
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ RNG = np.random.default_rng
 
 
 class Counting(Layer):
-    """Hands everything on, and counts its backward passes."""
+    """The identity, which counts its backward passes."""
 
     passes = 0
 

@@ -1,4 +1,4 @@
-"""Which shapes of inputs a model takes: the one that it was given, or all that its layers can compute."""
+"""Which input shapes a model accepts: the one that it was given, or all that its layers can handle."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_a_model_that_was_given_no_shape_takes_images_of_any_size():
             model.train_on_batch(x, y)
             model.evaluate(x, y, verbose=0)
     assert cnnlite.check_gradients(model, x, y, max_elements=2).ok
-    assert (model.input_shape, model.output_shape) == ((None, 10, 10, 3), (None, 3))  # of the first, as in Keras
+    assert (model.input_shape, model.output_shape) == ((None, 10, 10, 3), (None, 3))  # of the first one, as in Keras
 
 
 def test_so_does_one_that_was_built_for_a_shape_saved_cloned_or_put_into_another(tmp_path):

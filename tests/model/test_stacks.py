@@ -1,4 +1,4 @@
-"""A stack gives what its layers give one by one, wherever it may take them together, NaN and infinity included."""
+"""A stack computes the same as its layers one by one, even where they are fused, NaN and infinity included."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ import cnnlite
 from cnnlite import layers
 from tests.kernels.drawn import EPSILON, assert_close
 
-# What follows a convolution in most networks, in the orders in which it does.
+# The layers that follow a convolution in most networks, in the usual orders.
 STACKS = {
     "Conv2D, ReLU, MaxPool": lambda: [layers.Conv2D(18, 3), layers.ReLU(), layers.MaxPool()],
     "Conv2D(relu), MaxPool": lambda: [layers.Conv2D(18, 3, activation="relu"), layers.MaxPool()],
@@ -40,10 +40,10 @@ def made(name, shape):
     cnnlite.utils.set_random_seed(0)
     model = cnnlite.Sequential([cnnlite.Input(shape=shape), *STACKS[name]()])
     rng = np.random.default_rng(1)
-    for layer in model.layers:  # weights in which nothing is 0 or 1 by chance
+    for layer in model.layers:  # so that no weight is 0 or 1 by chance
         if isinstance(layer, layers.BatchNorm):
             layer.set_weights([rng.uniform(0.5, 2, array.shape) for array in layer.get_weights()])
-            layer.gamma[0] *= -1  # of which the largest value of a window becomes the smallest
+            layer.gamma[0] *= -1  # which turns the largest value of a window into the smallest
     return model
 
 
@@ -99,7 +99,7 @@ def test_a_stack_takes_arrays_in_any_order_in_memory(name):
 
 @pytest.mark.parametrize("name", STACKS)
 def test_a_stack_trains_in_one_memory_for_batches_of_all_sizes(name):
-    # A plan runs in the memory of the step before; the last batch of an epoch is shorter, and leaves the rest of it.
+    # A plan reuses the memory of the previous step; the short last batch of an epoch uses only part of it.
     rng = np.random.default_rng(0)
     batches = [rng.normal(size=(n, 11, 10, 3)).astype("float32") for n in (4, 2, 5, 1)]
     expected = [together(made(name, (11, 10, 3)), x, np.sin)[2:] for x in batches]

@@ -1,4 +1,4 @@
-"""What follows the layers in a training step, as stages of one plan: losses, penalties, clipping, optimizers."""
+"""The rest of a training step after the layers, as stages of a plan: losses, penalties, clipping, optimizers."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ class Traced:
 
 
 def plan_of_steps(optimizer, parameters):
-    """Return a function that makes a step by a plan, unless that is refused."""
+    """Return a function that does an optimizer step in a plan; `refused` suppresses the update."""
     optimizer.build(parameters)
     graph = Graph(parameters.vector.dtype)
     traced = Traced(parameters, graph, len(optimizer.next_values()))
@@ -214,13 +214,13 @@ def test_one_plan_holds_the_loss_the_penalty_and_the_step():
     draw_gradient(parameters, 0)
     draw_gradient(expected, 0)
 
-    # By arrays.
+    # With arrays.
     value, gradient = loss.value_and_gradient(y_true, y_pred)
     value += penalty(expected.vector)
     penalty.add_gradient(expected.vector, expected.gradient)
     twin.step(expected)
 
-    # By a plan.
+    # In a plan.
     optimizer.build(parameters)
     graph = Graph(np.float32)
     y, t, traced = graph.given((N, 4)), graph.given((N, 4)), Traced(parameters, graph, 5)

@@ -1,4 +1,4 @@
-"""Training: what fit computes, from data in all its forms, and that it computes the same again."""
+"""Training: what fit computes, from data in all forms, and that it is reproducible."""
 
 import warnings
 
@@ -18,7 +18,7 @@ def data():
     return make_data()
 
 
-# What is computed.
+# Results.
 
 
 def test_training_learns(data):
@@ -33,7 +33,7 @@ def test_training_learns(data):
 
 @pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "mse"])
 def test_a_step_is_gradient_descent_on_the_mean_loss_with_its_penalties(data, loss):
-    # The definition once more, by finite differences of what evaluate returns.
+    # Independent of backward: finite differences of the loss that evaluate returns.
     x, y = data
     y = y if loss.startswith("sparse") else np.eye(K)[y]
     model = make_model(loss=loss, regularizer="l2", optimizer=SGD(1e-2), metrics=())
@@ -60,7 +60,7 @@ def test_fit_and_evaluate_agree_on_the_same_data(data, batch_size):
 
 
 def test_a_short_first_batch_and_the_whole_agree():
-    # Batches of 80 and of 100 of 100 samples see the same first loss when the data is the same twice over.
+    # With batches of 80 and of 100 out of 100 samples, the first loss is the same if the data repeats itself.
     x = np.tile(np.random.default_rng(0).normal(size=(20, D)), (5, 1))
     y = np.tile(np.arange(20) % K, 5)
     first = []
@@ -226,7 +226,7 @@ def test_validation_weights_steps_and_frequency(data):
     assert history["val_loss"][-1] == pytest.approx(model.evaluate(x[:10], y[:10], verbose=0)[0])
 
 
-# The same again.
+# Reproducibility.
 
 
 def test_the_same_seed_gives_the_same_bits(data):
@@ -262,7 +262,7 @@ def test_initial_epoch_at_the_end_trains_nothing(data):
     assert model.optimizer.iterations == 0
 
 
-# What is told.
+# Output.
 
 
 @pytest.mark.parametrize("verbose", ["auto", 1, 2])
@@ -291,7 +291,7 @@ def test_a_loss_that_is_no_longer_a_number_is_told_once(data):
 
 
 class Darkens(cnnlite.layers.Layer):
-    """A user's layer, which writes to what it gets, and has an attribute of a name that the library uses too."""
+    """A custom layer that writes to its input, and has an attribute whose name the library uses too."""
 
     def __init__(self):
         super().__init__()

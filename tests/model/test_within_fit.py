@@ -1,4 +1,4 @@
-"""What callbacks may do with the model that is being trained: ask it, copy it, train it, and the rest goes on."""
+"""What callbacks may do to a model in training, without disturbing it: predict, copy, even train."""
 
 import copy
 import io
@@ -20,7 +20,7 @@ HOOKS = [f"on_{what}_{when}" for what in ("train", "epoch", "train_batch", "test
 
 
 def at(hook, function):
-    """Return a callback that calls function(model) at each call of a hook."""
+    """Return a callback that calls function(model) in every call of a hook."""
 
     class At(Callback):
         pass
@@ -30,7 +30,7 @@ def at(hook, function):
 
 
 class Seen(Metric):
-    """Remembers in every way that a metric of a user's may."""
+    """Keeps state in every way that a custom metric may."""
 
     def __init__(self):
         super().__init__(name="seen")
@@ -58,7 +58,7 @@ class Sums:
 
 
 class WithHelpers(Metric):
-    """Counts with objects that are neither arrays nor containers."""
+    """Counts using objects that are neither arrays nor containers."""
 
     def __init__(self):
         super().__init__(name="with helpers")
@@ -101,7 +101,7 @@ def test_what_a_hook_asks_changes_neither_the_counts_nor_the_training(ask, hook)
     history = fit(asked, X, Y, callbacks=[at(hook, lambda m: answers.append(ASK[ask](m)))], **arguments).history
     assert history == expected
     np.testing.assert_array_equal(weights_of(asked), weights_of(plain))
-    if hook == "on_train_end":  # and it answers what it answers at any other time
+    if hook == "on_train_end":  # the answer is the same as at any other time
         np.testing.assert_array_equal(answers[0], ASK[ask](plain))
 
 
@@ -158,7 +158,7 @@ def test_a_fit_within_a_fit_leaves_it_its_history_and_its_counts(hook):
 
     def train(model):
         outer, run = model.history, model.training_run
-        # It ends with stop_training, which is none of the outer one's business.
+        # The inner training ends by stop_training, which must not affect the outer one.
         stop = LambdaCallback(on_train_batch_end=lambda *_: setattr(model, "stop_training", True))
         inner.append(fit(model, X[:9], Y[:9], epochs=2, shuffle=False, callbacks=[stop]))
         assert inner[-1].epoch == [0]
