@@ -1,7 +1,7 @@
 """Convolution without the im2col matrix ("implicit im2col"): the micro-kernel reads its rows from the image.
 
-With channels last, the window of an output pixel is KH runs of KW * C contiguous elements of the image,
-and the window of the next pixel starts `stride * C` further on:
+With channels last, the window of an output pixel is KH runs of KW * C contiguous elements of the image, and the window
+of the next pixel starts `stride * C` further on:
 
     y[oh, ow, f] = bias[f] + sum over ky, (kx, c) of  x[oh*s + ky, ow*s + kx, c] * kernel[ky, kx, c, f]
           ^                                               ^          ^

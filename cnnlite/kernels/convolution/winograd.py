@@ -5,39 +5,39 @@
     y0 = d0 g0 + d1 g1 + d2 g2
     y1 = d1 g0 + d2 g1 + d3 g2
 
-or four, if sums of the d are multiplied with sums of the g:
+or four, if sums of the d are multiplied by sums of the g:
 
     m1 = (d0 - d2) g0                        m2 = (d1 + d2) (g0 + g1 + g2) / 2
     m4 = (d1 - d3) g2                        m3 = (d2 - d1) (g0 - g1 + g2) / 2
 
     y0 = m1 + m2 + m3                        y1 = m2 - m3 - m4
 
-The sums of g are made once for all pixels and the sums of d once for all filters, and m is added up over the channels
-before y is made of it. So for many channels and filters only the four products count:
+The sums of g are computed once for all pixels and the sums of d once for all filters, and m is summed over the channels
+before y is computed from it. So with many channels and filters only the four products count:
 
-    y = A [(V g) * (B d)]                    V (4, 3), B (4, 4), A (2, 4) are constants, * multiplies number by number
+    y = A [(V g) * (B d)]                    V (4, 3), B (4, 4), A (2, 4) are constants, * is element-wise
 
 **In two dimensions** the same is done along the columns and then along the rows of a tile,
-y = A [(V g V^T) * (B d B^T)] A^T. And since the products are summed over channels, each of the 36 numbers of a tile of
-6 x 6 is a matrix product of its own, (tiles, C) @ (C, F), which the micro-kernel does:
+y = A [(V g V^T) * (B d B^T)] A^T. And since the products are summed over channels, each of the 36 elements of a 6 x 6
+tile is a matrix product of its own, (tiles, C) @ (C, F), which the micro-kernel computes:
 
     x (N, H, W, C)   -- cut into tiles, B d B^T -->   V (36, tiles, C)     overlapping tiles of 6 x 6 pixels
     kernel (K, K, C, F)     -- V g V^T -->            U (36, C, F)
                                                       M[p] = V[p] @ U[p], (36, tiles, F)
     M                -- A m A^T, + bias -->           y (N, OH, OW, F)     tiles of m x m pixels, m = 7 - K
 
-**Why 6 x 6.** A tile of t x t pixels takes t^2 products, whatever the kernel. Directly its m x m outputs take m^2 K^2:
+**Why 6 x 6.** A tile of t x t pixels takes t^2 products, whatever the kernel. Directly, its m x m outputs take m^2 K^2:
 
     tile                        4 x 4         6 x 6         8 x 8
     products per output, K=3    4    (of 9)   2.25          1.78
                          K=5    16   (of 25)  9             4
     rounding, float32           3e-7          1 to 3e-6     1e-5 and more        relative to the largest output
 
-Besides, 36 vectors are about what a processor holds in registers, and larger tiles stick out further from small
-images. That B doesn't depend on K makes 2 x 2 to 5 x 5 cases of one code. The constants are derived, for six
-points, in `winograd_transforms.py`.
+Also, 36 vectors are about what a processor holds in registers, and larger tiles extend further beyond small images.
+Since B doesn't depend on K, the same code handles 2 x 2 to 5 x 5. The constants are derived, for six points, in
+`winograd_transforms.py`.
 
-**Both gradients** have the same tiles. Let D be the diagonal matrix with A = V_m^T D. A tile of dy is
+**Both gradients** use the same tiles. Let D be the diagonal matrix with A = V_m^T D. A tile of dy is
 transformed once, to W, for both:
 
     dy (N, OH, OW, F)       -- cut into tiles, V_m dy V_m^T -->     W (36, tiles, F)     tiles of m x m pixels
@@ -46,26 +46,26 @@ transformed once, to W, for both:
     to the input                                                    P[p] = W[p] @ (D U D)[p]^T, (36, tiles, C)
     P                       -- B^T p B, added up -->                dx (N, H, W, C)      overlapping tiles of 6 x 6
 
-That of the input is the transpose of forward, step by step: what was read from tiles that overlap is added to
-them. As a convolution of dy with the kernel flipped it would have tiles of its own, and more of them where there
-is no padding: dx is larger than y, 16 tiles instead of 9 for 13 x 13 pixels and K = 3.
+The input gradient is the transpose of the forward pass, step by step: what was read from overlapping tiles is added to
+them. As a convolution of dy with the flipped kernel it would need tiles of its own, and more of them without padding,
+since dx is larger than y: 16 tiles instead of 9 for 13 x 13 pixels and K = 3.
 
-**Rounding** is relative to the largest number of a *tile*, not to each output: the pixels of a tile are added and
-subtracted before they are parted again. Where a direct convolution is wrong by 3e-7 of the largest output, this
-one is by 1e-6 to 3e-6, which training doesn't notice. But one infinite pixel makes its whole tile NaN, and one pixel
-of 1e30 leaves nothing of its neighbours. Rows of tiles that read a number which is not `moderate` are computed directly
-instead, and so are all if a weight is not.
+**Rounding** errors are relative to the largest value of a *tile*, not to each output: the pixels of a tile are added
+and subtracted before they are separated again. Where a direct convolution is off by 3e-7 of the largest output, this
+one is off by 1e-6 to 3e-6, which training doesn't notice. But one infinite pixel makes its whole tile NaN, and one
+pixel of 1e30 wipes out its neighbours. So rows of tiles that read a value that is not `moderate` are computed directly,
+and if a weight is not, all of them are.
 
-**The way through the data.** The tiles of some images are one sequence, which is cut into blocks; each goes through all
-three steps, so that its V and M stay in the second-level cache between them. M is made for one panel of filters at
-a time. U is read from front to back once a block. The 36 matrices in V lie an odd number of cache lines apart: at a
-power of two the 36 numbers of a tile would all fall into the same few places of the first-level cache and drive each
-other out. A block has a multiple of the rows of the micro-kernel's tile, if it isn't the last. Each row is computed
-alone, and tiles of dx are added in their order, so the bits of an image don't depend on which images are computed
+**Memory access.** The tiles of several images form one sequence, which is cut into blocks. Each block goes through all
+three steps, so that its V and M stay in the second-level cache in between. M is computed for one panel of filters at a
+time. U is read sequentially, once per block. The 36 matrices in V are an odd number of cache lines apart: at a power of
+two, the 36 elements of a tile would all fall into the same few sets of the first-level cache and evict each other. In
+every block but the last, the number of tiles is a multiple of the rows of the micro-kernel's tile. Each row is computed
+independently, and tiles of dx are added in order, so the bits of an image don't depend on which images are computed
 with it.
 
-Only stride 1, no dilation, no groups, and not less than 16 channels and filters: `suits` says whether a case is one
-of these. Shapes as in `conv2d.py`.
+Only for stride 1, no dilation, no groups, and at least 16 channels and filters: `is_plain` and `suits` decide whether a
+case qualifies. Shapes as in `conv2d.py`.
 """
 
 import functools
@@ -95,26 +95,26 @@ from cnnlite.kernels.rows import copy_rows, transpose_panels
 POINTS = TILE * TILE
 CACHE_BYTES = 1 << 19  # what V and M of a block may take: half of a second-level cache of 1 MB
 LEAST_CHANNELS = 16  # the longest vector; and with fewer, most of the time would go to transforms
-TRANSFORM_COST = 200  # instructions for a tile of a vector of channels
-# Transformed weights for each tile of an image, at most. They are four times the kernel for K = 3. For 512 channels and
-# filters it takes longer to bring them from memory than to convolve the 7 x 7 pixels of an image directly.
+TRANSFORM_COST = 200  # instructions per tile and vector of channels
+# Maximum number of transformed weights per tile of an image. For K = 3 they are four times the kernel. For 512 channels
+# and filters, fetching them from memory takes longer than convolving the 7 x 7 pixels of an image directly.
 MOST_WEIGHTS = 1 << 20
 WEIGHT_ROWS = 16  # rows of a panel of weights that a thread transforms at a time
-UNIT_TILES = 32  # so many tiles, where there are as many, are convolved together
+UNIT_TILES = 32  # tiles to convolve together, if there are as many
 
 
 def suits(taps, height, before, output, channels, filters):
     """Return whether a convolution with stride 1 is faster this way than directly.
 
-    Counts vector instructions of both. For each vector of filters the direct way does C multiply-adds for each tap and
-    pixel, without the rows of taps on padding; this one 36 C a tile, plus about 200 instructions for each vector of
-    channels that is transformed. Of 300 cases (16 to 128 channels and filters, 2 to 5 taps, 1 to 22 pixels) it said
-    yes to 220. There this way was faster by 1.06 to 4.8 times, the median 2.0. The gradient of the input was faster by
-    0.7 to 4.0 times, the median 1.7; the few below 0.9 all had more padding than "same".
-    The answer is the same for all sizes of a batch, and so are the bits of an image.
+    Counts the vector instructions of both. For each vector of filters, the direct method takes C multiply-adds per tap
+    and pixel, without the rows of taps on padding; this one takes 36 C per tile, plus about 200 instructions for each
+    vector of channels that is transformed. Of 300 cases (16 to 128 channels and filters, 2 to 5 taps, 1 to 22 pixels)
+    it accepted 220. For these, this method was 1.06 to 4.8 times as fast, with a median of 2.0. The input gradient was
+    0.7 to 4.0 times as fast, with a median of 1.7; the few cases below 0.9 all had more padding than "same". The answer
+    is the same for all batch sizes, and so are the bits of an image.
 
     Args:
-        height: of the input; `before` the rows of zeros above it; output: (OH, OW).
+        height: of the input; before: the rows of zeros above it; output: (OH, OW).
     """
     if not (taps in TAPS and channels >= LEAST_CHANNELS and filters >= LEAST_CHANNELS):
         return False
@@ -130,23 +130,23 @@ def suits(taps, height, before, output, channels, filters):
 
 
 def tiles_a_block(tiles, numbers, itemsize, cache):
-    """Return into blocks of how many tiles to cut them, if each tile takes so many numbers for each point."""
+    """Return how many tiles to put in a block, if each tile takes `numbers` elements per point."""
     fitting = cache // (POINTS * numbers * itemsize)
     return max(1, min(tiles, max(2, min(8, fitting // ROWS)) * ROWS))
 
 
 @register_jitable
 def odd_lines(numbers, itemsize):
-    """Return the distance of matrices of that many numbers, an odd number of cache lines."""
+    """Return the distance between matrices of `numbers` elements, an odd number of cache lines."""
     lines = (numbers * itemsize + LINE_BYTES - 1) // LINE_BYTES
     return (lines | 1) * LINE_BYTES // itemsize
 
 
 def transformed_weights(graph, kernel, to_input=False):
-    """Add a stage that transforms weights; return U (36, panels, C, two vectors), in panels as of `direct_panels`.
+    """Add a stage that transforms weights; return U (36, panels, C, two vectors), in panels as in `direct_panels`.
 
     Args:
-        to_input: whether it is D U^T D (36, panels, F, two vectors), for the gradient of the input.
+        to_input: whether to return D U^T D (36, panels, F, two vectors) instead, for the input gradient.
     """
     taps, _, c, f = kernel.shape
     rows, columns, row_step, column_step = (f, c, 1, f) if to_input else (c, f, f, 1)
@@ -186,9 +186,9 @@ def _transform_weights(r, run, first, last):
             source, target = kernel.ctypes.data + place * kernel.itemsize, tap * rows * width * kernel.itemsize
             if r.column_step == 1:
                 copy_rows(kernel, source, r.row_step, rows, columns, part.ctypes.data + target, width)
-            else:  # row_step is 1: they are turned in registers, and what is written behind the last row is scratch
+            else:  # row_step is 1: they are transposed in registers, and what is written after the last row is scratch
                 transpose_panels(kernel, source, r.column_step, columns, rows, part.ctypes.data + target)
-        # The rows lie side by side, before and after: to the transform they are the channels of one pixel.
+        # The rows are contiguous, before and after: to the transform they are the channels of one pixel.
         numbers, place = rows * width, (panel * r.rows + begin) * width
         call_transform(r.transform, r.taps, numbers, part.ctypes.data, r.taps, r.taps, numbers, 0, 0,
                        out.ctypes.data + place * out.itemsize, distance, 0)
@@ -201,7 +201,7 @@ def _transform_weights(r, run, first, last):
 
 
 def add_winograd(convolution):
-    """Add the stage of a `conv2d.Convolution`."""
+    """Add the stage for a `conv2d.Convolution`."""
     graph, kernel, x, y = convolution.graph, convolution.kernel, convolution.x, convolution.y
     taps, _, c, _ = kernel.shape
     outputs = TILE + 1 - taps
@@ -218,14 +218,14 @@ def add_winograd(convolution):
 
 @register_jitable
 def _own_bytes(tiles, c, width, itemsize):
-    """Return the bytes of V, M, a row of zeros, and the places of tiles."""
+    """Return the bytes of V, M, a row of zeros, and the positions of tiles."""
     v, m = POINTS * odd_lines(tiles * c, itemsize), POINTS * odd_lines(tiles * width, itemsize)
     return v * itemsize, m * itemsize, width * itemsize, tiles * 24
 
 
 @stage(**RECORD, footprint=HALO)
 def _by_tiles(r, run, first, last):
-    """Compute runs of rows of tiles, counted through the samples, and directly those that lie between."""
+    """Compute runs of tile rows, numbered across the samples; the rows between the runs are computed directly."""
     outputs, window = TILE + 1 - r.height, window_in(r)
     top, bottom = band_rows(run, r.oh)
     begin, end = top // outputs, (bottom + outputs - 1) // outputs
@@ -250,7 +250,7 @@ def _by_tiles(r, run, first, last):
 
 @compiled
 def _convolve_tiles(r, run, first, begin, down, start_row, end_row):
-    """Compute rows of tiles, of which there are `down` in each sample from the first on, each from row `begin` on."""
+    """Compute some tile rows; each sample, from `first` on, has `down` of them, starting with row `begin`."""
     if start_row >= end_row:
         return
     h, w, c, oh, ow, f = r.h, r.w, r.c, r.oh, r.ow, r.filters

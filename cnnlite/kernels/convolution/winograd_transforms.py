@@ -8,11 +8,11 @@ s(t) = a(t) g(t) has 6 coefficients, so its values at 6 points determine it, and
 
     s(p) = a(p) g(p)      with a(p) = sum over j < n of  a_j p^j,   or in a matrix:  V_n a,  (6, n) @ (n,)
 
-One of the points is infinity, where the value of a polynomial is its leading coefficient. Lagrange
-interpolation recovers the coefficients: s = sum over the points p of  s(p) L_p, where L_p is the polynomial with 6
-coefficients that is 1 at p and 0 at the others. It is the product of (t - q) over the other points q, times a constant
-D_p. Let the rows of B be
-the coefficients of these products, without the constants. Then s_i = sum over p of  B[p, i] D_p (V_n a)_p (V_K g)_p.
+One of the points is infinity, where the value of a polynomial is its leading coefficient. Lagrange interpolation
+recovers the coefficients: s = sum over the points p of  s(p) L_p, where L_p is the polynomial with 6 coefficients that
+is 1 at p and 0 at the others. It is the product of (t - q) over the other points q, times a constant D_p. Let the rows
+of B be the coefficients of these products, without the constants. Then
+s_i = sum over p of  B[p, i] D_p (V_n a)_p (V_K g)_p.
 
 Now pair s with any 6 numbers d. Since s_i is the sum of a_j g_k over j + k = i,
 
@@ -27,9 +27,9 @@ The gradient of g is found in the same way with the roles of a and g swapped: it
 of d is the transpose of what is done to d: B^T [D (V_K g) * (V_n dy)]. So V, A and B suffice for all three, and B
 (6 x 6) is the same for all kernel sizes.
 
-**The points** are 0, 3/4, -3/4, 3/2, -3/2 and infinity. They determine how rounding errors grow.
-The usual 0, 1, -1, 2, -2 lose about twice as much. Like those, they have few bits, so that B and V are exact even in
-float32 and only D is rounded. And each comes with its negative, which saves half the multiplications below.
+**The points** are 0, 3/4, -3/4, 3/2, -3/2 and infinity. They determine how rounding errors grow. The usual
+0, 1, -1, 2, -2 lose about twice as much. Like those, they have few bits, so that B and V are exact even in float32 and
+only D is rounded. And each comes with its negative, which saves half the multiplications below.
 
 **The code.** A tile is 6 x 6 pixels of many channels, and the channels are contiguous. So each element of a tile is a
 vector of channels, and a transform is a few dozen multiply-adds of vectors, first down the columns of the tile, then

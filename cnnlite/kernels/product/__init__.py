@@ -1,1 +1,1 @@
-"""Products of matrices: the micro-kernel, and what brings it its numbers."""
+"""Matrix products: the micro-kernel, and the code that feeds it."""

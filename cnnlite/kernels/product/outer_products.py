@@ -1,19 +1,20 @@
-"""Sums of outer products, a.T @ b: the gradient of a Dense layer's kernel, and that of a large convolution's.
+"""Sums of outer products, a.T @ b: the kernel gradient of a Dense layer or a large convolution.
 
     c[i, j] = sum over the rows of all samples of  a[row, i] * b[row, j]
 
-or several such products at once, c[p, i, j] of a[row, p, i] and b[row, p, j].
+or several such products at once, c[p, i, j] from a[row, p, i] and b[row, p, j].
 
-A unit computes a block of c. It goes through the rows by leaves of up to 512, of which the products are added one by
-one, in the registers of a tile. Their sums are added as a binary tree, which follows from the number of rows.
+A unit computes a block of c. It goes through the rows in leaves of up to 512, whose products are added one by
+one in the registers of a tile. The sums of the leaves are added as a binary tree, whose shape depends only on the
+number of rows.
 
-**Why operands are copied.** In a large matrix the numbers that a tile reads next lie a row apart: in another cache
-line, often on another page of memory, and where a row is 4 KiB long all of them in the same few places of the cache. So
-a product is done with copies in which they lie one after the other (Goto and van de Geijn, "Anatomy of High-Performance
-Matrix Multiplication", 2008). Each copy is used for some hundred products.
+**Why operands are copied.** In a large matrix the elements that a tile reads in succession are a row apart: in
+different cache lines, often on different pages, and if a row is 4 KiB long, all in the same few sets of the cache. So
+the products use copies in which these elements are contiguous (Goto and van de Geijn, "Anatomy of High-Performance
+Matrix Multiplication", 2008). Each copied element is used in some hundred products.
 
-In a convolution row n * OH * OW + oh * OW + ow of a is the window that this pixel of dy came from, a row of the im2col
-matrix: c is the gradient of the kernel, (KH * KW * C, F). Only a leaf's part of that matrix is ever there, as the copy.
+In a convolution, row n * OH * OW + oh * OW + ow of a is the window that this pixel of dy came from, a row of the im2col
+matrix, and c is the kernel gradient, (KH * KW * C, F). Only a piece of that matrix ever exists, as the copy.
 """
 
 import numpy as np
@@ -30,23 +31,23 @@ from cnnlite.kernels.product.panels import panel_width
 from cnnlite.kernels.rows import copy_rows
 
 BLOCKS = (128, 256), (128, 128), (64, 128)  # rows and columns of c that a unit computes, the largest first
-ENOUGH_UNITS = 32  # for many threads: with fewer, blocks are smaller
+ENOUGH_UNITS = 32  # enough for many threads: with fewer, blocks are smaller
 LEAF = 512  # rows of a and b whose products are added one by one
-PIECE = 128  # of which so many are copied at a time
+PIECE = 128  # rows that are copied at a time
 MOST_LEVELS = 24  # of the tree: more rows than memory can hold
-FEW_COLUMNS = 64  # for which it doesn't pay to copy a
-COPIED_ROW = BLOCKS[0][0] + VECTOR_BYTES // 4  # numbers from a copied row of a to the next: a vector may stick out
+FEW_COLUMNS = 64  # up to this many, copying a doesn't pay
+COPIED_ROW = BLOCKS[0][0] + VECTOR_BYTES // 4  # distance between copied rows of a: a vector may overhang
 
 
 def add_outer_products(a, b, out, bias=None, windows=None, flags=None, where=1):
     """Add the stage that writes a.T @ b + bias to out (M, N), or several such products to out (P, M, N).
 
     Args:
-        a: (rows, M) or (rows, P, M); with `windows` images (N, H, W, C), of which the windows are the rows.
+        a: (rows, M) or (rows, P, M); with `windows`, images (N, H, W, C) whose windows are the rows.
         b: (rows, N) or (rows, P, N).
         windows: the FIELDS of a convolution without groups.
-        flags: of the samples, see `moderate_samples`. With `where=1` nothing is done unless all samples are moderate,
-            and with `where=0` nothing if they are.
+        flags: whether each sample is `moderate`. With `where=1` nothing is done unless all samples are, and with
+            `where=0` nothing if they are.
     """
     products, m, n = (1, *out.shape)[-3:]
     width = panel_width(out.dtype)
@@ -66,7 +67,7 @@ def add_outer_products(a, b, out, bias=None, windows=None, flags=None, where=1):
 
 
 def block_size(m, n, products=1):
-    """Return the rows and columns of the blocks into which results (m, n) are cut."""
+    """Return the rows and columns of the blocks into which an (m, n) result is cut."""
     for rows, columns in BLOCKS:
         if products * -(-m // rows) * -(-n // columns) >= ENOUGH_UNITS:
             break
@@ -74,7 +75,7 @@ def block_size(m, n, products=1):
 
 
 def rows_of(size):
-    """Return how many rows there are, and how many more for each sample."""
+    """Return the fixed number of rows, and the number of rows per sample."""
     return (0, size.factor) if isinstance(size, Samples) else (size, 0)
 
 
@@ -86,7 +87,7 @@ def all_rows(r, run):
 
 @kernel
 def begin_with_bias(r, run, column, columns, start):
-    """Write what the sums of a panel begin with: the bias, or zeros."""
+    """Write what the sums of a panel start from: the bias, or zeros."""
     for j in range(start.size):
         start[j] = 0
     if r.bias != NONE:
@@ -109,7 +110,7 @@ def _sum_of_outer_products(r, run, first, last):
         c = results[product]
         row, column = block % row_units * r.block_rows, block // row_units * r.block_columns
         rows, columns = min(r.block_rows, r.m - row), min(r.block_columns, r.n - column)
-        # In a row of a, and in one of b, the numbers of one product lie behind those of the other.
+        # A row of a or b holds the elements of one product after those of another.
         i, j, total = product * r.m + row, product * r.n + column, all_rows(r, run)
         if r.bias == NONE and 0 < total <= LEAF and columns % (VECTOR_BYTES // c.itemsize) == 0:
             _multiply_leaf(r, run, 0, total, i, rows, j, columns, c[row:, column:])
@@ -128,8 +129,8 @@ def _sum_of_outer_products(r, run, first, last):
 def _sum_of_leaves(r, run, row, rows, column, columns):
     """Return a block (r.block_rows, r.block_width) of a.T @ b, summed over all rows of a and b.
 
-    Two sums of as many leaves become one as soon as the second of them is there. So no more than one of each size
-    waits, whatever the number of leaves, and the bits do not depend on who computes which block.
+    Two sums of equally many leaves are merged as soon as the second is ready. So at most one of each size is waiting,
+    whatever the number of leaves, and the bits do not depend on which thread computes which block.
     """
     itemsize = array(run, r.c, (0,)).itemsize
     place = 2 * VECTOR_BYTES + PIECE * (COPIED_ROW * itemsize + 2 * VECTOR_BYTES)
@@ -153,7 +154,7 @@ def _sum_of_leaves(r, run, row, rows, column, columns):
 
 @kernel
 def _multiply_leaf(r, run, begin, end, row, rows, column, columns, sums):
-    """Write the block of a.T @ b of the rows from `begin` to before `end` to sums, which has room for whole vectors."""
+    """Write the block of a.T @ b over rows `begin` to before `end` to sums, which has room for whole vectors."""
     zeros = scratch(run, 0, (2 * VECTOR_BYTES // sums.itemsize,))
     for j in range(zeros.size):
         zeros[j] = 0
@@ -171,9 +172,9 @@ def _multiply_piece(r, run, summed, block_rows, block_columns, before, target):
     """Write target = before + the products of the rows `summed` of a and b.
 
     Args:
-        summed: (the first, the one behind the last).
-        block_rows, block_columns: (the first, how many there are) of a row of a, and of one of b.
-        before, target: (an address, the distance of rows).
+        summed: (first, end).
+        block_rows, block_columns: (first, count) within a row of a, and within a row of b.
+        before, target: (address, distance between rows).
     """
     (begin, end), (row, rows), (column, columns), (before, before_i) = summed, block_rows, block_columns, before
     b = array(run, r.b, (end * r.products * r.n,))
@@ -198,17 +199,17 @@ def _multiply_piece(r, run, summed, block_rows, block_columns, before, target):
 
 @kernel
 def _copy_windows(r, x, first, column, columns, out):
-    """Copy so many columns of some rows of the im2col matrix of the images x to out (rows, COPIED_ROW)."""
+    """Copy `columns` columns of some rows of the im2col matrix of the images x to out (rows, COPIED_ROW)."""
     itemsize, j = x.itemsize, 0
     while j < columns:
         tap, c = (column + j) // r.channels, (column + j) % r.channels
         down, across = tap // r.width * r.dilation_h - r.top, tap % r.width * r.dilation_w - r.left
         count, i = min(columns - j, r.channels - c), 0
-        while i < len(out):  # as many pixels at a time as are of one row of dy
+        while i < len(out):  # pixels of one row of dy at a time
             n, pixel = (first + i) // (r.oh * r.ow), (first + i) % (r.oh * r.ow)
             y, ow = pixel // r.ow * r.stride_h + down, pixel % r.ow
             pixels = min(len(out) - i, r.ow - ow)
-            # Those from `begin` to before `end` see pixels of x, the others padding.
+            # Pixels from `begin` to before `end` see pixels of x, the others padding.
             begin = end = 0
             if 0 <= y < r.h:
                 begin = min(pixels, max(0, (r.stride_w - 1 - across) // r.stride_w - ow))

@@ -1,4 +1,4 @@
-"""Matrices in the form in which the micro-kernel reads them: panels of two vectors' width, from front to back."""
+"""Matrices in the layout that the micro-kernel reads: panels two vectors wide, from front to back."""
 
 import math
 
@@ -12,7 +12,7 @@ from cnnlite.kernels.rows import transpose_panels
 
 
 def panel_width(dtype):
-    """Return how many columns of that NumPy dtype one tile covers: two vectors."""
+    """Return how many columns of a NumPy dtype one tile covers: two vectors."""
     return 2 * VECTOR_BYTES // np.dtype(dtype).itemsize
 
 
@@ -20,11 +20,11 @@ def pack_panels(b, k, n, k_step, n_step, groups=1, group_step=0, taps=1, tap_ste
     """Add a stage that copies matrices into panels; return their buffer (groups, ceil(N / width), taps * K, width).
 
     A tile reads a panel from front to back, in whole vectors. Column j of row (tap, i) of a group is
-    b[group * group_step + tap * tap_step + i * k_step + j * n_step], in numbers from the first; the last panel ends
-    with zeros.
+    b[group * group_step + tap * tap_step + i * k_step + j * n_step], in elements from the first; the last panel is
+    padded with zeros.
 
     Args:
-        graph: the one to add to, where b is an array.
+        graph: the graph to add to, if b is an array.
     """
     graph = graph_of(b) if graph is None else graph
     width = panel_width(b.dtype)
@@ -45,7 +45,7 @@ def _pack(r, run, first, last):
         begin = group * r.group_step + panel * width * r.n_step
         columns, target = min(width, r.n - panel * width), out[group, panel]
         if r.k_step == 1 and r.taps == 1 and r.k > 0 and r.k % (width // 2) == 0:
-            # The columns lie in memory as rows: they are turned in registers, 8 or 16 at a time.
+            # The columns lie in memory as rows: they are transposed in registers, 8 or 16 at a time.
             transpose_panels(target[0, 0], b.ctypes.data + begin * b.itemsize, r.n_step, columns, r.k,
                              target.ctypes.data)
         else:
@@ -71,8 +71,8 @@ def _pack_rows(b, begin, k_step, n_step, columns, out):
 
 @kernel
 def rows_of_vectors(size, n, column, width):
-    """Return how many rows of n columns have `width` numbers from a column on, those of the next row included.
+    """Return how many rows of n columns have `width` elements from a column on, including those of the next row.
 
-    What follows the columns in a vector is of no use, but must not lie behind the end of the array.
+    What a vector holds beyond the columns is unused, but must not lie past the end of the array.
     """
     return (size - column - width) // n + 1 if size >= column + width else 0

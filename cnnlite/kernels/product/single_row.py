@@ -1,11 +1,11 @@
-"""The product of a single row with panels: a Dense layer that is asked about one sample.
+"""The product of a single row with panels: a Dense layer applied to one sample.
 
     c[j] = start[j] + sum over k < n of  a[k] * b[k, j]
 
-Each weight is used once, so the time is that of fetching the weights. A tile of one row (`microkernel.py`) has 2 sums
-for 2 vectors of b, and each product must wait 4 cycles for the one before it. In that time a core can fetch
-more than 2 vectors. So here are 4 panels at a time, with 8 sums. What is added to each sum, and in which order, is what
-it is in a tile, also for a long reduction: the bits of a sample do not depend on how many others come with it.
+Each weight is used once, so the time goes into fetching them. A tile of one row (`microkernel.py`) has 2 sums for
+2 vectors of b, and each product must wait 4 cycles for the previous one. In that time a core can fetch more than 2
+vectors. So this kernel takes 4 panels at a time, with 8 sums. Each sum adds the same products in the same order as in a
+tile, even for a long reduction: the bits of a sample do not depend on how many others come with it.
 """
 
 from cnnlite.engine.jit import kernel
@@ -19,7 +19,7 @@ PANELS = 4  # at a time
 
 @vector_function
 def _multiply(emit, out, start, a, b, panel_size, n):
-    """Write start + a (n,) @ the panels at b, which lie `panel_size` numbers apart, to out."""
+    """Write start + a (n,) @ the panels at b, which are `panel_size` elements apart, to out."""
     builder, vectors = emit.builder, range(2 * PANELS)
     panels = [emit.address(b, builder.mul(panel_size, emit.number(panel))) for panel in range(PANELS)]
     sums = [emit.load(builder.add(start, emit.number(v * VECTOR_BYTES))) for v in vectors]
@@ -39,12 +39,12 @@ def _multiply(emit, out, start, a, b, panel_size, n):
 
 @kernel
 def single_row(c, c_place, start, a, b, panel_size, n, run, place):
-    """Write start + a (n,) @ b to the numbers of PANELS panels in c from a place on.
+    """Write start + a (n,) @ b to c from `c_place` on, for the columns of PANELS panels.
 
     Args:
-        start: an array of as many numbers.
-        a, b: addresses; the panels at b lie `panel_size` numbers apart.
-        place: where scratch memory of `single_row_bytes` begins.
+        start: an array with an element per column.
+        a, b: addresses; the panels at b are `panel_size` elements apart.
+        place: the offset of `single_row_bytes` of scratch memory.
     """
     itemsize, vectors = c.itemsize, 2 * PANELS
     target = c.ctypes.data + c_place * itemsize
@@ -66,5 +66,5 @@ def single_row(c, c_place, start, a, b, panel_size, n, run, place):
 
 
 def single_row_bytes(itemsize):
-    """Return the bytes of scratch memory that `single_row` needs: zeros, a piece, and the sum of all in float64."""
+    """Return the bytes of scratch memory that `single_row` needs: zeros, a piece, and the total in float64."""
     return 2 * PANELS * VECTOR_BYTES * (2 + 8 // itemsize)
