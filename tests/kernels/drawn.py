@@ -134,7 +134,7 @@ def assert_same_bits_with_one_thread_and_two(compute):
     assert [array.tobytes() for array in alone] == [array.tobytes() for array in together]
 
 
-two_threads_needed = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="numba has one thread only")
+two_threads_needed = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="numba has only one thread")
 
 compiled_kernels_needed = pytest.mark.skipif(
     not kernels.COMPILED, reason="the reference definitions replace the kernels"

@@ -131,7 +131,7 @@ def test_batchnorm_does_not_change_its_inputs():
     assert all((array == copy).all() for array, copy in zip(arrays, before))
 
 
-@pytest.mark.skipif(len(THREADS) < 2, reason="numba has one thread only")
+@pytest.mark.skipif(len(THREADS) < 2, reason="numba has only one thread")
 def test_any_number_of_threads_gives_the_same_bytes():
     generator = np.random.default_rng(0)
     x, dy = generator.normal(size=(2, 3000, 5)).astype("float32")

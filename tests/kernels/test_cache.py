@@ -92,7 +92,7 @@ print(double(1.0))
 
 
 @compiled_kernels_needed
-@pytest.mark.skipif(os.name == "nt", reason="no limit of a file's size")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no file size limit")
 @pytest.mark.parametrize("room", [0, 2000])
 def test_a_disk_that_fills_up_while_a_new_version_is_compiled_leaves_no_code_of_the_old_one(folder, room):
     # numba's index takes less than 2,000 bytes, the code of a kernel more.
@@ -107,14 +107,14 @@ def test_a_disk_that_fills_up_while_a_new_version_is_compiled_leaves_no_code_of_
 
 
 @compiled_kernels_needed
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_log_on_a_full_disk_costs_no_result(folder):
     program = "import sys; sys.stderr = open('/dev/full', 'w')" + CALL + "sys.stderr = sys.__stderr__"
     assert run(program, folder, **cache_in(folder)) == ["4.0", "0"]
 
 
 @compiled_kernels_needed
-@pytest.mark.skipif(os.name == "nt", reason="no limit of a file's size")
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no file size limit")
 def test_kernels_that_somebody_else_has_compiled_beside_the_sources_are_used_by_who_may_not_write_there(folder):
     own = {"NUMBA_CACHE_DIR": None, "HOME": str(folder), "XDG_CACHE_HOME": None, "LOCALAPPDATA": str(folder)}
     assert run_both(CALL, folder, **own) == ("4.0 0\n", KEPT)

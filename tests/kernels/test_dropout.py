@@ -52,7 +52,7 @@ def test_zeros_are_as_many_and_as_independent_as_chance_has_them(rate):
 
 
 @compiled_kernels_needed
-@pytest.mark.skipif(len(THREADS) < 2, reason="numba has one thread only")
+@pytest.mark.skipif(len(THREADS) < 2, reason="numba has only one thread")
 def test_any_number_of_threads_gives_the_same_mask():
     results = set()
     before = numba.get_num_threads()

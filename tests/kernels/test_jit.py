@@ -74,7 +74,7 @@ else:
 
 
 @compiled_kernels_needed
-@pytest.mark.skipif(os.name == "nt", reason="a process can't be sent a Ctrl-C of its own there")
+@pytest.mark.skipif(os.name == "nt", reason="Windows can't send Ctrl-C to a single process")
 def test_an_interrupt_while_a_kernel_is_compiled_or_loaded_is_not_lost(tmp_path):
     paths = os.pathsep.join([str(Path(cnnlite.__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": paths}

@@ -164,7 +164,7 @@ def test_pooling_does_not_change_its_inputs():
     assert (argmax == where).all()
 
 
-@pytest.mark.skipif(len(THREADS) < 2, reason="numba has one thread only")
+@pytest.mark.skipif(len(THREADS) < 2, reason="numba has only one thread")
 def test_any_number_of_threads_gives_the_same_bytes():
     generator = np.random.default_rng(0)
     x = generator.normal(size=(5, 9, 8, 3)).astype("float32")

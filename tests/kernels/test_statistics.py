@@ -81,7 +81,7 @@ def test_the_gradients_are_written_to_the_arrays_that_are_given():
 @pytest.mark.parametrize("shape", [(), (4, 5)])
 def test_the_sums_of_a_batch_are_those_of_its_chunks_added_as_a_tree(shape):
     if not kernels.COMPILED:
-        pytest.skip("the definitions add up in another order")
+        pytest.skip("the definitions add in a different order")
     # Numbers of very different magnitudes, so that a different order would show.
     samples, channels = 37, 3
     rng = np.random.default_rng(0)
