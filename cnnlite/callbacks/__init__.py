@@ -1,4 +1,4 @@
-"""What happens around training: things that `fit`, `evaluate` and `predict` call at each beginning and end."""
+"""Callbacks: objects that `fit`, `evaluate` and `predict` call when a run, an epoch or a batch begins or ends."""
 
 from cnnlite.callbacks.backup import BackupAndRestore
 from cnnlite.callbacks.base import Callback, CallbackList, LambdaCallback

@@ -1,4 +1,4 @@
-"""A backup of the whole run, from which a run that was killed goes on as if nothing had happened."""
+"""A backup of the whole run, from which a killed run resumes as if nothing had happened."""
 
 from __future__ import annotations
 
@@ -14,35 +14,34 @@ from cnnlite.types import Logs
 
 
 class BackupAndRestore(SavingCallback):
-    """Keep a backup of the training run while it lasts, and go on from it where there is one.
+    """Back up a training run while it lasts, and resume from the backup if there is one.
 
-    A script that was killed is started again, as it is: `fit` finds the backup, takes up the run after the last
-    batch or epoch in it, and ends with the same bits as a run that was never stopped: weights, optimizer, history,
-    the order of the samples, dropout, and what `EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint` and
-    `CSVLogger` remember. (Keras's goes on with a new epoch, new random numbers, and a history of what is left.)
-    When `fit` has done all its epochs, the backup is removed.
+    If a script was killed, just start it again: `fit` finds the backup, resumes after the last batch or epoch in
+    it, and ends with the same bits as a run that was never stopped: weights, optimizer, history, the order of the
+    samples, dropout, and what `EarlyStopping`, `ReduceLROnPlateau`, `ModelCheckpoint` and `CSVLogger` remember.
+    (Keras's resumes with a new epoch, new random numbers, and a history of the remaining epochs.) When `fit` has
+    done all its epochs, the backup is removed.
 
-    The script must make and compile the same model, and call `fit` with the same data and arguments; of `epochs` there
-    may be more. Each call of `fit` needs a folder of its own. A generator has to yield the same batches again: those
-    that had been read are read and thrown away. A callback or a metric of your own that remembers something says
-    what by `get_state` and `set_state`.
+    The script must make and compile the same model, and call `fit` with the same data and arguments; only `epochs`
+    may be larger. Every call of `fit` needs its own folder. A generator must yield the same batches again: those
+    already read are read again and discarded. A callback or a metric of your own that remembers something saves it
+    through `get_state` and `set_state`.
 
-    The backup is written into a temporary file, to the disk, and only then takes the place of the one before: whatever
-    happens there is a whole one. The first is written before the first step. It comes after all other callbacks,
-    wherever it stands in the list.
+    The backup is written to a temporary file, flushed to disk, and only then replaces the previous one, so there is
+    always a complete one. The first is written before the first step. This callback runs after all others, wherever
+    it is in the list.
 
     Args:
-        backup_dir: the folder; it is made where needed, and removed with the backup if nothing else is in it.
-        save_freq: "epoch" (default) for a backup after each epoch, or a number of batches, counted through the epochs.
-        double_checkpoint: True keeps the backup before the last one too, for a disk that may damage a file; default
-            False.
+        backup_dir: the folder; it is created if needed, and removed with the backup if nothing else is in it.
+        save_freq: "epoch" (default) for a backup after each epoch, or a number of batches, counted across epochs.
+        double_checkpoint: True keeps the previous backup too, in case the disk damages the last one; default False.
         delete_checkpoint: True (default) removes the backup after the last epoch. False keeps it: another `fit` then
-            has nothing to do, or only the epochs that were added.
+            has nothing to do, or only the added epochs.
 
     Raises:
-        ValueError: an argument is none of the above. In `fit`: the backup is damaged, or of another model or data;
+        ValueError: an argument is invalid. In `fit`: the backup is damaged, or belongs to another model or data;
             nothing has been changed then.
-        OSError: in `fit`: the backup can't be written; the one before is as it was.
+        OSError: in `fit`: the backup can't be written; the previous one is intact.
 
     Example:
 
@@ -69,7 +68,7 @@ class BackupAndRestore(SavingCallback):
     [0, 1, 2, 3, 4]
     """
 
-    comes_last = True  # what it keeps is what the others have come to
+    comes_last = True  # so that it saves the others in their final state
 
     def __init__(
         self,
@@ -84,14 +83,14 @@ class BackupAndRestore(SavingCallback):
         self.delete_checkpoint = boolean(delete_checkpoint, "delete_checkpoint", "BackupAndRestore")
         self.path = os.path.join(self.backup_dir, "backup.safetensors")
         self.previous_path = os.path.join(self.backup_dir, "backup.previous.safetensors")
-        self._restored_within = -1  # the epoch that was taken up in its middle
+        self._restored_within = -1  # the epoch that was resumed midway
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._batches = 0
         self._restored_within = -1
         make_folder(self.backup_dir, "BackupAndRestore")
         if not self._restore():
-            self._write()  # which also finds out whether there is room
+            self._write()  # which also checks that there is room
         elif self._run.step:
             self._restored_within = self._run.epoch
 
@@ -99,12 +98,12 @@ class BackupAndRestore(SavingCallback):
         super().on_epoch_begin(epoch, logs)
         if epoch == self._restored_within:
             self._restored_within = -1
-            # Again, as callbacks that change something when an epoch begins did so before, and have now done it twice.
+            # Again, since callbacks that change something when an epoch begins have now done so twice.
             self._restore()
 
     def on_train_end(self, logs: Logs | None = None) -> None:
         if self.delete_checkpoint:
-            for path in (self.previous_path, self.path):  # the newest last, so that at no time there is only an old one
+            for path in (self.previous_path, self.path):  # the newest last, so that an old one is never alone
                 with contextlib.suppress(FileNotFoundError):
                     os.remove(path)
             with contextlib.suppress(OSError):
@@ -124,19 +123,19 @@ class BackupAndRestore(SavingCallback):
         self._run.save(self.path, "BackupAndRestore")
 
     def _restore(self) -> bool:
-        """Go on from the backup, or from the one before if it is missing or damaged; return whether there is one."""
+        """Resume from the backup, or from the previous one if it is missing or damaged; return whether there is one."""
         if os.path.exists(self.path):
             try:
                 self._run.restore(self.path, "BackupAndRestore")
                 return True
-            except TimeoutError:  # an OSError, but of an alarm, and no fault of the backup
+            except TimeoutError:  # an OSError, but raised by an alarm, not by the backup
                 raise
             except (ValueError, OSError) as error:
                 if not os.path.exists(self.previous_path):
-                    begin_anew = f"{error} To begin anew, remove the folder {self.backup_dir}."
+                    begin_anew = f"{error} To start over, remove the folder {self.backup_dir}."
                     raise (ValueError if isinstance(error, ValueError) else OSError)(begin_anew) from error
         elif not os.path.exists(self.previous_path):
             return False
         self._run.restore(self.previous_path, "BackupAndRestore")
-        os.replace(self.previous_path, self.path)  # so that the next backup does not put a damaged one in its place
+        os.replace(self.previous_path, self.path)  # so that the next backup doesn't replace it with a damaged one
         return True

@@ -11,15 +11,15 @@ from cnnlite.types import Logs
 
 
 class Callback:
-    """The base of all callbacks. One of your own overrides the hooks that it is interested in.
+    """The base class of all callbacks; subclasses override the hooks that they need.
 
-    `epoch` and `batch` count from 0. `logs` is a dict of the loss and the metrics so far in the epoch; at the
-    end of an epoch also of those of the validation data ("val_loss"); at the beginning of anything it is empty.
-    An entry added to it at the end of an epoch goes into the history; at any other hook nobody but the callbacks
-    that are called after this one sees it. Setting `self.model.stop_training = True` ends training after the batch.
+    `epoch` and `batch` count from 0. `logs` is a dict of the loss and the metrics of the epoch so far; at the end
+    of an epoch it includes those of the validation data ("val_loss"); when something begins, it is empty. An entry
+    added to it at the end of an epoch goes into the history; in any other hook, only the callbacks called after
+    this one see it. Setting `self.model.stop_training = True` ends training after the batch.
 
     Attributes:
-        model: the model that is trained.
+        model: the model being trained.
         params: {"verbose", "epochs", "steps"} of the call.
 
     Example:
@@ -37,25 +37,25 @@ class Callback:
     def get_state(self) -> dict[str, Any]:
         """Return what the callback remembers from epoch to epoch, for `BackupAndRestore` to keep.
 
-        Numbers, texts, arrays, and lists, tuples and dicts of them. One of your own that remembers something
-        defines this and `set_state`; without them it starts anew in a run that is resumed.
+        Numbers, strings, arrays, and lists, tuples and dicts of them. A callback of your own that remembers something
+        defines this and `set_state`; without them it starts afresh in a resumed run.
         """
         return {}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned; called after `on_train_begin`, and where an epoch is resumed in
-        its middle, after its `on_epoch_begin` once more.
+        """Restore what `get_state` returned.
 
-        If it raises anything, the backup is refused: the model, the optimizer and the attributes of the callbacks, the
-        lists, dicts and arrays in them too, are put back as they were.
+        Called after `on_train_begin` and, if an epoch is resumed midway, once more after its `on_epoch_begin`. If it
+        raises anything, the backup is refused: the model, the optimizer and the attributes of the callbacks, including
+        the lists, dicts and arrays in them, are put back as they were.
         """
 
     def set_model(self, model: Any) -> None:
-        """Called before `on_train_begin`, with the model that is trained."""
+        """Called before `on_train_begin`, with the model being trained."""
         self.model = model
 
     def set_params(self, params: dict[str, Any]) -> None:
-        """Called before that, with {"verbose", "epochs", "steps"}."""
+        """Called before `set_model`, with {"verbose", "epochs", "steps"}."""
         self.params = params
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
@@ -85,10 +85,10 @@ class Callback:
         """An older name of `on_train_batch_end`."""
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
-        """Called when `evaluate` begins, and each validation within `fit`."""
+        """Called when `evaluate` begins, or a validation within `fit`."""
 
     def on_test_end(self, logs: Logs | None = None) -> None:
-        """Called when it ends."""
+        """Called when `evaluate` ends, or a validation within `fit`."""
 
     def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Called before each batch of `evaluate`."""
@@ -100,7 +100,7 @@ class Callback:
         """Called when `predict` begins."""
 
     def on_predict_end(self, logs: Logs | None = None) -> None:
-        """Called when it ends."""
+        """Called when `predict` ends."""
 
     def on_predict_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Called before each batch of `predict`."""
@@ -115,12 +115,12 @@ _OLDER_NAMES = {"on_train_batch_begin": "on_batch_begin", "on_train_batch_end": 
 
 
 class CallbackList(Callback):
-    """Several callbacks as one, called in their order, those that come last at the end.
+    """Several callbacks as one, called in list order, except that those with `comes_last` come last.
 
     Args:
         callbacks: a callback, a list of them, or None.
-        model: what they are attached to.
-        owner: which method of the model was given them, for errors.
+        model: the model that they are attached to.
+        owner: the method of the model that received them, for errors.
         **params: what they find in `params`.
     """
 
@@ -150,11 +150,11 @@ class CallbackList(Callback):
         self._arrange()
 
     def listens(self, hook: str) -> bool:
-        """Return whether any callback does something at this hook: what lets a step skip making its logs."""
+        """Return whether any callback uses this hook; if none does, a step need not build its logs."""
         return bool(self._listeners[hook])
 
     def flat(self) -> list[Any]:
-        """Return all callbacks, those in lists within the list among them."""
+        """Return all callbacks, including those in nested lists."""
         return [one for callback in self.callbacks
                 for one in (callback.flat() if isinstance(callback, CallbackList) else [callback])]
 
@@ -169,7 +169,7 @@ class CallbackList(Callback):
             callback.set_params(params)
 
     def get_state(self) -> dict[str, Any]:
-        """Return the states of the callbacks that have one, by their classes: {"EarlyStopping 1": {...}}."""
+        """Return the states of the callbacks that have one, by class name: {"EarlyStopping 1": {...}}."""
         named = ((name, getattr(callback, "get_state", None)) for name, callback in self.named())
         states = {name: get_state() for name, get_state in named if callable(get_state)}
         return {name: state for name, state in states.items() if state}
@@ -180,7 +180,7 @@ class CallbackList(Callback):
                 callback.set_state(state[name])
 
     def named(self) -> list[tuple[str, Any]]:
-        """Return [(name, callback), ...] by the names that `get_state` gives them."""
+        """Return [(name, callback), ...] with the names that `get_state` uses."""
         counts: Counter[str] = Counter()
         named = []
         for callback in self.callbacks:
@@ -211,15 +211,15 @@ def _overrides(callback: Any, hook: str) -> bool:
 
 
 def _takes_number(hook: str) -> bool:
-    """Return whether a hook is called with the number of the epoch or the batch before the logs."""
+    """Return whether a hook takes the index of the epoch or the batch before the logs."""
     return "epoch" in hook or "batch" in hook
 
 
 def _check_arguments(function: Callable[..., Any], hook: str, owner: str) -> None:
-    """Raise a TypeError unless a function can be called as the hook that it is for."""
+    """Raise a TypeError unless a function takes the arguments of its hook."""
     try:
         inspect.signature(function).bind(*((0, {}) if _takes_number(hook) else ({},)))
-    except ValueError:  # a built-in function that does not say what it takes
+    except ValueError:  # a built-in function without a signature
         pass
     except TypeError as error:
         wanted = f"({'epoch' if 'epoch' in hook else 'batch'}, logs)" if _takes_number(hook) else "(logs)"
@@ -232,7 +232,7 @@ def _pass_on(hook: str) -> Callable[..., None]:
     def prepared(logs: Logs | None) -> Logs:
         if logs is None:
             return {}
-        # What is added at the end of an epoch is for the caller, too; a result of evaluate must not grow.
+        # Entries added at the end of an epoch are for the caller too; the result of evaluate must not grow.
         return logs if hook == "on_epoch_end" else dict(logs)
 
     def call(self: CallbackList, logs: Logs | None = None) -> None:
@@ -259,7 +259,7 @@ for _hook in HOOKS:
 
 
 class LambdaCallback(Callback):
-    """A callback made of functions, each named after the hook that it is for.
+    """A callback made of functions, each passed under the name of its hook.
 
     Args:
         on_epoch_begin, on_epoch_end: called with (epoch, logs).
@@ -268,7 +268,7 @@ class LambdaCallback(Callback):
         **kwargs: any other hook of `Callback`.
 
     Raises:
-        TypeError: there is no such hook, or what is given for it can't be called with its arguments.
+        TypeError: there is no such hook, or the function can't be called with its arguments.
 
     Example:
 

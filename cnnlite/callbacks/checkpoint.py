@@ -20,24 +20,24 @@ _WRONG_FORMAT = (KeyError, IndexError, ValueError, TypeError, AttributeError, Ov
 
 
 class ModelCheckpoint(Monitor, SavingCallback):
-    """Save the model, or its weights, after each epoch or after so many batches.
+    """Save the model, or its weights, after each epoch or every so many batches.
 
     Args:
-        filepath: where to. It may contain `{epoch}` and, with save_freq=n, `{batch}`, which count from 1, and the
-            names of values in the logs, each with a format: "model-{epoch:02d}-{val_loss:.2f}.safetensors". Folders
-            are made where needed.
-        monitor: the name of the value that `save_best_only` goes by; "val_loss" by default.
-        verbose: 1 says what was saved and why; default 0.
-        save_best_only: True saves only when the value is better than all before; default False.
+        filepath: where to save. It may contain `{epoch}` and, with save_freq=n, `{batch}`, which count from 1, and
+            names of values in the logs, all with a format: "model-{epoch:02d}-{val_loss:.2f}.safetensors". Folders
+            are created as needed.
+        monitor: the name of the value that `save_best_only` compares; "val_loss" by default.
+        verbose: 1 prints what was saved and why; default 0.
+        save_best_only: True saves only when the value is better than ever before; default False.
         save_weights_only: True calls `model.save_weights`, False (default) `model.save`.
         mode: "min", "max" or "auto" (default); see `Monitor`.
-        save_freq: "epoch" (default), or a number of batches, counted through the epochs.
-        initial_value_threshold: a value that the first to be saved must be better than; None by default.
+        save_freq: "epoch" (default), or a number of batches, counted across epochs.
+        initial_value_threshold: a value that even the first save must improve on; None by default.
 
     Raises:
-        TypeError: as for `Monitor`, or an argument is none of the above.
-        ValueError: as for `Monitor` where `save_best_only` is set; `filepath` ends like a file of another format, or
-            has a format that the value can't have; when training begins, it names a value that there won't be.
+        TypeError: as for `Monitor`, or an argument has the wrong type.
+        ValueError: as for `Monitor` if `save_best_only` is set; `filepath` has the extension of another file format,
+            or a format that does not fit its value; when training begins, it names a value that won't exist.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class ModelCheckpoint(Monitor, SavingCallback):
         initial_value_threshold: float | None = None,
     ) -> None:
         Monitor.__init__(self, monitor, mode)
-        # All that can be known is looked at now, and not after the first epoch.
+        # Whatever can be checked is checked now, not after the first epoch.
         self.filepath = file_path(filepath, "filepath", "ModelCheckpoint")
         check_ending(self.filepath, "ModelCheckpoint")
         if not os.path.basename(self.filepath):
@@ -74,7 +74,7 @@ class ModelCheckpoint(Monitor, SavingCallback):
         if names is not None and not self._names <= names:
             raise self._error(f"Available: {', '.join(sorted(names))}")
         results = {metric.name: metric.result() for metric in self.model.metrics
-                   if _is_of_cnnlite(metric) or shape_of_result(metric)}  # a number of a user's may yet become a text
+                   if _is_of_cnnlite(metric) or shape_of_result(metric)}  # a user's scalar may yet turn into a string
         for name, field in self._fields:
             metric = name.removeprefix("val_")
             if metric in results:
@@ -119,8 +119,8 @@ class ModelCheckpoint(Monitor, SavingCallback):
 
     def _error(self, reason: str) -> ValueError:
         return ValueError(
-            "ModelCheckpoint: filepath may name the epoch and values of the logs only, each with a format for what it "
-            f"is. Received: filepath={self.filepath!r}. {reason}."
+            "ModelCheckpoint: filepath may name only the epoch and values of the logs, each with a format that fits "
+            f"it. Received: filepath={self.filepath!r}. {reason}."
         )
 
     def _checked_fields(self) -> list[tuple[str, str]]:
@@ -148,11 +148,11 @@ class ModelCheckpoint(Monitor, SavingCallback):
                 return
             except _WRONG_FORMAT as error:
                 reason = f"there is no {error}" if isinstance(error, KeyError) else str(error)
-                reasons.append(reason or "what it makes is too long")
+                reasons.append(reason or "the result is too long")
         raise self._error(f"What is wrong: {reasons[0]}")
 
     def _names_to_come(self) -> set[str] | None:
-        """Return the names that the logs will have; None if a callback that is none of cnnlite's may add some."""
+        """Return the names that the logs will have; None if a callback from outside cnnlite may add some."""
         run = getattr(self.model, "training_run", None)
         if run is None or any(
             isinstance(callback, LambdaCallback) or not _is_of_cnnlite(callback)

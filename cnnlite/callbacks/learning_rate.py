@@ -19,15 +19,15 @@ class LearningRateScheduler(Callback):
     """Set the learning rate at the beginning of each epoch.
 
     Args:
-        schedule: a function of the epoch, from 0, and the present learning rate, or of the epoch alone, that
-            returns the new one.
-        verbose: 1 says so; default 0.
+        schedule: a function of the epoch, from 0, and the current learning rate, or of the epoch alone, that
+            returns the new rate.
+        verbose: 1 prints the new rate; default 0.
 
     The rate goes into the history as "learning_rate".
 
     Raises:
-        TypeError: schedule is no function of one or two arguments, or returns no number.
-        ValueError: it returns a negative number; when training begins, the optimizer has a schedule of its own.
+        TypeError: schedule is not a function of one or two arguments, or does not return a number.
+        ValueError: it returns a negative number; when training begins, the optimizer already has a schedule.
     """
 
     adds_to_logs = ("learning_rate",)
@@ -38,7 +38,7 @@ class LearningRateScheduler(Callback):
         self.schedule = schedule
         if not _takes(schedule, 0) and not _takes(schedule, 0, 0.0):
             raise TypeError(
-                "LearningRateScheduler: schedule must take the epoch, or the epoch and the present learning rate. "
+                "LearningRateScheduler: schedule must take the epoch, or the epoch and the current learning rate. "
                 f"Received: schedule={schedule!r}, which does not."
             )
         self.verbose = verbose
@@ -67,18 +67,18 @@ class ReduceLROnPlateau(Monitor):
     Args:
         monitor: the name of the value; "val_loss" by default.
         factor: what the learning rate is multiplied by, above 0 and less than 1; default 0.1.
-        patience: how many epochs in a row without improvement are waited for; default 10.
-        verbose: 1 says so; default 0.
+        patience: how many epochs in a row without improvement bring a reduction; default 10.
+        verbose: 1 prints every reduction; default 0.
         mode: "min", "max" or "auto" (default); see `Monitor`.
-        min_delta: how much better the value must be to count as better; default 0.0001.
+        min_delta: how much better the value must be to count as an improvement; default 0.0001.
         cooldown: how many epochs after a reduction are not counted; default 0.
-        min_lr: the learning rate never gets less than this; default 0.
+        min_lr: the learning rate never falls below this; default 0.
 
     The rate goes into the history as "learning_rate".
 
     Raises:
-        ValueError: as for `Monitor`, or a number is out of its range; when training begins, the optimizer has a
-            schedule of its own.
+        ValueError: as for `Monitor`, or a number is out of range; when training begins, the optimizer already
+            has a schedule.
     """
 
     adds_to_logs = ("learning_rate",)
@@ -154,7 +154,7 @@ def _check_settable(optimizer: Any, owner: str) -> None:
 
 
 def _takes(function: Callable[..., Any], *arguments: float) -> bool:
-    """Return whether a function can be called with these arguments; of one that does not say, with the first alone."""
+    """Return whether a function takes these arguments; one without a signature is assumed to take only the first."""
     try:
         inspect.signature(function).bind(*arguments)
     except ValueError:  # a built-in function

@@ -1,4 +1,4 @@
-"""Callbacks that watch one of the values in the logs: to stop in time, to give up."""
+"""Callbacks that watch the values in the logs, to stop training in time or to abort it."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from cnnlite.types import Array, Logs, Shape
 
 
 class Monitor(Callback):
-    """The base of callbacks that watch whether one value improves.
+    """The base class of callbacks that watch whether a value improves.
 
     Args:
         monitor: the name of the value in the logs; "val_loss" by default.
-        mode: "min" where less is better, "max" where more is, "auto" (default) to go by what the value is.
-        min_delta: how much better a value must be to count as better; default 0.
+        mode: "min" if lower is better, "max" if higher is, "auto" (default) to tell from what the value is.
+        min_delta: how much better a value must be to count as an improvement; default 0.
 
-    A value that the logs don't have is told by a warning, epoch by epoch. A NaN is never better, and neither is an
-    infinity of the bad kind, not even as the first value.
+    If the logs don't have the value, a warning says so at every epoch. A NaN is never an improvement, and neither is
+    an infinity of the wrong sign, not even as the first value.
 
     Raises:
-        TypeError: monitor is no text, or min_delta no number.
-        ValueError: mode is none of the three; when training begins, "auto" does not know which way the value
-            improves, or the value is an array; after an epoch, the value is no number.
+        TypeError: monitor is not a string, or min_delta not a number.
+        ValueError: mode is not one of the three; when training begins, "auto" can't tell which way the value
+            improves, or the value is an array; after an epoch, the value is not a number.
     """
 
     def __init__(self, monitor: str = "val_loss", mode: str = "auto", min_delta: float = 0) -> None:
@@ -42,13 +42,13 @@ class Monitor(Callback):
         self.min_delta = abs(number(min_delta, "min_delta", type(self).__name__))
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        """Find out before training, and not after an epoch, whether the value can be watched."""
+        """Check before training, not after an epoch, that the value can be monitored."""
         self._more_is_better()
         metric = next((metric for metric in self.model.metrics if metric.name == self._name), None)
         shape = () if metric is None else shape_of_result(metric)
         if shape:
             raise ValueError(
-                f"{type(self).__name__}: what is monitored must be a number in each epoch. Received: "
+                f"{type(self).__name__}: the monitored value must be a number in every epoch. Received: "
                 f"monitor={self.monitor!r}, an array of shape {shape}. Monitor a metric with one value."
             )
 
@@ -57,12 +57,12 @@ class Monitor(Callback):
         return self.monitor.removeprefix("val_")
 
     def value(self, logs: Logs | None, consequence: str) -> float | None:
-        """Return the value that is watched as a float; warn and return None where the logs don't have it."""
+        """Return the monitored value as a float; warn and return None if the logs don't have it."""
         logs = logs or {}
         value = logs.get(self.monitor)
         if value is None:
             warnings.warn(
-                f"{type(self).__name__}: {self.monitor!r} is not among the values of this epoch, and {consequence}. "
+                f"{type(self).__name__}: {self.monitor!r} is not among the values of this epoch, so {consequence}. "
                 f"Available: {', '.join(logs) or 'none'}.",
                 stacklevel=5,
             )
@@ -70,7 +70,7 @@ class Monitor(Callback):
         array = np.asarray(value)
         if array.ndim or array.dtype.kind not in "fiub":
             raise ValueError(
-                f"{type(self).__name__}: what is monitored must be a number in each epoch. Received: "
+                f"{type(self).__name__}: the monitored value must be a number in every epoch. Received: "
                 f"{self.monitor}={value!r:.200}."
             )
         return float(array)
@@ -78,7 +78,7 @@ class Monitor(Callback):
     def improves(self, value: float, best: float | None) -> bool:
         """Return whether `value` is better than `best` by more than `min_delta`; a NaN never is.
 
-        Where there is no best yet, all but the worst infinity is better.
+        If there is no best yet, anything but the worst infinity is better.
         """
         more_is_better = self._more_is_better()
         if best is None or math.isnan(best):
@@ -94,14 +94,14 @@ class Monitor(Callback):
         if direction is None:
             available = ", ".join(["loss", *(metric.name for metric in self.model.metrics)])
             raise ValueError(
-                f"{type(self).__name__}: it must be known whether more or less of {self.monitor!r} is better. "
-                f"Pass mode='max' or mode='min', or monitor one of {available}, or of these with val_ before them."
+                f"{type(self).__name__}: mode='auto' can't tell whether a higher or lower {self.monitor!r} is better. "
+                f"Pass mode='max' or mode='min', or monitor one of {available}, with or without val_ before it."
             )
         return direction == "up"
 
 
 def threshold(value: Any, name: str, owner: str) -> float | None:
-    """Return what a value is held against as a float, which may be infinite; TypeError or ValueError otherwise."""
+    """Return a value to compare with as a float, which may be infinite; TypeError or ValueError otherwise."""
     if value is None:
         return None
     if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isinf(value):
@@ -110,14 +110,14 @@ def threshold(value: Any, name: str, owner: str) -> float | None:
 
 
 def shape_of_result(metric: Any) -> Shape:
-    """Return the shape of what a metric gives before its first batch; () if that is not known."""
-    with contextlib.suppress(Exception), np.errstate(all="ignore"):  # one of a user's may need a batch first
+    """Return the shape of a metric's result before its first batch; () if that is not known."""
+    with contextlib.suppress(Exception), np.errstate(all="ignore"):  # a user's metric may need a batch first
         return np.shape(metric.result())
     return ()
 
 
 def direction_of(name: str, model: Any) -> str | None:
-    """Return "up" or "down", which way the loss or the metric of that name improves, or None."""
+    """Return which way the loss or metric of that name improves, "up" or "down"; None if not known."""
     if name == "loss":
         return "down"
     for metric in model.metrics:
@@ -141,19 +141,19 @@ class EarlyStopping(Monitor):
 
     Args:
         monitor: the name of the value; "val_loss" by default.
-        min_delta: how much better it must be to count as better; default 0.
+        min_delta: how much better it must be to count as an improvement; default 0.
         patience: how many epochs in a row without improvement end the training; 0 (default) is taken as 1.
-        verbose: 1 says so; default 0.
+        verbose: 1 prints what is done; default 0.
         mode: "min", "max" or "auto" (default); see `Monitor`.
         baseline: the value must also be better than this for an epoch to count as an improvement; None (default)
-            asks for nothing more.
-        restore_best_weights: True puts back the weights of the best epoch at the end of training, or of the first that
-            was looked at, if no value was better than nothing (all were NaN, say); default False.
-        start_from_epoch: the first epoch that is looked at, from 0 (default).
+            for no such condition.
+        restore_best_weights: True restores the weights of the best epoch at the end of training, or of the first one
+            considered if no value was an improvement (all were NaN, say); default False.
+        start_from_epoch: the first epoch to consider, counted from 0 (default).
 
     Raises:
-        TypeError: as for `Monitor`, or what must be a number is none.
-        ValueError: as for `Monitor`, or patience or start_from_epoch is negative, or baseline a NaN.
+        TypeError: as for `Monitor`, or something other than a number where one is needed.
+        ValueError: as for `Monitor`, or patience or start_from_epoch is negative, or baseline is NaN.
     """
 
     def __init__(
@@ -193,7 +193,7 @@ class EarlyStopping(Monitor):
         if best_weights is not None and [array.shape for array in best_weights] != [
             array.shape for array in self.model.weights
         ]:
-            raise ValueError("the best weights of EarlyStopping must have the shapes of the model's")
+            raise ValueError("the best weights of EarlyStopping must have the shapes of the model's weights")
         self.wait, self.stopped_epoch = state["wait"], state["stopped_epoch"]
         self.best, self.best_epoch, self.best_weights = state["best"], state["best_epoch"], state["best_weights"]
 
@@ -230,14 +230,14 @@ class EarlyStopping(Monitor):
 
 
 class TerminateOnNaN(Callback):
-    """Stop training as soon as the loss or a gradient is a NaN or infinite, and say which layer it comes from.
+    """Stop training as soon as the loss or a gradient is NaN or infinite, and say which layer it comes from.
 
-    The step in which that happens is not made: the weights, the moving averages and the random states are those
-    before it. (Keras makes the step, which leaves no weight of use.) The message names the first layer of which a
-    weight, the output or a gradient was not finite; see `cnnlite.utils.find_nonfinite`.
+    The step in which that happens is not taken: the weights, the moving averages and the random states stay as they
+    were before it. (Keras takes the step, which ruins the weights.) The message names the first layer with a weight,
+    an output or a gradient that was not finite; see `cnnlite.utils.find_nonfinite`.
 
     Args:
-        raise_error: True raises a RuntimeError, and nothing else is done at the end of training; default False.
+        raise_error: True raises a RuntimeError, so that no `on_train_end` is called; default False.
     """
 
     def __init__(self, raise_error: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Callbacks that write down what happened: `History` in memory, `CSVLogger` in a file."""
+"""Callbacks that record what happened: `History` in memory, `CSVLogger` in a file."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class History(Callback):
     """What `fit` returns: the loss and the metrics of each epoch.
 
     Attributes:
-        history: {"loss": [...], "accuracy": [...], "val_loss": [...]}, one entry an epoch.
-        epoch: the numbers of the epochs, from 0.
+        history: {"loss": [...], "accuracy": [...], "val_loss": [...]}, one entry per epoch.
+        epoch: the epoch numbers, from 0.
         params: {"verbose", "epochs", "steps"} of the call.
         model: the model that was trained.
     """
@@ -31,7 +31,7 @@ class History(Callback):
         self.epoch: list[int] = []
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
-        # Set at once and not at the end, so that an interrupted run leaves what it has.
+        # Set now rather than at the end, so that an interrupted run keeps what it has.
         self.model.history = self
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
@@ -48,29 +48,29 @@ class History(Callback):
 
 
 class CSVLogger(Callback):
-    """Write one row an epoch to a CSV file: the epoch from 0, then the loss and the metrics by name.
+    """Write one row per epoch to a CSV file: the epoch from 0, then the loss and the metrics by name.
 
-    Each row is on the disk when its epoch ends. A value that an epoch does not have is "NA".
+    Every row is on disk when its epoch ends. A value that an epoch does not have is written as "NA".
 
     Args:
-        filename: where to.
+        filename: the file to write.
         separator: the character between two values; "," by default.
-        append: True goes on at the end of a file that exists, under its header, for a run that is resumed; a value
-            without a column is left out, with a warning. Default False.
+        append: True continues an existing file, under its header, for a resumed run; a value without a column is left
+            out, with a warning. Default False.
 
     Raises:
-        TypeError: filename is no path, or separator no text.
-        ValueError: separator is not one character, or one that CSV needs itself; when training begins, `append` is
-            True and the file is none that this callback wrote.
+        TypeError: filename is not a path, or separator not a string.
+        ValueError: separator is not a single character, or is one that CSV reserves; when training begins, `append` is
+            True and the file is not one that this callback wrote.
     """
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
         self.filename = file_path(filename, "filename", "CSVLogger")
         if not isinstance(separator, str):
-            raise TypeError(f"CSVLogger: separator must be a text. Received: separator={separator!r}.")
+            raise TypeError(f"CSVLogger: separator must be a string. Received: separator={separator!r}.")
         if len(separator) != 1 or separator in '"\r\n\0':
             raise ValueError(
-                "CSVLogger: separator must be one character that is no quotation mark and ends no line. "
+                "CSVLogger: separator must be one character, other than a quotation mark or a line end. "
                 f"Received: separator={separator!r}."
             )
         self.separator = separator
@@ -81,27 +81,27 @@ class CSVLogger(Callback):
         self._columns: list[str] | None = None
         self._line_end = "\r\n"
         self._has_warned = False
-        self._size: int | None = None  # what the file must be cut to before anything is written to it
+        self._size: int | None = None  # the size to truncate the file to before the next write
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         self._forget()
         if self.append and os.path.exists(self.filename):
             self._columns = self._read_columns()
-        # Opened now, so that a folder that does not exist is found before an epoch has been paid for; emptied at the
-        # first row, as a run that is resumed goes on in its file.
+        # Opened now, so that a missing folder is noticed before an epoch has been spent; emptied only at the first row,
+        # since a resumed run continues its file.
         with open(self.filename, "a", encoding="utf-8"):
             pass
 
     def _read_columns(self) -> list[str] | None:
-        """Return the header of the file, or None if it is empty; go on with its kind of line ends."""
+        """Return the header of the file, or None if it is empty; adopt its line ends."""
         if not os.path.isfile(self.filename):
-            raise ValueError(f"CSVLogger: {self.filename} is no file, and can't be appended to.")
+            raise ValueError(f"CSVLogger: {self.filename} is not a file and can't be appended to.")
         try:
-            with open(self.filename, newline="", encoding="utf-8-sig") as file:  # Excel writes a signature
+            with open(self.filename, newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
                 line = file.readline(LONGEST_HEADER)
             header = next(csv.reader([line], delimiter=self.separator, strict=True), [])
         except (ValueError, csv.Error) as error:
-            raise ValueError(f"CSVLogger: {self.filename} is no CSV file to append to: {error}.") from None
+            raise ValueError(f"CSVLogger: {self.filename} is not a CSV file to append to: {error}.") from None
         if line and (len(line) == LONGEST_HEADER or "epoch" not in header):
             between = next((other for other in ",;\t|" if "epoch" in line.rstrip().split(other)), self.separator)
             remedy = "append=False to write a new one" if between == self.separator else f"separator={between!r}"
@@ -120,12 +120,12 @@ class CSVLogger(Callback):
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         logs = logs or {}
         self._cut()
-        # A file that was moved away meanwhile is begun anew.
+        # A file that has been moved away is started afresh.
         new = self._columns is None or not os.path.exists(self.filename)
         if self._columns is None:
             names = sorted(logs)
             if not any(name.startswith("val_") for name in names):
-                # Validation may come in a later epoch only (validation_freq), and a header can't grow.
+                # Validation may first run in a later epoch (validation_freq), and a header can't grow.
                 names += [f"val_{name}" for name in names]
             self._columns = ["epoch", *names]
         left_out = [name for name in logs if name not in self._columns]
@@ -136,7 +136,7 @@ class CSVLogger(Callback):
                 "Pass append=False, or the name of another file.",
                 stacklevel=4,
             )
-        # Looked at before each row: a process that was killed may have left half a line, and an editor no line end.
+        # Checked before every row: a killed process may have left half a line, or an editor no final line end.
         torn = not new and not _ends_with_a_line(self.filename)
         with open(self.filename, "a" if self.append or not new else "w", newline="", encoding="utf-8") as file:
             if torn:
@@ -160,12 +160,12 @@ class CSVLogger(Callback):
 
     def set_state(self, state: dict[str, Any]) -> None:
         check_form(state, {"columns": ([str], None), "size": COUNT}, "the state of CSVLogger")
-        # What was written after the backup comes again. A file that has been replaced meanwhile stays as it is.
+        # Rows written after the backup will come again. A file that has been replaced since is left alone.
         if os.path.getsize(self.filename) >= state["size"]:
             self._size, self._columns = state["size"], state["columns"]
 
     def _cut(self) -> None:
-        """Take away the rows that come again: not in `set_state`, as the backup may yet turn out to be of no use."""
+        """Cut off the rows that will come again; not in `set_state`, since the backup may still be refused."""
         if self._size is not None:
             if os.path.exists(self.filename) and os.path.getsize(self.filename) > self._size:
                 os.truncate(self.filename, self._size)
@@ -173,7 +173,7 @@ class CSVLogger(Callback):
 
 
 def _ends_with_a_line(path: str) -> bool:
-    """Return whether a file is empty or ends where a line does."""
+    """Return whether a file is empty or ends with a line end."""
     with open(path, "rb") as file:
         if file.seek(0, os.SEEK_END) == 0:
             return True

@@ -1,14 +1,14 @@
-"""Where a call of `fit` stands, and the file from which another one goes on with the same bits.
+"""How far a call of `fit` has got, and the file from which another call resumes it bit for bit.
 
-The file is a safetensors file, as of a saved model (saving.py), but of weights and numbers alone: whoever goes on
-has made and compiled the model as before.
+It is a safetensors file like that of a saved model (saving.py), but with weights and numbers only: the script that
+resumes has already made and compiled the same model.
 
     tensors    weights/conv2d/kernel ...    the weights, and what training changes without a gradient
                optimizer/m ...              the optimizer's vectors
-               run/callbacks/...            arrays in what follows
-    metadata   run                          JSON: the epoch and the step; what the optimizer counts; the random states;
-                                            which pass over the data is under way; the sums of the loss and the
-                                            metrics; the states of the callbacks, the history among them
+               run/callbacks/...            arrays inside the JSON below
+    metadata   run                          JSON: the epoch and the step; the optimizer's numbers; the random states;
+                                            which pass over the data is in progress; the sums of the loss and the
+                                            metrics; the states of the callbacks, including the history
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ FORM = {
 
 
 class Run:
-    """A call of `fit` that is under way.
+    """A call of `fit` in progress.
 
     Args:
         model, data, callbacks: the model, the `Epochs` it is trained on, and the `CallbackList`.
         validation: the source of the validation data, or None.
-        epoch: the epoch to begin with.
+        epoch: the epoch to start with.
         validation_steps: how many batches of the validation data are used; None for all.
 
     Attributes:
-        epoch: the epoch that is under way, or comes next.
+        epoch: the current epoch, or the next one.
         step: how many of its steps are done.
         finished: whether training has ended before the last epoch.
-        logs: those of the last epoch that has ended.
+        logs: the logs of the last finished epoch.
         running: the `RunningLoss` of the epoch.
-        batch: (x, y, sample_weight) of the step that is under way, in arrays that the next one may write to.
-        refuses_nonfinite: whether a step is left out if its loss or its gradient is not finite.
-        refused: whether the last step was.
+        batch: (x, y, sample_weight) of the current step, in arrays that the next step may overwrite.
+        refuses_nonfinite: whether a step is skipped if its loss or its gradient is not finite.
+        refused: whether the last step was skipped.
     """
 
     def __init__(
@@ -76,12 +76,12 @@ class Run:
         self.running: Any = None
         self.batch: tuple[Any, Any, Any] | None = None
         self.refuses_nonfinite = self.refused = False
-        self._sums: Any = None  # of the first steps of an epoch that another process has made
+        self._sums: Any = None  # of the first steps of an epoch, from another process
 
-    # What fit says.
+    # Called by fit.
 
     def begin_steps(self) -> RunningLoss:
-        """Return the `RunningLoss` of the epoch, with the sums of the steps that are done."""
+        """Return the `RunningLoss` of the epoch, with the sums of the steps done so far."""
         self.running = RunningLoss(self.model.metrics)
         if self._sums is not None:
             self.running.set_state(self._sums)
@@ -89,7 +89,7 @@ class Run:
         return self.running
 
     def refuses(self, loss: float, parameters: FlatParameters) -> bool:
-        """Return whether the optimizer must not make a step of that loss and gradient, as a callback asked for."""
+        """Return whether the optimizer must skip a step with this loss and gradient, as a callback has asked."""
         self.refused = self.refuses_nonfinite and not (
             math.isfinite(loss)
             and all(is_finite(parameters.gradient[start:stop]) for start, stop in parameters.trainable_segments())
@@ -97,16 +97,16 @@ class Run:
         return self.refused
 
     def end_epoch(self, logs: Logs) -> None:
-        """Say that an epoch is done, before the callbacks hear of it."""
+        """Note that an epoch is done, before the callbacks are told."""
         self.epoch, self.step, self.logs, self.running = self.epoch + 1, 0, logs, None
 
-    # What BackupAndRestore asks for.
+    # Called by BackupAndRestore.
 
     def save(self, path: str, owner: str) -> None:
-        """Write all that the rest of the run depends on.
+        """Write everything that the rest of the run depends on.
 
         Raises:
-            OSError: the file can't be written; what was there is as it was.
+            OSError: the file can't be written; the previous one is intact.
             ValueError: a callback or a metric has a state that can't be written.
         """
         model = self.model
@@ -128,23 +128,23 @@ class Run:
             text = json.dumps(pack(state, tensors, "run"))
         except TypeError as error:
             raise ValueError(
-                f"{owner}: what a callback, a metric or the logs hold must be numbers, texts, arrays, and lists, "
+                f"{owner}: what a callback, a metric or the logs hold must be numbers, strings, arrays, and lists, "
                 f"tuples and dicts of them. Received: {error}. Define get_state() and set_state() without it."
             ) from None
         write(path, tensors, {"run": text}, owner)
 
     def restore(self, path: str, owner: str) -> None:
-        """Go on from where `save` wrote the file, or raise and leave everything as it was.
+        """Resume from a file that `save` wrote, or raise and leave everything as it was.
 
-        Only what has been read of a generator by then can't be put back.
+        Only batches already read from a generator can't be put back.
 
         Raises:
-            ValueError: the file is damaged, or of another model, optimizer or data.
+            ValueError: the file is damaged, or belongs to another model, optimizer or data.
         """
         tensors, metadata = read(path, owner)
         if "run" not in metadata:
             raise ValueError(f"{owner}: {path} is not the backup of a run.")
-        what = "the backup is of another model, optimizer or data"
+        what = "the backup belongs to another model, optimizer or data"
         model = self.model
         with blaming(path, what):
             state = unpack(parse_json(metadata["run"]), tensors)
@@ -163,7 +163,7 @@ class Run:
         arrays = (model.params | model.state).values()
         with all_or_nothing(
             *arrays, *streams, model.optimizer, *model.metrics, self.data, others=self.callbacks.flat(),
-            largest=2 * sum(array.nbytes for array in arrays),  # as averages of the weights are, in float64
+            largest=2 * sum(array.nbytes for array in arrays),  # large enough for float64 averages of the weights
             layers=[*model.walk()],
         ):
             with blaming(path, what), held_back_interrupts():
@@ -174,7 +174,7 @@ class Run:
                 for name, layer in layers.items():
                     layer.random.state = state["random"][name]
                 self.callbacks.set_state(state["callbacks"])
-            # Last of all: it may read for long.
+            # Last, since reading may take a long time.
             with blaming(path, what, reading_data=True):
                 self.data.set_state(data)
                 _check_steps(state["step"], self.data.steps)
@@ -186,13 +186,13 @@ class Run:
         model.stop_training = state["finished"]
 
     def _where_data_stand(self, state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Return where the data and the validation data stand by a checked state; a ValueError if that can't be.
+        """Return the positions in the data and the validation data from a state; a ValueError if they can't be right.
 
-        What has been read of a generator is read again, so what a file says of it is held against the epochs in its
-        history, which it can't make longer than itself.
+        What was read from a generator is read again, so the file's count of it is checked against the epochs in its
+        history, which can't be longer than the file.
         """
         step, steps = state["step"], self.data.steps
-        if self.data.given_steps is not None:  # or the hooks of the data may change how many there are
+        if self.data.given_steps is not None:  # otherwise the hooks of the data may still change it
             _check_steps(step, steps)
         name = [name for name, callback in self.callbacks.named() if isinstance(callback, History)][-1]
         history = state["callbacks"].get(name, {"history": {}, "epoch": []})
@@ -202,12 +202,12 @@ class Run:
             raise ValueError(f"it has made {state['epoch']} epochs, and its history is of {epochs}")
         data, validation = state["data"], state["validation"] if self._reads_validation_once() else None
         if state["epoch"] >= self.callbacks.params["epochs"] or (state["finished"] and not step):
-            return {**data, "pass": None}, None  # nothing more is read
+            return {**data, "pass": None}, None  # nothing more will be read
         present = data.get("pass")
         if step and present is None:
             raise ValueError(f"it has made {step} steps of an epoch, and none of a pass over the data")
         if present is not None:
-            check_form(present, {"source": dict, "taken": COUNT, "random": object}, "where the data stand")
+            check_form(present, {"source": dict, "taken": COUNT, "random": object}, "the position in the data")
             check_form(present["source"].get("read", 0), COUNT, "what has been read of the data")
             most = step if steps is None else epochs * steps + step
             _check_batches(max(present["taken"], present["source"].get("read", 0)), most)

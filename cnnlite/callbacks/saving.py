@@ -1,4 +1,4 @@
-"""What callbacks that write files of a model have in common: when they do."""
+"""What callbacks that write model files have in common: when they write."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from cnnlite.types import Logs
 
 
 class SavingCallback(Callback):
-    """The base of callbacks that save after each epoch or after so many batches; a subclass defines `_save`.
+    """The base class of callbacks that save after each epoch or every so many batches; a subclass defines `_save`.
 
     Args:
-        save_freq: "epoch", or a number of batches, counted through the epochs.
+        save_freq: "epoch", or a number of batches, counted across epochs.
         owner: the name of the callback, for errors.
     """
 
     def __init__(self, save_freq: str | int, owner: str) -> None:
         self.save_freq = save_freq if save_freq == "epoch" else integer(save_freq, "save_freq", owner)
         self._epoch = self._batch = 0
-        self._batches = 0  # since the last time
+        self._batches = 0  # since the last save
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         self._epoch = epoch
@@ -28,7 +28,7 @@ class SavingCallback(Callback):
             return
         self._batch = batch
         self._batches += 1
-        # Not only equal: the count may be that of an earlier run, which saved more seldom.
+        # Not ==: the count may come from an earlier run, which saved less often.
         if self._batches >= self.save_freq:
             self._batches = 0
             self._save(self._epoch, logs or {})

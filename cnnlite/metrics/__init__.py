@@ -1,7 +1,7 @@
-"""Metrics: what is reported of a model, and not trained for.
+"""Metrics: what is reported about a model, but not trained for.
 
-A metric takes one batch after another by `update_state` and keeps sums, so that `result` is over all samples
-and a short last batch counts as what it is. A batch of 0 samples changes nothing.
+A metric takes one batch after another through `update_state` and keeps sums, so that `result` covers all samples
+and a short last batch gets no extra weight. A batch of 0 samples changes nothing.
 """
 
 from __future__ import annotations
@@ -83,15 +83,15 @@ METRICS = {
 
 
 def get(identifier: Any, loss: Any = None) -> Metric:
-    """Return the metric that a name, a config, a metric, a loss or a function stands for.
+    """Return the metric for a name, a config, a metric, a loss or a function.
 
     Args:
-        identifier: a name such as "accuracy", which becomes the name of the metric; a `Metric`; a `Loss`, of
-            which the mean is taken; a function of your own, `fn(y_true, y_pred)`, likewise; or a saved config.
-        loss: the loss that the model is trained with. If its predictions are logits, a metric that is given by name
-            has the value that it has for their probabilities: "accuracy", "precision" and the like then split
-            single predictions at 0, and cross-entropies are computed from logits. (Keras takes logits for
-            probabilities.) A metric that is given as an object takes predictions as they are.
+        identifier: a name such as "accuracy", which becomes the name of the metric; a `Metric`; a `Loss`
+            or a function of your own, `fn(y_true, y_pred)`, whose mean is taken; or a saved config.
+        loss: the loss that the model is trained with. If its predictions are logits, a metric given by name has the
+            same value as for the probabilities: "accuracy", "precision" and the like then threshold single
+            predictions at 0, and cross-entropies are computed from logits. (Keras treats logits as probabilities.)
+            A metric given as an object takes predictions as they are.
 
     Raises:
         ValueError: the name is not known; the message lists those that are.
@@ -102,7 +102,7 @@ def get(identifier: Any, loss: Any = None) -> Metric:
     """
     if isinstance(identifier, Loss):
         return LossMetric(identifier)
-    # These can be read from a file, but not asked for by name: they need their loss, function or metric.
+    # These can be read from a file, but not requested by name: they need their loss, function or metric.
     of_files = {"loss_metric": LossMetric, "mean_metric_wrapper": MeanMetricWrapper, "of_logits": OfLogits}
     table = {**METRICS, **of_files} if isinstance(identifier, dict) else METRICS
     metric = from_identifier(identifier, table, Metric, "metric")

@@ -1,4 +1,4 @@
-"""Accuracies: the share of samples for which the prediction is right.
+"""Accuracies: the share of samples that are predicted correctly.
 
 All of them are means over the samples, weighted by `sample_weight`, and 0.0 before the first sample. A
 prediction with a NaN in it counts as wrong. Labels that don't fit the predictions are a ValueError.
@@ -16,7 +16,7 @@ from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 
 class _Accuracy(Average):
-    """The mean of `matches`, which a subclass defines: whether each prediction is right, (N, ...).
+    """The mean of `matches`, which a subclass defines: whether each prediction is correct, (N, ...).
 
     `labels_for`, which it defines too, returns the labels for predictions of a shape (N, ..., K), or raises.
     """
@@ -34,12 +34,12 @@ class _Accuracy(Average):
         raise NotImplementedError(f"{type(self).__name__} must define labels_for(y_true, shape).")
 
     def matches(self, y_true: Array, y_pred: Array) -> Array:
-        """Return which predictions are right."""
+        """Return which predictions are correct."""
         raise NotImplementedError(f"{type(self).__name__} must define matches(y_true, y_pred).")
 
 
 class BinaryAccuracy(_Accuracy):
-    """The share of predictions that are above `threshold` where the label is 1, and not where it is 0.
+    """The share of predictions that are above `threshold` if the label is 1, and not if it is 0.
 
     Shapes: labels and predictions (N, ..., K); (N,) counts as (N, 1).
 
@@ -75,8 +75,8 @@ class BinaryAccuracy(_Accuracy):
 class CategoricalAccuracy(_Accuracy):
     """The share of samples whose largest prediction is at the class of the one-hot label.
 
-    Shapes: labels and predictions (N, ..., classes). Probabilities or logits alike; of equal predictions the
-    first is the largest.
+    Shapes: labels and predictions (N, ..., classes). Probabilities and logits give the same result; of equal
+    predictions, the first counts as the largest.
 
     >>> metric = CategoricalAccuracy()
     >>> metric.update_state([[0, 0, 1], [0, 1, 0]], [[0.1, 0.9, 0.8], [0.05, 0.95, 0]])
@@ -100,8 +100,8 @@ class CategoricalAccuracy(_Accuracy):
 class SparseCategoricalAccuracy(_Accuracy):
     """The share of samples whose largest prediction is at the class that the label names.
 
-    Shapes: labels (N, ...) or (N, ..., 1), predictions (N, ..., classes). Probabilities or logits alike; of
-    equal predictions the first is the largest.
+    Shapes: labels (N, ...) or (N, ..., 1), predictions (N, ..., classes). Probabilities and logits give the same
+    result; of equal predictions, the first counts as the largest.
 
     >>> metric = SparseCategoricalAccuracy()
     >>> metric.update_state([2, 1], [[0.1, 0.6, 0.3], [0.05, 0.95, 0]])
@@ -125,7 +125,7 @@ class SparseCategoricalAccuracy(_Accuracy):
 class TopKCategoricalAccuracy(_Accuracy):
     """The share of samples for which the class of the one-hot label is among the `k` largest predictions.
 
-    A class is among them if fewer than k predictions are larger than its own: ties count for it, as in
+    A class is among them if fewer than k predictions are larger than its own: ties count in its favour, as in
     TensorFlow's `in_top_k`.
 
     Shapes: labels and predictions (N, ..., classes). With k classes or fewer the result is 1.
@@ -160,7 +160,7 @@ class TopKCategoricalAccuracy(_Accuracy):
 
 
 class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
-    """`TopKCategoricalAccuracy` for labels that are the number of a class.
+    """`TopKCategoricalAccuracy` for labels that are class indices.
 
     Shapes: labels (N, ...) or (N, ..., 1), predictions (N, ..., classes).
 
@@ -190,12 +190,12 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
 
 
 class AccuracyByForm(ByForm):
-    """What "accuracy" stands for: binary, categorical or sparse categorical accuracy, by the form of the labels.
+    """What "accuracy" stands for: binary, categorical or sparse categorical accuracy, depending on the labels.
 
     Args:
         name, dtype: see `Metric`.
-        from_logits: whether single predictions are logits; they are then split at 0, where the probability is
-            0.5. (Keras splits them at 0.5.) `get` takes it from the loss.
+        from_logits: whether single predictions are logits; the threshold is then 0, where the probability is
+            0.5. (Keras's is 0.5.) `get` takes it from the loss.
 
     >>> metric = AccuracyByForm()
     >>> metric.update_state([2, 1], [[0.1, 0.6, 0.3], [0.05, 0.95, 0]])

@@ -1,4 +1,4 @@
-"""What every metric shares: sums that grow from batch to batch."""
+"""What all metrics share: sums that accumulate over batches."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Metric:
-    """The base of all metrics, and of yours.
+    """The base class of all metrics, including your own.
 
     A metric of your own defines `update_state(y_true, y_pred, sample_weight=None)`, `result()` and
-    `reset_state()`. Where it is a mean over the samples, write a function and hand that to `compile` instead.
+    `reset_state()`. If it is a mean over the samples, pass a function to `compile` instead.
 
     Args:
-        dtype: "float32" or "float64", as in Keras. The sums are kept in float64 whatever it says.
-        name: how logs call it.
+        dtype: "float32" or "float64", as in Keras. The sums are kept in float64 in any case.
+        name: its name in logs.
     """
 
     def __init__(self, dtype: DTypeLike | None = None, name: str | None = None) -> None:
@@ -40,7 +40,7 @@ class Metric:
         `fit` calls it with all labels before it starts. A metric of your own may define it.
         """
 
-    # Any, so that a metric of yours may say that it takes np.ndarray alone.
+    # Any, so that a metric of your own may declare that it takes only np.ndarray.
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Take a batch into account."""
         raise NotImplementedError(f"{type(self).__name__} must define update_state(y_true, y_pred, sample_weight).")
@@ -56,8 +56,8 @@ class Metric:
     def get_state(self) -> Config:
         """Return what the metric remembers of the batches, for `set_state` in another process.
 
-        By default all its attributes that can't be called. One of your own that keeps something else than numbers,
-        texts, arrays, and lists, tuples and dicts of them, defines both.
+        By default, all its attributes that are not callable. A metric of your own that keeps anything but numbers,
+        strings, arrays, and lists, tuples and dicts of them defines both methods.
         """
         return {
             name: value.get_state() if isinstance(value, Metric) else value
@@ -65,7 +65,7 @@ class Metric:
         }
 
     def set_state(self, state: Config) -> None:
-        """Go on from what `get_state` returned; a ValueError if that is nothing that this metric can remember."""
+        """Restore what `get_state` returned; a ValueError if it can't be the state of this metric."""
         check_form(state, {str: object}, f"the state of {self.name}")
         for name, value in state.items():
             mine = getattr(self, name, None)
@@ -82,7 +82,7 @@ class Metric:
         return self.result()
 
     def get_config(self) -> Config:
-        """Return the arguments that make this metric again."""
+        """Return the arguments that recreate this metric."""
         return {"name": self.name, "dtype": self.dtype}
 
     @classmethod
@@ -92,7 +92,7 @@ class Metric:
 
 
 def _alike(value: Any, present: Any) -> bool:
-    """Return whether a value from a file can stand where `present` stands."""
+    """Return whether a value from a file can replace `present`."""
     if isinstance(present, np.ndarray):
         return isinstance(value, np.ndarray) and (value.shape, value.dtype) == (present.shape, present.dtype)
     if isinstance(present, numbers.Real) and not isinstance(present, bool):
@@ -115,12 +115,12 @@ class Average(Metric):
         raise NotImplementedError(f"{type(self).__name__} must define values(y_true, y_pred).")
 
     def update_state(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
-        # A diverging model says so by the result, and not by NumPy's warnings.
+        # A diverging model shows in the result, not in NumPy's warnings.
         with arithmetic():
             self.add(self.values(y_true, y_pred), sample_weight)
 
     def add(self, values: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
-        """Add values (N, ...), weighted by one number for each sample (N,) or for each value (N, ...)."""
+        """Add values (N, ...), with one weight per sample (N,) or per value (N, ...)."""
         values = labels.number_array(values, "values", self.name)
         weights = np.ones((1,) * values.ndim)
         if sample_weight is not None:
@@ -140,7 +140,7 @@ class Average(Metric):
 
 
 class Mean(Average):
-    """The mean of numbers that are given as they are, not as labels and predictions.
+    """The mean of plain numbers, rather than of labels and predictions.
 
     >>> mean = Mean()
     >>> mean.update_state([1.0, 3.0, 5.0, 7.0])
@@ -155,7 +155,7 @@ class Mean(Average):
     def __init__(self, name: str | None = "mean", dtype: DTypeLike | None = None) -> None:
         super().__init__(dtype, name)
 
-    # No labels and predictions, as in Keras: the one metric that can't stand where any metric can.
+    # No labels and predictions, as in Keras: the one metric that can't be used in place of another.
     def update_state(  # type: ignore[override]
         self, values: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> None:
@@ -166,8 +166,8 @@ class MeanMetricWrapper(Average):
     """The mean of what a function returns for each sample.
 
     Args:
-        fn: `fn(y_true, y_pred, **kwargs)`, which returns values (N, ...). A function that returns one number for
-            the batch is taken to have averaged the samples itself, and that number counts once for each of them.
+        fn: `fn(y_true, y_pred, **kwargs)`, which returns values (N, ...). If it returns one number for the
+            batch, that is taken as the mean over the samples, and counts once for each of them.
         name: by default the name of the function.
         dtype: see `Metric`.
         **kwargs: passed on to the function.
@@ -199,19 +199,19 @@ class MeanMetricWrapper(Average):
         return values if values.ndim else np.broadcast_to(values, np.shape(y_pred)[:1])
 
     def get_config(self) -> Config:
-        """As for every metric; `fn` itself stands in it, which a file then holds by name."""
+        """Return the arguments that recreate this metric; `fn` is in it as an object, which a file stores by name."""
         return {**super().get_config(), "fn": self.fn, **self.arguments}
 
 
 class ByForm(Metric):
-    """A metric that decides at its first batch which one it is, by the form of the labels, as Keras does.
+    """A metric that is chosen at its first batch by the form of the labels, as in Keras.
 
-    Predictions (N, 1) or (N,) are binary; labels with an axis less, or with a last axis of 1, are integers of
-    classes; all others are one-hot.
+    Predictions (N, 1) or (N,) are binary; labels with one axis fewer, or with a last axis of 1, are class
+    indices; all others are one-hot.
 
     Args:
         name, dtype: see `Metric`.
-        from_logits: whether the predictions are logits, which a subclass tells the metric that it chooses.
+        from_logits: whether the predictions are logits, which a subclass passes on to the metric that it chooses.
     """
 
     def __init__(self, name: str | None, dtype: DTypeLike | None = None, from_logits: bool = False) -> None:

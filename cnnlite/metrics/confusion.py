@@ -1,4 +1,4 @@
-"""Precision and recall: what is right among the positives that were predicted, and among those that there are."""
+"""Precision and recall: the share of true positives among the predicted positives, and among the actual ones."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Confusion(Metric):
         labels.probability_labels(labels.same_shape(y_true, output_shape, self.name), self.name)
 
     def update_state(self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None) -> None:
-        """Count predictions (N, ..., K), weighted by one number for each sample or for each prediction."""
+        """Count predictions (N, ..., K), with one weight per sample or per prediction."""
         y_pred = float_array(y_pred, None, "y_pred", self.name)
         y_true = labels.same_shape(y_true, y_pred.shape, self.name)
         labels.probability_labels(y_true, self.name)
@@ -73,11 +73,11 @@ class _Confusion(Metric):
             self.total[i] += weight[self.counted(is_positive, said_positive)].sum(dtype=np.float64)
 
     def counted(self, is_positive: Array, said_positive: Array) -> Array:
-        """Return which predictions the true positives are divided by."""
+        """Return which predictions count in the divisor."""
         raise NotImplementedError
 
     def result(self) -> float | Any:
-        """Return a float, or an array with a number for each of several thresholds."""
+        """Return a float, or an array with one number per threshold if there are several."""
         value = np.divide(self.true_positives, self.total, out=np.zeros_like(self.total), where=self.total != 0)
         return float(value[0]) if len(value) == 1 else value
 
@@ -96,12 +96,12 @@ class _Confusion(Metric):
 
 
 class Precision(_Confusion):
-    """true positives / (true positives + false positives); 0.0 where nothing was predicted to be positive.
+    """true positives / (true positives + false positives); 0.0 if nothing was predicted positive.
 
-    A prediction is positive if it is above a threshold and, with `top_k`, among the k largest of its sample (of
-    equal ones the first). A NaN is not positive. A label is positive if it is not 0.
+    A prediction is positive if it is above a threshold and, with `top_k`, among the k largest of its sample (the
+    first, if some are equal). A NaN is not positive. A label is positive if it is not 0.
 
-    Shapes: labels and predictions (N,) or (N, ..., K), the labels one-hot where K are classes.
+    Shapes: labels and predictions (N,) or (N, ..., K), the labels one-hot if the K are classes.
 
     >>> metric = Precision()
     >>> metric.update_state([0, 1, 1, 1], [1, 0, 1, 1])
@@ -109,14 +109,14 @@ class Precision(_Confusion):
     0.6667
 
     Args:
-        thresholds: a number between 0 and 1 (default 0.5, and none with `top_k`), or a list of them, for
-            which the result is an array. 0 suits logits.
-        top_k: how many of the predictions of a sample can be positive; None (default) for any.
+        thresholds: a number between 0 and 1 (default 0.5, or none with `top_k`), or a list of them, which
+            makes the result an array. 0 suits logits.
+        top_k: how many predictions per sample can be positive; None (default) for any number.
         class_id: the only class to look at; None (default) for all.
         name, dtype: see `Metric`.
 
     Raises:
-        ValueError: a threshold is not from 0 to 1; labels of another shape than the predictions, or outside [0, 1].
+        ValueError: a threshold or a label is outside [0, 1], or labels and predictions differ in shape.
     """
 
     def counted(self, is_positive: Array, said_positive: Array) -> Array:
@@ -124,7 +124,7 @@ class Precision(_Confusion):
 
 
 class Recall(_Confusion):
-    """true positives / (true positives + false negatives); 0.0 where no label is positive.
+    """true positives / (true positives + false negatives); 0.0 if no label is positive.
 
     Shapes, arguments and what is positive: as for `Precision`.
 
@@ -139,7 +139,7 @@ class Recall(_Confusion):
 
 
 def _top_k_mask(y_pred: Array, k: int) -> Array:
-    # Stable, so that of equal predictions the first are taken; NaN sorts behind all numbers.
+    # Stable, so that among equal predictions the first are taken; NaN sorts last.
     order = np.argsort(-y_pred, axis=-1, kind="stable")[..., :k]
     mask = np.zeros(y_pred.shape, bool)
     np.put_along_axis(mask, order, True, axis=-1)

@@ -1,4 +1,4 @@
-"""What a metric has counted, kept while it counts something else."""
+"""Save and restore what a metric has counted while it counts something else."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from cnnlite.metrics.base import Metric
 
 @contextlib.contextmanager
 def counts_kept(metrics: Iterable[Any]) -> Iterator[None]:
-    """Put the metrics among these things back to what they were, whatever is counted within.
+    """Restore the metrics among these objects on exit, whatever they count inside the block.
 
-    They stay the same objects, and so do the arrays and containers in them, since a metric of a user's may hold one of
-    them twice; and what else of the same package they count with. An object of another library is left as it is.
+    The metrics stay the same objects, and so do the arrays and containers in them, since a user's metric may hold one
+    twice. Helper objects from the metric's own package are restored too; objects of other libraries are left alone.
     """
     kept: dict[int, tuple[Any, Any]] = {}
     for metric in metrics:
@@ -55,9 +55,9 @@ def _keep(thing: Any, kept: dict[int, tuple[Any, Any]], owner: type) -> None:
 
 
 def _is_helper(thing: Any, owner: type) -> bool:
-    """Return whether an object that a metric of class `owner` refers to is there to count with, and for nothing else.
+    """Return whether an object that a metric of class `owner` refers to is part of what it counts with.
 
-    A logger, a model or a set of data is not for a metric to change, and may be a world of its own.
+    A logger, a model or a data set is not the metric's to change, and may lead to a whole world of other objects.
     """
     if isinstance(thing, (type, FunctionType)) or not hasattr(thing, "__dict__"):
         return False

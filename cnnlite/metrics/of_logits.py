@@ -1,4 +1,4 @@
-"""What a metric of probabilities is for a model whose outputs are logits."""
+"""Metrics of probabilities, for models whose outputs are logits."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 _ACTIVATIONS: dict[str, Callable[..., Array]] = {"sigmoid": kernels.sigmoid, "softmax": kernels.softmax}
 
-# Straight from the logits, which is exact where a probability has been rounded: sigmoid(z) > 0.5 is z > 0.
+# Straight from the logits, which is exact even where the probability would round: sigmoid(z) > 0.5 is z > 0.
 _FROM_LOGITS: dict[str, dict[type[Metric], dict[str, Any]]] = {
     "sigmoid": {
         AccuracyByForm: {"from_logits": True}, BinaryAccuracy: {"threshold": 0.0},
@@ -40,14 +40,14 @@ _OF_PROBABILITIES = {cls.__name__: cls for metrics in _FROM_LOGITS.values() for 
 
 
 def of_logits(metric: Metric, activation: Any) -> Metric:
-    """Return the metric whose value for logits is that of `metric`, as its class makes it, for probabilities.
+    """Return a metric whose value for logits is the value of `metric` for the probabilities.
 
-    Metrics that have the same value for both, and those that are not about probabilities, are returned as they are.
+    Metrics that have the same value for both, or that are not about probabilities, are returned unchanged.
 
     Args:
         metric: a metric with the defaults of its class.
-        activation: "sigmoid" or "softmax", which makes probabilities of the logits; of a loss that names neither, a
-            metric takes the logits of its own kind of labels.
+        activation: "sigmoid" or "softmax", which turns the logits into probabilities. If the loss names neither,
+            each metric assumes the one that suits its own kind of labels.
     """
     cls = type(metric)
     from_logits = _FROM_LOGITS[activation] if activation in _ACTIVATIONS else _OF_ITS_KIND
@@ -57,12 +57,12 @@ def of_logits(metric: Metric, activation: Any) -> Metric:
 
 
 class OfLogits(Metric):
-    """A metric of probabilities, for predictions that are logits: they go through an activation first.
+    """A metric of probabilities, for predictions that are logits, which go through an activation first.
 
     Args:
         metric: the metric, or its config.
         activation: "sigmoid" or "softmax", over the last axis.
-        name: by default that of the metric.
+        name: by default the metric's name.
         dtype: see `Metric`.
 
     >>> metric = OfLogits(Precision(), "softmax")

@@ -12,11 +12,11 @@ from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 class LossMetric(Average):
     """The mean of a loss over the samples.
 
-    Unlike the loss itself it divides by the sum of the weights, not by the number of samples, as in Keras.
+    Unlike the loss itself, it divides by the sum of the weights, not by the number of samples, as in Keras.
 
     Args:
         loss: a loss, or its name.
-        name: by default that of the loss.
+        name: by default the loss's name.
         dtype: see `Metric`.
 
     >>> from cnnlite.losses import Huber
@@ -41,7 +41,7 @@ class LossMetric(Average):
 
 
 class _NamedLossMetric(LossMetric):
-    """A `LossMetric` with the loss fixed, and those `arguments` of the loss as its own."""
+    """A `LossMetric` with a fixed loss, and the named `arguments` of the loss as its own."""
 
     arguments: tuple[str, ...] = ()
 
@@ -53,7 +53,7 @@ class _NamedLossMetric(LossMetric):
 class CategoricalCrossentropy(_NamedLossMetric):
     """The mean of `cnnlite.losses.CategoricalCrossentropy`.
 
-    Shapes, errors, and all arguments but name and dtype: as there.
+    Shapes, errors, and all arguments but name and dtype are the loss's.
 
     >>> metric = CategoricalCrossentropy()
     >>> metric.update_state([[0, 1, 0], [0, 0, 1]], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]])
@@ -77,7 +77,7 @@ class CategoricalCrossentropy(_NamedLossMetric):
 class SparseCategoricalCrossentropy(_NamedLossMetric):
     """The mean of `cnnlite.losses.SparseCategoricalCrossentropy`.
 
-    Shapes, errors, and all arguments but name and dtype: as there.
+    Shapes, errors, and all arguments but name and dtype are the loss's.
 
     >>> metric = SparseCategoricalCrossentropy()
     >>> metric.update_state([1, 2], [[0.05, 0.95, 0], [0.1, 0.8, 0.1]])
@@ -105,7 +105,7 @@ class SparseCategoricalCrossentropy(_NamedLossMetric):
 class BinaryCrossentropy(_NamedLossMetric):
     """The mean of `cnnlite.losses.BinaryCrossentropy`.
 
-    Shapes, errors, and all arguments but name and dtype: as there.
+    Shapes, errors, and all arguments but name and dtype are the loss's.
 
     >>> metric = BinaryCrossentropy()
     >>> metric.update_state([[0], [1]], [[0.4], [0.6]])
@@ -126,21 +126,21 @@ class BinaryCrossentropy(_NamedLossMetric):
 
 
 class MeanSquaredError(_NamedLossMetric):
-    """The mean of `cnnlite.losses.MeanSquaredError`, with shapes and errors as there; name, dtype: see `Metric`."""
+    """The mean of `cnnlite.losses.MeanSquaredError`, with its shapes and errors; name, dtype: see `Metric`."""
 
     def __init__(self, name: str | None = "mean_squared_error", dtype: DTypeLike | None = None) -> None:
         super().__init__(losses.MeanSquaredError(), name, dtype)
 
 
 class MeanAbsoluteError(_NamedLossMetric):
-    """The mean of `cnnlite.losses.MeanAbsoluteError`, with shapes and errors as there; name, dtype: see `Metric`."""
+    """The mean of `cnnlite.losses.MeanAbsoluteError`, with its shapes and errors; name, dtype: see `Metric`."""
 
     def __init__(self, name: str | None = "mean_absolute_error", dtype: DTypeLike | None = None) -> None:
         super().__init__(losses.MeanAbsoluteError(), name, dtype)
 
 
 class Huber(_NamedLossMetric):
-    """The mean of `cnnlite.losses.Huber`, with `delta`, shapes and errors as there; name, dtype: see `Metric`."""
+    """The mean of `cnnlite.losses.Huber`, with its `delta`, shapes and errors; name, dtype: see `Metric`."""
 
     arguments = ("delta",)
 
@@ -149,7 +149,7 @@ class Huber(_NamedLossMetric):
 
 
 class CrossentropyByForm(ByForm):
-    """What "crossentropy" stands for: binary, categorical or sparse, by the form of the labels.
+    """What "crossentropy" stands for: binary, categorical or sparse, depending on the labels.
 
     Args:
         name, dtype: see `Metric`.

@@ -10,10 +10,10 @@ from cnnlite.types import Config, Logs
 
 
 class RunningLoss:
-    """The mean of the loss over samples, not over batches: a short last batch counts as what it is.
+    """The mean of the loss over samples, not over batches: a short last batch gets no extra weight.
 
     Args:
-        metrics: whose results `logs` gives with it. They start anew.
+        metrics: those whose results `logs` includes; they are reset.
     """
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
@@ -23,24 +23,24 @@ class RunningLoss:
             metric.reset_state()
 
     def add(self, loss: float, samples: int) -> None:
-        """Count the mean loss of so many samples."""
+        """Add the mean loss of `samples` samples."""
         self.total += loss * samples
         self.samples += samples
 
     def logs(self) -> Logs:
-        """Return {"loss": ..., "accuracy": ...} of all samples so far, in a new dict."""
+        """Return {"loss": ..., "accuracy": ...} over all samples so far, as a new dict."""
         logs = {"loss": self.total / self.samples if self.samples else 0.0}
         for metric in self.metrics:
             logs[metric.name] = metric.result()
         return logs
 
     def get_state(self) -> Config:
-        """Return the sums so far, those of the metrics among them, for `set_state` in another process."""
+        """Return the sums so far, including those of the metrics, for `set_state` in another process."""
         sums = {metric.name: metric.get_state() for metric in self.metrics}
         return {"total": self.total, "samples": self.samples, "metrics": sums}
 
     def set_state(self, state: Config) -> None:
-        """Go on from what `get_state` returned; a ValueError if that is of other metrics."""
+        """Restore what `get_state` returned; a ValueError if it belongs to other metrics."""
         names = [metric.name for metric in self.metrics]
         form = {"total": NUMBER, "samples": COUNT, "metrics": {name: object for name in names}}
         check_form(state, form, "the sums")

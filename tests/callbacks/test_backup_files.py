@@ -69,7 +69,7 @@ def test_a_damaged_backup_is_said_to_be_one_and_the_model_is_as_it_was(tmp_path)
     path.write_bytes(path.read_bytes()[:-1] + b"\x55")
     model = make_model(optimizer="adam", batchnorm=True)
     before = [array.copy() for array in model.get_weights()]
-    with pytest.raises(ValueError, match=r"BackupAndRestore: .*is damaged.* To begin anew, remove the folder"):
+    with pytest.raises(ValueError, match=r"BackupAndRestore: .*is damaged.* To start over, remove the folder"):
         fit(model, *make_data(), callbacks=[BackupAndRestore(tmp_path)])
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     assert model.training_run is None
@@ -139,7 +139,7 @@ def test_what_can_not_be_written_is_named(tmp_path):
 
 @pytest.mark.parametrize(("arguments", "error", "message"), [
     ({"backup_dir": ""}, ValueError, "backup_dir must be the name of a folder"),
-    ({"backup_dir": None}, TypeError, "backup_dir must be a text or a path. Received: backup_dir=None"),
+    ({"backup_dir": None}, TypeError, "backup_dir must be a string or a path. Received: backup_dir=None"),
     ({"backup_dir": "a\0b"}, ValueError, "backup_dir must be the name of a folder"),
     ({"backup_dir": "a", "save_freq": 0}, ValueError, "save_freq must be at least 1"),
     ({"backup_dir": "a", "save_freq": "batch"}, TypeError, "save_freq must be an integer"),

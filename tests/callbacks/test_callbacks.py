@@ -175,7 +175,7 @@ def test_the_direction_goes_by_what_the_value_is():
         return y_true
 
     unknown = Model([cnnlite.metrics.get(own)])
-    with pytest.raises(ValueError, match=r"more or less of 'val_own' is better. Pass mode="):
+    with pytest.raises(ValueError, match=r"a higher or lower 'val_own' is better. Pass mode="):
         run(EarlyStopping("val_own"), [1], "val_own", unknown)
     run(EarlyStopping("val_own", mode="max"), [1], "val_own", unknown)
 

@@ -141,7 +141,7 @@ class LatePerClass(PerClass):
 def test_an_array_can_not_be_watched_and_that_is_said_before_training_if_it_is_known(make, metric, trains):
     model = cnnlite.Sequential([cnnlite.Input(shape=(3,)), layers.Dense(2, "sigmoid")])
     model.compile("sgd", "binary_crossentropy", metrics=[metric()])
-    with pytest.raises(ValueError, match=r"what is monitored must be a number in each epoch. Received: "):
+    with pytest.raises(ValueError, match=r"the monitored value must be a number in every epoch. Received: "):
         model.fit(np.ones((4, 3)), np.ones((4, 2)), verbose=0, callbacks=[make("own", mode="max")])
     assert model.optimizer.iterations == trains
 

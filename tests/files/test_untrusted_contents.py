@@ -152,7 +152,7 @@ def test_trainable_that_was_set_to_a_number_is_saved_as_what_it_means(path):
     [
         (lambda run: run.update(epoch=-(10**9)), "the run must be"),
         (lambda run: run.update(step=4), "it has made 4 steps of an epoch of 3"),
-        (lambda run: run["data"]["pass"].update(taken=-1), "where the data stand"),
+        (lambda run: run["data"]["pass"].update(taken=-1), "the position in the data"),
         (lambda run: run["sums"]["metrics"]["precision"].update(update_state=1), "another update_state"),
         (lambda run: run["sums"]["metrics"]["precision"].update(update_state=None), "another update_state"),
         (lambda run: run["sums"]["metrics"]["precision"].update(__class__="x"), "another __class__"),
@@ -192,10 +192,10 @@ def test_an_array_can_stand_in_a_backup_only_once(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\x89PNG\r\n\xff", "is no CSV file to append to"),
-        (b"epoch,loss\0\xff\n", "is no CSV file"),
+        (b"\x89PNG\r\n\xff", "is not a CSV file to append to"),
+        (b"epoch,loss\0\xff\n", "is not a CSV file"),
         (b"hello, this is a letter\n", "does not begin with a header that names the epoch"),
-        (b'epoch,"loss\n', "is no CSV file"),
+        (b'epoch,"loss\n', "is not a CSV file"),
         (b"epoch," * 20_000, "does not begin with a header"),
     ],
 )

@@ -75,15 +75,15 @@ def header_of(shape=(2,), dtype="F32", offsets=(0, 8), **metadata):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ((2**63).to_bytes(8, "little") + b"{}", "header claims 9223372036854775808 bytes, and the file has 10"),
-        (forged.with_header(b"[]" * 2**23 + b" "), "header claims 16777217 bytes, and 16777216 is the most"),
-        (forged.with_header(b"[]"), "header is not a table"),
-        (forged.with_header(b'{"__metadata__": {"format": 1}}'), "metadata are not texts"),
-        (forged.with_header(b'{"__metadata__": {"format": "x", "format": "cnnlite"}}'), "a key stands twice"),
+        ((2**63).to_bytes(8, "little") + b"{}", "header claims 9223372036854775808 bytes, but the file has 10"),
+        (forged.with_header(b"[]" * 2**23 + b" "), "header claims 16777217 bytes, but 16777216 is the most"),
+        (forged.with_header(b"[]"), "header is not a JSON object"),
+        (forged.with_header(b'{"__metadata__": {"format": 1}}'), "metadata are not strings"),
+        (forged.with_header(b'{"__metadata__": {"format": "x", "format": "cnnlite"}}'), "a key appears twice"),
         (forged.with_header(b"[" * 100_000), "nested too deeply"),
         (forged.with_header(b"\xff\xfe{}"), "can't decode"),
-        (forged.with_header(header_of(), bytes(7)), "arrays claim 8 bytes, and the file holds 7"),
-        (forged.with_header(header_of(), bytes(9)), "arrays claim 8 bytes, and the file holds 9"),
+        (forged.with_header(header_of(), bytes(7)), "arrays claim 8 bytes, but the file holds 7"),
+        (forged.with_header(header_of(), bytes(9)), "arrays claim 8 bytes, but the file holds 9"),
         (forged.with_header(header_of(offsets=(4, 12)), bytes(12)), "lies at byte 4 of the arrays, where 0"),
         (forged.with_header(header_of(offsets=(8, 0)), bytes(8)), "has -8 bytes"),
         (forged.with_header(header_of(offsets=(-8, 0)), bytes(8)), "not sizes"),
@@ -117,11 +117,11 @@ def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(pipe)
     for read in (cnnlite.load_model, dense_model().load_weights, cnnlite.datasets.mnist.load_data):
         refused(pipe, "is a pipe or a device", read)
-    refused(pipe, "is no file", lambda path: CSVLogger(path, append=True).on_train_begin())
+    refused(pipe, "is not a file", lambda path: CSVLogger(path, append=True).on_train_begin())
     os.mkfifo(tmp_path / f"cnnlite-{'0' * 16}.tmp")  # as a writer that was killed might have left it
     dense_model().save(tmp_path / "model.safetensors")
     os.mkfifo(tmp_path / "train-images-idx3-ubyte")
-    with pytest.raises(FileNotFoundError, match="must hold a file of the name train-images"):
+    with pytest.raises(FileNotFoundError, match="must hold a file named train-images"):
         cnnlite.datasets.mnist.load_data(tmp_path)
 
 
@@ -191,7 +191,7 @@ def test_a_residual_alone_is_no_model(path):
 
 def test_a_description_too_large_for_a_file_is_refused_before_anything_is_written(path):
     model = cnnlite.Sequential([layers.Rescaling(np.full(900_000, 1 / 3), input_shape=(900_000,))])
-    message = r"save: what describes the model takes \d+ bytes, and a file may have 16777216"
+    message = r"save: the description of the model takes \d+ bytes, but 16777216 is the most"
     with pytest.raises(ValueError, match=message):
         model.save(path)
     assert not path.exists()
