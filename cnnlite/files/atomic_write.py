@@ -1,8 +1,8 @@
-"""Writing a file so that it is there whole or not at all, whatever happens to the process or to the disk.
+"""Write a file atomically: whole or not at all, whatever happens to the process or to the disk.
 
-The bytes go into a temporary file in the same folder, from there to the disk, and only then does the file get its
-name, in one step. A process that is killed in between leaves its temporary file behind; the next one that writes
-into the folder takes it away. It knows a dead writer from a live one by a lock, which dies with its process.
+The bytes go into a temporary file in the same folder and are flushed to disk; only then is the file renamed, in one
+step. A process that is killed in between leaves its temporary file behind, and the next one that writes into the
+folder removes it. A lock, which dies with its process, tells dead writers from live ones.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ TEMPORARY = re.compile(r"cnnlite-[0-9a-f]{16}\.tmp")
 
 
 def replace_file(path, content, owner):
-    """Write bytes to `path`: afterwards it holds all of them, or what it held before and an OSError says why.
+    """Write bytes to `path`: afterwards it holds all of them, or it is unchanged and an OSError says why.
 
-    A link stays a link, and a file that is replaced hands on its permissions.
+    A symbolic link stays one, and a new file takes over the permissions of the one that it replaces.
     """
     target = os.path.realpath(path)
     folder = os.path.dirname(target)
@@ -30,7 +30,7 @@ def replace_file(path, content, owner):
         remove_leftovers(folder)
         _replace(target, folder, content)
     except OSError as error:
-        kept = " What was there is as it was." if os.path.exists(target) else ""
+        kept = " The old file is unchanged." if os.path.exists(target) else ""
         raise OSError(error.errno, f"{owner}: {path} can't be written: {error.strerror or error}.{kept}") from error
     _to_the_disk(folder)
 
@@ -46,7 +46,7 @@ def _replace(target, folder, content):
             shutil.copymode(target, temporary)
         os.fsync(file.fileno())
         if fcntl is None:
-            file.close()  # Windows renames no open file; elsewhere the lock must last until the file has its name
+            file.close()  # Windows can't rename an open file; elsewhere the lock must last until the rename
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -54,19 +54,19 @@ def _replace(target, folder, content):
         raise
     finally:
         if file is not None:
-            with contextlib.suppress(OSError):  # of what could not be written; that has been said by then
+            with contextlib.suppress(OSError):  # from a failed write, which has already been reported
                 file.close()
 
 
 def _open_locked(path):
-    """Create a file and lock it; again, if another process took it for a leftover in between."""
+    """Create a file and lock it; retry if another process took it for a leftover in between."""
     while True:
         file = open(path, "xb")
         if fcntl is None:
             return file
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a file system without locks, on which no leftover is ever removed
+        except OSError:  # a file system without locks, where leftovers are never removed
             return file
         if os.fstat(file.fileno()).st_nlink:
             return file
@@ -82,22 +82,22 @@ def remove_leftovers(folder):
         found = [entry.path for entry in entries if TEMPORARY.fullmatch(entry.name) and entry.is_file()]
     for path in found:
         with contextlib.suppress(OSError), open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError if its writer lives
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # an OSError if its writer is alive
             os.remove(path)
 
 
 def make_folder(path, owner):
-    """Make a folder and those above it, where they are not there yet."""
+    """Make a folder and its parents, unless they exist."""
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
-        reason = "there is a file of that name" if isinstance(error, FileExistsError) else error.strerror or error
+        reason = "a file of that name exists" if isinstance(error, FileExistsError) else error.strerror or error
         raise OSError(error.errno, f"{owner}: the folder {path} can't be made: {reason}.") from error
 
 
 def _to_the_disk(folder):
-    """Make the new name of a file outlast a crash of the machine, where the system knows how."""
-    # The file is whole by now in any case, and folders can't be opened everywhere.
+    """Make a rename survive a crash of the machine, where the system supports that."""
+    # The file is whole in any case, and not every system can open folders.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,10 +1,10 @@
-"""Values as JSON with their arrays beside it: each comes back with the same bits and of the same type.
+"""Values as JSON, with their arrays beside it: all come back with the same bits and types.
 
-Numbers, texts, lists and tables stand for themselves. What JSON has not is a table with the key "$":
+Numbers, strings, lists and dicts stand for themselves. What JSON cannot express is a dict with the key "$":
 
     an array or a NumPy number    {"$": "array", "name": "history/val_precision/0"}, a key of `tensors`
     a tuple                       {"$": "tuple", "items": [...]}
-    a table with other keys       {"$": "dict", "items": [[key, value], ...]}
+    a dict with other keys        {"$": "dict", "items": [[key, value], ...]}
 """
 
 import numpy as np
@@ -14,10 +14,10 @@ _DTYPES = {"bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32
 
 
 def pack(value, tensors, name):
-    """Return `value` as JSON has it, and put the arrays in it into the dict `tensors`, under `name` and longer names.
+    """Return `value` in JSON form, and put its arrays into the dict `tensors`, under names that begin with `name`.
 
     Raises:
-        TypeError: there is something else in it.
+        TypeError: `value` holds anything else.
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
@@ -35,7 +35,7 @@ def pack(value, tensors, name):
 
 
 def unpack(value, tensors):
-    """Return what `pack` was given, and take the arrays in it out of `tensors`: each is in it once."""
+    """Return what `pack` was given, and pop its arrays from `tensors`; none of them is used twice."""
     if isinstance(value, list):
         return [unpack(item, tensors) for item in value]
     if not isinstance(value, dict):

@@ -1,7 +1,7 @@
-"""The files that models are kept in: safetensors with a checksum, written whole or not at all.
+"""Model files: safetensors with a checksum, written whole or not at all.
 
 A safetensors file is a header in JSON and then the bytes of the arrays. The format has no checksum of its own, and
-a flipped bit in a weight would go unnoticed; so the metadata carry one, over everything else in the file.
+a flipped bit in a weight would go unnoticed; so the metadata hold one over everything else in the file.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ FOREIGN_ENDINGS = (".keras", ".h5", ".hdf5", ".pkl", ".pickle", ".npz", ".npy", 
 
 
 def check_path_to_write(path, owner, overwrite):
-    """Return the path as a text, if a file of ours may be written there."""
+    """Return the path as a string, if a model file may be written there."""
     path = file_path(path, "path", owner)
     check_ending(path, owner)
     if not overwrite and os.path.exists(path):
@@ -35,23 +35,23 @@ def check_path_to_write(path, owner, overwrite):
     if os.path.exists(path) and not os.path.isfile(path):
         raise OSError(f"{owner}: {path} is a device or a pipe, which would be replaced. Give the name of a file.")
     if os.path.exists(path) and os.access(folder, os.W_OK) and not os.access(path, os.W_OK):
-        raise PermissionError(f"{owner}: {path} is a file that is not to be written to. Give another name.")
+        raise PermissionError(f"{owner}: {path} is read-only. Give another name.")
     return path
 
 
 def file_path(path, name, owner, kind="file"):
-    """Return what a user passed as the name of a file or a folder as a text; TypeError or ValueError if it is none."""
+    """Return a user's file or folder name as a string; TypeError or ValueError if it isn't one."""
     try:
         path = os.fsdecode(path)
     except TypeError:
-        raise TypeError(f"{owner}: {name} must be a text or a path. Received: {name}={path!r}.") from None
+        raise TypeError(f"{owner}: {name} must be a string or a path. Received: {name}={path!r}.") from None
     if not path or "\0" in path:
         raise ValueError(f"{owner}: {name} must be the name of a {kind}. Received: {name}={path!r}.")
     return path
 
 
 def check_ending(path, owner):
-    """Raise a ValueError if the name of the file ends like that of another format."""
+    """Raise a ValueError if the file name has the extension of another format."""
     if path.lower().endswith(FOREIGN_ENDINGS):
         raise ValueError(
             f"{owner}: cnnlite writes and reads its own safetensors files only. Received: path={path!r}. "
@@ -69,14 +69,14 @@ def write(path, tensors, metadata, owner):
 
 
 def _in_order(content, owner):
-    """Return the file with its metadata sorted: safetensors shuffles them, and the same model is the same bytes."""
+    """Return the file with sorted metadata, as safetensors shuffles them: the same model must give the same bytes."""
     header, start = _header(content)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     if len(text) > LARGEST_HEADER:
         raise ValueError(
-            f"{owner}: what describes the model takes {len(text)} bytes, and a file may have {LARGEST_HEADER} of them. "
+            f"{owner}: the description of the model takes {len(text)} bytes, but {LARGEST_HEADER} is the most. "
             "Keep large arrays in weights rather than in configs."
         )
     return len(text).to_bytes(8, "little") + text + content[start:]
@@ -98,7 +98,7 @@ def _checksum(tensors, metadata):
 def read(path, owner):
     """Return the tensors and the metadata of a file that is whole, unchanged and not newer than this version.
 
-    Nothing in the file is believed before it is checked: memory is asked for what the file really holds.
+    Nothing in the file is trusted before it is checked: memory is allocated only for what the file really holds.
     """
     path = file_path(path, "path", owner)
     if not os.path.exists(path):
@@ -117,7 +117,7 @@ def read(path, owner):
     checksum = metadata.pop("checksum", None)
     if checksum != _checksum(tensors, metadata):
         raise ValueError(
-            f"{owner}: {path} is damaged, or was changed by another program: its content doesn't fit its checksum."
+            f"{owner}: {path} is damaged, or was changed by another program: its content doesn't match its checksum."
         )
     return tensors, metadata
 

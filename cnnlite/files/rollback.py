@@ -1,4 +1,4 @@
-"""Changes to several objects that are made all together or not at all."""
+"""Change several objects together or not at all."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def all_or_nothing(
     """Put objects back as they were if the block raises anything, Ctrl-C included.
 
     An array, a list, a set or a dict gets its items back, any other object its attributes; and so do the arrays,
-    lists, sets, dicts, metrics and random streams in them. What else an attribute refers to (the model of a
-    callback, say) must be passed as well if the block changes it.
+    lists, sets, dicts, metrics and random streams in them. Anything else that an attribute refers to (the
+    model of a callback, say) must be passed as well if the block changes it.
 
     Args:
         *objects: what the block changes.
-        others: more of it, of which no array with more bytes than `largest` is copied: it may be a whole set of data.
-        layers: objects of which only the numbers, texts, booleans and None among the attributes are put back.
+        others: more of them, but arrays of more than `largest` bytes are not copied: they may be a whole data set.
+        layers: objects whose attributes are put back only if they are numbers, strings, booleans or None.
     """
     kept: dict[int, tuple[Any, Any]] = {}
     _keep(objects, kept, math.inf)
@@ -60,7 +60,7 @@ def _keep(objects: tuple[Any, ...], kept: dict[int, tuple[Any, Any]], largest: f
             continue
         content: Any
         inner: Iterable[Any]
-        if isinstance(thing, dict) and not isinstance(thing, ArrayDict):  # of a layer, whose arrays are passed
+        if isinstance(thing, dict) and not isinstance(thing, ArrayDict):  # a layer's arrays are passed themselves
             content, inner = thing.copy(), thing.values()
         elif isinstance(thing, (list, deque, set)):
             content, inner = thing.copy(), thing

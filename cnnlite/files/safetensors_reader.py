@@ -1,6 +1,6 @@
-"""Read safetensors files that nobody vouches for: every size is checked before memory is asked for.
+"""Read untrusted safetensors files: every size is checked before memory is allocated.
 
-    8 bytes    n, the length of the header, lowest byte first
+    8 bytes    n, the length of the header, little-endian
     n bytes    JSON: {"__metadata__": {name: text}, name: {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]}}
     the rest   the arrays, one after the other, without gaps
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from cnnlite.types import Array
 
-# JSON takes up to fifty times as much memory as a text. The largest model of a thousand layers needs a megabyte.
+# Parsed JSON takes up to fifty times the memory of its text. The largest model of a thousand layers needs a megabyte.
 LARGEST_HEADER = 2**24
 DTYPES = {
     "F16": "<f2", "F32": "<f4", "F64": "<f8", "BOOL": "?",
@@ -25,7 +25,7 @@ DTYPES = {
 
 
 class Place(NamedTuple):
-    """Where in a file an array lies."""
+    """Where an array lies in a file."""
 
     start: int
     stop: int
@@ -34,25 +34,25 @@ class Place(NamedTuple):
 
 
 def read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, object], int]:
-    """Return the metadata, what the header says of each array, and where the first of them lies."""
+    """Return the metadata, the header's entry for each array, and the offset of the first array."""
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     length = int.from_bytes(start, "little")
     if len(start) < 8 or length > size - 8:
-        raise ValueError(f"its header claims {length} bytes, and the file has {size}")
+        raise ValueError(f"its header claims {length} bytes, but the file has {size}")
     if length > LARGEST_HEADER:
-        raise ValueError(f"its header claims {length} bytes, and {LARGEST_HEADER} is the most")
+        raise ValueError(f"its header claims {length} bytes, but {LARGEST_HEADER} is the most")
     header = parse_json(file.read(length).decode())
     if not isinstance(header, dict):
-        raise ValueError("its header is not a table")
+        raise ValueError("its header is not a JSON object")
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("its metadata are not texts")
+        raise ValueError("its metadata are not strings")
     return metadata, header, 8 + length
 
 
 def read_tensors(file: BinaryIO, table: dict[str, object], start: int) -> dict[str, Array]:
-    """Return the arrays that the header describes as new arrays, after a check that they fill the file exactly."""
+    """Return new arrays as the header describes them, after checking that they fill the file exactly."""
     places = {name: _place(name, entry) for name, entry in table.items()}
     filled = 0
     for name, place in sorted(places.items(), key=lambda item: item[1]):
@@ -61,13 +61,13 @@ def read_tensors(file: BinaryIO, table: dict[str, object], start: int) -> dict[s
         filled = place.stop
     size = os.fstat(file.fileno()).st_size - start
     if filled != size:
-        raise ValueError(f"its arrays claim {filled} bytes, and the file holds {size}")
+        raise ValueError(f"its arrays claim {filled} bytes, but the file holds {size}")
     return {name: _read_array(file, start, name, place) for name, place in places.items()}
 
 
 def _place(name, entry):
     if not name.isascii():
-        name.encode()  # half a character, which JSON can spell, is a ValueError
+        name.encode()  # half a surrogate pair, which JSON can spell, is a ValueError
     try:
         (begin, end), shape, dtype = entry["data_offsets"], entry["shape"], entry["dtype"]
     except (KeyError, TypeError, ValueError):
@@ -103,12 +103,12 @@ def bytes_of(array: Array) -> memoryview:
 
 
 def parse_json(text: str) -> object:
-    """Return what a text in JSON stands for; a ValueError if it is none, or has a key twice or is nested deeply."""
+    """Return the value of a JSON text; a ValueError if it is not JSON, has a key twice or is nested too deeply."""
 
     def table(pairs):
         made = dict(pairs)
         if len(made) != len(pairs):
-            raise ValueError("a key stands twice in a table")
+            raise ValueError("a key appears twice in an object")
         return made
 
     try:
@@ -118,7 +118,7 @@ def parse_json(text: str) -> object:
 
 
 def shown(thing: object) -> str:
-    """Return something from a file as a message can show it: short, and without characters that move a cursor."""
+    """Return something from a file in a form fit for a message: short, and without characters that move the cursor."""
     text = thing if isinstance(thing, str) else repr(thing)
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -1,18 +1,18 @@
-"""A model in one file: weights, architecture, optimizer and random states, so that training goes on where it stopped.
+"""A model in one file: weights, architecture, optimizer and random states, so that training resumes where it stopped.
 
-The file is a safetensors file: a header in JSON, then the bytes of the arrays. Nothing in it is ever run.
+The file is a safetensors file: a header in JSON, then the bytes of the arrays. Nothing in it is ever executed.
 
     tensors    conv2d/kernel  conv2d/bias  block/dense/kernel ...   the weights, by the path of their layer
                batch_norm/moving_mean ...                           arrays that training changes without a gradient
-               optimizer/m  optimizer/v ...                         the optimizer's vectors, as long as all parameters
+               optimizer/m  optimizer/v ...                         the optimizer's vectors, one entry per parameter
     metadata   format            "cnnlite"
                format_version    "1"
-               cnnlite_version   which version wrote it
-               model             JSON: the layers, each with its class's name and its config, and the input's shape
-               training          JSON: what compile was given, the optimizer's numbers, the random states
+               cnnlite_version   the version that wrote it
+               model             JSON: the layers, each with its class name and its config, and the input shape
+               training          JSON: the arguments of compile, the optimizer's numbers, the random states
                checksum          SHA-256 of everything above
 
-A file of `save_weights` has neither `model` nor `training`, and no tensors of an optimizer.
+A file written by `save_weights` has neither `model` nor `training`, and no optimizer tensors.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from cnnlite.support.interrupts import held_back_interrupts
 if TYPE_CHECKING:
     from cnnlite.model.sequential import Sequential
 
-# What users call.
+# The public functions.
 
 
 def save_model(
@@ -45,28 +45,28 @@ def save_model(
     overwrite: bool = True,
     include_optimizer: bool = True,
 ) -> None:
-    """Write a model to a file from which `load_model` makes it again and training goes on with the same bits.
+    """Write a model to a file from which `load_model` restores it and training resumes with the same bits.
 
     The file appears complete or not at all: a write that fails leaves the old one as it was.
 
     Args:
         model: a built `Sequential`.
-        filepath: where to; "model.safetensors", say, in a folder that exists.
-        overwrite: False makes a file that is there already an error.
-        include_optimizer: False leaves out the optimizer's vectors and its count of steps, two thirds of the
-            file after training with Adam. They are left out, too, if layers were added or taken away since it was
-            trained: the optimizer then belongs to weights that the model no longer has, and could not go on.
+        filepath: where to write it: "model.safetensors", say, in a folder that exists.
+        overwrite: False raises an error if the file exists already.
+        include_optimizer: False leaves out the optimizer's vectors and its step count, two thirds of the file after
+            training with Adam. They are also left out if layers were added or removed after training: the
+            optimizer then belongs to weights that the model no longer has, and could not continue.
 
     Raises:
-        ValueError: the model is not built, its layers no longer fit one another or have the same name, a layer's
-            config is not made of plain values, or the name of the file ends like that of another format.
-        FileExistsError: the file is there and `overwrite` is False.
+        ValueError: the model is not built, its layers no longer fit each other or have the same name, a layer's
+            config is not made of plain values, or the file name has the extension of another format.
+        FileExistsError: the file exists and `overwrite` is False.
         OSError: the file can't be written.
     """
     path = check_path_to_write(filepath, "save", overwrite)
     tensors = _weights(model, "save")
     if model.input_shape is not None:
-        model.compute_output_shape(model.input_shape)  # or what is written could not be made again
+        model.compute_output_shape(model.input_shape)  # otherwise the file could not be loaded again
     training = _training_state(model)
     if include_optimizer and model.optimizer is not None and model.optimizer.takes(model.named_layers()):
         training["optimizer_state"], vectors = optimizer_state(model)
@@ -85,22 +85,22 @@ def load_model(
     custom_objects: dict[str, Any] | None = None,
     compile: bool = True,
 ) -> Sequential:
-    """Make the model that `save_model` wrote, with its weights, its optimizer's state and its random states.
+    """Load the model that `save_model` wrote, with its weights, its optimizer state and its random states.
 
     The layers come from `cnnlite.layers` and from `custom_objects`; nothing that a file names is imported.
 
     Args:
         filepath: the file.
         custom_objects: the classes and functions that are not cnnlite's, by name: {"Scale": Scale}.
-        compile: False gives a model for prediction only, without loss, metrics and optimizer.
+        compile: False gives a model for prediction only, without loss, metrics or optimizer.
 
     Returns:
         a built `Sequential`; compiled, if the saved one was.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not a whole model of cnnlite, is damaged or newer than this version, or names a class that
-            is neither in `cnnlite.layers` nor in `custom_objects`; the message names the file and what was wrong.
+        ValueError: it is not a complete cnnlite model, is damaged or newer than this version, or names a class that
+            is neither in `cnnlite.layers` nor in `custom_objects`; the message names the file and the problem.
     """
     custom_objects = _check_custom_objects(custom_objects)
     tensors, metadata = read(filepath, "load_model")
@@ -135,7 +135,7 @@ def load_weights(model: Sequential, filepath: str | os.PathLike[str]) -> None:
     Args:
         model: a model with the layers, by name and shape, of the one that was saved. Weights of another precision are
             converted to the model's.
-        filepath: a file of `save_weights` or of `save_model`.
+        filepath: a file written by `save_weights` or `save_model`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -150,7 +150,7 @@ def _check_custom_objects(custom_objects):
     custom_objects = {} if custom_objects is None else custom_objects
     if not isinstance(custom_objects, dict) or not all(callable(thing) for thing in custom_objects.values()):
         raise TypeError(
-            "load_model: custom_objects must be a dict of names and the classes or functions that they stand for. "
+            "load_model: custom_objects must be a dict from names to the classes or functions that they stand for. "
             f"Received: custom_objects={custom_objects!r}."
         )
     return custom_objects
@@ -158,19 +158,19 @@ def _check_custom_objects(custom_objects):
 
 # The weights.
 
-# What a model may take over the numbers in its file: enough to build one that does not fit it, and to say where.
+# How far a model may exceed the numbers in its file: enough to build one that does not match, and to say where.
 _MORE_WEIGHTS = 2**20
 
 
 def _rebuild_model(entry, custom_objects, tensors):
-    """Return the model, its weights zeros; no larger than those in the file justify."""
+    """Return the model, its weights zero, and no larger than the tensors in the file justify."""
     check_extent(entry)
     with weights_to_be_loaded(2 * sum(tensor.size for tensor in tensors.values()) + _MORE_WEIGHTS):
         model = rebuild(entry, custom_objects)
     if not is_model(model):
         raise ValueError(f"it is a {type(model).__name__} and not a model")
     if not model.built:
-        raise ValueError("it does not say of what shape the input is")
+        raise ValueError("it does not give the input shape")
     return model
 
 
@@ -187,7 +187,7 @@ def _parameter_names(model):
 
 
 def check_weights(model, tensors, path, owner):
-    """Return the arrays in the dtypes of the weights; a ValueError if they are not those of the model."""
+    """Return the arrays in the dtypes of the model's weights; a ValueError if they don't match the weights."""
     mine = _weights(model, owner)
     converted, its_name = {}, shown(model.name)
     for name, array in mine.items():
@@ -209,27 +209,27 @@ def check_weights(model, tensors, path, owner):
             ) from None
     for name in tensors:
         if name not in mine:
-            raise ValueError(f"{owner}: {path} has {shown(name)}, which {its_name} has not. Nothing was loaded.")
+            raise ValueError(f"{owner}: {path} has {shown(name)}, which {its_name} does not have. Nothing was loaded.")
     return converted
 
 
 def assign_weights(model, tensors, path, owner):
-    """Move arrays into the weights of the model: all of them, or none and a ValueError."""
+    """Move arrays into the model's weights: all of them, or none and a ValueError."""
     converted = check_weights(model, tensors, path, owner)
     tensors.clear()
     with held_back_interrupts():
         for name, array in _weights(model, owner).items():
-            array[...] = converted.pop(name)  # so that the memory of the file's arrays is free one by one
+            array[...] = converted.pop(name)  # frees the file's arrays one by one
         for layer in model.walk():
             layer._params.version += 1
             layer._state.version += 1
 
 
-# What training goes on from.
+# The state from which training resumes.
 
 
 def _training_state(model):
-    """Return what `compile` was given and the random states, as plain values."""
+    """Return the arguments of `compile` and the random states, as plain values."""
     shuffle = model.shuffle_random
     return {
         "compile": model.get_compile_config(),
@@ -239,7 +239,7 @@ def _training_state(model):
 
 
 def random_layers(layer, path=""):
-    """Return {path: layer} of all layers inside that draw random numbers."""
+    """Return {path: layer} for all inner layers that draw random numbers."""
     found = {}
     for name, inner in layer.named_inner_layers():
         if hasattr(inner, "random"):
@@ -258,7 +258,7 @@ def _restore_random(model, training):
 
 
 def restore_optimizer(model, training, vectors):
-    """Let the optimizer go on from what `optimizer_state` returned; a ValueError if it can't."""
+    """Resume the optimizer from what `optimizer_state` returned; a ValueError if that is not possible."""
     state = training.get("optimizer_state")
     if state is None:
         return
@@ -270,7 +270,7 @@ def restore_optimizer(model, training, vectors):
 
 
 def optimizer_state(model):
-    """Return the optimizer's numbers, in plain values, and its vectors as tensors."""
+    """Return the optimizer's numbers, as plain values, and its vectors, as tensors."""
     state = model.optimizer.state()
     vectors = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
     numbers = {name: value for name, value in state.items() if name not in vectors}
@@ -279,8 +279,8 @@ def optimizer_state(model):
 
 
 def _take_optimizer_vectors(tensors, training, path):
-    """Take the optimizer's vectors from among the tensors and return them."""
-    with blaming(path, "its optimizer's state is not whole"):
+    """Pop the optimizer's vectors from the tensors and return them."""
+    with blaming(path, "its optimizer state is incomplete"):
         names = training.get("optimizer_state", {}).get("vectors", [])
         return {name: tensors.pop(f"optimizer/{name}") for name in names}
 
@@ -308,23 +308,23 @@ def _from_json(text, name, path):
     with blaming(path, f"its {name} is not readable"):
         value = parse_json(text)
         if not isinstance(value, dict):
-            raise ValueError(f"not a table: {shown(text)}")
+            raise ValueError(f"not a JSON object: {shown(text)}")
         return value
 
 
 @contextlib.contextmanager
 def blaming(path, what, reading_data=False):
-    """Turn whatever a damaged or foreign config leads to into a ValueError that names the file.
+    """Turn any error that a damaged or foreign config causes into a ValueError that names the file.
 
-    Signals wait meanwhile, so that the TimeoutError of an alarm is not taken for a fault of the file. With
-    `reading_data`, which may take long, they don't, and only a ValueError is one.
+    Signals are held back meanwhile, so that the TimeoutError of an alarm is not blamed on the file. With
+    `reading_data`, which may take long, they are not, and only a ValueError is blamed on it.
     """
     with contextlib.nullcontext() if reading_data else held_back_interrupts(second_passes=True):
         try:
             yield
         except Exception as error:
-            # A layer of a user's may raise anything on arguments that it never expected.
+            # A user's layer may raise anything on arguments that it never expected.
             if reading_data and not isinstance(error, ValueError):
                 raise
-            text = f"{shown(str(error))} is not there" if isinstance(error, KeyError) else shown(str(error))
+            text = f"{shown(str(error))} is missing" if isinstance(error, KeyError) else shown(str(error))
             raise ValueError(f"{path}: {what}: {text or type(error).__name__}.") from error

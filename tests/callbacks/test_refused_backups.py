@@ -174,7 +174,7 @@ def folder_of(crashed, tmp_path):
     (lambda run: run["callbacks"]["History 2"].update(epoch=-1), "the history must be"),
     (lambda run: run["callbacks"]["History 1"].update(history=3), "the history must be"),
     (lambda run: run["callbacks"]["Average 1"].update(error="no"), "no"),
-    (lambda run: run["callbacks"]["Average 1"].pop("seen"), "'seen' is not there"),
+    (lambda run: run["callbacks"]["Average 1"].pop("seen"), "'seen' is missing"),
     (lambda run: run["sums"]["metrics"]["total"].update(batches=-1), "a metric of a user's"),
     (lambda run: run["sums"].update(total="x"), "the run must be"),
     (lambda run: run["random"].update(dropout=[]), "not enough values"),

@@ -141,7 +141,7 @@ def test_a_file_that_gets_too_large_leaves_the_old_one(path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, limits[1]))
     try:
-        with pytest.raises(OSError, match=r"save: .*can't be written: File too large\. What was there is as it was"):
+        with pytest.raises(OSError, match=r"save: .*can't be written: File too large\. The old file is unchanged"):
             model.save(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -205,7 +205,7 @@ def test_a_full_disk_and_a_read_only_one_leave_the_old_file_and_say_so(tmp_path)
     assert done.returncode == 0, done.stderr
     said = done.stdout.splitlines()
     full, read_only = "No space left on device", "Read-only file system"
-    kept = "What was there is as it was."
+    kept = "The old file is unchanged."
     folder = str(tmp_path)
     assert said == [
         f"OSError [Errno 28] save: {folder}/model.safetensors can't be written: {full}. {kept}",
@@ -255,7 +255,7 @@ def test_a_file_that_is_not_to_be_written_to_is_refused(path, monkeypatch):
     model.save(path)
     path.chmod(0o400)
     monkeypatch.setattr(os, "access", lambda name, mode: name != str(path))  # as for anybody but root
-    with pytest.raises(PermissionError, match="not to be written to"):
+    with pytest.raises(PermissionError, match="is read-only"):
         model.save(path)
     path.chmod(0o600)
 
@@ -269,5 +269,5 @@ def test_a_name_as_long_as_names_can_be_is_fine(tmp_path):
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "file").touch()
     checkpoint = callbacks.ModelCheckpoint(tmp_path / "file" / "model.safetensors")
-    with pytest.raises(OSError, match=r"ModelCheckpoint: the folder .* can't be made: there is a file of that"):
+    with pytest.raises(OSError, match=r"ModelCheckpoint: the folder .* can't be made: a file of that name exists"):
         fit(make_model(), *make_data(), callbacks=[checkpoint])

@@ -41,9 +41,9 @@ def test_a_folder_or_a_number_in_the_place_of_a_file_is_refused(tmp_path):
         dense_model().save(tmp_path)
     with pytest.raises(IsADirectoryError, match=r"load_model: .* is a folder"):
         cnnlite.load_model(tmp_path)
-    with pytest.raises(TypeError, match="path must be a text or a path"):
+    with pytest.raises(TypeError, match="path must be a string or a path"):
         dense_model().save(3)
-    with pytest.raises(TypeError, match="path must be a text or a path"):
+    with pytest.raises(TypeError, match="path must be a string or a path"):
         cnnlite.load_model(None)
 
 
