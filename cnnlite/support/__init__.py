@@ -1,1 +1,1 @@
-"""What all of the library uses: checks of arguments, messages, locks, interrupts."""
+"""Shared by the whole library: argument checks, messages, locks, interrupts."""

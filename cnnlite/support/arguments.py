@@ -1,6 +1,6 @@
-"""Checks of what users pass in. Each error states the rule, echoes the value and gives the remedy.
+"""Checks of what users pass in. Every error states the rule, echoes the value and gives the remedy.
 
-`owner` is the name that the user knows the receiver by ("Conv2D", "fit"), and opens the message.
+`owner` is the user's name for what is called ("Conv2D", "fit"), and opens the message.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def pair(value: Any, name: str, owner: str, minimum: int = 1) -> tuple[int, int]
             f"{owner}: {name} must be an integer or a pair of integers. Received: {name}={value!r}."
         )
     first, second = (integer(item, name, owner, minimum) for item in items)
-    if max(first, second) >= 2**31:  # so that products of two of them and of pixels fit into 64 bits
+    if max(first, second) >= 2**31:  # so that the product of two of them and a pixel count fits in 64 bits
         raise ValueError(f"{owner}: {name} must be less than 2**31. Received: {name}={value!r}.")
     return first, second
 
@@ -90,11 +90,11 @@ def boolean(value: Any, name: str, owner: str) -> bool:
 
 
 def text(value: Any, name: str, owner: str) -> str:
-    """Return `value` if it is a text, without characters that move a cursor; TypeError or ValueError otherwise."""
+    """Return `value` if it is a string without characters that move the cursor; TypeError or ValueError otherwise."""
     if not isinstance(value, str):
-        raise TypeError(f"{owner}: {name} must be a text. Received: {name}={value!r}.")
+        raise TypeError(f"{owner}: {name} must be a string. Received: {name}={value!r}.")
     if not value.isprintable():
-        raise ValueError(f"{owner}: {name} must be a printable text. Received: {name}={value!r}.")
+        raise ValueError(f"{owner}: {name} must be a printable string. Received: {name}={value!r}.")
     return value
 
 
@@ -109,12 +109,12 @@ def one_of(value: Any, choices: Sequence[str], name: str, owner: str) -> str:
 
 
 def padding_mode(value: Any, name: str, owner: str) -> str:
-    """Return "valid" or "same", whatever the case of its letters."""
+    """Return "valid" or "same", accepted in upper or lower case."""
     return one_of(value.lower() if isinstance(value, str) else value, ("valid", "same"), name, owner)
 
 
 def shape_tuple(value: Any, name: str, owner: str, minimum: int = 1) -> Shape:
-    """Return a shape without its batch axis as a tuple of None and of ints of at least `minimum`."""
+    """Return a shape without its batch axis as a tuple of ints of at least `minimum`, or None."""
     items = (value,) if isinstance(value, numbers.Integral) else value
     try:
         items = tuple(items)
@@ -124,23 +124,22 @@ def shape_tuple(value: Any, name: str, owner: str, minimum: int = 1) -> Shape:
 
 
 def float_array(x: ArrayLike, dtype: DTypeLike | None, name: str, owner: str) -> Array:
-    """Return `x` as a C-contiguous array of `dtype`, itself where it already is one.
+    """Return `x` as a C-contiguous array of `dtype`, without a copy if it already is one.
 
-    Integers and booleans are converted, as Keras does; text, objects and complex numbers are a TypeError,
-    ragged lists a ValueError. What stands for an array while a plan is made is what it is.
+    Integers and booleans are converted, as in Keras; text, objects and complex numbers are a TypeError,
+    ragged lists a ValueError. A symbolic array, as used while a plan is made, is returned as it is.
     """
     if is_prepared(x, dtype) or isinstance(x, Symbolic):
         return x
     x = real_array(x, name, owner)
     with conversion():
         x = np.ascontiguousarray(x, dtype=dtype) if x.ndim else x.astype(dtype)
-    # A copy costs less than what numba would do: compile every kernel again for arrays that can't be written to,
-    # or whose numbers lie at odd addresses.
+    # A copy costs less than letting numba compile every kernel again for read-only or misaligned arrays.
     return x if x.flags.writeable and x.flags.aligned else x.copy()
 
 
 def real_array(x: ArrayLike, name: str, owner: str) -> Array:
-    """Return `x` as an array of real numbers, itself where it is one; the errors are those of `float_array`."""
+    """Return `x` as an array of real numbers, without a copy if it is one; the errors are those of `float_array`."""
     if type(x) is not np.ndarray:
         _check_container(x, name, owner)
     rule = f"{owner}: {name} must be an array of"
@@ -151,7 +150,7 @@ def real_array(x: ArrayLike, name: str, owner: str) -> Array:
             f"{rule} numbers. Received a {type(x).__name__} that NumPy can't make into one: {error} Pad or crop the "
             "samples to one shape, then np.stack them."
         ) from None
-    except (TypeError, RuntimeError) as error:  # what the tensors of other libraries say if they are no plain arrays
+    except (TypeError, RuntimeError) as error:  # from other libraries' tensors that are not plain arrays
         raise TypeError(f"{rule} numbers. Received: a {type(x).__name__} that NumPy can't read: {error}") from None
     kind = array.dtype.kind
     if kind not in "fiub":
@@ -163,26 +162,26 @@ def real_array(x: ArrayLike, name: str, owner: str) -> Array:
 
 
 def is_sparse(x: Any) -> bool:
-    """Return whether x is a sparse matrix, of SciPy or in its likeness, which NumPy takes for a single object."""
+    """Return whether x is a sparse matrix, SciPy's or similar, which NumPy takes for a single object."""
     return not isinstance(x, np.ndarray) and hasattr(x, "nnz") and (hasattr(x, "toarray") or hasattr(x, "todense"))
 
 
 _REMEDIES = {
-    "U": 'Turn texts into numbers first: astype("float32") where they are digits, np.unique(labels, '
-         "return_inverse=True)[1] where they are names of classes.",
+    "U": 'Convert strings to numbers first: astype("float32") if they are digits, np.unique(labels, '
+         "return_inverse=True)[1] if they are class names.",
     "c": "Pass the real and the imaginary part as two channels: np.stack([x.real, x.imag], axis=-1).",
-    "M": 'Turn times into numbers first: x.astype("int64").',
+    "M": 'Convert times to numbers first: x.astype("int64").',
     "V": "Take the fields out of the records first: np.lib.recfunctions.structured_to_unstructured(x).",
 }
 _REMEDIES |= {"S": _REMEDIES["U"], "m": _REMEDIES["M"]}
 
 
 def _check_container(x: Any, name: str, owner: str) -> None:
-    """Raise a TypeError if x is, or a list in it holds, what NumPy would make into an array of something else."""
+    """Raise a TypeError if x, or an item of a list in it, is something that NumPy would misread as an array."""
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(
-            f"{owner}: {name} must be an array without a mask, as what is masked would count. "
-            f"Received: a {type(x).__name__}. Put numbers in the place of what is masked: {_call('filled(0)', name)}."
+            f"{owner}: {name} must be an array without a mask, as masked entries would count. "
+            f"Received: a {type(x).__name__}. Replace the masked entries by numbers: {_call('filled(0)', name)}."
         )
     if is_sparse(x):
         method = "toarray" if hasattr(x, "toarray") else "todense"
@@ -196,7 +195,7 @@ def _check_container(x: Any, name: str, owner: str) -> None:
             "Pass one of its arrays."
         )
     if isinstance(x, (list, tuple)):
-        kinds = set(map(type, x))  # which for a million numbers takes a tenth of the time of np.asarray
+        kinds = set(map(type, x))  # for a million numbers, this takes a tenth of the time of np.asarray
         for kind in kinds:
             if issubclass(kind, (list, tuple, np.ma.MaskedArray)):
                 for item in x:
@@ -206,7 +205,7 @@ def _check_container(x: Any, name: str, owner: str) -> None:
 
 
 def _call(method: str, name: str) -> str:
-    """Return how a method of an argument is called, which in some messages has no name but "a weight"."""
+    """Return the text of a method call on an argument, which some messages know only as "a weight"."""
     return f"{name}.{method}" if name.isidentifier() else method
 
 
@@ -217,22 +216,22 @@ def _keys(x: Mapping[Any, Any]) -> str:
 
 
 def _about_objects(array: Array, x: Any, name: str) -> tuple[str, str]:
-    """Return what is wrong with an array of objects that was made of x, and the remedy."""
+    """Return what is wrong with an object array made from x, and the remedy."""
     if array.ndim == 0:
         return f"a {type(x).__name__}", f"Make a list of it first: list({name})." if hasattr(x, "__iter__") else ""
     for index, item in np.ndenumerate(array):
         if isinstance(item, (numbers.Real, Decimal, np.bool_)):
             continue
         received = f"dtype=object, with a {type(item).__name__} at {name}[{', '.join(map(str, index))}]"
-        if isinstance(item, np.ma.MaskedArray):  # not to be stacked, which would take the mask off
-            return received, "Put numbers in the place of what is masked: filled(0)."
+        if isinstance(item, np.ma.MaskedArray):  # not to be stacked, which would drop the mask
+            return received, "Replace the masked entries by numbers: filled(0)."
         if is_sparse(item):
             return received, "Pass dense arrays: toarray()."
         if isinstance(item, (str, bytes)):
             return received, _REMEDIES["U"]
         if hasattr(item, "__len__"):
             return received, f"Bring the arrays in it to one shape, then pass np.stack({name})."
-        return received, f'Replace what is no number, then pass {name}.astype("float32").'
+        return received, f'Replace what is not a number, then pass {name}.astype("float32").'
     return "dtype=object", f'Pass {name}.astype("float32").'
 
 

@@ -1,7 +1,7 @@
-"""Whether an object still computes what the library wrote for it, so that compiled stages may stand for it.
+"""Whether an object still computes what the library wrote for it, so that compiled stages may replace it.
 
-A subclass may compute something else, and so may a function that was put on an object or a class, before a model ran or
-after. It is asked before each step, and so must be cheap: layers, of which there are more, have
+A subclass may compute something else, and so may a function assigned to an object or a class, before or after a model
+has run. The check runs before every step, so it must be cheap; layers, which are more numerous, have their own in
 `cnnlite/layers/overrides.py`.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 class AsWritten:
-    """Whether these methods of an object are those with which its class was remembered.
+    """Tells whether these methods of an object are still the ones that its class was remembered with.
 
     >>> from cnnlite.losses import Huber
     >>> is_as_written = AsWritten("forward", "gradient")
@@ -27,7 +27,7 @@ class AsWritten:
         self._written: dict[type, Any] = {}
 
     def remember(self, classes: Iterable[type]) -> None:
-        """Take what stands in these classes for what the library wrote."""
+        """Record the current methods of these classes as what the library wrote."""
         self._written.update((cls, self._methods_of(cls)) for cls in classes)
 
     def __call__(self, thing: Any) -> bool:

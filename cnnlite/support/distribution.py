@@ -1,12 +1,12 @@
-"""How the library is called where packages are installed from, and how to install what it can do without."""
+"""The library's name on PyPI, and how to install its optional dependencies."""
 
 from pathlib import Path
 
-NAME = "cnnlite-numba"  # "cnnlite" belongs to another project on PyPI, a reader of news
+NAME = "cnnlite-numba"  # "cnnlite" on PyPI is another project, a news reader
 
 
 def how_to_install(extra: str) -> str:
-    """Return the command that brings in what an extra of setup.cfg names ("plot")."""
+    """Return the command that installs an extra of setup.cfg ("plot")."""
     root = Path(__file__).parent.parent.parent
     if not (root / "setup.cfg").is_file():
         return f'pip install "{NAME}[{extra}]"'

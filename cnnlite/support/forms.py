@@ -1,14 +1,14 @@
-"""The form that a value from a file must have, before anything goes on from it.
+"""The form that a value from a file must have before anything is resumed from it.
 
 A form is one of these:
 
-    COUNT, NUMBER         an integer from 0 to 2**63 - 1; a real number, which may be infinite or no number at all
-    bool, str, Array      a class of which the value is an instance; `object` takes anything
+    COUNT, NUMBER         an integer from 0 to 2**63 - 1; a real number, which may be infinite or NaN
+    bool, str, Array      a class that the value is an instance of; `object` takes anything
     None                  None
     (form, form)          one of several
-    [form]                a list, each item of that form
+    [form]                a list of items of that form
     {"key": form}         a dict with these keys and no others
-    {str: form}           a dict with any texts as keys
+    {str: form}           a dict with any strings as keys
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NUMBER = "a number"
 
 
 def check_form(value: Any, form: Any, name: str) -> None:
-    """Raise a ValueError that calls it `name` if a value is not of a form."""
+    """Raise a ValueError, which calls the value `name`, unless it has the form."""
     if not _fits(value, form):
         shown = repr(value)
         shown = shown if len(shown) <= 200 else f"{shown[:200]}..."
@@ -55,7 +55,7 @@ def _text(form):
     if isinstance(form, list):
         return f"a list of {_text(form[0])}"
     if isinstance(form, dict):
-        return "a table of " + ", ".join(
+        return "a dict with " + ", ".join(
             _text(inner) if key is str else f"{key} ({_text(inner)})" for key, inner in form.items()
         )
     return form if isinstance(form, str) else "anything" if form is object else getattr(form, "__name__", "None")

@@ -1,4 +1,4 @@
-"""From what a user writes ("adam", "Adam", Adam, Adam(), a saved config) to the object that it stands for."""
+"""Turn what a user writes ("adam", "Adam", Adam, Adam(), a saved config) into the object that it stands for."""
 
 import difflib
 from typing import Any
@@ -15,7 +15,7 @@ def from_identifier(identifier, table, base, kind):
         kind: what errors call it ("initializer").
 
     Raises:
-        ValueError: the name is not known; the message lists those that are.
+        ValueError: the name is unknown; the message lists the known ones.
         TypeError: it is none of the above.
     """
     if isinstance(identifier, base):

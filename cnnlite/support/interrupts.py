@@ -1,4 +1,4 @@
-"""Ctrl-C, and what else a signal's handler may raise, deferred to a point where nothing is half done."""
+"""Ctrl-C, and whatever else a signal handler may raise, deferred to a consistent point."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from typing import Any
 
 from cnnlite.support.locks import in_forked_children
 
-# Those of the module beneath `signal`, which makes enums of all that they take and return: for each signal that there
-# is, this takes ten times as long as all the rest.
+# From the module beneath `signal`, which converts every argument and result to an enum: over all signals, that takes
+# ten times as long as all the rest.
 _get_handler: Callable[..., Any] = _signal.getsignal
 _set_handler: Callable[..., Any] = _signal.signal
 _SIGNALS = sorted(map(int, signal.valid_signals()))
 
-_hold: _Hold | None = None  # of the main thread, in which alone Python calls handlers
+_hold: _Hold | None = None  # of the main thread, the only one in which Python calls handlers
 
 
 class _Hold:
-    """Signals that wait, and the handlers that they will be passed to.
+    """The signals that are held back, and the handlers that they will be passed to.
 
     Attributes:
-        handlers: by number, those that are functions. Python does not get to know of other signals.
-        received: (number, frame) of those that wait.
-        strict: within how many blocks we are that not even the second Ctrl-C cuts.
-        over: whether nothing waits any longer.
+        handlers: by signal number, the handlers that are functions. Python never sees the other signals.
+        received: (number, frame) of the signals that are held back.
+        strict: how many of the enclosing blocks not even a second Ctrl-C may interrupt.
+        over: whether signals are no longer held back.
     """
 
     def __init__(self, second_passes: bool) -> None:
@@ -36,7 +36,7 @@ class _Hold:
         self.handlers = {
             number: handler for number, handler in zip(_SIGNALS, map(_get_handler, _SIGNALS)) if callable(handler)
         }
-        self.handler = self.note  # one object, by which it is known again
+        self.handler = self.note  # one object, to recognise it by
 
     def begin(self) -> None:
         for number in self.handlers:
@@ -50,7 +50,7 @@ class _Hold:
             self.let_second_pass()
 
     def let_second_pass(self) -> None:
-        """Pass on the second Ctrl-C, if the block may be cut and there is one."""
+        """Deliver a second Ctrl-C, if there is one and it may interrupt the block."""
         if self.second_passes and not self.strict:
             interrupts = [arguments for arguments in self.received if arguments[0] == signal.SIGINT]
             if len(interrupts) >= 2:
@@ -58,7 +58,7 @@ class _Hold:
                 self.handlers[signal.SIGINT](*interrupts[-1])
 
     def end(self, numbers: list[int]) -> None:
-        """Put the handlers back, also while one of them raises; but not where somebody has set another meanwhile."""
+        """Restore the handlers, even if one of them raises meanwhile; but keep any that has been set since `begin`."""
         try:
             while numbers:
                 if _get_handler(numbers[-1]) is self.handler:
@@ -69,7 +69,7 @@ class _Hold:
             raise
 
     def deliver(self) -> None:
-        """Call the handlers of what has been received, each one, also where one before it raises."""
+        """Call the handler of every received signal, even if an earlier one raises."""
         try:
             while self.received:
                 number, frame = self.received.pop(0)
@@ -81,14 +81,14 @@ class _Hold:
 
 @contextlib.contextmanager
 def held_back_interrupts(second_passes: bool = False) -> Iterator[None]:
-    """Hold back the signals that Python handles until the block is done, and then let them do what they do.
+    """Hold back the signals that Python handles until the block is done, and then deliver them.
 
-    An optimizer step that is cut in the middle leaves weights from two steps, whether by the KeyboardInterrupt of
-    Ctrl-C, or by what a handler of the user's raises: SystemExit at SIGTERM, a TimeoutError at SIGALRM. Python calls
-    handlers in the main thread alone, so in any other there is nothing to hold back.
+    An optimizer step interrupted in the middle leaves weights from two steps, whether by the KeyboardInterrupt of
+    Ctrl-C, or by what a user's handler raises: SystemExit on SIGTERM, a TimeoutError on SIGALRM. Python calls
+    handlers only in the main thread, so in any other there is nothing to hold back.
 
     Args:
-        second_passes: True lets the second Ctrl-C do at once what it does, for a block that may take long.
+        second_passes: True delivers a second Ctrl-C at once, for a block that may take long.
     """
     global _hold
     if threading.current_thread() is not threading.main_thread():
@@ -117,7 +117,7 @@ def held_back_interrupts(second_passes: bool = False) -> Iterator[None]:
 
 
 def _let_go() -> None:
-    # A child that was forked off by another thread never gets to the end of the block.
+    # A child forked by another thread never reaches the end of the block.
     global _hold
     if _hold is not None:
         _hold.over = True

@@ -1,4 +1,4 @@
-"""Locks, and what becomes of them in a fork: what another thread holds at that time, nobody releases in the child."""
+"""Locks that survive a fork: one that another thread holds at that moment would never be released in the child."""
 
 from __future__ import annotations
 
@@ -10,39 +10,39 @@ from typing import Any
 
 
 def in_forked_children(function: Callable[[], Any]) -> None:
-    """Call a function in each forked child before anything else runs there."""
+    """Call a function in every forked child before anything else runs there."""
     if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
         os.register_at_fork(after_in_child=function)
 
 
 def hold_while_forking(acquire: Callable[[], Any], release: Callable[[], Any]) -> None:
-    """Let each fork wait for a lock, so that nobody is at work on what it guards, which the child then has whole."""
+    """Hold a lock during every fork, so that the child gets what it guards in a consistent state."""
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=acquire, after_in_parent=release, after_in_child=release)
 
 
 def new_lock() -> Any:
-    """Return a `threading.RLock` that is free in a forked child, whoever holds it in the parent.
+    """Return a `threading.RLock` that is free in a forked child, even if it is held in the parent.
 
-    It is for a module: what is to be done in a fork is never forgotten, so the lock lives as long as the process.
+    Use it at module level only: fork handlers can't be unregistered, so the lock lives as long as the process.
     """
     lock: Any = threading.RLock()
     in_forked_children(lock._at_fork_reinit)
     return lock
 
 
-_users: dict[int, tuple[int, str]] = {}  # by id(thing), while it is in use: the thread, and what it does
+_users: dict[int, tuple[int, str]] = {}  # by id(thing), while in use: the thread, and what it is doing
 in_forked_children(_users.clear)
 
 
 @contextlib.contextmanager
 def used_by_one_thread(owner: str, things: Iterable[Any]) -> Iterator[list[Any]]:
-    """Keep the things (layers, metrics, an optimizer) from other threads while the block lasts.
+    """Reserve things (layers, metrics, an optimizer) for this thread while the block runs.
 
-    A thread may take again what it has: a callback of `fit` may call `train_on_batch`. These things are yielded.
+    A thread may reserve again what it already has: a callback of `fit` may call `train_on_batch`. Yields those things.
 
     Raises:
-        RuntimeError: another thread has one of them. To wait for it would end in results that depend on who came first.
+        RuntimeError: another thread has one of them. Waiting would make results depend on which thread came first.
     """
     mine = (threading.get_ident(), owner)
     taken, again = [], []
@@ -63,4 +63,4 @@ def used_by_one_thread(owner: str, things: Iterable[Any]) -> Iterator[list[Any]]
         yield again
     finally:
         for key in taken:
-            _users.pop(key, None)  # it is gone already where the block has forked
+            _users.pop(key, None)  # already gone in a child forked in the block

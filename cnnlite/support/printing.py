@@ -1,6 +1,6 @@
-"""Text for streams that can't encode every character: a log of Windows (cp1252), a pipe where LANG=C (ascii).
+"""Text for streams that can't encode every character: a log on Windows (cp1252), a pipe with LANG=C (ascii).
 
-What is only shown must not end a computation, so a character that a stream can't take becomes an escape ("\\xe4").
+Mere output must not end a computation, so a character that a stream can't take becomes an escape ("\\xe4").
 """
 
 import sys
@@ -8,13 +8,13 @@ from typing import Any
 
 
 def encoding_of(stream: Any) -> str | None:
-    """Return the encoding of a stream, or None where it has none, as `io.StringIO`, or does not tell."""
+    """Return the encoding of a stream, or None if it has none, like `io.StringIO`, or does not report it."""
     encoding = getattr(stream, "encoding", None)
     return encoding if isinstance(encoding, str) else None
 
 
 def can_encode(text: str, encoding: str | None) -> bool:
-    """Return whether text of these characters passes an encoding."""
+    """Return whether the text can be encoded."""
     try:
         text.encode(encoding or "utf-8")
     except (UnicodeError, LookupError):
@@ -23,7 +23,7 @@ def can_encode(text: str, encoding: str | None) -> bool:
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """Return the text with escapes in the place of what can't be encoded; as it is where the encoding is None."""
+    """Return the text with escapes for what can't be encoded; unchanged if the encoding is None."""
     if encoding is None or can_encode(text, encoding):
         return text
     try:
@@ -33,16 +33,16 @@ def encodable(text: str, encoding: str | None) -> str:
 
 
 def for_stdout(text: str) -> str:
-    """Return text that will most likely be printed, so that `print` can't fail."""
+    """Return the text in a form that `print` can most likely write to stdout without an error."""
     return encodable(text, encoding_of(sys.stdout))
 
 
 def print_text(text: str, file: Any = None) -> None:
-    """Print text and a line's end on a stream, by default stdout, at once and whatever characters are in it."""
+    """Print a line of text to a stream, by default stdout, flushed and whatever characters are in it."""
     stream = sys.stdout if file is None else file
     try:
         print(encodable(text, encoding_of(stream)), file=stream, flush=True)
-    except UnicodeEncodeError:  # of a stream that hands on what it gets, and does not say to which encoding
+    except UnicodeEncodeError:  # from a stream that passes text on to an encoding that it does not report
         print(encodable(text, "ascii"), file=stream, flush=True)
 
 

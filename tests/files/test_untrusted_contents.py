@@ -124,7 +124,7 @@ def test_a_name_that_moves_the_cursor_is_no_name(path, name):
     for make in (cnnlite.optimizers.SGD, cnnlite.losses.Huber, cnnlite.metrics.Precision):
         with pytest.raises(ValueError, match="name must be a printable string"):
             make(name=name)
-        with pytest.raises(TypeError, match="name must be a text"):
+        with pytest.raises(TypeError, match="name must be a string"):
             make(name=[name])
     forge(path, change=lambda layers: layers[0]["config"].update(name=name))
     refused(path, "name must be a printable string")

@@ -25,7 +25,7 @@ def test_input_holds_the_shape_of_a_sample():
     ({"batch_shape": ()}, ValueError, "batch_shape must be a tuple"),
     ({"batch_shape": "ab"}, ValueError, "batch_shape must be a tuple"),
     ({"shape": (3,), "dtype": "foo"}, TypeError, "dtype must be a NumPy dtype.*Received: dtype='foo'"),
-    ({"shape": (3,), "name": 5}, TypeError, "name must be a text"),
+    ({"shape": (3,), "name": 5}, TypeError, "name must be a string"),
 ])
 def test_wrong_arguments_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):

@@ -58,7 +58,7 @@ def test_a_setting_of_another_optimizer_is_refused_with_the_settings_that_there_
     (SGD(clipvalue=1.0), "global_clipnorm", 2, ValueError, "Received: clipvalue=1.0, global_clipnorm=2.0. Set the oth"),
     (SGD(), "iterations", -1, ValueError, "iterations must be at least 0"),
     (SGD(), "iterations", 1.5, TypeError, "iterations must be an integer"),
-    (SGD(), "name", 3, TypeError, "name must be a text"),
+    (SGD(), "name", 3, TypeError, "name must be a string"),
 ])
 @pytest.mark.parametrize("steps", [0, 1])
 def test_what_the_constructor_refuses_is_refused_later_too(optimizer, name, value, error, message, steps):

@@ -25,12 +25,12 @@ def test_what_has_the_form_passes(change):
      {"logs": {1: 1.0}}, {"logs": {"loss": None}}, {"logs": []}, {"more": 1}],
 )
 def test_what_has_not_is_refused(change):
-    with pytest.raises(ValueError, match="the state must be a table of wait"):
+    with pytest.raises(ValueError, match="the state must be a dict with wait"):
         check_form({**GOOD, **change}, FORM, "the state")
 
 
 def test_a_key_that_is_missing_is_refused_and_the_message_is_short():
-    with pytest.raises(ValueError, match=r"the state must be a table of wait \(a count\), best \(a number or None\)"):
+    with pytest.raises(ValueError, match=r"the state must be a dict with wait \(a count\), best \(a number or None\)"):
         check_form({"wait": 1}, FORM, "the state")
     with pytest.raises(ValueError, match="must be a count") as caught:
         check_form("x" * 10_000, COUNT, "it")
