@@ -1,1 +1,1 @@
-"""Turn what users pass in into checked batches."""
+"""Checked batches from whatever users pass in."""

@@ -126,7 +126,7 @@ def shape_tuple(value: Any, name: str, owner: str, minimum: int = 1) -> Shape:
 def float_array(x: ArrayLike, dtype: DTypeLike | None, name: str, owner: str) -> Array:
     """Return `x` as a C-contiguous array of `dtype`, without a copy if it already is one.
 
-    Integers and booleans are converted, as in Keras; text, objects and complex numbers are a TypeError,
+    Integers and booleans are converted, as in Keras; text, objects and complex numbers raise a TypeError,
     ragged lists a ValueError. A symbolic array, as used while a plan is made, is returned as it is.
     """
     if is_prepared(x, dtype) or isinstance(x, Symbolic):
