@@ -1,29 +1,29 @@
-"""exp, expm1, log, log1p, tanh, sigmoid and erfc of one number, of which LLVM makes vector code.
+"""exp, expm1, log, log1p, tanh, sigmoid and erfc of one number, written so that LLVM can vectorise them.
 
     for i in range(x.size):
         y[i] = exp(x[i])
 
-calls the C library for each number if `exp` is `math.exp`, which takes 5 ns. With the one below the loop has neither
-calls nor branches nor tables, so that it becomes vectors: 0.25 ns for float32 with AVX-512, 0.7 ns for float64. How the
-formulas become instructions, in the dtype of x and with fused operations only where they say `fma`, is in
-`formula_ir.py`. So a number has the same bits in the body of a vector loop, in what is left over, and alone.
+calls the C library for each number if `exp` is `math.exp`, which takes 5 ns. With the one below, the loop has no calls,
+branches or tables, so it is vectorised: 0.25 ns for float32 with AVX-512, 0.7 ns for float64. `formula_ir.py` turns the
+formulas into instructions, in the dtype of x and with fused operations only where they say `fma`. So a number has the
+same bits in the body of a vector loop, in its remainder, and alone.
 
 Each function reduces its argument to a short interval, where a polynomial is enough:
 
-    exp      x = n ln 2 + r with n whole and |r| <= ln(2) / 2. Then exp(x) = 2^n exp(r), and exp(r) = 1 + r + r² p(r).
-    expm1    2^n (exp(r) - 1) + (2^n - 1). Near 0 n is 0, and what is left, r + r² p(r), has all its digits.
+    exp      x = n ln 2 + r with integer n and |r| <= ln(2) / 2. Then exp(x) = 2^n exp(r), and exp(r) = 1 + r + r² p(r).
+    expm1    2^n (exp(r) - 1) + (2^n - 1). Near 0, n is 0, and what is left, r + r² p(r), keeps all its digits.
     log      x = 2^k (1 + f) with 1 + f between √½ and √2. Then log(x) = k ln 2 + log(1 + f), and with s = f / (2 + f)
              log(1 + f) = 2 artanh(s) = 2 (s + s³/3 + s⁵/5 + ...), where |s| < 0.172.
-    log1p    log(u) with u = 1 + x as rounded, and (1 + x - u) / u for what the rounding lost.
-    tanh     1 - 2 / (exp(2 |x|) + 1), or |x| + |x|³ p(x²) below 0.55, where that would lose digits; signed as x is.
-    sigmoid  1 / (1 + z) with z = exp(-|x|), or z / (1 + z) for negative x, in which nothing overflows.
+    log1p    log(u) with u = 1 + x rounded, plus (1 + x - u) / u for what the rounding lost.
+    tanh     1 - 2 / (exp(2 |x|) + 1), or |x| + |x|³ p(x²) below 0.55, where that would lose digits; with the sign of x.
+    sigmoid  1 / (1 + z) with z = exp(-|x|), or z / (1 + z) for negative x, so that nothing overflows.
     erfc     exp(-x²) g(x) / (1 + 2 x), where g runs smoothly from 1 at 0 to 2 / √π at infinity: a polynomial in
              (x - 3.5) / (x + 3.5), which runs from -1 to 1. For negative x, 2 - erfc(-x).
 
-The polynomials interpolate p at the Chebyshev points of the interval, which was computed to 60 digits: the error is
-nearly the least that a polynomial of this degree can have. They add less than a quarter of a unit in the last place
-(ulp). In all, float32 is right to 2 ulp and float64 to 2.5 ulp, subnormal results included: exp and the logarithms to
-1.1, expm1 to 1.8 and 2.3, tanh to 1.5, and sigmoid to 1.5, or 2.2 without an instruction for fma; but erfc to 5.
+The polynomials interpolate p, which was computed to 60 digits, at the Chebyshev points of the interval: the error is
+close to the least that a polynomial of this degree can have. They add less than a quarter of a unit in the last place
+(ulp). Overall, float32 is accurate to 2 ulp and float64 to 2.5 ulp, subnormal results included: exp and the logarithms
+to 1.1, expm1 to 1.8 and 2.3, tanh to 1.5, and sigmoid to 1.5, or 2.2 without an fma instruction; but erfc to 5.
 """
 
 import math
@@ -33,18 +33,18 @@ from cnnlite.kernels.llvm.formula_ir import fma, formula, horner, where
 
 
 class Format(NamedTuple):
-    """What the formulas need to know of a dtype."""
+    """What the formulas need to know about a dtype."""
 
     fraction: int  # bits of the fraction
     bias: int  # of the exponent: the bits of 2^n are (n + bias) << fraction
-    sign: int  # the bit of the sign
-    ln2: tuple  # ln 2 as a sum; a whole number that exponents reach, times the first part, is exact
-    exp_range: tuple  # outside of it exp(x) is 0 or infinite
+    sign: int  # the sign bit
+    ln2: tuple  # ln 2 as a sum; any exponent times the first part is exact
+    exp_range: tuple  # outside this range exp(x) is 0 or infinite
     exp: tuple  # (exp(r) - 1 - r) / r²               for |r| <= ln(2) / 2
-    log: tuple  # (2 artanh(s) - 2 s) / s³, by s²     for |s| <= (√2 - 1) / (√2 + 1)
-    tanh: tuple  # (tanh(t) - t) / t³, by t²          for |t| <= 0.55
-    erfc: tuple  # (1 + 2 x) exp(x²) erfc(x), by (x - 3.5) / (x + 3.5)     for 0 <= x <= erfc_end
-    erfc_end: float  # erfc(x) rounds to 0 from a smaller x on
+    log: tuple  # (2 artanh(s) - 2 s) / s³, in s²     for |s| <= (√2 - 1) / (√2 + 1)
+    tanh: tuple  # (tanh(t) - t) / t³, in t²          for |t| <= 0.55
+    erfc: tuple  # (1 + 2 x) exp(x²) erfc(x), in (x - 3.5) / (x + 3.5)     for 0 <= x <= erfc_end
+    erfc_end: float  # erfc(x) rounds to 0 before x is this large
 
 
 FLOAT32 = Format(
@@ -93,7 +93,7 @@ def _magnitude(x):
 
 
 def _power_of_two(exponent, f):
-    """Return 2^n of the word n + bias."""
+    """Return 2^n, given the word n + bias."""
     return (exponent << f.fraction).number  # higher bits of the word are shifted out
 
 
@@ -105,7 +105,7 @@ def exp(x):
     """Return exp(x)."""
     f = _format(x)
     less_one, double = _reduced_exp(x, *f.exp_range)
-    # 2^n may have no exponent where the result has one, so it is multiplied by twice: n + 2 bias is halved.
+    # 2^n may be out of range where the result is not, so it is applied in two factors: n + 2 bias is halved.
     half = double >> 1
     return (1.0 + less_one) * _power_of_two(half, f) * _power_of_two(double - half, f)
 
@@ -115,18 +115,18 @@ def expm1(x):
     """Return exp(x) - 1."""
     f = _format(x)
     less_one, double = _reduced_exp(x, -(f.fraction + 5.0), f.exp_range[1])
-    # By half of 2^n, since 2^n itself may be too large where the result is not.
+    # Uses half of 2^n, since 2^n itself may overflow where the result does not.
     half = _power_of_two(double - (f.bias + 1), f)
     y = 2.0 * fma(half, less_one, half - 0.5)
     return where(_magnitude(x) < 2.0 ** -(f.fraction + 2), x, y)
 
 
 def _reduced_exp(x, least, largest):
-    """Return exp(r) - 1 and the word n + 2 bias, where x, moved into the range, is n ln 2 + r."""
+    """Return exp(r) - 1 and the word n + 2 bias, where x, clipped to the range, is n ln 2 + r."""
     f = _format(x)
     x = where(x < least, least, x)
     x = where(x > largest, largest, x)
-    # So large a number has no bits for a fraction: the sum rounds x / ln 2, and n is in its last bits.
+    # A number this large has no bits for a fraction: the sum rounds x / ln 2, and n is in its last bits.
     large = 1.5 * 2.0**f.fraction + 2 * f.bias
     sum = fma(x, 1 / math.log(2), large)
     n = sum - large
@@ -146,7 +146,7 @@ def sigmoid(x):
     lost = z - (sum - 1.0)
     inverse = 1.0 / sum
     y = numerator * inverse
-    # y + (numerator - y (sum + lost)) / sum: a step of Newton's makes up for what sum, inverse and y were rounded by.
+    # y + (numerator - y (sum + lost)) / sum: a Newton step makes up for the rounding of sum, inverse and y.
     return fma(fma(-y, lost, fma(-y, sum, numerator)), inverse, y)
 
 
@@ -157,7 +157,7 @@ def tanh(x):
     t = _magnitude(x)
     square = t * t
     small = fma(t * square, horner(square, f.tanh), t)
-    less_one, double = _reduced_exp(2.0 * t, 0.0, 2.0 * f.fraction)  # further up it is 1
+    less_one, double = _reduced_exp(2.0 * t, 0.0, 2.0 * f.fraction)  # beyond that it is 1
     power = (1.0 + less_one) * _power_of_two(double - f.bias, f)
     y = where(t < 0.55, small, 1.0 - 2.0 / (1.0 + power))
     return (y.bits | (x.bits & f.sign)).number
@@ -168,7 +168,7 @@ def tanh(x):
 
 @formula
 def log(x):
-    """Return log(x): -inf of 0, and NaN of negative numbers."""
+    """Return log(x): -inf for 0, and NaN for negative numbers."""
     f = _format(x)
     is_subnormal = x < 2.0 ** (1 - f.bias)
     shift = f.fraction + 1.0
@@ -180,42 +180,42 @@ def log(x):
 
 @formula
 def log1p(x):
-    """Return log(1 + x): -inf of -1, and NaN below."""
+    """Return log(1 + x): -inf for -1, and NaN below."""
     f = _format(x)
     u = 1.0 + x
     from_x = u - 1.0
-    lost = (x - from_x) + (1.0 - (u - from_x))  # 1 + x - u without error, whichever is larger (Knuth's sum)
+    lost = (x - from_x) + (1.0 - (u - from_x))  # 1 + x - u exactly, whichever of 1 and x is larger (Knuth's sum)
     k, fraction = _split(u)
     y = _log_at_the_ends(u, _log_of(k, fraction, fma(k, f.ln2[1], lost / u)))
     return where(_magnitude(x) < 2.0 ** -(f.fraction + 2), x, y)
 
 
 def _split(x):
-    """Return (k, f): x = 2^k (1 + f), for x above 0 that is not subnormal."""
+    """Return (k, f): x = 2^k (1 + f), for positive x that is not subnormal."""
     f = _format(x)
-    # Moved by √½ instead of 1 the exponent changes at √½ and √2, and near x = 1, where k ln 2 would cancel, k is 0.
+    # Offset by √½ instead of 1, the exponent changes at √½ and √2, and near x = 1, where k ln 2 would cancel, k is 0.
     least = x.like(math.sqrt(0.5)).bits
     word = x.bits + (x.like(1.0).bits - least)
-    large = 2.0**f.fraction  # which holds a whole number in its last bits
+    large = 2.0**f.fraction  # holds an integer in its last bits
     k = ((word >> f.fraction) | x.like(large).bits).number - (large + f.bias)
     fraction = ((word & ((1 << f.fraction) - 1)) + least).number - 1.0
     return k, fraction
 
 
 def _log_of(k, fraction, low):
-    """Return k ln 2 + log(1 + fraction), with k times the second part of ln 2, and whatever else is small, in `low`."""
+    """Return k ln 2 + log(1 + fraction), where `low` holds k times the second part of ln 2 and other small terms."""
     f = _format(k)
     s = fraction / (2.0 + fraction)
     square = s * s
     # 2 s = fraction - s fraction, and s fraction = h - s h with h = fraction² / 2. So the largest terms are exact or
-    # nearly so, and s, which was rounded, stands in small ones only.
+    # nearly so, and s, which was rounded, appears only in small ones.
     h = 0.5 * fraction * fraction
     small = fma(s, fma(square, horner(square, f.log), h), low)
     return fma(k, f.ln2[0], fraction - (h - small))
 
 
 def _log_at_the_ends(x, y):
-    """Return y, or what log(x) is where x is not an ordinary positive number."""
+    """Return y, or the value of log(x) where x is not a finite positive number."""
     y = where(x < math.inf, y, x)  # inf and NaN
     y = where(x.equals(0.0), -math.inf, y)
     return where(x < 0.0, math.nan, y)
@@ -230,7 +230,7 @@ def erfc(x):
     f = _format(x)
     t = _magnitude(x)
     t = where(t > f.erfc_end, f.erfc_end, t)
-    # exp(-t²) needs digits of t² that its rounded value has lost. The halves of t have products without error (Dekker).
+    # exp(-t²) needs digits of t² that rounding has lost. Products of the two halves of t are exact (Dekker).
     square = t * t
     high = (t.bits & -(1 << ((f.fraction + 2) // 2))).number
     low = t - high
@@ -239,4 +239,4 @@ def erfc(x):
     power = fma(-lost, power, power)
     place = 2.0 * (t / (t + 3.5)) - 1.0  # (t - 3.5) / (t + 3.5), right to the last bit near t = 0
     y = power * (horner(place, f.erfc) / (1.0 + 2.0 * t))
-    return where(x < 0.0, 2.0 - y, _magnitude(y))  # the sign of a 0 is not certain
+    return where(x < 0.0, 2.0 - y, _magnitude(y))  # the sign of a zero is not reliable

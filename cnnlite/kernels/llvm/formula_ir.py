@@ -4,17 +4,17 @@
     def square_plus_one(x):
         return fma(x, x, 1.0)
 
-makes a function that kernels may call. While numba compiles such a kernel, the body runs once on a `Number`, standing
-for x, and each operation writes an instruction into the kernel. Had numba compiled the body, it would differ in this:
+makes a function that kernels can call. While numba compiles such a kernel, the body runs once with a `Number` standing
+for x, and each operation appends an instruction to the kernel. It differs from code that numba compiles:
 
-- Everything has the dtype of x. A Python number becomes a constant of that dtype, where numba would go on in float64,
-  and would make 64 bits of 32-bit integers.
-- Nothing is contracted. Elsewhere LLVM may fuse a product and a sum, and need not do the same in the body of a vector
-  loop and in the loop over what is left. Here only `fma` fuses, and the digits of a caller's sum do not depend on how
-  the function ended.
-- No call is left that might not be inlined, and there is no branch. So a loop around it can become vector code.
+- Everything has the dtype of x. A Python number becomes a constant of that dtype, where numba would continue
+  in float64, and would widen 32-bit integers to 64 bits.
+- Nothing is contracted. Elsewhere LLVM may fuse a product and a sum, and not necessarily both in the body of a vector
+  loop and in its remainder. Here only `fma` fuses, and the digits of a caller's sum do not depend on how the function
+  ended.
+- It leaves no branches, and no calls that might not be inlined. So a loop around it can be vectorised.
 
-A Number may also stand for a vector, in code that is written in vectors: `softmax_rows.py`.
+A Number may also stand for a vector, in hand-written vector code: `softmax_rows.py`.
 """
 
 from llvmlite import ir
@@ -23,17 +23,17 @@ from numba.extending import intrinsic
 
 from cnnlite.engine.target import FUSED_MULTIPLY_ADD, VECTOR_BYTES
 
-# An instruction without any flag would be given those of the kernels, "contract" among them.
+# An instruction without any flag would get those of the kernels, "contract" among them.
 _FLAGS = ("nsz",)
 
-# LLVM uses half of the widest registers on most processors that have AVX-512, for fear of a lower clock. These loops
-# have some 20 operations for each number that is read, and take two thirds of the time with all of it. llvmlite has no
-# word for this attribute of a function.
+# On most processors with AVX-512, LLVM uses only half of the register width, to avoid a lower clock rate. These loops
+# have some 20 operations for each number that is read, and take two thirds of the time at full width. llvmlite does not
+# know this function attribute.
 _FULL_WIDTH = f'"prefer-vector-width"="{8 * VECTOR_BYTES}"'
 
 
 class Number:
-    """A floating-point number, or a vector of them, in the code that is being written."""
+    """A floating-point number, or a vector of them, in the code being emitted."""
 
     def __init__(self, builder, value):
         self.builder, self.value = builder, value
@@ -126,7 +126,7 @@ class Word:
 
     @property
     def number(self):
-        """The number of which these are the bits."""
+        """The number that has these bits."""
         return Number(self.builder, self.builder.bitcast(self.value, self.number_like.type))
 
 
@@ -147,7 +147,7 @@ def fma(a, b, c):
 
 
 def where(condition, a, b):
-    """Return a where the condition holds, else b; both have been computed."""
+    """Return a where the condition holds, else b; both are computed."""
     model = a if isinstance(a, Number) else b
     a, b = model.like(a), model.like(b)
     return Number(model.builder, model.builder.select(condition, a.value, b.value))
@@ -162,14 +162,14 @@ def horner(x, coefficients):
 
 
 def formula(function):
-    """Make a function that kernels call with a float32 or a float64 of one that takes a Number and returns one.
+    """Turn a function from Number to Number into one that kernels can call with a float32 or a float64.
 
-    The function itself stays in reach as `formula`, for other formulas.
+    The function itself remains available as `formula`, for other formulas.
     """
 
     def intrinsic_of(typingctx, x):
         if x not in (types.float32, types.float64):
-            return None  # numba says that there is no such function
+            return None  # numba then reports that there is no such function
 
         def codegen(context, builder, signature, args):
             set.add(builder.function.attributes, _FULL_WIDTH)

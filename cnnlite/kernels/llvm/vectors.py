@@ -1,22 +1,22 @@
-"""The one place that writes vector code: loads, multiply-adds and loops, in LLVM's language.
+"""The one place that emits vector code: loads, multiply-adds and loops, in LLVM IR.
 
-A vector instruction works on 8 or 16 numbers at once. Compilers make such instructions of simple loops, and most of
-cnnlite relies on that. In three cases numba's compiler does not, and the loops are written by hand:
+A vector instruction works on 8 or 16 numbers at once. Compilers vectorise simple loops, and most of cnnlite relies on
+that. In three cases numba's compiler does not, and the loops are written by hand:
 
 - Sums that must stay in registers. A tile of the matrix product has 16 vectors of them (`microkernel.py`); numba would
   keep an array of sums in memory.
 - Many places read and written in turn, such as the 36 of a Winograd tile (`winograd_transforms.py`). The compiler can't
   know that they don't overlap.
 - Short loops over the channels of a pixel (`rows.py`, `windows.py`). Before each, compiled code would test whether the
-  arrays overlap, and work off what doesn't fill a vector number by number: 10 us for a pooling that now takes 2.
+  arrays overlap, and process what doesn't fill a vector one number at a time: 10 us for a pooling that now takes 2.
 
-LLVM's language is the same for all processors. A vector here is as wide as the machine's registers, and LLVM chooses
-the instructions, the registers and the addressing.
+LLVM IR is the same for all processors. A vector here is as wide as the machine's registers, and LLVM chooses the
+instructions, the registers and the addressing.
 
 **How it is written.** A `vector_function` is Python that runs once, when numba compiles its caller. Each method of the
 `Emitter` then appends an instruction and returns its result, a value that will exist only when the code runs. Channels
 are the outer loop, a group of vectors at a time, so that coefficients and sums stay in registers; pixels are the inner
-one. This multiplies each channel of the rows x (rows, channels) by a number of its own:
+one. This multiplies each channel of the rows x (rows, channels) by its own factor:
 
     @vector_function
     def scale_rows(emit, x, rows, channels, scale, y):
@@ -31,18 +31,18 @@ one. This multiplies each channel of the rows x (rows, channels) by a number of 
         emit.channel_groups(channels, write)
 
 A compiled function calls it as `scale_rows(scale, x, rows, channels, scale, y)`, with arrays or addresses. The inner
-loop becomes, for one vector (LLVM writes eight such turns in a row):
+loop becomes, for one vector (LLVM unrolls it eight times):
 
     loop: vmovups  (%r12), %zmm3 {%k1} {z}     ; only the lanes in the mask k1 are read, the others are 0
           vmulps   %zmm3, %zmm2, %zmm3
-          vmovups  %zmm3, (%r13) {%k1}         ; and only they are written
+          vmovups  %zmm3, (%r13) {%k1}         ; and only these are written
           addq     %r10, %r13                  ; on to the next row
           addq     %r10, %r12
           decq     %rbp
           jne      loop
 
-Nothing is reordered. The flags of `engine/jit.py` hold for this code of a kernel too, so LLVM may fuse a product with
-the addition that it goes into; `multiply_add` says that it must, wherever the machine can. Nothing is checked.
+Nothing is reordered. The flags of `engine/jit.py` apply to this code too, so LLVM may fuse a product with the addition
+that uses it; `multiply_add` makes it do so wherever the machine can. Nothing is checked.
 """
 
 import inspect
@@ -57,17 +57,17 @@ from cnnlite.engine.target import FUSED_MULTIPLY_ADD, VECTOR_BYTES
 
 int8, int32, int64 = (ir.IntType(bits) for bits in (8, 32, 64))
 
-VECTORS_TOGETHER = 4  # in a group of channels; their sums and coefficients, up to 16 vectors, are in registers
+VECTORS_TOGETHER = 4  # in a group of channels; their sums and coefficients, up to 16 vectors, stay in registers
 
 
 class Emitter:
-    """Appends instructions on vectors of one type of numbers to a function that is being compiled.
+    """Appends instructions on vectors of one element type to a function that is being compiled.
 
     Attributes:
-        builder: llvmlite's, for the instructions that need no help: `add` and `mul` of integers, `fadd`, `fmul`, ...
-        item: the type of a number, `float` or `double`; `itemsize` is its bytes.
-        lanes: how many numbers a vector has.
-        vector, wide: the types of a vector, and of one with as many lanes of float64.
+        builder: llvmlite's, for instructions that need no help: `add` and `mul` of integers, `fadd`, `fmul`, ...
+        item: the element type, `float` or `double`; `itemsize` is its size in bytes.
+        lanes: how many elements a vector has.
+        vector, wide: the type of a vector, and of one with as many lanes in float64.
     """
 
     def __init__(self, builder, item):
@@ -84,62 +84,62 @@ class Emitter:
         return ir.VectorType(item, self.lanes)
 
     def number(self, value):
-        """Return an integer that is known now, for addresses and counts."""
+        """Return an integer constant, for addresses and counts."""
         return ir.Constant(int64, value)
 
     def constant(self, value):
-        """Return a vector of one number that is known now, in all lanes."""
+        """Return a constant vector with one number in all lanes."""
         return ir.Constant(self.vector, [float(self.dtype(value))] * self.lanes)
 
     def zeros(self, kind=None):
         return ir.Constant(kind or self.vector, None)
 
     def steps(self, item):
-        """Return the integers 0, 1, 2, ..., one a lane."""
+        """Return the integers 0, 1, 2, ..., one per lane."""
         return ir.Constant(self.vector_of(item), list(range(self.lanes)))
 
     def splat(self, value):
-        """Return a vector of one value in all lanes."""
+        """Return a vector with one value in all lanes."""
         undefined = ir.Constant(self.vector_of(value.type), ir.Undefined)
         one = self.builder.insert_element(undefined, value, ir.Constant(int32, 0))
         return self.builder.shuffle_vector(one, undefined, self.zeros(self.vector_of(int32)))
 
     def mask(self, count):
-        """Return a mask of the first `count` lanes; the wider the integer, the longer it takes to make."""
+        """Return a mask of the first `count` lanes; the wider its integer type, the longer it takes to compute."""
         return self.builder.icmp_signed("<", self.steps(count.type), self.splat(count))
 
     # Arithmetic
 
     def multiply_add(self, a, b, c):
-        """Return a * b + c, in one rounding wherever the machine has the instruction."""
+        """Return a * b + c, with one rounding wherever the machine has the instruction."""
         if not FUSED_MULTIPLY_ADD:
             return self.builder.fadd(self.builder.fmul(a, b), c)
         return self._call(f"llvm.fma.{self._suffix(a.type)}", a.type, [a, b, c])
 
     def zero_unless(self, holds, value):
-        """Return the value with 0 in the lanes in which a condition doesn't hold, whatever is in them: NaN too."""
+        """Return the value with 0 in the lanes where a condition doesn't hold, whatever they contain, even NaN."""
         return self.builder.select(holds, value, self.zeros(value.type))
 
     def widen(self, value):
-        """Return a vector's numbers in float64."""
+        """Return a vector converted to float64."""
         return value if self.vector == self.wide else self.builder.fpext(value, self.wide)
 
     def narrow(self, value):
-        """Return a wide vector's numbers, rounded to the type of the others."""
+        """Return a wide vector rounded to the element type."""
         return value if self.vector == self.wide else self.builder.fptrunc(value, self.vector)
 
     # Memory
 
     def address(self, base, elements, itemsize=None):
-        """Return the address so many elements behind another."""
+        """Return the address so many elements after another."""
         return self.builder.add(base, self.builder.mul(elements, self.number(itemsize or self.itemsize)))
 
     def broadcast(self, address):
-        """Return a vector that has the number at an address in all lanes."""
+        """Return a vector with the number at an address in all lanes."""
         return self.splat(self.load(address, kind=self.item))
 
     def load(self, address, mask=None, kind=None):
-        """Return the vector at an address, which may lie anywhere; 0 in the lanes that a mask leaves out, unread."""
+        """Return the vector at an address of any alignment; the lanes that a mask leaves out are 0, and not read."""
         kind = kind or self.vector
         pointer = self.builder.inttoptr(address, kind.as_pointer())
         if mask is None:
@@ -157,7 +157,7 @@ class Emitter:
         self._call(f"llvm.masked.store.{self._suffix(value.type, pointer=True)}", ir.VoidType(), arguments)
 
     def load_group(self, address, group):
-        """Return the vectors of a group, see `channel_groups`, of the channels at an address."""
+        """Return the vectors of a group (see `channel_groups`) of the channels at an address."""
         return [self.load(self.address(address, first), mask) for first, mask in group]
 
     def store_group(self, values, address, group):
@@ -167,10 +167,10 @@ class Emitter:
     # Control
 
     def loop(self, count, carried, body):
-        """Emit `for k in range(count)`, and return the values that it carries from turn to turn.
+        """Emit `for k in range(count)`, and return the values that it carries from iteration to iteration.
 
-        `body(k, carried)` emits a turn and returns the new values, or None if it carries none. If the count is a Python
-        integer there is no loop, but the turns one after the other.
+        `body(k, carried)` emits an iteration and returns the new values, or None if it carries none. If the count is a
+        Python integer, the loop is fully unrolled.
         """
         if isinstance(count, int):
             for k in range(count):
@@ -180,7 +180,7 @@ class Emitter:
         head, inside, after = (builder.append_basic_block(name) for name in ("head", "inside", "after"))
         builder.branch(head)
         builder.position_at_end(head)
-        # A phi is a value that depends on where the code came from: from before the loop, or from its end.
+        # A phi is a value that depends on where control came from: from before the loop, or from its end.
         values = [self.number(0), *carried]
         phis = [builder.phi(value.type) for value in values]
         for phi, value in zip(phis, values):
@@ -204,10 +204,10 @@ class Emitter:
                 body(False)
 
     def channel_groups(self, channels, body, together=VECTORS_TOGETHER):
-        """Emit the loop over the vectors of channels, of which `body(group)` emits the code for some together.
+        """Emit the loop over the vectors of channels; `body(group)` emits the code for a group of them.
 
         A group is a list of (first channel, mask). Groups have `together` vectors, a power of 2, then half as many, and
-        so on: a pass over every second or fourth vector would leave most of the nearest cache unused.
+        so on: a pass over every second or fourth vector would leave most of the first-level cache unused.
         """
         builder, lanes = self.builder, self.number(self.lanes)
         vectors = builder.sdiv(builder.add(channels, self.number(self.lanes - 1)), lanes)
@@ -218,7 +218,7 @@ class Emitter:
             def emit_group(k, _, done=done, together=together):
                 begin = builder.add(done, builder.mul(k, self.number(together)))
                 firsts = [builder.mul(builder.add(begin, self.number(i)), lanes) for i in range(together)]
-                # The last vector may stick out: the mask keeps it off what lies behind the channels.
+                # The last vector may overhang: the mask keeps it off what lies after the channels.
                 body([(first, self.mask(builder.sub(channels, first))) for first in firsts])
 
             self.loop(count, [], emit_group)
@@ -226,7 +226,7 @@ class Emitter:
             together //= 2
 
     def _suffix(self, kind, pointer=False):
-        """Return how LLVM names a function's version for a type of vectors."""
+        """Return the suffix in LLVM's names of functions for a vector type."""
         name = f"v{kind.count}" + {"float": "f32", "double": "f64", "i8": "i8"}[str(kind.element)]
         return f"{name}.p0{name}" if pointer else name
 
@@ -238,22 +238,22 @@ class Emitter:
 
 
 def _bytes(kind):
-    """Return the bytes of a number, or of one of a vector's."""
+    """Return the bytes of a number, or of an element of a vector."""
     kind = getattr(kind, "element", kind)
     return {"float": 4, "double": 8, "i8": 1}[str(kind)]
 
 
 def item_of(kind):
-    """Return LLVM's type for numba's type of a number, or of an array, a pointer or a dtype of such."""
+    """Return LLVM's type for a numba type of numbers, or for the elements of an array, a pointer or a dtype."""
     return {types.float32: ir.FloatType(), types.float64: ir.DoubleType()}[getattr(kind, "dtype", kind)]
 
 
 def vector_function(write):
-    """Make a function that compiled code can call, f(of, *arguments), of `write(emit, *arguments)`, which emits it.
+    """Turn `write(emit, *arguments)`, which emits code, into a function f(of, *arguments) for compiled code to call.
 
-    `of` says of which numbers: one of them, or an array, a pointer or a dtype. The arguments are integers (addresses,
-    counts, distances in elements), which may come in tuples, booleans, and arrays and pointers, of which `write` gets
-    the addresses. The function returns nothing.
+    `of` gives the element type: a number, an array, a pointer or a dtype. The arguments are integers (addresses,
+    counts, distances in elements), possibly in tuples; booleans; and arrays and pointers, whose addresses `write`
+    gets. The function returns nothing.
     """
     _, *parameters = inspect.signature(write).parameters.values()
     own = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ("typingctx", "of")]
@@ -270,7 +270,7 @@ def vector_function(write):
 
         return types.void(of, *kinds), codegen
 
-    definition.__signature__ = signature  # numba asks what it takes
+    definition.__signature__ = signature  # numba looks at its parameters
     for attribute in ("__module__", "__name__", "__qualname__", "__doc__"):
         setattr(definition, attribute, getattr(write, attribute))
     return intrinsic(definition)

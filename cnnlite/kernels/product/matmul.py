@@ -1,20 +1,20 @@
 """Matrix products on the micro-kernel.
 
-    x @ W + bias    each row of the result needs its own row of x alone, so that samples don't depend on one another
-    dz @ W.T        the same, with the weights in panels of their columns
+    x @ W + bias    each row of the result needs only its own row of x, so that samples are independent
+    dz @ W.T        the same, with the weights packed into panels of their columns
     x.T @ dz        the sum runs over the samples: see `outer_products.py`
 
-A small matrix of weights stays in the cache, and the product is done for a few samples at a time, like what comes
-before and after it. A large one would be read from memory anew for each few samples. So there the result is cut into
-blocks of rows and a panel of columns each, and threads share these; of a single row, some panels together. The bits are
-the same, since the sums of a row have the same order either way.
+A small matrix of weights stays in the cache, and the product is computed for a few samples at a time, like the stages
+before and after it. A large one would be read from memory again for every few samples. So there the result is cut into
+blocks, each of some rows and one panel of columns, which threads share; a single row is cut into groups of panels. The
+bits are the same, since the sums of a row are added in the same order either way.
 
-A block goes through the weights by pieces of up to PIECE rows: 32 KB that stay in the nearest cache while all its rows
-are multiplied with them. In inference they lie in panels already. Where weights change from step to step, or come with
-a call, each block copies the piece that it is at into a panel. That is soon done next to 128 rows of products, while a
-stage that packs them all would write the whole matrix to memory and read it again.
+A block goes through the weights in pieces of up to PIECE rows: 32 KB that stay in the first-level cache while all its
+rows are multiplied by them. In inference the weights are already packed into panels. Where they change from step to
+step, or come with a call, each block copies its current piece into a panel. That takes little time next to 128 rows of
+products, while a stage that packed all weights would write the whole matrix to memory and read it back.
 
-No BLAS: its threads and numba's would take turns on the same cores, and each turn costs milliseconds.
+No BLAS: its threads would compete with numba's for the same cores, and each switch costs milliseconds.
 """
 
 from cnnlite.engine.jit import kernel
@@ -30,7 +30,7 @@ from cnnlite.kernels.rows import copy_rows, transpose_panels
 
 SMALL_MATRIX = 1 << 17  # bytes of weights that stay in the cache
 ROWS_A_UNIT = 32  # rows of the result that one thread computes at a time: enough units for many threads
-MANY_PANELS, MORE_ROWS = 8, 128  # with so many panels units of more rows are enough, and read a panel less often
+MANY_PANELS, MORE_ROWS = 8, 128  # with so many panels, units of more rows are enough, and read a panel less often
 
 
 def _of_samples(transpose_a=False, transpose_b=False, **_):
@@ -39,7 +39,7 @@ def _of_samples(transpose_a=False, transpose_b=False, **_):
 
 @operation(samples=_of_samples)
 def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
-    """c = a @ b + bias, with either factor transposed where asked.
+    """Return c = a @ b + bias, with either factor transposed on request.
 
     Args:
         a: (M, K), or (K, M) with `transpose_a`. All arrays are C-contiguous and of one dtype.
@@ -47,7 +47,7 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
         bias: (N,), or None for none.
         out: (M, N) to write to.
 
-    With `transpose_a` alone, the K rows are of samples, each of which may have several: (samples, ..., M).
+    With `transpose_a` alone, the K rows belong to samples, which may have several each: (samples, ..., M).
     """
     if transpose_a and not transpose_b and a.ndim == b.ndim > 2:
         a, b = a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1])
@@ -67,12 +67,12 @@ def matmul(a, b, bias=None, transpose_a=False, transpose_b=False, out=None):
 
 
 def _add_product(a, b, bias, transpose_a, transpose_b, out):
-    """Add the stages of a product whose rows don't depend on one another."""
+    """Add the stages of a product whose rows are independent."""
     (m, n), k, width = out.shape, a.shape[0 if transpose_a else 1], panel_width(out.dtype)
     rows, rows_a_sample = rows_of(m)
     panels = -(-n // width)
     by_samples = rows_a_sample and panels * width * k * out.itemsize <= SMALL_MATRIX
-    # Weights that stay as they are are packed once. Others are by each unit, which then has its part of them at hand.
+    # Constant weights are packed once. Others are packed by each unit, which then has its part of them in the cache.
     packs = not by_samples and not graph_of(a, b).keeps(b)
     if not packs:
         b = pack_panels(b, k, n, *((1, k) if transpose_b else (n, 1)), graph=graph_of(a, b))
@@ -113,7 +113,7 @@ def _product(r, run, first, last):
             _product_block(r, run, row, min(end, row + ROWS_A_UNIT), panel)
 
 
-# What the other has not comes first: numba warns of a record that begins as another one does.
+# The fields that `_product` lacks come first: numba warns about a record that begins like another one.
 @stage(reads="a b bias", writes="c", sizes=f"rows_a_unit packs turned copy sums total single {_PRODUCT}",
        footprint=BATCH)
 def _shared_product(r, run, first, last):
@@ -129,9 +129,9 @@ def _shared_product(r, run, first, last):
 
 @kernel
 def _rows_times_panel(r, run, row, rows, panel):
-    """Compute a panel of the columns of some rows, by pieces of b that stay in the nearest cache for all of them.
+    """Compute a panel of columns of some rows, in pieces of b that stay in the first-level cache for all of them.
 
-    What is added to each sum, and in which order, is what `block` does with all of b at once.
+    Each sum adds the same products in the same order as in `block` with all of b at once.
     """
     c = array(run, r.c, ((row + rows) * r.n,))
     itemsize, lanes = c.itemsize, VECTOR_BYTES // c.itemsize
@@ -184,9 +184,9 @@ def _piece(r, run, like, panel, k, count):
 
 @kernel
 def _product_block(r, run, first, last, panel):
-    """Compute a panel of the columns of some rows."""
+    """Compute a panel of columns of some rows."""
     c = array(run, r.c, (last * r.n,))
-    a, b = array(run, r.a, (0,)), array(run, r.b, (0,))  # no more than their addresses counts
+    a, b = array(run, r.a, (0,)), array(run, r.b, (0,))  # only their addresses matter
     width = 2 * VECTOR_BYTES // c.itemsize
     column = panel * width
     columns = min(width, r.n - column)
@@ -199,7 +199,7 @@ def _product_block(r, run, first, last, panel):
 
 @kernel
 def _single_row(r, run, first, last):
-    """Compute some panels of the columns of the only row: PANELS together, or fewer one by one."""
+    """Compute some panels of columns of the only row: PANELS together, or fewer one by one."""
     c = array(run, r.c, (r.n,))
     width = 2 * VECTOR_BYTES // c.itemsize
     if r.packs or last - first < PANELS or last * width > r.n or r.a_k != 1:
@@ -217,9 +217,9 @@ def product_block(block, rows, columns, c, c_place, c_i, start, start_place, sta
                   b, b_place, b_k1, b_k0, n1, n0, scratch):
     """Write start + a @ b, for up to two vectors of columns, to a part of c.
 
-    All arrays but `scratch` are one-dimensional, each with the place of its first element. start is one row that
-    holds whole vectors if start_i is 0, else as many rows as c and of the same width; it may be c itself. b must
-    hold whole vectors. c need not: the last columns go through `scratch` (rows, 2 vectors).
+    All arrays but `scratch` are one-dimensional, each with the offset of its first element. If start_i is 0, start is
+    one row of whole vectors; otherwise it has as many rows as c, of the same width, and may be c itself. b must hold
+    whole vectors. c need not: the last columns go through `scratch` (rows, 2 vectors).
     """
     itemsize = c.itemsize
     width = VECTOR_BYTES // itemsize
@@ -245,7 +245,7 @@ def product_block(block, rows, columns, c, c_place, c_i, start, start_place, sta
 
 @kernel
 def move_sums(sums, exact):
-    """Add sums in float32 to those in float64, and begin them anew. Both are flat."""
+    """Add float32 sums to float64 sums, and reset them. Both are flat."""
     for i in range(sums.size):
         exact[i] += sums[i]
         sums[i] = 0

@@ -1,14 +1,13 @@
 """The one loop in which cnnlite spends its time: a small matrix product that lives in the processor's registers.
 
-Every convolution and every dense layer, forward and backward, is made of calls of `block`:
+Every convolution and every dense layer, forward and backward, consists of calls to `block`:
 
     c[i, j] = start[i, j] + sum over k1 < n1, k0 < n0 of  a[i, k1, k0] * b[k1, k0, j]
 
-for any number of rows i, and 1 or 2 vectors of columns j. Each operand is an address and the distance, in
-elements, from one index to the next; the columns j of b, c and start lie side by side. `block` goes through the
-rows in tiles of up to ROWS rows.
+for any number of rows i, and 1 or 2 vectors of columns j. Each operand is an address and its strides, in elements; the
+columns j of b, c and start are contiguous. `block` goes through the rows in tiles of up to ROWS rows.
 
-**Why a tile.** A core can do two vector multiply-adds a cycle but load only two vectors. A loop that loads
+**Why a tile.** A core can do two vector multiply-adds per cycle but load only two vectors. A loop that loads
 both factors of each product would run at half speed at best, and one that also keeps its sums in memory at
 a quarter. A tile of 8 rows and 2 vectors keeps its 16 sums in registers for the whole reduction. Each step
 loads 2 vectors of b and 8 numbers of a, and does 16 multiply-adds with them:
@@ -16,17 +15,17 @@ loads 2 vectors of b and 8 numbers of a, and does 16 multiply-adds with them:
               b0     b1        registers:  16 sums + 2 of b + 1 or 2 of a, out of 32 (AVX-512, NEON);
         a0    c00    c01       with 16 registers (AVX2) 6 rows: 12 sums + 2 of b + 1 or 2 of a.
         a1    c10    c11
-        ..     ..     ..       `a` is a single number, copied to all lanes of a vector as it is loaded.
+        ..     ..     ..       `a` is a single number, broadcast to all lanes as it is loaded.
         a7    c70    c71
 
-**Why two loops.** A row of an im2col matrix is KH runs of KW * C numbers which already lie side by side in
-the image. With a loop over the runs (k1) round a loop along the run (k0), the tile reads the rows straight
-from the image, and the im2col matrix never has to exist.
+**Why two loops.** A row of an im2col matrix is KH runs of KW * C elements that are already contiguous in the image.
+With a loop over the runs (k1) around a loop along the run (k0), the tile reads the rows straight from the image, and
+the im2col matrix never has to exist.
 
-**Why LLVM by hand.** numba compiles plain loops well, but it doesn't keep an array of 16 sums in registers. So the
-tile is vector code, written as `vectors.py` explains. What comes out, for 8 rows and 2 vectors of AVX-512, is a loop of
-36 instructions: 16 multiply-adds, the 10 loads, 8 that move addresses on, and the 2 of the loop.
-`python -m benchmarks.assembly` prints it; `benchmarks/README.md` explains it. Put in order:
+**Why LLVM by hand.** numba compiles plain loops well, but it doesn't keep an array of 16 sums in registers. So the tile
+is vector code, written as `vectors.py` explains. For 8 rows and 2 vectors of AVX-512, the result is a loop of 36
+instructions: 16 multiply-adds, 10 loads, 8 that advance addresses, and 2 for the loop. `python -m benchmarks.assembly`
+prints it; `benchmarks/README.md` explains it. Reordered for reading:
 
     vmovups (b), zmm17               ; 2 vectors of b
     vmovups 64(b), zmm18
@@ -35,12 +34,12 @@ tile is vector code, written as `vectors.py` explains. What comes out, for 8 row
     vfmadd231ps zmm16, zmm18, zmm14
     ...                              ; ... and so on for 8 rows
 
-**Why pieces.** A sum in float32 that grows loses what is added to it: 0.1 added a million times is 1 % too much. So
-a reduction of more than LONG_SUM products is cut into pieces of about PIECE, each of which is a reduction of its own,
-and the pieces are added up in float64. That costs a few percent; shorter ones are done in one go.
+**Why pieces.** The larger a float32 sum grows, the more it loses of what is added: 0.1 added a million times is 1 % too
+much. So a reduction of more than LONG_SUM products is split into pieces of about PIECE, each of which is a reduction of
+its own, and the pieces are added up in float64. That costs a few percent; shorter reductions are done in one go.
 
-**Why an address.** A kernel that contained the tiles would be compiled, slowly, with all of them inside. So `block`
-is compiled once for each dtype, and the kernels call it by its address, about once for each row of an image.
+**Why an address.** A kernel that inlined the tiles would have to compile all of them, slowly. So `block` is compiled
+once per dtype, and kernels call it by its address, about once per row of an image.
 
 Nothing is checked here. `matmul.py` and `conv2d.py` compute the addresses from the shapes of the arrays.
 """
@@ -55,9 +54,9 @@ from cnnlite.engine.jit import callback_address
 from cnnlite.engine.target import ROWS, VECTOR_BYTES
 from cnnlite.kernels.llvm.vectors import Emitter, int64, item_of, vector_function
 
-LONG_SUM = 1152  # products that may be added one by one in float32: those of 3x3 taps of 128 channels
-PIECE = 256  # so many that it takes at a time, if there are more
-ROWS_TOGETHER = 32  # of a long reduction, so that a piece of b stays in the cache while several tiles read it
+LONG_SUM = 1152  # products that may be added one by one in float32: as many as 3x3 taps of 128 channels
+PIECE = 256  # products that a longer reduction takes at a time
+ROWS_TOGETHER = 32  # rows of a long reduction, so that a piece of b stays in the cache while several tiles read it
 
 
 def _emit_tile(emit, rows, vectors, operands):
@@ -81,9 +80,9 @@ def _emit_tile(emit, rows, vectors, operands):
         for i in range(rows):
             factor = emit.broadcast(builder.add(a, a_row[i]))
             for v in range(vectors):
-                # "contract" makes the two one fused multiply-add wherever the machine has it, as `emit.multiply_add`
-                # does. But that is a call, of which LLVM thinks so little that it would unroll small tiles' loops,
-                # for more code, 0.1 s more to compile it, and no speed.
+                # "contract" lets LLVM fuse the two into one multiply-add wherever the machine has it, as
+                # `emit.multiply_add` does. But that is a call, which LLVM considers so cheap that it would unroll the
+                # loops of small tiles: more code, 0.1 s more to compile it, and no gain in speed.
                 product = builder.fmul(factor, b_vectors[v], flags=("contract",))
                 result.append(builder.fadd(product, sums[i * vectors + v], flags=("contract",)))
         return [builder.add(a, a_k0), builder.add(b, b_k0), *result]
@@ -129,18 +128,18 @@ def _tile(emit, first, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0
     builder.position_at_end(end)
 
 
-# The pieces of a long reduction. Vector code too, because numba took two seconds more to compile them. A single row
-# times several panels has the same (`single_row.py`).
+# The pieces of a long reduction. This is vector code too, because numba took two seconds longer to compile it. The
+# product of a single row with several panels uses it as well (`single_row.py`).
 
 
 @intrinsic
 def _scratch(typingctx, like):
-    """Return the size of a number, and where on the stack there are two zero vectors, a piece, and the sum of all."""
+    """Return the itemsize, and the addresses on the stack of two zero vectors, a piece, and the total."""
 
     def codegen(context, builder, signature, args):
         emit = Emitter(builder, item_of(like))
         kinds = (emit.vector, 2), (emit.vector, 2 * ROWS_TOGETHER), (emit.wide, 2 * ROWS_TOGETHER)
-        with builder.goto_entry_block():  # not alloca_once, which would fill all with zeros at each call of `block`
+        with builder.goto_entry_block():  # not alloca_once, which would zero everything on each call of `block`
             zeros, piece, total = (builder.alloca(ir.ArrayType(kind, size)) for kind, size in kinds)
         builder.store(emit.zeros(zeros.type.pointee), zeros)
         addresses = [builder.ptrtoint(place, int64) for place in (zeros, piece, total)]
@@ -151,7 +150,7 @@ def _scratch(typingctx, like):
 
 @intrinsic
 def _block_again(typingctx, rows, vectors, c, like, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
-    """Call the function that this stands in, `block`, with c as an address."""
+    """Call the enclosing function, `block`, with c as an address."""
 
     def codegen(context, builder, signature, args):
         rows, vectors, c, like, *rest = args
@@ -165,7 +164,7 @@ def _block_again(typingctx, rows, vectors, c, like, c_i, start, start_i, a, a_i,
 
 @vector_function
 def add_piece(emit, piece, total, begins, vectors):
-    """Add so many vectors of a piece to their sum, which begins with the first piece."""
+    """Add the vectors of a piece to the total, or begin the total with them if `begins`."""
     builder = emit.builder
 
     def add(k, _):
@@ -180,7 +179,7 @@ def add_piece(emit, piece, total, begins, vectors):
 
 @vector_function
 def write_sums(emit, c, c_i, start, start_i, total, first, rows, vectors):
-    """Write start + the sums to so many rows of c from the first on."""
+    """Write start + the total to `rows` rows of c from row `first` on."""
     builder, lanes = emit.builder, emit.number(emit.lanes)
 
     def write_row(row, _):
@@ -200,7 +199,7 @@ def write_sums(emit, c, c_i, start, start_i, total, first, rows, vectors):
 
 
 def block(rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
-    """Compute any number of rows, in tiles; see the head of this file."""
+    """Compute any number of rows, in tiles; see the top of this file."""
     if n1 * n0 <= LONG_SUM:
         # As even as possible: 26 rows are 6 + 7 + 6 + 7, not 8 + 8 + 8 + 2, whose last tile would run at half speed.
         tiles = (rows + ROWS - 1) // ROWS
@@ -229,19 +228,19 @@ def _signature(dtype):
     return types.void(*[types.int64] * 2, types.CPointer(item), *[types.int64] * 12)
 
 
-# The address of `block`, compiled for arrays of a dtype on the first call.
+# The address of `block`, compiled for each dtype on first use.
 block_address = callback_address(block, _signature)
 
 
 def assembly(dtype=np.float32):
     """Return the machine code of `block` as text, for study: all its tiles, one after the other."""
-    # Compiled afresh, because no listing is kept with what lies on disk.
+    # Compiled afresh, because the copy on disk has no listing.
     return numba.cfunc(_signature(dtype))(block)._library.get_asm_str()
 
 
 @intrinsic
 def call_block(typingctx, address, rows, vectors, c, c_i, start, start_i, a, a_i, a_k1, a_k0, b, b_k1, b_k0, n1, n0):
-    """Call the `block` that is at an address, for use in compiled code; c, start, a and b are addresses."""
+    """Call the `block` at an address, from compiled code; c, start, a and b are addresses."""
 
     def codegen(context, builder, signature, args):
         pointer = ir.IntType(8).as_pointer()

@@ -4,14 +4,14 @@
 
 or several such products at once, c[p, i, j] from a[row, p, i] and b[row, p, j].
 
-A unit computes a block of c. It goes through the rows in leaves of up to 512, whose products are added one by
-one in the registers of a tile. The sums of the leaves are added as a binary tree, whose shape depends only on the
-number of rows.
+A unit computes a block of c. It goes through the rows in leaves of up to 512, whose products are added one by one in
+the registers of a tile. The sums of the leaves are added as a binary tree, whose shape depends on the number of rows
+alone.
 
 **Why operands are copied.** In a large matrix the elements that a tile reads in succession are a row apart: in
 different cache lines, often on different pages, and if a row is 4 KiB long, all in the same few sets of the cache. So
 the products use copies in which these elements are contiguous (Goto and van de Geijn, "Anatomy of High-Performance
-Matrix Multiplication", 2008). Each copied element is used in some hundred products.
+Matrix Multiplication", 2008). Each copied element is used in about a hundred products or more.
 
 In a convolution, row n * OH * OW + oh * OW + ow of a is the window that this pixel of dy came from, a row of the im2col
 matrix, and c is the kernel gradient, (KH * KW * C, F). Only a piece of that matrix ever exists, as the copy.
@@ -46,8 +46,8 @@ def add_outer_products(a, b, out, bias=None, windows=None, flags=None, where=1):
         a: (rows, M) or (rows, P, M); with `windows`, images (N, H, W, C) whose windows are the rows.
         b: (rows, N) or (rows, P, N).
         windows: the FIELDS of a convolution without groups.
-        flags: whether each sample is `moderate`. With `where=1` nothing is done unless all samples are, and with
-            `where=0` nothing if they are.
+        flags: whether each sample is `moderate`. With `where=1` the stage does nothing unless all samples are, and with
+            `where=0` it does nothing if they are.
     """
     products, m, n = (1, *out.shape)[-3:]
     width = panel_width(out.dtype)

@@ -2,8 +2,8 @@
 
     c[j] = start[j] + sum over k < n of  a[k] * b[k, j]
 
-Each weight is used once, so the time goes into fetching them. A tile of one row (`microkernel.py`) has 2 sums for
-2 vectors of b, and each product must wait 4 cycles for the previous one. In that time a core can fetch more than 2
+Each weight is used once, and fetching it takes most of the time. A tile of one row (`microkernel.py`) has 2 sums for 2
+vectors of b, and each product must wait 4 cycles for the previous one. In that time a core can fetch more than 2
 vectors. So this kernel takes 4 panels at a time, with 8 sums. Each sum adds the same products in the same order as in a
 tile, even for a long reduction: the bits of a sample do not depend on how many others come with it.
 """
