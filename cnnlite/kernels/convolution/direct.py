@@ -45,7 +45,7 @@ from cnnlite.kernels.product.microkernel import block_address, call_block
 from cnnlite.kernels.product.panels import panel_width
 from cnnlite.kernels.rows import copy_rows
 
-UNIT_NUMBERS = 1 << 14  # at least so many output elements are computed together
+UNIT_NUMBERS = 1 << 14  # output elements, at least, that are computed together
 LINE_BYTES = 64
 
 # Stages that fall back to the direct method share its record layout.

@@ -50,7 +50,7 @@ class KernelSums(NamedTuple):
 
 
 def kernel_sums(graph, sizes, rows, columns, links, chain, long_chain):
-    """Return `KernelSums`, each of which gets `links` products from a sample.
+    """Return `KernelSums`; each sample adds `links` products to each of the sums.
 
     Args:
         sizes: the FIELDS of the convolution.

@@ -7,11 +7,10 @@
 makes a function that kernels can call. While numba compiles such a kernel, the body runs once with a `Number` standing
 for x, and each operation appends an instruction to the kernel. It differs from code that numba compiles:
 
-- Everything has the dtype of x. A Python number becomes a constant of that dtype, where numba would continue
-  in float64, and would widen 32-bit integers to 64 bits.
-- Nothing is contracted. Elsewhere LLVM may fuse a product and a sum, and not necessarily both in the body of a vector
-  loop and in its remainder. Here only `fma` fuses, and the digits of a caller's sum do not depend on how the function
-  ended.
+- Everything has the dtype of x. A Python number becomes a constant of that dtype, where numba would continue in
+  float64, and would widen 32-bit integers to 64 bits.
+- Nothing is contracted. Elsewhere LLVM may fuse a product and a sum in the body of a vector loop, and not fuse them in
+  its remainder. Here only `fma` fuses, and the digits of a caller's sum do not depend on how the function ended.
 - It leaves no branches, and no calls that might not be inlined. So a loop around it can be vectorised.
 
 A Number may also stand for a vector, in hand-written vector code: `softmax_rows.py`.

@@ -131,7 +131,7 @@ class Emitter:
     # Memory
 
     def address(self, base, elements, itemsize=None):
-        """Return the address so many elements after another."""
+        """Return the address `elements` elements after `base`."""
         return self.builder.add(base, self.builder.mul(elements, self.number(itemsize or self.itemsize)))
 
     def broadcast(self, address):
