@@ -1,4 +1,4 @@
-"""Data sets: MNIST, which comes with the package, and files of your own in the same form."""
+"""Data sets: MNIST, which comes with the package, and files of your own in the same format."""
 
 from cnnlite.datasets import mnist
 

@@ -1,6 +1,6 @@
-"""Read IDX files, the form in which MNIST was published.
+"""Read IDX files, the format in which MNIST was published.
 
-    00 00 | 08 | rank | size of each axis, 4 bytes each, highest first | the elements, last axis fastest
+    00 00 | 08 | rank | size of each axis, 4 bytes each, big-endian | the elements, last axis fastest
 
 The third byte is the type of the elements: 08 for unsigned bytes, the only one that image sets use.
 """
@@ -13,14 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-# A packed file may grow to so many bytes, or so many times its size where that is more. Real images grow to ten times
-# theirs, a file that is made to fill the memory to a thousand times.
+# A compressed file may expand to this many bytes, or to this many times its size if that is more. Real images expand
+# tenfold, a file made to exhaust memory a thousandfold.
 MOST_BYTES = 2**28
 MOST_GROWTH = 100
 
 
 def most_bytes(path):
-    """Return to how many bytes a packed file may unpack."""
+    """Return how many bytes a compressed file may expand to."""
     return max(MOST_BYTES, MOST_GROWTH * Path(path).stat().st_size)
 
 
@@ -28,7 +28,7 @@ def read_idx(path, rank):
     """Return the array in an IDX file, plain or gzip, as a new uint8 array with `rank` axes.
 
     Raises:
-        ValueError: the file isn't what its header says or has no such header; the message says in what way.
+        ValueError: the file doesn't match its header, or has no valid one; the message says how.
     """
     path = Path(path)
     try:
@@ -39,7 +39,7 @@ def read_idx(path, rank):
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(f"{path} is damaged: it can't be unpacked ({error}). Get a new copy of it.") from error
     except (ValueError, MemoryError) as error:
-        raise ValueError(f"{path} is damaged or no IDX file of the right kind: {error}") from error
+        raise ValueError(f"{path} is damaged or not an IDX file of the right kind: {error}") from error
 
 
 def _read_stream(stream, rank, most):

@@ -25,10 +25,10 @@ IDX_NAMES = ("train-images{}idx3-ubyte", "train-labels{}idx1-ubyte", "t10k-image
 
 
 def load_data(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Return ((x_train, y_train), (x_test, y_test)), as Keras does; without a network.
+    """Return ((x_train, y_train), (x_test, y_test)), as Keras does, but without network access.
 
     Args:
-        path: None for the MNIST that comes with the package. Or files of your own in the same form: an
+        path: None for the MNIST that comes with the package. Or files of your own in the same format: an
             `.npz` with the arrays x_train, y_train, x_test and y_test; a folder with the four IDX files
             train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and
             t10k-labels-idx1-ubyte, plain or `.gz`; or one of those four.
@@ -39,7 +39,7 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Array, 
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a file is damaged, or doesn't hold images and labels in that form.
+        ValueError: a file is damaged, or doesn't hold images and labels in that format.
 
     Example:
 
@@ -53,7 +53,7 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Array, 
     try:
         path = Path(os.fsdecode(path))
     except TypeError:
-        raise TypeError(f"load_data: path must be a text or a path. Received: path={path!r}.") from None
+        raise TypeError(f"load_data: path must be a string or a path. Received: path={path!r}.") from None
     if not path.exists():
         raise FileNotFoundError(
             f"load_data: {path} doesn't exist. Leave path out for the MNIST that comes with the package."
@@ -67,8 +67,8 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Array, 
 
 
 def _read_npz(path):
-    # Opened here, so that a file that may not be read isn't called a damaged one.
-    # What a signal's handler raises must not be taken for damage.
+    # Opened here, so that an unreadable file isn't called a damaged one.
+    # What a signal handler raises must not be taken for damage.
     with held_back_interrupts(second_passes=True), open(path, "rb") as file:
         try:
             archive = zipfile.ZipFile(file)
@@ -85,17 +85,17 @@ def _read_npz(path):
             return [_read_member(archive, f"{key}.npy") for key in KEYS]
         except Exception as error:
             # zipfile, zlib and the parser of NumPy's headers raise a dozen kinds of exception on damaged bytes.
-            raise ValueError(f"{path} is damaged or no .npz file of the right kind: {error}") from error
+            raise ValueError(f"{path} is damaged or not an .npz file of the right kind: {error}") from error
 
 
 def _read_member(archive, name):
-    """Return one array of the archive, after a check that its header fits the size of its data.
+    """Return one array of the archive, after checking that its header fits the size of its data.
 
-    No memory is asked for before that.
+    No memory is allocated before that.
     """
     info = archive.getinfo(name)
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ValueError(f"{name} is packed in a way that NumPy doesn't write.")
+        raise ValueError(f"{name} is compressed in a way that NumPy doesn't write.")
     with archive.open(info) as file:
         stream = io.BytesIO(file.read(LONGEST_HEADER))
         version = np.lib.format.read_magic(stream)
@@ -130,7 +130,7 @@ def _find_idx_file(folder, name, given):
         if file.is_file():
             return file
     raise FileNotFoundError(
-        f"load_data: {folder} must hold a file of the name {' or '.join(file.name for file in spellings)}."
+        f"load_data: {folder} must hold a file named {' or '.join(file.name for file in spellings)}."
     )
 
 

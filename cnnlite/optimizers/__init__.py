@@ -1,4 +1,4 @@
-"""How gradients become steps. Names, arguments, defaults and formulas are those of Keras.
+"""How gradients become steps. Names, arguments, defaults and formulas are Keras's.
 
 A model holds all its parameters in one flat vector, so an optimizer is a few vectors of the same length
 (its slots, such as Adam's averages) and one loop over them, which is in `cnnlite/kernels/optimizers.py`.
@@ -44,7 +44,7 @@ is_as_written.remember(OPTIMIZERS.values())
 
 
 def get(identifier: Any) -> Optimizer:
-    """Return the optimizer that a name ("adam"), a config or an optimizer stands for.
+    """Return the optimizer for a name ("adam"), a config or an optimizer.
 
     Raises:
         ValueError: the name is not known; the message lists those that are.

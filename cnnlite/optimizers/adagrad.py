@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Adagrad(KernelOptimizer):
-    """Each weight's gradient divided by the root of the sum of all its squares so far (Duchi et al., 2011).
+    """Each weight's gradient divided by the root of the sum of its squares so far (Duchi et al., 2011).
 
         s += g²
         p -= learning_rate * g / sqrt(s + epsilon)
@@ -22,7 +22,7 @@ class Adagrad(KernelOptimizer):
     Args:
         learning_rate: default 0.001. The paper's figures correspond to 1.0.
         initial_accumulator_value: what s starts from, at least 0; default 0.1.
-        epsilon: keeps the divisor from 0; default 1e-7. It stands under the root (PyTorch adds it after the root).
+        epsilon: keeps the divisor above 0; default 1e-7. It is added under the root (PyTorch adds it after the root).
         weight_decay, clipnorm, clipvalue, global_clipnorm, name: see `Optimizer`.
     """
 

@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class Adam(KernelOptimizer):
-    """Running averages of the gradient and of its square, both corrected for their start from 0.
+    """Running averages of the gradient and of its square, both corrected for starting at 0.
 
         m += (1 - beta_1) * (g - m)
         v += (1 - beta_2) * (g² - v)
         p -= learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t) * m / (sqrt(v) + epsilon)
 
     at step t = 1, 2, ... This is the form at the end of section 2 of Kingma and Ba (2015), so epsilon is not
-    quite that of PyTorch: ours equals PyTorch's epsilon times sqrt(1 - beta_2**t).
+    quite PyTorch's: ours equals PyTorch's epsilon times sqrt(1 - beta_2**t).
 
     Args:
         learning_rate: default 0.001.
-        beta_1, beta_2: how much of each average stays at each step, from 0 to below 1; defaults 0.9 and 0.999.
-        epsilon: keeps the divisor from 0; default 1e-7.
+        beta_1, beta_2: how much of each average is kept at each step, from 0 to below 1; defaults 0.9 and 0.999.
+        epsilon: keeps the divisor above 0; default 1e-7.
         amsgrad: True divides by the largest v so far (Reddi et al., 2018); default False.
         weight_decay, clipnorm, clipvalue, global_clipnorm, name: see `Optimizer`.
     """
@@ -74,7 +74,7 @@ class Adam(KernelOptimizer):
 
 
 class AdamW(Adam):
-    """Adam with a weight decay that stays out of its averages (Loshchilov and Hutter, 2019).
+    """Adam with a weight decay that is kept out of its averages (Loshchilov and Hutter, 2019).
 
         p -= learning_rate * weight_decay * p,  and then Adam's step
 

@@ -25,42 +25,42 @@ if TYPE_CHECKING:
     from cnnlite.layers.flat_parameters import FlatParameters
     from cnnlite.schedules import LearningRateSchedule
 
-VANISHING = 1e-45  # less than any float32 but 0
+VANISHING = 1e-45  # below every positive float32
 
 
 class Optimizer:
-    """The base of all optimizers, with the arguments that they share.
+    """The base class of all optimizers, with the arguments that they share.
 
-    One of your own sets `slot_names` and defines `initial_slots()` where it keeps something from step to step,
-    and `update(p, g, slots, learning_rate, decay)`.
+    A subclass defines `update(p, g, slots, learning_rate, decay)` and, if it keeps anything from step to step, sets
+    `slot_names` and defines `initial_slots()`.
 
-    All arguments may be assigned to at any time (`optimizer.learning_rate = 0.01`), are checked as the constructor
-    checks them, and hold from the next step on.
+    All arguments may be assigned to at any time (`optimizer.learning_rate = 0.01`); they are checked as in the
+    constructor, and take effect at the next step.
 
     Args:
         learning_rate: a number of at least 0, or a `LearningRateSchedule`.
-        weight_decay: before each step, weights lose the share learning_rate * weight_decay of themselves,
-            apart from the gradient and its averages (Loshchilov and Hutter, 2019). None for none. Unlike an L2
-            regularizer it takes no part in the loss.
+        weight_decay: before each step, weights shrink by the fraction learning_rate * weight_decay, independently
+            of the gradient and its averages (Loshchilov and Hutter, 2019). None for no decay. Unlike an L2
+            regularizer, it does not enter the loss.
         clipnorm: the largest norm that the gradient of one weight (a kernel, a bias) may have.
-        clipvalue: the largest size that one number of the gradient may have.
+        clipvalue: the largest magnitude that an element of the gradient may have.
         global_clipnorm: the largest norm that the whole gradient may have. Only one of the three can be set.
-            Without any, gradients above 1e19 have squares that float32 can't hold: what divides by an average of
-            them makes no step, or NaN, as in Keras and PyTorch.
-        name: what summaries and files call it.
+            Without any, gradients above 1e19 have squares that float32 can't hold: optimizers that divide by an
+            average of squares then make no step, or NaN, as in Keras and PyTorch.
+        name: its name in summaries and files.
 
     Raises:
-        ValueError: a number is out of its range, or two of the three limits are set.
-        TypeError: what must be a number is none.
-        AttributeError: what is assigned to is no attribute of an optimizer (`optimizer.lr`).
+        ValueError: a number is out of range, or two of the three limits are set.
+        TypeError: an argument that must be a number is not one.
+        AttributeError: a name that is assigned to is not an attribute of the optimizer (`optimizer.lr`).
 
     Attributes:
-        iterations: how many steps were made.
+        iterations: how many steps have been taken.
         slots: the vectors kept from step to step, by name.
     """
 
     slot_names: tuple[str, ...] = ()
-    _checks: ClassVar[Mapping[str, Check]] = CHECKS  # of what may be set, by its name
+    _checks: ClassVar[Mapping[str, Check]] = CHECKS  # of the settable attributes, by name
 
     weight_decay: float | None = None
     clipnorm: float | None = None
@@ -70,7 +70,7 @@ class Optimizer:
     slots: dict[str, np.ndarray] = None  # type: ignore[assignment]  # __init__ makes it
     _learning_rate: Any = None
     _built_for: tuple[Any, ...] | None = None
-    _parameters: Any = None  # weak references: to them, and to the layers that they belong to
+    _parameters: Any = None  # weak references: to the parameters, and to the layers that own them
     _owners: list[Any] | None = None
     _clipped: Array | None = None
     _warned_of_nan = False
@@ -91,7 +91,7 @@ class Optimizer:
         self.iterations = 0
         self.slots = {}
 
-    if not TYPE_CHECKING:  # which would take it as leave to set any name
+    if not TYPE_CHECKING:  # a type checker would then accept any name
 
         def __setattr__(self, name, value):
             check = self._checks.get(name)
@@ -115,13 +115,14 @@ class Optimizer:
     # What an optimizer defines.
 
     def initial_slots(self) -> dict[str, float]:
-        """Return those of `slot_names` that are in use, each with the number that its vector starts from."""
+        """Return the slots in use, a subset of `slot_names`, with the initial value of each vector."""
         return {}
 
     def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
-        """Change a stretch of the parameters in place, and of the slots: a list in the order of `slot_names`.
+        """Update a segment of the parameters and of the slots in place.
 
-        A slot that is not in use has length 0. `decay` is the share that p loses before the step.
+        The slots are in the order of `slot_names`; an unused one has length 0. `decay` is the fraction that p loses
+        before the step.
         """
         raise NotImplementedError(f"{type(self).__name__} must define update(p, g, slots, learning_rate, decay).")
 
@@ -140,7 +141,7 @@ class Optimizer:
             self._learning_rate = number(value, "learning_rate", type(self).__name__, minimum=0)
 
     def current_learning_rate(self) -> float:
-        """Return the learning rate of the next step, a float."""
+        """Return the learning rate of the next step, as a float."""
         if isinstance(self._learning_rate, schedules.LearningRateSchedule):
             rate = float(self._learning_rate(self.iterations))
             if not 0 <= rate < math.inf:
@@ -153,14 +154,14 @@ class Optimizer:
 
     @property
     def is_built(self) -> bool:
-        """Whether it belongs to the weights of a model."""
+        """Whether the optimizer belongs to the weights of a model."""
         return self._built_for is not None
 
     def build(self, parameters: FlatParameters) -> None:
-        """Create the slots for the parameters of a model; does nothing if that has happened.
+        """Create the slots for the parameters of a model; does nothing if they exist already.
 
         Raises:
-            ValueError: it was built for others.
+            ValueError: it was built for other parameters.
         """
         if self._parameters is not None and self._parameters() is parameters:
             return
@@ -186,7 +187,7 @@ class Optimizer:
         self._built_for = layout
 
     def _set_after_build(self, name: str, value: Any) -> None:
-        """Set what is checked; the slots that it brings into use start anew, and those that it does not need go."""
+        """Set a checked attribute; slots that come into use start afresh, and slots no longer needed are dropped."""
         before, old = self.initial_slots(), getattr(self, name)
         super().__setattr__(name, value)
         after = self.initial_slots()
@@ -206,7 +207,7 @@ class Optimizer:
                 }
 
     def takes(self, named_layers: list[tuple[str, Layer]]) -> bool:
-        """Return whether the weights of these layers are those that the optimizer belongs to, if it has any yet."""
+        """Return whether the optimizer belongs to the weights of these layers, or to none yet."""
         if self._built_for is None:
             return True
         weights = [(f"{path}/{key}", layer, array.size) for path, layer in named_layers
@@ -220,7 +221,7 @@ class Optimizer:
         )
 
     def step(self, parameters: FlatParameters) -> None:
-        """Change `parameters.vector` by one step along `parameters.gradient`, where it is trainable."""
+        """Update the trainable parts of `parameters.vector` by one step along `parameters.gradient`."""
         self.build(parameters)
         learning_rate, decay = self.next_rates()
         vector, gradient = parameters.vector, parameters.gradient
@@ -230,7 +231,7 @@ class Optimizer:
                 self._clipped = np.empty_like(vector)
             clip_gradient(parameters, self._clipped, **limits)
             gradient = self._clipped
-        # The weights and the number of their steps belong together, in loops of a user's own as well.
+        # The weights and the step count must change together, in a user's own loop too.
         with held_back_interrupts(), arithmetic():
             for start, stop in parameters.trainable_segments():
                 slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
@@ -240,16 +241,16 @@ class Optimizer:
         self._look_for_nan(parameters)
 
     def next_rates(self) -> tuple[float, float]:
-        """Return the learning rate of the next step, and the share of themselves that weights lose before it."""
+        """Return the learning rate of the next step, and the fraction that weights lose before it."""
         learning_rate = self.current_learning_rate()
         return learning_rate, learning_rate * (self.weight_decay or 0.0)
 
     def limits(self) -> dict[str, float]:
-        """Return the limit of the gradient, by its name, if one is set."""
+        """Return the gradient limit by name, if one is set."""
         return {limit: value for limit in LIMITS if (value := getattr(self, limit)) is not None}
 
     def finish_step(self, parameters: FlatParameters) -> None:
-        """Note that a plan has made a step."""
+        """Note that a plan has taken a step."""
         self._count_step()
         self._look_for_nan(parameters)
 
@@ -264,8 +265,8 @@ class Optimizer:
             return
         self._warned_of_nan = True
         warnings.warn(
-            f"{type(self).__name__}: a weight became NaN or infinite in step {self.iterations}, of gradients that are "
-            f"finite. With epsilon={epsilon:g} nothing keeps the divisor from 0 where a gradient was "
+            f"{type(self).__name__}: a weight became NaN or infinite in step {self.iterations}, although the gradients "
+            f"are finite. With epsilon={epsilon:g} nothing keeps the divisor above 0 where a gradient was "
             "always 0. Use an epsilon above 0; the default is 1e-7.",
             stacklevel=2,
         )
@@ -273,7 +274,7 @@ class Optimizer:
     # What files hold.
 
     def get_config(self) -> Config:
-        """Return the arguments that make this optimizer again, as plain values that JSON can hold."""
+        """Return the arguments that recreate this optimizer, as plain values that JSON can hold."""
         rate = self._learning_rate
         return {
             "name": self.name,
@@ -288,19 +289,19 @@ class Optimizer:
         return cls(**config)
 
     def state(self) -> dict[str, Any]:
-        """Return copies of all that training goes on from: "iterations", each slot, and a fixed "learning_rate"."""
+        """Return copies of what training resumes from: "iterations", each slot, and a fixed "learning_rate"."""
         state = {"iterations": self.iterations, **{name: slot.copy() for name, slot in self.slots.items()}}
         if not isinstance(self._learning_rate, schedules.LearningRateSchedule):
             state["learning_rate"] = self._learning_rate
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state()` returned, bit for bit; call `build` first.
+        """Restore what `state()` returned, bit for bit; call `build` first.
 
-        A saved learning rate takes the place of a fixed one; a schedule stays, at the saved step.
+        A saved learning rate replaces a fixed one; a schedule stays, and continues at the saved step.
 
         Raises:
-            ValueError: the state is of another optimizer or of other weights.
+            ValueError: the state belongs to another optimizer or to other weights.
         """
         owner = type(self).__name__
         slots = {key: np.asarray(state[key]) for key in state if key not in ("iterations", "learning_rate")}
@@ -324,7 +325,7 @@ class Optimizer:
             self.slots[name][...] = slot
 
     def __getstate__(self) -> dict[str, Any]:
-        # A copy, or one from a pickle, belongs to the first weights of the same names and shapes that it gets.
+        # A copied or unpickled optimizer belongs to the first weights of the same names and shapes that it gets.
         return {**vars(self), "_parameters": None, "_owners": None}
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Keep gradients from being too large, by value, by the norm of each weight, or by the norm of all together."""
+"""Clip gradients by value, by the norm of each weight, or by the norm of all together."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def clip_gradient(
     clipvalue: float | None = None,
     global_clipnorm: float | None = None,
 ) -> None:
-    """Write the clipped gradient of all trainable parameters into `out`; the rest of `out` holds nothing of use.
+    """Write the clipped gradient of all trainable parameters into `out`; the rest of `out` is undefined.
 
-        clipvalue          g limited to [-clipvalue, clipvalue], each number for itself
+        clipvalue          g limited to [-clipvalue, clipvalue], element by element
         clipnorm           g * clipnorm / max(‖g‖, clipnorm), for each weight (kernel, bias) with its own norm
         global_clipnorm    the same with the norm of all trainable gradients together
 
-    Exactly one of the three is set. A NaN spreads over all that shares a norm with it, as in Keras.
+    Exactly one of the three is set. A NaN spreads to everything that shares a norm with it, as in Keras.
 
     The gradient and `out` are arrays, or buffers of a plan.
     """

@@ -1,4 +1,4 @@
-"""Optimizers of the library: a kernel makes their step, on arrays or as stages of a plan."""
+"""The library's own optimizers: their step is a kernel, run on arrays or as stages of a plan."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cnnlite.types import Array
 
 
 class KernelOptimizer(Optimizer):
-    """An optimizer whose step is a kernel of the parameters, the slots, and a few numbers.
+    """An optimizer whose step is a kernel of the parameters, the slots, and a few scalars.
 
-    The numbers change from step to step: with a schedule, with `iterations`, and whenever somebody assigns to an
-    attribute. So a plan that makes steps reads them from an array, which is filled before each run:
+    The scalars change from step to step: with a schedule, with `iterations`, and whenever an attribute is assigned to.
+    So a plan that takes steps reads them from an array that is filled before each run:
 
         optimizer.add_step(parameters, values, refused)     once: adds stages to a plan
         values[:] = optimizer.next_values()                 before each run
@@ -27,7 +27,7 @@ class KernelOptimizer(Optimizer):
     # What an optimizer defines.
 
     def step_values(self, learning_rate: float, decay: float) -> tuple[float, ...]:
-        """Return the numbers of the next step, in the order in which the kernel takes them."""
+        """Return the scalars of the next step, in the order in which the kernel takes them."""
         raise NotImplementedError
 
     def step_with(self, p: Any, g: Any, slots: list[Any], values: Any, start: int = 0, stop: int | None = None,
@@ -35,17 +35,17 @@ class KernelOptimizer(Optimizer):
         """Call the kernel, with arrays or with buffers."""
         raise NotImplementedError
 
-    # What it makes of them.
+    # What the base class makes of them.
 
     def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
         self.step_with(p, g, slots, np.array(self.step_values(learning_rate, decay), np.float64))
 
     def next_values(self) -> tuple[float, ...]:
-        """Return the numbers of the next step, as its learning rate and `iterations` are now."""
+        """Return the scalars of the next step, from the current learning rate and `iterations`."""
         return self.step_values(*self.next_rates())
 
     def step(self, parameters: Any) -> None:
-        """Change the parameters by one step; of buffers, add the stages of one to their plan.
+        """Update the parameters by one step; for buffers, add its stages to their plan instead.
 
         With buffers, `parameters` has two more attributes, which `add_step` explains: `values` and `refused`.
         """
@@ -60,7 +60,7 @@ class KernelOptimizer(Optimizer):
         Args:
             parameters: as for `step`, but `vector` and `gradient` are buffers.
             values: a float64 buffer for what `next_values` returns.
-            refused: an int64 buffer (1,), or None; where it is not 0, the stages change nothing.
+            refused: an int64 buffer (1,), or None; if it is not 0, the stages change nothing.
         """
         vector, gradient = parameters.vector, parameters.gradient
         limits = self.limits()
@@ -75,16 +75,16 @@ class KernelOptimizer(Optimizer):
     def plan_key(self) -> tuple[Any, ...]:
         """Return what the stages of a step depend on, apart from the trainable segments.
 
-        Slots are known by their identity, so whoever keeps the key keeps the slots too, as a plan does.
+        Slots are compared by identity, so the holder of the key must keep them alive, as a plan does.
         """
         return type(self), *self.limits().items(), *(id(slot) for slot in self.slots.values())
 
 
-# What a plan's stages stand for. What is called in Python before each run may be anybody's.
+# The methods that a plan's stages replace. Methods that Python calls before each run may be overridden.
 is_as_written = AsWritten("update", "step", "step_values", "step_with", "add_step")
-_step = Optimizer.step  # which that of the library's optimizers calls
+_step = Optimizer.step  # which KernelOptimizer.step calls
 
 
 def is_traceable(optimizer: Optimizer) -> bool:
-    """Return whether a plan may hold the steps of this optimizer as stages; others are called with arrays."""
+    """Return whether a plan may run the steps of this optimizer as stages; others are called with arrays."""
     return is_as_written(optimizer) and Optimizer.step is _step

@@ -22,10 +22,10 @@ class RMSprop(KernelOptimizer):
 
     Args:
         learning_rate: default 0.001.
-        rho: how much of the average stays at each step, from 0 to below 1; default 0.9.
-        momentum: from 0 to below 1, by default 0; above 0 the steps are added up as m = momentum * m + step.
-        epsilon: keeps the divisor from 0; default 1e-7. It stands under the root (PyTorch adds it after the root).
-        centered: True divides by the deviation instead: v less the square of the average gradient; default False.
+        rho: how much of the average is kept at each step, from 0 to below 1; default 0.9.
+        momentum: from 0 to below 1, by default 0; if above 0, steps accumulate as m = momentum * m + step.
+        epsilon: keeps the divisor above 0; default 1e-7. It is added under the root (PyTorch adds it after the root).
+        centered: True uses the variance, v minus the square of the average gradient, instead of v; default False.
         weight_decay, clipnorm, clipvalue, global_clipnorm, name: see `Optimizer`.
     """
 

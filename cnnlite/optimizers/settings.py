@@ -1,4 +1,4 @@
-"""What may be set on an optimizer, by the constructor or later: each number's range, and names that do not exist."""
+"""Checks on what is set on an optimizer, by the constructor or later: the range of each number, and unknown names."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ CHECKS: Mapping[str, Check] = {
 
 
 def checks(optimizer: type[Optimizer], **more: Check) -> Mapping[str, Check]:
-    """Return the checks of an optimizer, and more, for a subclass."""
+    """Return the checks of an optimizer, plus `more`, for a subclass."""
     return MappingProxyType({**optimizer._checks, **more})
 
 
 def check_only_limit(optimizer: Optimizer, name: str, value: float | None) -> None:
-    """Raise a ValueError if `value` would be the second limit of the gradient."""
+    """Raise a ValueError if `value` would be a second gradient limit."""
     limits = {limit: value if limit == name else getattr(optimizer, limit) for limit in LIMITS}
     given = [f"{limit}={value}" for limit, value in limits.items() if value is not None]
     if value is not None and len(given) > 1:
@@ -60,7 +60,7 @@ def check_only_limit(optimizer: Optimizer, name: str, value: float | None) -> No
 
 
 def refuse_unknown(optimizer: Optimizer, name: str, value: Any) -> None:
-    """Raise an AttributeError if setting `name` would change nothing: it is no attribute, or a misspelt one."""
+    """Raise an AttributeError if setting `name` would change nothing: it is not an attribute, or a misspelt one."""
     cls = type(optimizer)
     if hasattr(cls, name) or name in vars(optimizer) or _is_named_in_methods(cls, name):
         return
@@ -78,7 +78,7 @@ def refuse_unknown(optimizer: Optimizer, name: str, value: Any) -> None:
 
 
 def _is_named_in_methods(optimizer: type[Optimizer], name: str) -> bool:
-    """Return whether a method of a user's own class names it: what it sets or reads has an effect there."""
+    """Return whether a method of a user's own class uses the name, so that setting it may have an effect."""
     methods = (method for cls in optimizer.__mro__ if not _is_of_cnnlite(cls) for method in vars(cls).values())
     return any(name in method.__code__.co_names for method in methods if isinstance(method, FunctionType))
 

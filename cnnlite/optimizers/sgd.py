@@ -1,4 +1,4 @@
-"""Gradient descent, plain, with momentum and with Nesterov's."""
+"""Gradient descent: plain, with momentum, or with Nesterov momentum."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class SGD(KernelOptimizer):
-    """Gradient descent, with momentum if it is above 0 (Polyak, 1964; Nesterov, 1983).
+    """Gradient descent, with momentum if that is above 0 (Polyak, 1964; Nesterov, 1983).
 
         p -= learning_rate * g                                        without momentum
-        m = momentum * m - learning_rate * g;  p += m                 with it
-        m as above;  p += momentum * m - learning_rate * g            with Nesterov's, which looks one step ahead
+        m = momentum * m - learning_rate * g;  p += m                 with momentum
+        m as above;  p += momentum * m - learning_rate * g            with Nesterov momentum, which looks one step ahead
 
     Args:
         learning_rate: default 0.01.

@@ -375,5 +375,5 @@ def test_a_path_within_an_archive_leads_nowhere(tmp_path):
 
 
 def test_what_is_no_path_is_a_type_error():
-    with pytest.raises(TypeError, match=r"load_data: path must be a text or a path. Received: path=3"):
+    with pytest.raises(TypeError, match=r"load_data: path must be a string or a path. Received: path=3"):
         mnist.load_data(3)

@@ -229,7 +229,7 @@ def test_weights_that_epsilon_0_makes_nan_are_said_once(optimizer, recwarn):
         for _ in range(2):
             optimizer.step(parameters)
     (warning,) = recwarn.list
-    message = "step 1, of gradients that are finite.*epsilon=(0|1e-60) .*Use an epsilon above 0"
+    message = "step 1, although the gradients are finite.*epsilon=(0|1e-60) .*Use an epsilon above 0"
     assert re.search(message, str(warning.message))
     assert np.isnan(parameters.vector[:3]).all()
     assert np.isfinite(parameters.vector[3:]).all()
