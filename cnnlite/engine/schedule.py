@@ -160,7 +160,10 @@ class Schedule:
         self._place[step] = first, mine
 
     def _delay_preparations(self, steps: Sequence[Step]) -> None:
-        """Move steps that depend on weights alone to the group before the one that needs them: their results live briefly."""
+        """Move each step that depends on weights alone to the group before the one that needs it.
+
+        So its results take up memory for as short a time as possible.
+        """
         for step in reversed(steps):
             storages = [self.graph.buffers[buffer.number] for buffer in step.inputs]
             made = [self.graph.buffers[buffer.number] for buffer in step.outputs]

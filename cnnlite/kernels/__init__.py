@@ -1,7 +1,7 @@
 """The kernels: arrays in, arrays out, forward and backward side by side.
 
-The layers call them as `kernels.name(...)`. Each is defined again in `cnnlite/reference.py`, and in eager mode
-(`cnnlite/eager.py`) it is that definition which is called.
+The layers call them as `kernels.name(...)`. Each has a plain definition in `cnnlite/reference.py`, which is called
+instead in eager mode (`cnnlite/eager.py`).
 """
 
 import functools
@@ -142,17 +142,17 @@ __all__ = [
     "tanh_backward",
 ]
 
-COMPILED = not is_eager()  # whether the process runs the kernels, unless told otherwise
+COMPILED = not is_eager()  # whether the process runs the compiled kernels by default
 
 
 def _or_its_definition(kernel, definition):
-    """Return what calls a kernel, or its definition in eager mode."""
+    """Return a function that calls a kernel, or in eager mode its definition."""
 
     @functools.wraps(kernel)
     def call(*args, **kwargs):
         if not is_eager():
             return kernel(*args, **kwargs)
-        # Compiled code computes with infinities and NaN without a word from NumPy; so do the definitions.
+        # Compiled code computes with infinities and NaN without NumPy's warnings; so must the definitions.
         with np.errstate(all="ignore"):
             return definition(*args, **kwargs)
 

@@ -1,7 +1,7 @@
-"""The activations that are made of exponentials: elu, gelu, sigmoid, ..., and their derivatives.
+"""The activations that are built from exponentials: elu, gelu, sigmoid, ..., and their derivatives.
 
-The shape is free; y and dx have the shape and the dtype of x. Where a derivative is cheaper from y than from x,
-backward takes y. `out` is where the result goes; it must not overlap the arguments.
+Any shape is allowed; y and dx have the shape and dtype of x. Where a derivative is cheaper to compute from y than from
+x, backward takes y. The result is written to `out`, which must not overlap the arguments.
 """
 
 import math
@@ -13,7 +13,7 @@ from cnnlite.kernels.llvm.elementary import tanh as tanh_of
 from cnnlite.kernels.numberwise import add_gradient_from_y, add_numberwise, numberwise, part
 from cnnlite.kernels.operation import operation
 
-EXP = 20  # operations that exp or one of its kind counts as
+EXP = 20  # operations that exp, or a function like it, counts as
 
 
 # elu: y = x where x > 0, else alpha (exp(x) - 1)
@@ -58,7 +58,7 @@ def _elu_backward(r, run, first, last):
 def gelu(x, approximate=False, out=None):
     """Return x * Φ(x), Φ(x) = erfc(-x / √2) / 2.
 
-    `approximate=True` takes (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2 for Φ(x) (Hendrycks and Gimpel, 2016).
+    `approximate=True` approximates Φ(x) by (1 + tanh(√(2/π) (x + 0.044715 x³))) / 2 (Hendrycks and Gimpel, 2016).
     """
     return add_numberwise(_gelu_approximately if approximate else _gelu, (x,), out, 2 * EXP)
 
@@ -74,7 +74,7 @@ def _gelu(r, run, first, last):
     x, y = part(run, r.x, where), part(run, r.y, where)
     half, scale = x.dtype.type(0.5), x.dtype.type(_OF_ERFC)
     for i in range(x.size):
-        # erfc(-x / √2) and not 1 + erf(x / √2), which for x below -5 is nothing but rounding errors.
+        # erfc(-x / √2) and not 1 + erf(x / √2), which is nothing but rounding error for x below -5.
         y[i] = x[i] * (half * erfc(scale * x[i]))
 
 
@@ -121,7 +121,7 @@ def _gelu_backward_approximately(r, run, first, last):
 
 @operation(samples="x out")
 def sigmoid(x, out=None):
-    """Return 1 / (1 + exp(-x)), in which nothing overflows."""
+    """Return 1 / (1 + exp(-x)), without overflow."""
     return add_numberwise(_sigmoid, (x,), out, EXP)
 
 
@@ -218,7 +218,7 @@ def _tanh_backward(r, run, first, last):
 
 @operation(samples="x out")
 def softplus(x, out=None):
-    """Return log(1 + exp(x)), as max(x, 0) + log(1 + exp(-|x|)), in which nothing overflows."""
+    """Return log(1 + exp(x)), as max(x, 0) + log(1 + exp(-|x|)), which can't overflow."""
     return add_numberwise(_softplus, (x,), out, 2 * EXP)
 
 

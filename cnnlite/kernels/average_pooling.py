@@ -1,4 +1,4 @@
-"""Average pooling of images (N, H, W, C); where windows go is said in `pooling.py`."""
+"""Average pooling of images (N, H, W, C); `pooling.py` says where the windows are."""
 
 import math
 
@@ -78,7 +78,7 @@ def _average_row(x, i, window, y):
 
 @kernel
 def _average_long_row(x, i, window, total, y):
-    """Do so where windows are large: their pixels are added up in float64."""
+    """Do the same for large windows: their pixels are summed in float64."""
     height, width, channels = x.shape
     top = i * window.stride_h - window.top
     first_row, last_row = max(top, 0), min(top + window.height, height)
@@ -90,7 +90,7 @@ def _average_long_row(x, i, window, total, y):
         total[:] = 0
         for r in range(first_row, last_row):
             row = x[r, first_column:last_column]
-            # Four at a time, since the next addition to a sum in memory must wait for the last one to get there.
+            # Four at a time, since each addition to a sum in memory must wait until the previous one is stored.
             for k in range(0, fours, 4):
                 for c in range(channels):
                     total[c] += (row[k, c] + row[k + 1, c]) + (row[k + 2, c] + row[k + 3, c])
@@ -112,7 +112,7 @@ def _average_pool_backward(r, run, first, last):
 
 @kernel
 def _share_out(dy, window, lines, dx):
-    """Fill dx (H, W, C) of one image; `lines` is a row of it, or none: see `adds_many`."""
+    """Fill dx (H, W, C) of one image; `lines` holds one row of it, or none: see `adds_many`."""
     height, width, channels = dx.shape
     is_long = len(lines) > 0
     dx[:] = 0

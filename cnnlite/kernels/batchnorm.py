@@ -1,6 +1,6 @@
-"""Batch normalisation of each channel of x (N, C) or (N, ..., C), over all other axes: M numbers a channel.
+"""Batch normalisation of each channel of x (N, C) or (N, ..., C), over all other axes: M numbers per channel.
 
-The statistics stand in `statistics.py`, which says how sums over M are cut into parts. So are the sums here.
+The statistics are in `statistics.py`, which explains how sums over M are split into parts. So are the sums here.
 """
 
 import numpy as np
@@ -34,7 +34,7 @@ from cnnlite.kernels.sums import add_tree
 
 @operation(samples="x out")
 def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
-    """Return y = gamma (x − mean) inv_std + beta, of the shape of x; the others are (C,); None for 1 and 0."""
+    """Return y = gamma (x − mean) inv_std + beta, with x's shape; the rest are (C,), or None for gamma 1, beta 0."""
     owner = "batchnorm_normalize"
     _require_channels(x, owner, mean=mean, inv_std=inv_std, gamma=gamma, beta=beta)
     y = result(out, x, x.shape)
@@ -46,7 +46,7 @@ def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
 
 @stage(reads="x mean coefficients", writes="y", sizes="lines numbers channels rectifies", footprint=PIXEL)
 def _normalize(r, run, first, last):
-    """Write y, or relu(y), which `rewriting.relu_of_normalized` makes of two stages."""
+    """Write y, or relu(y), for which `rewriting.relu_of_normalized` fuses two stages."""
     start, stop = span(run, first, last, r.lines, r.numbers)
     if start < stop:
         x, y = array(run, r.x, (stop,))[start:], array(run, r.y, (stop,))[start:]
@@ -77,7 +77,7 @@ def _scale(r, run, first, last):
 
 
 def _coefficients(x, inv_std, gamma, beta):
-    """Return a buffer (2, C) of gamma inv_std and beta, to be worked out once where they are weights."""
+    """Return a buffer (2, C) of gamma inv_std and beta, which is computed only once if they are weights."""
     out = graph_of(x).work((2, x.shape[-1]), x.dtype)
     graph_of(x).add(_write_coefficients, inv_std=inv_std, gamma=gamma, beta=beta, out=out, channels=x.shape[-1],
                     work=x.shape[-1])
@@ -95,7 +95,7 @@ def _write_coefficients(r, run, first, last):
 
 @operation(samples="dy x out")
 def batchnorm_backward(dy, x, mean, inv_std, gamma, out=None, dgamma=None, dbeta=None):
-    """Return (dx, dgamma, dbeta) where mean and inv_std were those of x itself.
+    """Return (dx, dgamma, dbeta), given that mean and inv_std were computed from x itself.
 
     With x̂ = (x − mean) inv_std (Ioffe and Szegedy, 2015, section 3):
 
@@ -163,7 +163,7 @@ def _gradient_sums_of_rows(r, run, first, last):
 
 @kernel
 def _sum_gradient(dy, x, mean, own, sums):
-    """Write Σ dy and Σ dy (x − mean) of rows (rows, C) to sums (2, C); `own` is of the same shape."""
+    """Write Σ dy and Σ dy (x − mean) of rows (rows, C) to sums (2, C); `own` has the same shape."""
     rows, channels = x.shape
     parts = (rows + PART_ROWS - 1) // PART_ROWS
     sums[:] = 0
@@ -191,7 +191,7 @@ def _chunk_gradient_sums(r, run, first, last):
 
 @stage(reads="sums inv_std gamma", writes="dgamma dbeta terms", sizes="rows channels", footprint=BATCH)
 def _gradient_terms(r, run, first, last):
-    """The terms (3, C) are those of dx = terms[0] (dy − terms[1] − (x − mean) terms[2])."""
+    """Write dgamma, dbeta, and the terms (3, C) of dx = terms[0] (dy − terms[1] − (x − mean) terms[2])."""
     chunks, channels = word(run, CHUNKS), r.channels
     sums = array_as(run, r.sums, (chunks, 2 * channels), np.float64)
     inv_std, gamma = array(run, r.inv_std, (channels,)), array(run, r.gamma, (channels,))
@@ -218,13 +218,13 @@ def _input_gradient(r, run, first, last):
 
 
 def _pixels(x):
-    """Return what a PIXEL stage is told of the samples x."""
+    """Return the arguments that describe the samples x to a PIXEL stage."""
     return dict(lines=max(1, x.shape[1]) if x.ndim > 2 else 1, numbers=x.sample_size, channels=x.shape[-1],
                 together=samples_together(x.sample_size), work=3 * x.sample_size)
 
 
 def _require_channels(x, owner, **arrays):
-    """Look at x, and that the arrays have a number for each channel."""
+    """Check x, and that the arrays have one number per channel."""
     require(x, "x", x.ndim, None, owner)
     for name, given in arrays.items():
         if given is not None:

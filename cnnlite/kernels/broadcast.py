@@ -1,7 +1,7 @@
-"""Products and sums of two arrays, number by number, where the second may have axes of size 1 that stand for any.
+"""Elementwise products and sums of two arrays, the second of which may be stretched along axes of size 1.
 
-Axes next to each other of which both or neither are stretched count as one. What is left are at most AXES axes, with
-the distance in the second array from one number along each to the next: 0 where it is stretched.
+Adjacent axes are merged if both or neither are stretched. At most AXES axes may remain, each with its stride in the
+second array: 0 if that is stretched along it.
 """
 
 import math
@@ -20,13 +20,13 @@ def _of_samples(a, b, out=None):
 
 @operation(samples=_of_samples)
 def multiply(a, b, out=None):
-    """Return a * b; b has the shape of a, or 1 in the place of some sizes, or fewer axes."""
+    """Return a * b; b has the shape of a, or size 1 along some axes, or fewer axes."""
     return _combine(a, b, out, _multiply, _multiply_stretched, "multiply")
 
 
 @operation(samples=_of_samples)
 def add(a, b, out=None):
-    """Return a + b; b has the shape of a, or 1 in the place of some sizes, or fewer axes."""
+    """Return a + b; b has the shape of a, or size 1 along some axes, or fewer axes."""
     return _combine(a, b, out, _add, _add_stretched, "add")
 
 
@@ -51,7 +51,7 @@ def _combine(x, other, out, alike, stretched, owner):
     axes = _joined(x.shape[1:], sizes[1:])
     if len(axes) > AXES:
         raise ValueError(
-            f"{owner}: the second array may be stretched along few axes that are not next to each other. Received: "
+            f"{owner}: the second array may be broadcast along only a few axes that are not adjacent. Received: "
             f"{tuple(x.shape)} and {tuple(other.shape)}."
         )
     axes = [(1, 0)] * (AXES - len(axes)) + axes

@@ -7,7 +7,7 @@ from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.rows import sum_rows
 from cnnlite.kernels.sums import add_chunks, chunk_sums
 
-ROWS_A_PART = 512  # so many rows at most are added up in the dtype of dy before their sum joins the others in float64
+ROWS_A_PART = 512  # at most this many are summed in dy's dtype before their sum is added to the others in float64
 
 
 def add_channel_sums(dy, out):

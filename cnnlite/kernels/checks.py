@@ -1,7 +1,7 @@
-"""What a kernel asks of its arrays before compiled code, which checks nothing, reads them.
+"""What a kernel requires of its arrays; the compiled code that reads them checks nothing.
 
-The kernels compute where a number lies from the shapes alone. An array that is shorter than the shapes say, of
-another dtype, or not contiguous would be read, or written, beyond its end. A check costs about 0.2 µs.
+Kernels compute addresses from the expected shapes alone. An array that is smaller, of another dtype, or not contiguous
+would be read or written out of bounds. A check costs about 0.2 µs.
 """
 
 import numpy as np
@@ -15,20 +15,20 @@ def require(array, name, shape, dtype, owner):
     Args:
         array: what was passed.
         name: the name of the argument, for the error.
-        shape: a tuple; or the number of axes, where their sizes are free.
+        shape: a tuple; or the number of axes, if they may have any size.
         dtype: a NumPy dtype; or None for float32 or float64.
         owner: the name of the kernel, for the error.
 
     Raises:
-        TypeError: the dtype is another.
-        ValueError: the shape is another, or the array is not contiguous.
+        TypeError: the dtype is wrong.
+        ValueError: the shape is wrong, or the array is not contiguous.
     """
     given = array.dtype
     if given not in FLOATS if dtype is None else given != dtype:
         wanted = "float32 or float64" if dtype is None else f"of dtype {dtype}"
         raise TypeError(
             f"{owner}: {name} must be {wanted}. Received: {name} of dtype {given}. "
-            "All arrays of a kernel have one dtype; convert it with astype."
+            "All arrays of a kernel must have the same dtype; convert it with astype."
         )
     if (array.ndim if isinstance(shape, int) else array.shape) != shape:
         wanted = f"have {shape} axes" if isinstance(shape, int) else f"have the shape {shape}"

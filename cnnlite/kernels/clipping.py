@@ -1,7 +1,7 @@
-"""Clipping of a gradient: the numbers, or the norms, of segments of a flat vector.
+"""Gradient clipping, by value or by norm, of segments of a flat vector.
 
-`segments` are pairs (start, stop). What of `out` lies in none of them is not written to. A segment is cut into pieces;
-the squares of a piece are added up in float64, and then those of the pieces, in their order.
+`segments` are pairs (start, stop). Numbers in `out` outside all segments are not written to. A segment is split into
+pieces; the squares are summed in float64, first within each piece and then over the pieces, in order.
 """
 
 import numpy as np
@@ -53,13 +53,13 @@ def _clip_pieces(r, run, first, last):
 
 @operation(samples="")
 def clip_by_norm(g, out, limit, segments):
-    """Write g limit / max(‖g‖, limit) to `out`, for each segment with its own norm; where that is NaN, all is."""
+    """Write g limit / max(‖g‖, limit) to `out`, with a norm for each segment; if that is NaN, so is the segment."""
     _clip_by_norm("clip_by_norm", g, out, limit, segments, False)
 
 
 @operation(samples="")
 def clip_by_global_norm(g, out, limit, segments):
-    """Write g limit / max(‖g‖, limit) to `out`, with the norm of all segments; where that is not finite, NaN."""
+    """Write g limit / max(‖g‖, limit) to `out`, with the norm of all segments; if that is not finite, write NaN."""
     _clip_by_norm("clip_by_global_norm", g, out, limit, segments, True)
 
 
@@ -68,7 +68,7 @@ def _clip_by_norm(owner, g, out, limit, segments, is_global):
     if is_global:
         pieces[:, 0] = 0
     count, numbers, groups = len(pieces), _numbers(pieces), 1 if is_global else len(segments)
-    # Where the pieces of each segment begin among all.
+    # The index of the first piece of each segment.
     begins = np.searchsorted(pieces[:, 0], np.arange(groups + 1)).astype(np.int64)
     norms, factors = graph.work((count, 2), np.float64), graph.work((groups,), np.float64)
     graph.add(_norms_of_pieces, units=count, g=g, pieces=pieces, norms=norms, size=g.shape[0],
@@ -92,7 +92,7 @@ def _norms_of_pieces(r, run, first, last):
             largest = 0.0
             for i in range(x.size):
                 largest = max(largest, np.float64(abs(x[i])))
-            if largest < np.inf:  # only the squares were too large
+            if largest < np.inf:  # only the squares overflowed
                 total = 0.0
                 for i in range(x.size):
                     total += (x[i] / largest) * (x[i] / largest)
@@ -117,7 +117,7 @@ def _factors(r, run, first, last):
                 share = norms[piece, 1] / largest
                 total += share * share
             norm = largest * np.sqrt(total)
-        # An infinite norm times 0 is NaN, and has to be: the step that follows must not look healthy.
+        # If the norm is infinite, the factor is 0, and infinity times 0 is NaN: the step must not look healthy.
         factor = 1.0 if norm <= r.limit else r.limit / norm
         factors[segment] = np.nan if r.is_global and norm == np.inf else factor
 

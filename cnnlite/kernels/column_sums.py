@@ -1,4 +1,4 @@
-"""Sums over the rows of a matrix, which are the gradients of biases: ones @ x."""
+"""Sums over the rows of a matrix, which are gradients of biases: ones @ x."""
 
 import numpy as np
 
@@ -11,14 +11,14 @@ from cnnlite.kernels.product.microkernel import block_address, call_block
 from cnnlite.kernels.product.panels import panel_width, rows_of_vectors
 from cnnlite.kernels.sums import add_chunks, chunk_sums
 
-ROWS_A_SUM = 256  # that are added up one by one before their sum joins the others
+ROWS_A_SUM = 256  # rows that are added one by one before their sum is added to the others
 
 
 @operation(samples="x")
 def column_sums(x, out=None):
     """out[j] = sum over all i of x[i..., j], the gradient of a bias, for x of shape (samples, ..., N).
 
-    So many rows at a time are added up one by one, by the micro-kernel as ones @ x, and their sums in float64.
+    ROWS_A_SUM rows at a time are added one by one, by the micro-kernel as ones @ x, and then their sums in float64.
     """
     require(x, "x", max(2, x.ndim), None, "column_sums")
     if x.ndim > 2:
@@ -59,7 +59,7 @@ def _column_sums(r, run, first, last):
 
 @kernel
 def _add_rows(r, run, x, first, last, sums):
-    """Add some rows of x to sums, which are as many as whole panels have."""
+    """Add some rows of x to `sums`, which is padded to whole panels."""
     lanes = VECTOR_BYTES // x.itemsize
     one = scratch(run, 0, (1,))
     one[0] = 1

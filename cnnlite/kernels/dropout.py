@@ -1,9 +1,9 @@
-"""The mask of Dropout, drawn where it is needed: number i depends on the key and on i alone.
+"""The mask of Dropout, drawn where it is needed: number i depends only on the key and on i.
 
-That is what a counter-based generator is for (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2,
-3", 2011). Philox encrypts the counters 1, 2, 3, ... with the key: ten rounds turn a counter into four numbers of 64
-bits, which are eight draws. Threads take different counters, and it makes no difference which. It is NumPy's Philox to
-the last bit, so that the definition is a line of NumPy.
+That is what counter-based generators are for (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2,
+3", 2011). Philox encrypts the counters 1, 2, 3, ... with the key: ten rounds turn a counter into four 64-bit numbers,
+which are eight draws. It doesn't matter which thread takes which counters. The bits are those of NumPy's Philox, so the
+definition is one line of NumPy.
 """
 
 import math
@@ -21,13 +21,13 @@ from cnnlite.kernels.layout import samples_together
 from cnnlite.kernels.operation import graph_of, operation
 from cnnlite.support.floating import arithmetic
 
-DRAWS = 8  # of one counter
-COUNTERS = 128  # whose draws lie in a thread's own memory
-CHUNK = 1 << 12  # numbers that a thread takes at a time, where they are not of samples
+DRAWS = 8  # per counter
+COUNTERS = 128  # whose draws fit in a thread's scratch memory
+CHUNK = 1 << 12  # numbers that a thread takes at a time, if they don't belong to samples
 COST = 10  # operations that a number counts as
 ROUNDS = 10
 MULTIPLIERS = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)
-STEPS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)  # of the key, from one round to the next
+STEPS = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)  # added to the key after each round
 HALF, UNUSED = np.uint64(32), np.uint32(8)  # bits
 
 
@@ -36,20 +36,20 @@ def dropout_mask(key, rate, out):
 
     Args:
         key: two integers from 0 to 2**64 - 1, or an array of them, of dtype uint64.
-        rate: the share of zeros, from 0 to 1.
-        out: an array of any shape. Its draws are in float32 whatever its dtype.
+        rate: the fraction of zeros, from 0 to 1.
+        out: an array of any shape. The draws are float32 whatever its dtype.
     """
     return _dropout_mask(key if is_buffer(key) else np.array(key, np.uint64), rate, out)
 
 
-dropout_mask.is_operation = True  # type: ignore[attr-defined]  # what it calls is one
+dropout_mask.is_operation = True  # type: ignore[attr-defined]  # the function that it calls is one
 
 
 @operation(samples="out")
 def _dropout_mask(key, rate, out):
     require(out, "out", out.ndim, None, "dropout_mask")
     require(key, "key", (2,), np.dtype(np.uint64), "dropout_mask")
-    # A draw is k / 2**24 for an integer k below 2**24, so that it is compared as well by k.
+    # A draw is k / 2**24 for an integer k below 2**24, so k can be compared instead.
     with arithmetic():
         least = math.ceil(float(np.float32(rate)) * 2**24)
     kept = 0 if rate == 1 else 1 / (1 - rate)
@@ -79,7 +79,7 @@ def _mask_of_batch(r, run, first, last):
 
 @kernel
 def _draw(run, key, least, kept, start, out):
-    """Fill `out` from a place on; number i is of draw i % DRAWS of counter i // DRAWS + 1."""
+    """Fill `out` from `start` on; number i comes from draw i % DRAWS of counter i // DRAWS + 1."""
     draws = array_at(word(run, SCRATCH), (COUNTERS * DRAWS,), np.uint32)
     while start < out.size:
         counter = start // DRAWS
@@ -87,7 +87,7 @@ def _draw(run, key, least, kept, start, out):
         stop = min(out.size, first + COUNTERS * DRAWS)
         _philox(counter + 1, (stop - first + DRAWS - 1) // DRAWS, key, draws)
         part, drawn = out[start:stop], draws[start - first :]
-        # A loop of its own: it becomes vector instructions, where a branch on each draw would be guessed wrongly.
+        # A separate loop: it is vectorised, while a branch on each draw would often be mispredicted.
         for i in range(part.size):
             part[i] = kept if drawn[i] >> UNUSED >= least else 0
         start = stop
@@ -95,7 +95,7 @@ def _draw(run, key, least, kept, start, out):
 
 @kernel
 def _philox(first, counters, key, draws):
-    """Write the draws of so many counters, from the first on."""
+    """Write the draws of that many counters, starting at `first`."""
     for i in range(counters):
         a, b, c, d = np.uint64(first + i), np.uint64(0), np.uint64(0), np.uint64(0)
         key_0, key_1 = key[0], key[1]
@@ -113,7 +113,7 @@ def _philox(first, counters, key, draws):
 
 @intrinsic
 def _product(typingctx, a, b):
-    """Return the upper and the lower 64 bits of the product of two numbers of 64 bits."""
+    """Return the upper and the lower 64 bits of the product of two 64-bit numbers."""
 
     def codegen(context, builder, signature, args):
         wide, narrow = ir.IntType(128), ir.IntType(64)

@@ -1,4 +1,4 @@
-"""Whether a training step may be made: whether its loss and its gradient are finite."""
+"""Whether a training step may be taken: whether its loss and its gradient are finite."""
 
 import math
 
@@ -8,9 +8,9 @@ from cnnlite.engine.stages import BATCH, array, array_as, stage
 
 
 def nonfinite(value, gradient, segments):
-    """Add a stage; return a buffer (1,) of int64 that is 0 where a loss (1,) in float64 and a gradient are finite.
+    """Add a stage; return an int64 buffer (1,) that is 0 if a loss (1,), a float64, and a gradient are finite.
 
-    segments: [(start, stop), ...] of the gradient that count.
+    segments: [(start, stop), ...], the parts of the gradient that count.
     """
     graph = value.graph
     flag = graph.work((1,), np.int64)
@@ -33,7 +33,7 @@ def _nonfinite(r, run, first, last):
 
 
 def add_numbers(a, b):
-    """Add a stage; return a buffer of the sum of two buffers (1,) of float64."""
+    """Add a stage; return a buffer with the sum of two float64 buffers (1,)."""
     out = a.graph.work((1,), np.float64)
     a.graph.add(_add_numbers, a=a, b=b, out=out)
     return out

@@ -17,15 +17,15 @@ from cnnlite.kernels.checks import require
 Pads = tuple[tuple[int, int], tuple[int, int]]
 NO_PADS = ((0, 0), (0, 0))
 
-# What records of stages say of a convolution: the sizes of x, of y and of the window, and where that goes.
+# How records of stages describe a convolution: the sizes of x, y and the window, and where the window goes.
 FIELDS = "h w channels oh ow filters groups height width stride_h stride_w top left dilation_h dilation_w"
 
 
 class Window(NamedTuple):
-    """A sliding window in the form that compiled code takes: nothing but integers.
+    """A sliding window in the form that compiled code takes: integers only.
 
-    The window of output pixel (i, j) has its taps at rows i*stride_h - top + a*dilation_h for a < height, and at
-    columns likewise.
+    The window of output pixel (i, j) has its taps at rows i*stride_h - top + a*dilation_h for a < height, and
+    likewise for columns.
     """
 
     height: int
@@ -39,7 +39,7 @@ class Window(NamedTuple):
 
 
 def window_of(size, strides, pads, dilation=(1, 1)):
-    """Return the `Window` of a size (height, width) and of strides, pads and dilation as the layers have them."""
+    """Return the `Window` for a size (height, width), and for strides, pads and dilation in the layers' form."""
     return Window(*size, *strides, pads[0][0], pads[1][0], *dilation)
 
 
@@ -60,7 +60,7 @@ def same_pads(size, window, stride, dilation=1):
 
 
 def extent(window, dilation):
-    """Return how many pixels a window spans whose taps lie `dilation` apart."""
+    """Return how many pixels a window with taps `dilation` apart spans."""
     return (window - 1) * dilation + 1
 
 
@@ -104,7 +104,7 @@ def padded_output_size(size: int, window: int, stride: int, pads: tuple[int, int
 
 
 class Geometry(NamedTuple):
-    """Where the kernel of a convolution goes, as the layers have it."""
+    """Where the kernel of a convolution goes, in the layers' form."""
 
     strides: tuple[int, int] = (1, 1)
     pads: Pads = NO_PADS
@@ -113,13 +113,13 @@ class Geometry(NamedTuple):
 
 
 def geometry_of(strides: Any, pads: Any, dilation: Any, groups: int) -> Geometry:
-    """Return the `Geometry` of what a kernel was called with."""
+    """Return the `Geometry` for the arguments that a kernel was called with."""
     (top, bottom), (left, right) = pads
     return Geometry(tuple(strides), ((top, bottom), (left, right)), tuple(dilation), groups)
 
 
 def convolved_shape(images: Any, x_shape: Any, kernel: Any, geometry: Geometry, owner: str) -> Any:
-    """Return (N, OH, OW, F), after a look at whether the kernel fits the images, which are x or dy."""
+    """Check that the kernel fits the images, which are x or dy, and return (N, OH, OW, F)."""
     require(images, "the images", 4, None, owner)
     require(kernel, "the kernel", 4, images.dtype, owner)
     check_convolution(x_shape, kernel.shape, geometry, owner)
@@ -130,7 +130,7 @@ def convolved_shape(images: Any, x_shape: Any, kernel: Any, geometry: Geometry, 
 
 
 def check_convolution(x_shape: Any, kernel_shape: Any, geometry: Geometry, owner: str) -> None:
-    """Raise a ValueError unless a kernel of that shape goes over images of that shape."""
+    """Raise a ValueError unless a kernel of that shape can be applied to images of that shape."""
     kh, kw, channels, filters = kernel_shape
     groups = geometry.groups
     if len(x_shape) != 4 or groups < 1 or channels * groups != x_shape[3] or filters % groups:
@@ -154,13 +154,13 @@ def fields(x_shape: Any, kernel_shape: Any, output: Any, geometry: Geometry) -> 
 
 
 def meets_no_other(sizes: dict[str, int]) -> bool:
-    """Return whether each pixel of y comes from the same pixel of x alone, given the FIELDS."""
+    """Return whether each pixel of y depends only on the same pixel of x, given the FIELDS."""
     where = [sizes[name] for name in ("height", "width", "stride_h", "stride_w", "top", "left")]
     return where == [1, 1, 1, 1, 0, 0] and (sizes["h"], sizes["w"]) == (sizes["oh"], sizes["ow"])
 
 
 def in_one_row(sizes: dict[str, int]) -> dict[str, int]:
-    """Return FIELDS in which an image is one row, where no pixel of it meets another, or else the same FIELDS."""
+    """Return FIELDS in which an image is a single row if no pixel of it meets another, else the same FIELDS."""
     if not meets_no_other(sizes):
         return sizes
     pixels = sizes["h"] * sizes["w"]

@@ -1,4 +1,4 @@
-"""The same numbers in another order: axes that change places, and frames of zeros round images."""
+"""The same numbers in another layout: moved axes, and frames of zeros around images."""
 
 import math
 
@@ -11,13 +11,13 @@ TOGETHER = 1 << 15  # numbers that a thread takes at a time
 
 
 def samples_together(numbers):
-    """Return how many samples of so many numbers a thread takes at a time."""
+    """Return how many samples a thread takes at a time, if each has that many numbers."""
     return max(1, TOGETHER // max(1, numbers))
 
 
 @operation(samples="x out")
 def moveaxis(x, source, destination, out=None):
-    """Return x (N, ...) with the axis `source` at the place `destination`; neither is the axis of the samples."""
+    """Return x (N, ...) with the axis `source` moved to `destination`; neither may be the samples' axis."""
     axes = x.ndim
     source, destination = source % axes, destination % axes
     rest = [size for axis, size in enumerate(x.shape) if axis != source]
@@ -43,7 +43,7 @@ def moveaxis(x, source, destination, out=None):
 
 
 def _moved_from(x, shape, sizes):
-    """Return the buffer of that shape of which x was made by the opposite move, or None."""
+    """Return the buffer of that shape from which x was made by the opposite move, or None."""
     steps = x.graph.buffers[x.number].made_by if is_buffer(x) else []
     if len(steps) == 1 and steps[0].stage is _swap:
         before = steps[0].arguments
@@ -98,7 +98,7 @@ def _pad(r, run, first, last):
 
 @operation(samples="x out")
 def crop(x, pads, out=None):
-    """Return images x (N, H, W, C) without the frame that `pad` put round them."""
+    """Return images x (N, H, W, C) without the frame that `pad` puts around them."""
     require(x, "x", 4, None, "crop")
     (top, bottom), (left, right) = pads
     n, h, w, c = x.shape

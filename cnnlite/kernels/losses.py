@@ -1,10 +1,10 @@
-"""Losses: of predictions y (N, ..., K) and targets t, how wrong each prediction is and the derivative of that.
+"""Losses: how wrong each prediction y (N, ..., K) is, given targets t, and the derivative of that.
 
     losses (N, ...)     one number for each row of K predictions
-    dy (N, ..., K)      the derivative of each of these by the predictions that it is made of
+    dy (N, ..., K)      the derivative of each loss with respect to the predictions in its row
 
-What a batch is trained with is their mean, weighted or not, and its gradient: `mean_loss` and `scale_gradient`. Rows
-are added up in float64, so that no number of classes is too many, and means over the batch as in `sums.py`.
+Training uses their mean over the batch, weighted or not, and its gradient: `mean_loss` and `scale_gradient`. Rows are
+summed in float64, so that any number of classes will do, and means over the batch are taken as in `sums.py`.
 """
 
 import math
@@ -37,7 +37,7 @@ TOGETHER = 8  # samples, since a row is short
 
 
 def _rows(owner, y, t, gradient):
-    """Check y and t, and return (the losses, dy or None, what the stages' records share)."""
+    """Check y and t, and return (the losses, dy or None, what the stages' records have in common)."""
     require(t, "t", y.shape, y.dtype, owner)
     return _results(owner, y, gradient)
 
@@ -65,8 +65,8 @@ def crossentropy(y, t, from_logits, gradient=True):
 
     Args:
         y: logits or probabilities (N, ..., classes).
-        t: probabilities of y's shape and dtype; or, of logits, the numbers of the classes, int64 (N, ...). Of a number
-            that is no class the loss is NaN.
+        t: probabilities of y's shape and dtype; or, for logits, class indices, int64 (N, ...). If an index is out of
+            range, the loss is NaN.
     """
     if t.dtype == np.int64 and from_logits:
         require(t, "t", y.shape[:-1], t.dtype, "crossentropy")
@@ -75,7 +75,7 @@ def crossentropy(y, t, from_logits, gradient=True):
     else:
         losses, dy, sizes = _rows("crossentropy", y, t, gradient)
         added = _crossentropy_of_logits if from_logits else _crossentropy_of_probabilities
-    # Where no gradient is wanted, there is no row in which the exponentials could be kept.
+    # Without a gradient, there is no row of dy that could hold the exponentials.
     own = 0 if dy is not None else y.shape[-1] * y.itemsize
     graph_of(y).add(added, y=y, t=t, losses=losses, dy=dy, scratch=own, work=16 * y.sample_size, **sizes)
     return _returned(losses, dy)
@@ -126,7 +126,7 @@ def _crossentropy_of_logits(r, run, first, last):
         log_total, loss, weight = log(total), 0.0, 0.0
         for j in range(k):
             cost = log_total - (y[i, j] - largest)
-            # A class with t = 0 costs nothing though its p may be 0, and its logarithm infinite.
+            # A class with t = 0 costs nothing, even if its p is 0 and its logarithm infinite.
             loss += 0.0 if t[i, j] == 0 and cost == np.inf else t[i, j] * cost
             weight += t[i, j]
         losses[i] = loss
@@ -154,7 +154,7 @@ def _crossentropy_of_probabilities(r, run, first, last):
         total = 0.0
         for j in range(k):
             total += y[i, j]
-        divisor = y.dtype.type(total)  # of a row of zeros p is NaN, as in Keras, and shows in the loss
+        divisor = y.dtype.type(total)  # for a row of zeros p is NaN, as in Keras, and so is the loss
         dp = own if r.dy == NONE else dy[i]
         loss, inner = 0.0, 0.0
         for j in range(k):
@@ -200,11 +200,11 @@ def _binary_crossentropy_of_logits(r, run, first, last):
     for i in range(start, stop):
         loss = 0.0
         for j in range(k):
-            # -log(sigmoid(y)) = max(-y, 0) + log(1 + exp(-|y|)), and with -y for -log(1 - sigmoid(y)): neither
-            # overflows, nor is a small loss the difference of two large numbers.
+            # -log(sigmoid(y)) = max(-y, 0) + log(1 + exp(-|y|)), and -log(1 - sigmoid(y)) is the same with -y. This
+            # can't overflow, and a small loss is never the difference of two large numbers.
             z, target = y[i, j], t[i, j]
             e = exp(-abs(z))
-            # Of an answer that is certainly right, 0 times an infinite logit is 0.
+            # For an answer that is right with certainty, 0 times an infinite logit must be 0.
             share = target if z < 0 else one - target
             loss += (share * abs(z) if share != 0 else 0.0) + log1p(e)
             if wanted:
@@ -223,7 +223,7 @@ def _binary_crossentropy_of_probabilities(r, run, first, last):
         loss = 0.0
         for j in range(k):
             p, target = _clipped(y[i, j], least, most), t[i, j]
-            # Two subtractions, since of a sum of products a compiler may fuse either one: here one loop, there another.
+            # Two subtractions, since a compiler may fuse either product of a sum, one here and the other there.
             loss -= target * log(p)
             loss -= (one - target) * log(one - p)
             if wanted:
@@ -285,7 +285,7 @@ def _absolute_error(r, run, first, last):
 
 @operation(samples="y t")
 def huber(y, t, delta, gradient=True):
-    """Return the means of Huber's error, and their gradient if `gradient` is True; y and t are (N, ..., K).
+    """Return the mean Huber errors, and their gradient if `gradient` is True; y and t are (N, ..., K).
 
     The error of e = y - t is e² / 2 where |e| <= delta, else delta |e| - delta² / 2.
     """
@@ -315,7 +315,7 @@ def _huber(r, run, first, last):
 
 
 def _weights_a_sample(owner, losses_shape, weights, dtype):
-    """Check the weights, and return how many a sample has, or 0 without weights."""
+    """Check the weights, and return how many there are per sample, or 0 without weights."""
     if weights is None:
         return 0
     require(weights, "weights", losses_shape[: max(1, weights.ndim)], dtype, owner)
@@ -326,8 +326,8 @@ def _weights_a_sample(owner, losses_shape, weights, dtype):
 def mean_loss(losses, weights=None, mean=True):
     """Return the mean of losses (N, ...), or with `mean=False` their sum, as one float64, in an array (1,).
 
-    Of no losses at all it is 0. The weights, (N,) or for further axes of the losses too, multiply them; the divisor is
-    the number of losses all the same.
+    Without losses it is 0. The weights, (N,) or with more axes of the losses, multiply them; the divisor is still the
+    number of losses.
     """
     require(losses, "losses", losses.shape, None, "mean_loss")
     count = _weights_a_sample("mean_loss", losses.shape, weights, losses.dtype)
@@ -363,7 +363,7 @@ def _divide_sum(r, run, first, last):
 
 @operation(samples="dy weights out")
 def scale_gradient(dy, weights=None, mean=True, out=None):
-    """Return the gradient (N, ..., K) of `mean_loss` of those arguments, where dy is that of each loss.
+    """Return the gradient (N, ..., K) of `mean_loss` with the same arguments, given the gradient dy of each loss.
 
     `out` may be dy itself.
     """

@@ -1,8 +1,8 @@
-"""Whether numbers are so moderate that sums and differences of them can't overflow, and that none is a NaN.
+"""Whether numbers are moderate: none is NaN or so large that sums and differences of them could overflow.
 
-Two ways of convolving compute with more than the definition does: Winograd's adds and subtracts neighbours, and
-pixels that are computed together multiply with zeros. Where numbers are not moderate they would spoil their
-neighbours, and the direct way is taken.
+Two convolution algorithms do more arithmetic than the definition: Winograd's adds and subtracts neighbours, and
+computing several pixels together multiplies some by zeros. Numbers that are not moderate would spoil their neighbours,
+so the direct algorithm is used instead.
 """
 
 import math
@@ -19,25 +19,25 @@ from cnnlite.kernels.llvm.vectors import Emitter, item_of
 
 BOUND = 2.0**40
 NUMBERS_A_UNIT = 1 << 15
-TOGETHER = 4  # vectors, of which the largest numbers are found side by side
+TOGETHER = 4  # vectors of running maxima that don't wait for one another
 
 
 @kernel
 def moderate(x):
-    """Return whether all numbers of x (C-contiguous) are finite and less than BOUND in size.
+    """Return whether all numbers of x (C-contiguous) are finite and less than BOUND in magnitude.
 
-    Then no sum in a tile can overflow. It doesn't say that small pixels keep their digits next to large ones: the
-    error is relative to the largest of a tile, at most 3e-6 of it in float32.
+    Then no sum in a tile can overflow. That doesn't mean that small pixels keep their digits next to large ones: the
+    error is relative to the largest in a tile, at most 3e-6 of it in float32.
     """
     return _all_below(x, x.ctypes.data, x.size)
 
 
 @intrinsic
 def _all_below(typingctx, of, x, size):
-    """Return whether so many numbers from an address on are all less than BOUND in size.
+    """Return whether that many numbers from an address on are all less than BOUND in magnitude.
 
-    Without their sign, the bits of two floats are in the order of the floats, and those of infinity and NaN are above
-    all others. So the largest is found by one instruction for each vector besides the one that takes off the signs.
+    Without the sign bit, floats compare like the integers with the same bits, and infinity and NaN are above all
+    others. So finding the largest takes one instruction per vector, besides the one that clears the signs.
     """
 
     def codegen(context, builder, signature, args):
@@ -78,7 +78,7 @@ def _all_below(typingctx, of, x, size):
 
 
 def moderate_flags(graph, weights):
-    """Add a stage that looks whether weights are moderate; return the buffer of its flags, one for each unit."""
+    """Add a stage that checks whether weights are moderate; return the buffer of its flags, one per unit."""
     size = math.prod(weights.shape)
     flags = graph.work((max(1, -(-size // NUMBERS_A_UNIT)),), np.int64)
     graph.add(_look, units=flags.shape[0], x=weights, flags=flags, size=size, work=size)
@@ -94,7 +94,7 @@ def _look(r, run, first, last):
 
 @kernel
 def are_moderate(flags):
-    """Return whether all weights are, given the flags."""
+    """Return whether all weights are moderate, given the flags."""
     result = True
     for i in range(flags.size):
         result &= flags[i] != 0
@@ -103,7 +103,7 @@ def are_moderate(flags):
 
 @register_jitable
 def rows_read(first, last, h, window):
-    """Return (begin, end) of the rows of an image of h rows that some rows of the output are made of."""
+    """Return (begin, end) of the rows, in an image of h rows, that some rows of the output depend on."""
     begin = first * window.stride_h - window.top
     end = (last - 1) * window.stride_h - window.top + (window.height - 1) * window.dilation_h + 1
     begin = min(h, max(0, begin))

@@ -1,4 +1,4 @@
-"""Elementwise stages, for the activations: a number of the result needs only those at its place in the inputs."""
+"""Elementwise stages, for the activations: each number of the result depends on one number of each input."""
 
 from cnnlite.engine.jit import kernel
 from cnnlite.engine.stages import PIXEL, array, stage
@@ -9,13 +9,13 @@ from cnnlite.kernels.rewriting import before_unpooling
 
 
 def numberwise(reads, writes, floats=""):
-    """Make a stage that computes number by number; its parts of the buffers are `part(run, r.x, span(...))`."""
+    """Make an elementwise stage; `part(run, r.x, span(...))` is the part of a buffer that it works on."""
     return stage(reads=reads, writes=writes, sizes="rows numbers", floats=floats, footprint=PIXEL)
 
 
 @kernel
 def part(run, place, where):
-    """Return the numbers of a buffer from where[0] to before where[1]."""
+    """Return the numbers where[0], ..., where[1] - 1 of a buffer."""
     return array(run, place, (where[1],))[where[0] : where[1]]
 
 
@@ -24,9 +24,9 @@ def add_numberwise(stage, inputs, out, cost=1, **floats):
 
     Args:
         stage: the stage, named after the kernel.
-        inputs: its inputs, of one shape and dtype.
-        out: what it writes to, or None.
-        cost: how many operations a number takes.
+        inputs: its inputs, all of the same shape and dtype.
+        out: the buffer to write to, or None.
+        cost: operations per number.
         floats: the floats in its record.
     """
     first, owner = inputs[0], stage.name
@@ -43,5 +43,5 @@ def add_numberwise(stage, inputs, out, cost=1, **floats):
 
 
 def add_gradient_from_y(stage, dy, y, out, cost=1, **floats):
-    """Add a stage made by `numberwise` that makes dx of dy and y; return `out`, or the new buffer."""
+    """Add a stage made by `numberwise` that computes dx from dy and y; return `out`, or the new buffer."""
     return before_unpooling(dy, y, out, lambda dy, y, out: add_numberwise(stage, (dy, y), out, cost, **floats))

@@ -1,4 +1,4 @@
-"""Kernels as functions: of buffers they add stages to a graph, of arrays they run a plan of these stages alone.
+"""Kernels as functions: given buffers they add stages to a graph; given arrays they run a plan of just these stages.
 
     @operation(samples="x out")
     def relu(x, out=None):
@@ -6,7 +6,7 @@
         graph_of(x).add(_relu, x=x, y=out, ...)
         return out
 
-So what a kernel checks, and which stages it is made of, is written once. In eager mode (`cnnlite/eager.py`) the
+So a kernel's checks, and the stages that it consists of, are written only once. In eager mode (`cnnlite/eager.py`) the
 function of the same name in `reference.py` is called instead.
 """
 
@@ -30,17 +30,17 @@ from cnnlite.kernels.checks import FLOATS
 
 PLANS_KEPT = 256  # of single kernels, for different shapes
 
-_plans: OrderedDict[Any, Any] = OrderedDict()  # by all that a plan depends on, which the number of samples is not
-_calls: OrderedDict[Any, _Call] = OrderedDict()  # by the forms of all arguments, to find the plan fast
+_plans: OrderedDict[Any, Any] = OrderedDict()  # by everything that a plan depends on, so not by the number of samples
+_calls: OrderedDict[Any, _Call] = OrderedDict()  # by the forms of all arguments, to find the plan quickly
 
 
 def operation(samples: Any) -> Any:
-    """Make a kernel of a function that adds stages to a graph.
+    """Turn a function that adds stages to a graph into a kernel.
 
     Args:
-        samples: the names of the arguments whose first axis is that of the samples; or, where that depends on what the
-            others are, a function that is called with all of them and returns the names. An argument `x_shape` begins
-            with their number.
+        samples: the names of the arguments whose first axis runs over samples; or, if that depends on the other
+            arguments, a function that is called with all of them and returns the names. An argument `x_shape` starts
+            with the number of samples.
     """
     of_samples = _names(samples) if isinstance(samples, str) else None
 
@@ -51,7 +51,7 @@ def operation(samples: Any) -> Any:
         @functools.wraps(function)
         def kernel(*args: Any, **kwargs: Any) -> Any:
             if is_eager():
-                # Compiled code computes with infinities and NaN without a word from NumPy; so does the definition.
+                # Compiled code computes with infinities and NaN without NumPy's warnings; so must the definition.
                 with np.errstate(all="ignore"):
                     return getattr(reference, name)(*args, **kwargs)
             graph = current_graph()
@@ -66,7 +66,7 @@ def operation(samples: Any) -> Any:
                 return function(*args, **kwargs)
             values = dict(zip(names, args), **kwargs)
             if graph is not None:
-                # Of weights alone, whose numbers are asked for in each run.
+                # All arrays are weights, whose contents are read anew in each run.
                 return function(**{name: graph.of_array(value) if isinstance(value, np.ndarray) else value
                                    for name, value in values.items()})
             ours = _names(samples(**values)) if of_samples is None else of_samples
@@ -93,7 +93,7 @@ def _form(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.shape, value.dtype
     if isinstance(value, float):
-        return value, math.copysign(1, value)  # as 0.0 == -0.0
+        return value, math.copysign(1, value)  # since 0.0 == -0.0
     return tuple([_form(each) for each in value]) if isinstance(value, (tuple, list)) else value
 
 
@@ -108,9 +108,9 @@ class _Call:
 
     Args:
         function: adds the kernel's stages.
-        values: its arguments, by name; calls to come have arrays of the same shapes and else the same.
-        order: their names in the order in which `run` will be given them.
-        of_samples: the names of those whose first axis is that of the samples.
+        values: its arguments, by name; later calls have arrays of the same shapes, and otherwise the same arguments.
+        order: their names, in the order in which `run` will get them.
+        of_samples: the names of those whose first axis runs over samples.
     """
 
     def __init__(self, function: Any, values: dict[str, Any], order: list[str], of_samples: frozenset[str]) -> None:
@@ -121,11 +121,11 @@ class _Call:
             made = _make(function, values, of_samples, samples)
             _keep(_plans, key, made)
         self._plan, places, sources, self._has_several = made
-        self._samples = 1 if samples is None else samples  # all is one sample where there are none
+        self._samples = 1 if samples is None else samples  # without samples, everything is one sample
         self._names = {number: name for (name, _), number, _ in places}
         self._places = [(order.index(name), item, number, written) for (name, item), number, written in places]
         self._sources = [source and (order.index(source[0]), source[1]) for source in sources]
-        # Nearly all kernels return one array: a new one, or just what they were given to write to.
+        # Nearly all kernels return one array: a new one, or the one that they were given to write to.
         one = self._sources[0] if len(self._sources) == 1 and not self._has_several else None
         self._written = one[0] if one and one[1] is None else None
 
@@ -152,7 +152,7 @@ class _Call:
         return tuple(results) if self._has_several else results[0] if results else None
 
     def _usable(self, array: Any, number: int, is_written: bool) -> Any:
-        """Return an array that compiled code can read, contiguous and aligned, and can write if it must: or a copy."""
+        """Return an array that compiled code can read, and write if it must: this one, or an aligned copy of it."""
         if not array.flags.c_contiguous:
             name = self._names[number]
             raise ValueError(
@@ -168,7 +168,7 @@ class _Call:
 
 
 def _plan_key(function: Any, values: dict[str, Any], of_samples: frozenset[str]) -> tuple[int | None, Any]:
-    """Return the number of samples, and all else that the plan of a kernel depends on."""
+    """Return the number of samples, and everything else that a kernel's plan depends on."""
     samples, forms = None, [function]
     for name, value in values.items():
         if isinstance(value, np.ndarray):
@@ -192,13 +192,13 @@ def _has_arrays(value: Any) -> bool:
 
 
 def _make(function: Any, values: dict[str, Any], of_samples: frozenset[str], samples: int | None) -> Any:
-    """Return the plan of a kernel, and how it meets arrays.
+    """Return the plan of a kernel, and how its buffers map to arrays.
 
     Returns:
         the plan;
-        [(source, the number of its buffer, whether the plan writes it), ...], with as source of an array the name of
-        the argument and None, or where that is a tuple of arrays, a number in it;
-        of each result the source of the array that it is written to, or None if it is new; an empty list if all are;
+        [(source, buffer number, whether the plan writes to it), ...]: the source of an array is (argument name, None),
+        or (argument name, index) in a tuple of arrays;
+        for each result the source of the array that it is written to, or None if it is new; an empty list if all are;
         whether there are several results.
     """
     dtypes = [value.dtype for value in values.values() if isinstance(value, np.ndarray)]
@@ -236,10 +236,10 @@ def _make(function: Any, values: dict[str, Any], of_samples: frozenset[str], sam
 
 
 def graph_of(*buffers: Any) -> Graph:
-    """Return the graph that the first of these which is a buffer belongs to."""
+    """Return the graph of the first of these arguments that is a buffer."""
     return next(buffer.graph for buffer in buffers if is_buffer(buffer))
 
 
 def result(out: Any, like: Any, shape: Any, dtype: Any = None) -> Any:
-    """Return `out`, or a new buffer of that shape in the graph of another."""
+    """Return `out` or, if it is None, a new buffer of that shape in the graph of `like`."""
     return like.graph.work(shape, like.dtype if dtype is None else dtype) if out is None else out

@@ -1,17 +1,17 @@
-"""One step of each optimizer over a stretch of the flat parameter vector, in one pass over memory.
+"""One step of each optimizer over a section of the flat parameter vector, in one pass over memory.
 
 p are the parameters and g their gradient. p and the slots (the vectors that an optimizer keeps from step to step) are
-changed in place. `decay` is the learning rate times the weight decay: that share of p is taken off before the step.
+changed in place. `decay` is the learning rate times the weight decay: that fraction of p is subtracted before the step.
 
-Each step comes twice. `adam_step(p, g, ..., alpha, beta_1, ...)` takes numbers, and a slot that is not in use as an
-array of length 0. `adam(p, g, ..., values)` takes the same numbers as an array of float64, in the same order, which a
-plan reads anew in each run. It takes a slot that is not in use as None, too, and
+Each step comes in two forms. `adam_step(p, g, ..., alpha, beta_1, ...)` takes numbers, and an array of length 0 for an
+unused slot. `adam(p, g, ..., values)` takes the same numbers as a float64 array, in the same order, which a plan reads
+anew in each run. It also takes None for an unused slot, and
 
     start, stop     which part of the vectors to change; by default all
-    refused         int64 (1,), or None: where it is not 0, nothing changes
+    refused         int64 (1,), or None: if it is not 0, nothing changes
 
-Division is written `np.divide` because numba's `/` stops to look for a zero, which is against the rule that
-infinities pass, and keeps the loop from being vectorised (Adam on 200,000 parameters: 0.06 ms, with `/` 0.46 ms).
+Division is written `np.divide` because numba's `/` checks for a zero divisor, which breaks the rule that infinities
+pass, and keeps the loop from being vectorised (Adam on 200,000 parameters: 0.06 ms, with `/` 0.46 ms).
 """
 
 import numpy as np
@@ -63,7 +63,7 @@ def _is_refused(r, run):
 
 @kernel
 def _part(r, run, place, first, last):
-    """Return the numbers of units of a vector; where it is not there, an empty array."""
+    """Return the part of a vector that some units cover, or an empty array if the vector is absent."""
     start = r.start + first * CHUNK
     stop = min(r.stop, r.start + last * CHUNK) if place != NONE else start
     return array(run, place, (stop,))[start:stop]
@@ -158,7 +158,7 @@ def adam_step(p, g, momentum, velocity, velocity_hat, alpha, beta_1, beta_2, eps
         v_hat = max(v_hat, v)                              (v without AMSGrad)
         p -= alpha * m / (sqrt(v_hat) + epsilon)
 
-    `alpha` is the learning rate with the correction of the bias that m and v have from starting at 0:
+    `alpha` is the learning rate, corrected for the bias that m and v have because they start at 0:
     learning_rate * sqrt(1 - beta_2**t) / (1 - beta_1**t) at step t = 1, 2, ...
     """
     adam(p, g, momentum, velocity, velocity_hat, np.array([alpha, beta_1, beta_2, epsilon, decay], np.float64))

@@ -1,18 +1,18 @@
 """The gradient of batch normalisation below max pooling, from the gradient of the maxima.
 
-Where dy is spread by `max_pool_backward` it is 0 but where a pixel won its window, and it need not be written for the
-pixels in between to be read again. For window o, the gradient dp of its maximum and w(o), the pixel that won it,
+A dy that `max_pool_backward` spreads is 0 except at pixels that won their window, so there is no point in writing it
+for all pixels and reading it back. For window o, with the gradient dp[o] of its maximum and the winning pixel w(o),
 
     Σ dy = Σ_o dp[o]        Σ dy (x − mean) = Σ_o dp[o] (x[w(o)] − mean)
 
-of which with windows of 2x2 there are a quarter of the terms. They are added up in the order of the pixels, and in the
-same parts as in `batchnorm.py`: so all has the bits that it has where dy is given. The windows must not overlap. The
-pixels of others get sums of several gradients, and would be read several times, which takes longer than to read dy.
+which for 2x2 windows has a quarter of the terms. They are added in the order of the pixels, and in the same parts as in
+`batchnorm.py`, so the results are bit-identical to those from dy itself. The windows must not overlap: pixels of
+overlapping windows get sums of several gradients and would be read several times, which takes longer than reading dy.
 
-The terms left out are 0, unless x − mean is NaN or infinite. There these sums may be numbers where the sums over all
-pixels are NaN, but no gradient shows it, since the mean and the deviation are those of x: a NaN or an infinity in a
-channel makes its mean NaN, and with it every term; and a difference that overflows makes the variance infinite, whose
-1 / deviation is NaN, and the second sum is used only times that.
+The omitted terms are 0, unless x − mean is NaN or infinite. In that case these sums may be finite while the sums over
+all pixels are NaN, but no gradient shows it, since the mean and the deviation are those of x: a NaN or an infinity in a
+channel makes its mean NaN, and with it every term; a difference that overflows makes the variance infinite and
+1 / deviation NaN, and the second sum is only used multiplied by that.
 """
 
 import numpy as np
@@ -61,7 +61,7 @@ def _pooled_gradient_sums(r, run, first, last):
 
 @kernel
 def _sum_gradient(dy, argmax, x, mean, window, own, sums):
-    """Write the sums of an image to sums (2, C); `own`, those of a part of its pixels, is of the same shape."""
+    """Write the sums of an image to sums (2, C); `own` has the same shape, for the sums of a part of its pixels."""
     height, width, channels = x.shape
     pixels = height * width
     parts = (pixels + PART_ROWS - 1) // PART_ROWS
@@ -82,9 +82,9 @@ def _sum_gradient(dy, argmax, x, mean, window, own, sums):
 
 @kernel
 def _add_row(dy, argmax, x, mean, window, tap, columns, own):
-    """Add a row of pixels x (W, C), from the first to before the last of some columns, of which windows may be cut.
+    """Add the pixels columns[0], ..., columns[1] - 1 of a row x (W, C), which may cut off parts of windows.
 
-    dy and argmax (OW, C) are those of its windows, and `tap` is the number of the first pixel of them in the row.
+    dy and argmax (OW, C) are those of the row's windows, and `tap` is the number of their first pixel in this row.
     """
     begin, end = columns[0] + window.left, columns[1] + window.left  # in the padded row
     first = (begin + window.stride_w - 1) // window.stride_w
@@ -97,7 +97,7 @@ def _add_row(dy, argmax, x, mean, window, tap, columns, own):
 
 @kernel
 def _add_windows(dy, argmax, x, mean, window, tap, windows, columns, own):
-    """Add what a row has of windows from one on, so many, that are cut alike at the first and the last column."""
+    """Add a row's pixels in windows = (first, count), which are all cut alike by the first and the last column."""
     j, count = windows
     left = j * window.stride_w
     begin, end = max(left, columns[0]), min(left + window.width, columns[1])
@@ -119,7 +119,7 @@ def _unpooled_input_gradient(r, run, first, last):
             top = i * r.kh
             write_gradient_of_winners(x, dy[n, i], argmax[n, i], x[n, top], r.w * r.c, (r.kh, r.kw), (r.ow, r.c), mean,
                                       terms, dx[n, top])
-        # What is left over at the right and below is in no window, so that dy is 0.
+        # The pixels left over at the right and at the bottom are in no window, so their dy is 0.
         for row in range(r.h):
             for column in range(r.ow * r.kw if row < r.oh * r.kh else 0, r.w):
                 write_gradient(x, zeros, x[n, row, column], 1, r.c, mean, terms, dx[n, row, column])

@@ -1,12 +1,12 @@
 """Max pooling of images (N, H, W, C), and what it shares with average pooling.
 
-Output pixel (i, j) looks at the window of rows i·SH − top .. i·SH − top + KH − 1 and of columns likewise. The
-part of it that lies in the padding is skipped, never read: padding can't win a maximum and doesn't count in an
-average. The padding must be smaller than the window, so that each window holds at least one real pixel.
+Output pixel (i, j) covers the window of rows i·SH − top .. i·SH − top + KH − 1, and likewise for columns. The part of
+it that lies in the padding is skipped, never read: padding can't win a maximum and doesn't count in an average. The
+padding must be smaller than the window, so that every window contains at least one real pixel.
 
-The channels of a pixel lie next to each other in memory and don't depend on each other, so that a vector takes 8 or 16
-at a time. Max pooling whose windows lie wholly in the image has its loops written in vector instructions, see
-`windows.py`; those that reach into padding take the plain loops.
+The channels of a pixel are adjacent in memory and independent of each other, so a vector processes 8 or 16 at a time.
+Max pooling uses hand-written vector code for windows that lie wholly in the image, see `windows.py`, and plain loops
+for those that reach into the padding.
 """
 
 import math
@@ -25,7 +25,7 @@ from cnnlite.kernels.rewriting import before_rectifier
 from cnnlite.kernels.windows import max_pool_windows, max_unpool_windows
 
 LONG_SUM = 64  # pixels that may be added one by one in float32
-SIZES = "h w c oh ow kh kw sh sw top left"  # of the records of all stages of pooling
+SIZES = "h w c oh ow kh kw sh sw top left"  # in the records of all pooling stages
 
 
 def pooled_shape(x_shape, window, strides, pads):
@@ -37,13 +37,13 @@ def pooled_shape(x_shape, window, strides, pads):
 
 def argmax_dtype(window):
     """Return the smallest type that can number the pixels of a window: uint8 up to 256 of them, else int32."""
-    # In float32, forward then writes 5 bytes an output pixel instead of 8, and backward reads as many.
+    # In float32, forward then writes 5 bytes per output pixel instead of 8, and backward reads as many.
     return np.dtype(np.uint8 if window[0] * window[1] <= 256 else np.int32)
 
 
 @operation(samples="x out")
 def max_pool(x, window, strides, pads, out=None):
-    """Return (y, argmax): the largest value of each window and where in the window it stands.
+    """Return (y, argmax): the largest value of each window and its position in the window.
 
     y[n, i, j, c] = max over (a, b) of x[n, i·SH − top + a, j·SW − left + b, c]
 
@@ -55,8 +55,8 @@ def max_pool(x, window, strides, pads, out=None):
 
     Returns:
         y: (N, OH, OW, C).
-        argmax: a·KW + b of the pixel that won, of `argmax_dtype(window)`. It is the first of several equal ones,
-            in row-major order; the first NaN if there is any; the first real pixel where all are -inf.
+        argmax: a·KW + b of the winning pixel, in `argmax_dtype(window)`. Of equal pixels the first one wins, in
+            row-major order; the first NaN wins over all; if all are -inf, the first real pixel wins.
     """
     shape = checked_shape(x, window, strides, pads, "max_pool")
     if out is None:
@@ -98,15 +98,15 @@ def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
 
 
 def checked_shape(x, window, strides, pads, owner):
-    """Return the shape of the output, after a look at the images and the window."""
+    """Check the images and the window, and return the shape of the output."""
     require(x, "the images", 4, None, owner)
     shape = pooled_shape(x.shape, window, strides, pads)
     fits = all(max(pad) < size and min(pad) >= 0 for pad, size in zip(pads, window))
     if min(strides) < 1 or not fits or min(shape[1:3]) < 1:
         raise ValueError(
-            f"{owner}: a window must hold a pixel wherever it is: pads must be smaller than it, strides at least 1, "
-            f"and the image as large as it. Received: images of {x.shape[1:3]}, window={window}, strides={strides}, "
-            f"pads={pads}."
+            f"{owner}: every window must contain a pixel: pads must be smaller than the window, strides at least 1, "
+            f"and the image at least as large as the window. Received: images of {x.shape[1:3]}, window={window}, "
+            f"strides={strides}, pads={pads}."
         )
     return shape
 
@@ -118,7 +118,7 @@ def _require_argmax(argmax, shape, window, owner):
 
 
 def input_gradient(dy, x_shape, window, strides, pads, out, owner):
-    """Return (dx, the shape of y), after a look at dy, the window and `out`."""
+    """Check dy, the window and `out`, and return (dx, the shape of y)."""
     require(dy, "dy", 4, None, owner)
     x_shape = tuple(x_shape)
     dx = result(out, dy, x_shape)
@@ -129,7 +129,7 @@ def input_gradient(dy, x_shape, window, strides, pads, out, owner):
 
 
 def _side_by_side(size, pooled_size, window, strides, pads):
-    """Return whether windows don't overlap, and lie wholly in the image."""
+    """Return whether the windows don't overlap and lie wholly in the image."""
     (top, _), (left, _) = pads
     return top == left == 0 and all(
         stride >= width and (count - 1) * stride + width <= pixels
@@ -138,19 +138,19 @@ def _side_by_side(size, pooled_size, window, strides, pads):
 
 
 def adds_many(window, strides):
-    """Return whether so many windows overlap that those of a row of them are added up before they join the others."""
+    """Return whether so many windows overlap that each row of windows is summed before it is added to the others."""
     return window[0] * window[1] > LONG_SUM * strides[0] * strides[1]
 
 
 def add_pooling(stage, image, pooled, geometry, **arguments):
-    """Add a stage between images (N, H, W, C) and what is pooled of them, (N, OH, OW, C)."""
+    """Add a stage between images (N, H, W, C) and their pooled form (N, OH, OW, C)."""
     window, strides, ((top, _), (left, _)) = geometry
     sizes = (*image.shape[1:], *pooled.shape[1:3], *window, *strides, top, left)
     graph_of(image).add(stage, **arguments, **dict(zip(SIZES.split(), sizes)),
                         together=samples_together(image.sample_size), work=pooled.sample_size * math.prod(window))
 
 
-# argmax is in bytes, or `wide`, in 32 bits; then there are no loops in vector instructions.
+# argmax is uint8 or, in stages called `wide`, int32, for which there is no hand-written vector code.
 
 
 @stage(reads="x", writes="y argmax", sizes=SIZES, footprint=HALO)
@@ -165,7 +165,7 @@ def _max_pool(r, run, first, last):
 
 @kernel
 def _max_pool_rows(x, rows, window, y, argmax):
-    """Fill the rows from the first to before the last of the output, y and argmax (OH, OW, C), of an image x."""
+    """Fill the rows rows[0], ..., rows[1] - 1 of the output, y and argmax (OH, OW, C), from an image x."""
     height, width, channels = x.shape
     columns = y.shape[1]
     # The windows that have no column in the padding.
@@ -219,7 +219,7 @@ def _max_pool_windows(x, i, columns, window, y, argmax):
 
 @stage(reads="dy argmax", writes="dx", sizes=SIZES, footprint=IMAGE, spreads=True)
 def _max_pool_backward(r, run, first, last):
-    """Of windows side by side."""
+    """For windows side by side."""
     dy, dx = array(run, r.dy, (last, r.oh, r.ow, r.c)), array(run, r.dx, (last, r.h, r.w, r.c))
     argmax = array_as(run, r.argmax, (last, r.oh, r.ow, r.c), np.uint8)
     for n in range(first, last):
@@ -238,7 +238,7 @@ def _unpool_image(dy, argmax, window, strides, dx):
 
 @kernel
 def _clear_outside(bottom, right, gaps, dx):
-    """Write 0 to the pixels that are in none of the windows, which end there and may have gaps between them."""
+    """Write 0 to the pixels outside all windows, which end at `bottom` and `right` and may have gaps in between."""
     if gaps:
         dx[:] = 0
         return
@@ -270,7 +270,7 @@ def _max_pool_backward_wide(r, run, first, last):
 
 @kernel
 def _max_unpool(dy, argmax, window, lines, dx):
-    """Fill dx (H, W, C) of one image; `lines` are as many rows of it as a window has, or none: see `adds_many`."""
+    """Fill dx (H, W, C) of one image; `lines` holds as many rows as a window has, or none: see `adds_many`."""
     height, width, channels = dx.shape
     is_long = len(lines) > 0
     dx[:] = 0

@@ -1,7 +1,7 @@
-"""The activations that are made of straight lines: relu and its relatives, and their derivatives.
+"""The piecewise linear activations: relu and its relatives, and their derivatives.
 
-The shape is free; y and dx have the shape and the dtype of x. Where a derivative is cheaper from y than from x,
-backward takes y. `out` is where the result goes; it must not overlap the arguments.
+Any shape is allowed; y and dx have the shape and dtype of x. Where a derivative is cheaper to compute from y than from
+x, backward takes y. The result is written to `out`, which must not overlap the arguments.
 """
 
 import math
@@ -99,7 +99,7 @@ def _clipped_relu(r, run, first, last):
     max_value, threshold = x.dtype.type(r.max_value), x.dtype.type(r.threshold)
     negative_slope, zero = x.dtype.type(r.negative_slope), x.dtype.type(0)
     for i in range(x.size):
-        # A slope of 0 makes 0 of -inf too.
+        # A slope of 0 must give 0 for -inf too.
         below = negative_slope * (x[i] - threshold) if negative_slope != zero else zero
         above = max_value if x[i] > max_value else x[i]
         y[i] = below if x[i] <= threshold else above

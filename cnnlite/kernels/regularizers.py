@@ -1,4 +1,4 @@
-"""Penalties on weights, and their gradient, which is added to that of the loss."""
+"""Penalties on weights, and their gradient, which is added to the gradient of the loss."""
 
 import math
 
@@ -12,9 +12,9 @@ from cnnlite.kernels.sums import LANES_BYTES, NUMBERS_A_UNIT, sums_of_sizes_and_
 
 @operation(samples="")
 def l1_l2_penalty(w, l1, l2):
-    """Return l1 sum(|w|) + l2 sum(w²) as one float64, in an array (1,); a factor of 0 leaves its sum out.
+    """Return l1 sum(|w|) + l2 sum(w²) as one float64, in an array (1,); a factor of 0 omits its sum.
 
-    The sums are added up in float64 and rounded to the dtype of w.
+    The sums are computed in float64 and rounded to the dtype of w.
     """
     require(w, "w", w.shape, None, "l1_l2_penalty")
     graph, size = w.graph, math.prod(w.shape)
@@ -35,13 +35,13 @@ def _sum_pieces(r, run, first, last):
 
 @stage(reads="w sums", writes="value", sizes="pieces", floats="l1 l2", footprint=BATCH)
 def _penalty(r, run, first, last):
-    number = array(run, r.w, (0,)).dtype.type  # the sums are rounded to it, and infinite where it can't hold them
+    number = array(run, r.w, (0,)).dtype.type  # the sums are rounded to it, and infinite if they overflow it
     sums = array_as(run, r.sums, (r.pieces, 2), np.float64)
     sizes, squares = 0.0, 0.0
     for piece in range(r.pieces):
         sizes += sums[piece, 0]
         squares += sums[piece, 1]
-    # A factor of 0 leaves its sum out, which would be NaN if that is infinite.
+    # A factor of 0 omits its sum: 0 times an infinite sum would be NaN.
     value = r.l1 * number(sizes) if r.l1 != 0 else 0.0
     array_as(run, r.value, (1,), np.float64)[0] = value + (r.l2 * number(squares) if r.l2 != 0 else 0.0)
 
@@ -62,6 +62,6 @@ def _add_gradient(r, run, first, last):
     w, g = array(run, r.w, (stop,))[start:stop], array(run, r.g, (stop,))[start:stop]
     l1, l2 = w.dtype.type(r.l1), w.dtype.type(2 * r.l2)
     for i in range(w.size):
-        # Of 0 and NaN the sign is what they are.
+        # The sign of 0 is 0, and that of NaN is NaN.
         change = l1 if w[i] > 0 else -l1 if w[i] < 0 else l1 * w[i]
         g[i] += change + l2 * w[i]

@@ -1,20 +1,20 @@
-"""Steps of a graph put another way, with the same result."""
+"""Rewrites of a graph's steps that do less work for the same result."""
 
 from cnnlite.engine.buffers import is_buffer
 from cnnlite.engine.graph import stages_of
 from cnnlite.kernels.operation import result
 
-# The stages of max pooling, one for each way of going about it.
+# The stages of max pooling, one for each algorithm.
 _POOLING = "max_pool", "max_pool_wide"
-_RECTIFIERS = "relu", "leaky_relu"  # of which a larger number never makes a smaller one
+_RECTIFIERS = "relu", "leaky_relu"  # monotonic: a larger input never gives a smaller output
 _UNPOOLING = "max_pool_backward", "max_pool_backward_wide", "max_pool_backward_by_pixels"
 
 
 def before_rectifier(x, size):
-    """Return (z, rectifier) where x = rectifier(z) may be pooled as rectifier(max_pool(z)), else (x, None).
+    """Return (z, rectifier) if x = rectifier(z) can be pooled as rectifier(max_pool(z)), else (x, None).
 
-    The maximum of rectified numbers is the rectified maximum, to the last bit, and there are fewer of these. `size`
-    says how many numbers a sample has after the pooling. The rectifier is a step of x's graph.
+    The maximum of rectified numbers is the rectified maximum, to the last bit, and there are fewer maxima to rectify.
+    `size` is how many numbers a sample has after the pooling. The rectifier is a step of x's graph.
     """
     maker = _maker(x) if is_buffer(x) else None
     if maker is None or maker.stage.name not in _RECTIFIERS or size >= x.sample_size:
@@ -23,9 +23,9 @@ def before_rectifier(x, size):
 
 
 def relu_of_normalized(x, out):
-    """Return relu(x), written in the pass that makes x where x is a batch normalisation's y; otherwise None.
+    """Return relu(x), computed in the pass that makes x, if x is the y of a batch normalisation; otherwise None.
 
-    Nothing else is computed: where only relu reads x, the plan leaves out the step that would have written it.
+    This adds no work: if only relu reads x, the plan drops the step that would have written x.
     """
     maker = _maker(x) if is_buffer(x) else None
     if maker is None or maker.stage.name != "normalize" or maker.arguments["rectifies"]:
@@ -38,17 +38,17 @@ def relu_of_normalized(x, out):
 
 
 def _has_same_inputs_still(step):
-    """Return whether nothing has written to what a step reads since it was added."""
+    """Return whether nothing has written to a step's inputs since it was added."""
     return all(writer.number < step.number for buffer in step.inputs
                for writer in buffer.graph.buffers[buffer.number].made_by)
 
 
 def before_unpooling(dy, y, out, gradient):
-    """Return gradient(dy, y, out), which is dy f'(y) number by number, by as few numbers as possible.
+    """Return gradient(dy, y, out), which is dy f'(y) elementwise, computed for as few numbers as possible.
 
-    Where p = max_pool(y), and dy is the gradient of p spread over this pooling's windows, the gradient is multiplied by
-    f'(p) before it is spread: the pixel that won its window has y = p, and the others get 0. That holds if no two
-    windows overlap. With windows of 2x2, f' is computed for a quarter of the numbers.
+    If p = max_pool(y), and dy is the gradient of p spread over this pooling's windows, the gradient is multiplied by
+    f'(p) before it is spread: the pixel that won its window has y = p, and the others get 0. That requires that no two
+    windows overlap. With 2x2 windows, f' is computed for a quarter of the numbers.
 
     A pixel that did not win gets 0 even where its own f'(y) is NaN.
     """
@@ -69,8 +69,8 @@ def before_unpooling(dy, y, out, gradient):
 def spreading_of(dy, x):
     """Return the step that spreads dy, the gradient of x, over windows that don't overlap, or None.
 
-    x may be another view of the images that were pooled, as long as its channels are theirs. Of more than 256 pixels in
-    a window, whose numbers are wider, no use is made.
+    x may be the pooled images in another shape, as long as it has the same channels. Windows of more than 256 pixels,
+    whose argmax is wider, are not supported.
     """
     step = _maker(dy) if is_buffer(dy) else None
     if step is None or step.stage.name not in _UNPOOLING or not _has_same_inputs_still(step):
@@ -92,7 +92,7 @@ def _is_disjoint(step):
 
 
 def _rectified(p):
-    """Return what the rectifier that was put behind a pooling makes of p: of the same sign, and kept anyway."""
+    """Return the output of the rectifier that was moved behind a pooling with output p: it has p's sign and is kept."""
     for step in p.graph.buffers[p.number].used_by:
         y = step.arguments.get("y")
         if step.stage.name in _RECTIFIERS and y.shape == p.shape and _maker(y) is step:
@@ -101,7 +101,7 @@ def _rectified(p):
 
 
 def _unpooling(dy, y):
-    """Return the step that takes dy back through a pooling of y whose windows don't overlap, or None."""
+    """Return the step that makes dy by going back through a pooling of y without overlaps, or None."""
     if not (is_buffer(dy) and is_buffer(y)) or dy.shape != y.shape or dy.dtype != y.dtype:
         return None
     back = _maker(dy)
@@ -109,7 +109,7 @@ def _unpooling(dy, y):
         return None
     there = back.arguments
     pooling = _maker(there["argmax"])
-    pooled = {y.number, before_rectifier(y, 0)[0].number}  # whose maxima have the sign of y's
+    pooled = {y.number, before_rectifier(y, 0)[0].number}  # buffers whose maxima have the same signs as y's
     if pooling is None or pooling.stage.name not in _POOLING or pooling.arguments["x"].number not in pooled:
         return None
     is_same = all(there[name] == size for name, size in pooling.arguments.items() if name in pooling.stage.sizes)

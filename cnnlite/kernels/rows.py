@@ -1,26 +1,26 @@
 """Passes over rows of channels in vector code: sums and maps for batch normalisation, panels for matrix products.
 
-`rows` pixels of `channels` numbers lie one after the other: an image, or a part of one. Each function takes a group of
-vectors of channels through all rows, so that coefficients are loaded once and sums stay in registers, and goes on with
-the next group. A sum is added up row by row in their order, but in the statistics even and odd rows have sums of their
-own. `vectors.py` says how such code is written.
+`rows` pixels of `channels` numbers each are contiguous: an image, or a part of one. Each function takes a group of
+vectors of channels through all rows, so that coefficients are loaded once and sums stay in registers, and then goes on
+with the next group. Rows are summed in order, except that even and odd rows have separate sums in the statistics.
+`vectors.py` explains how such code is written.
 
-Compiled code calls them with one more argument, the first, that says of which numbers: see `vector_function`. Arrays
-lie without gaps and may be addresses, and distances are in elements. Nothing is checked here. y and dx may be x or dy.
+Compiled code calls them with one more argument, the first, which gives the dtype: see `vector_function`. Arrays are
+contiguous and may be passed as addresses; strides are in elements. Nothing is checked here. y and dx may be x or dy.
 """
 
 from llvmlite import ir
 
 from cnnlite.kernels.llvm.vectors import int32, vector_function
 
-ROWS_TOGETHER = 2  # have sums of their own in the statistics, since an addition waits for the one before
+ROWS_TOGETHER = 2  # with separate sums in the statistics, since each addition waits for the one before
 
 
 @vector_function
 def row_statistics(emit, x, rows, channels, center, error, square):
-    """Write of the rows x a center near the mean, and Σ (x - center) and Σ (x - center)².
+    """Write a center near the mean of the rows x, and Σ (x - center) and Σ (x - center)².
 
-    The center is the mean as it comes out in the arrays' precision: x[0] + Σ (x - x[0]) / rows. There must be a row.
+    The center is the mean computed in the arrays' precision: x[0] + Σ (x - x[0]) / rows. There must be a row.
     """
     builder, together = emit.builder, emit.number(ROWS_TOGETHER)
     pairs = builder.sdiv(rows, together)
@@ -70,7 +70,7 @@ def row_statistics(emit, x, rows, channels, center, error, square):
 def map_rows(emit, x, rows, channels, mean, scale, beta, rectifies, y):
     """Write y = (x - mean) * scale + beta, or relu(y) if it rectifies.
 
-    The product and the sum are in one rounding where the machine can.
+    The product and the sum are rounded together, once, if the machine can.
     """
     builder = emit.builder
     rectifies = emit.splat(rectifies)
@@ -96,7 +96,7 @@ def map_rows(emit, x, rows, channels, mean, scale, beta, rectifies, y):
 
 @vector_function
 def scale_rows(emit, x, rows, channels, scale, y):
-    """Write y = x * scale: as a gradient, dx = scale * dy where the mean and the deviation are constants."""
+    """Write y = x * scale: as a gradient, dx = scale * dy if the mean and the deviation are constants."""
     builder = emit.builder
 
     def write(group):
@@ -179,7 +179,7 @@ def sum_rows(emit, x, rows, channels, total):
 
 @vector_function
 def copy_rows(emit, x, x_row, rows, columns, y, y_row):
-    """Copy x (rows, columns) to y, with zeros up to the end of the last vector; x_row and y_row lie between rows."""
+    """Copy x (rows, columns) to y, with zeros up to the end of the last vector; x_row and y_row are the row strides."""
     builder = emit.builder
 
     def copy(group):
@@ -196,14 +196,14 @@ def copy_rows(emit, x, x_row, rows, columns, y, y_row):
 
 @vector_function
 def transpose_panels(emit, x, x_row, rows, columns, y):
-    """Write x (rows, columns) turned into panels of two vectors' width: row j of a panel is column j of x.
+    """Write x (rows, columns) transposed into panels two vectors wide: row j of a panel is column j of x.
 
-    x_row lies between the rows of x. What follows the last row in its vector is of no use, and neither are a vector's
-    number of rows behind the last panel, which are written too.
+    x_row is the row stride of x. The lanes after the last row of x hold garbage, and so do up to a vector's number of
+    rows after the last panel, which are written too.
 
-    A square of as many rows as columns as a vector has lanes is turned in registers. Each of log2(lanes) steps merges
-    vector i with vector i + lanes / 2 like the two halves of a pack of cards, and after the last of them lane j of
-    vector i has become lane i of vector j.
+    A square of (lanes, lanes) numbers is transposed in registers. Each of log2(lanes) steps interleaves vector i with
+    vector i + lanes / 2 like the two halves of a pack of cards; after the last step, lane j of vector i has become
+    lane i of vector j.
     """
     builder, lanes, number = emit.builder, emit.lanes, emit.number
     merged = [place for i in range(lanes) for place in (i, lanes + i)]
@@ -236,7 +236,7 @@ def transpose_panels(emit, x, x_row, rows, columns, y):
 
 @vector_function
 def add_runs(emit, x, x_row, rows, columns, y, y_row):
-    """Add x (rows, columns) to y; x_row and y_row lie between rows."""
+    """Add x (rows, columns) to y; x_row and y_row are the row strides."""
     builder = emit.builder
 
     def add(group):

@@ -1,7 +1,7 @@
 """softmax and log_softmax along any axes, and their derivatives.
 
-Along the last axes, rows lie one after the other in memory, and each is computed by itself (`softmax_rows.py`). Other
-axes are first moved to the end, and the result's are moved back.
+Along the last axes, rows are contiguous in memory, and each is computed independently (`softmax_rows.py`). Other axes
+are first moved to the end, and moved back in the result.
 """
 
 import math
@@ -12,28 +12,28 @@ from cnnlite.kernels.checks import require
 from cnnlite.kernels.layout import moveaxis, samples_together
 from cnnlite.kernels.operation import graph_of, operation, result
 
-COST = 40  # operations that a number takes
+COST = 40  # operations per number
 
 
 def _axes(x, axis, owner):
-    """Return the axes of x that `axis` says, counted from the first, in their order."""
+    """Return the axes of x that `axis` refers to, as non-negative numbers in ascending order."""
     given = tuple(axis) if hasattr(axis, "__iter__") else (axis,)
     axes = sorted({axis % x.ndim for axis in given if -x.ndim <= axis < x.ndim})
     if len(axes) != len(given):
         raise ValueError(
-            f"{owner}: axis must be one of the {x.ndim} axes of the array, or several that differ. "
+            f"{owner}: axis must be one of the {x.ndim} axes of the array, or several different ones. "
             f"Received: axis={axis}, shape={tuple(x.shape)}."
         )
     return axes
 
 
 def _samples(owner, names):
-    """Return what tells which arguments have samples: none if the sums run over the first axis too."""
+    """Return a function that names the arguments with samples: none if the sums run over the first axis too."""
 
     first, with_out = names.split()[0], f"{names} out"
 
     def names_of(axis=-1, **values):
-        if axis == (-1,) and values[first].ndim > 1:  # as all but always
+        if axis == (-1,) and values[first].ndim > 1:  # the usual case
             return with_out
         return "" if 0 in _axes(values[first], axis, owner) else with_out
 
@@ -70,7 +70,7 @@ def log_softmax(x, axis=-1, out=None):
 
 @operation(samples=_samples("log_softmax_and_softmax", "x"))
 def log_softmax_and_softmax(x):
-    """Return both along the last axis; each has the bits that its own function gives."""
+    """Return both along the last axis, each with the same bits as from its own function."""
     return _add(_log_softmax, (x,), -1, None), _add(_softmax, (x,), -1, None)
 
 
@@ -91,10 +91,10 @@ def _add(stage, inputs, axis, out):
     if axes[:1] == [0]:
         if first.of_samples:
             raise ValueError(
-                f"{owner}: axis must not be that of the samples, which a model computes one by one. "
+                f"{owner}: axis must not be the axis of the samples, which a model computes independently. "
                 f"Received: axis={axis}, shape={tuple(shape)}."
             )
-        # All is one sample.
+        # Everything is one sample.
         axes = [axis + 1 for axis in axes]
         inputs = [array.reshape(1, *array.shape) for array in inputs]
     out = result(out, first, shape)
@@ -104,7 +104,7 @@ def _add(stage, inputs, axis, out):
     if axes == list(range(ndim - len(axes), ndim)):
         _add_rows(stage, inputs, target, len(axes))
     else:
-        places = [axis - i for i, axis in enumerate(axes)]  # each moves to the end, and those behind it forward
+        places = [axis - i for i, axis in enumerate(axes)]  # each moves to the end, and those after it move forward
         for place in places:
             inputs = [moveaxis(array, place, -1) for array in inputs]
         moved = _add_rows(stage, inputs, inputs[0].graph.work(inputs[0].shape, first.dtype), len(axes))

@@ -1,13 +1,13 @@
-"""softmax and log_softmax of one row, and their derivatives, in vectors of 16 numbers whatever the processor.
+"""softmax and log_softmax of one row, and their derivatives, in vectors of 16 numbers on any processor.
 
     largest = max x_i                 subtracted first: that changes no quotient, and the largest exp is 1
     total   = sum_i exp(x_i - largest)
     softmax_i = exp(x_i - largest) / total,      log_softmax_i = (x_i - largest) - log(total)
 
 Number i of the row is added to sum i mod 16. The 16 sums are added as a tree: 0 and 8, 1 and 9, ..., and the 8 results
-in the same way. LLVM makes one, two or four instructions of each vector of 16, by the width of the registers, which
-changes no bit. The sums are in float64 for float32 too: a long row keeps its digits, and where one class is nearly
-certain, log(total) of 1 + 1e-9 is not 0.
+in the same way. LLVM turns each vector of 16 into one, two or four instructions, depending on the width of the
+registers, which changes no bit. The sums are in float64 even for float32: a long row keeps its digits, and if one class
+is nearly certain, log(total) of 1 + 1e-9 is not 0.
 
 NaN anywhere in the row reaches the total, and so the whole row. An infinite maximum does too: it leaves inf - inf.
 """
@@ -28,25 +28,25 @@ LANES = 16
 
 @kernel
 def softmax_row(x, y):
-    """Write exp(x) / sum(exp(x)) to y; both are contiguous rows of one length and dtype, and may be the same."""
+    """Write exp(x) / sum(exp(x)) to y; both are contiguous rows of equal length and dtype, and may be the same."""
     _softmax(x.ctypes.data, x.size, y.ctypes.data, x.dtype.type(0), False)
 
 
 @kernel
 def log_softmax_row(x, y):
-    """Write x - log(sum(exp(x))) to y; both are contiguous rows of one length and dtype, and may be the same."""
+    """Write x - log(sum(exp(x))) to y; both are contiguous rows of equal length and dtype, and may be the same."""
     _softmax(x.ctypes.data, x.size, y.ctypes.data, x.dtype.type(0), True)
 
 
 @kernel
 def softmax_backward_row(dy, y, dx):
-    """Write y * (dy - sum(dy * y)) to dx; all are contiguous rows of one length and dtype."""
+    """Write y * (dy - sum(dy * y)) to dx; all are contiguous rows of equal length and dtype."""
     _softmax_backward(dy.ctypes.data, y.ctypes.data, y.size, dx.ctypes.data, y.dtype.type(0), False)
 
 
 @kernel
 def log_softmax_backward_row(dy, y, dx):
-    """Write dy - exp(y) * sum(dy) to dx; all are contiguous rows of one length and dtype."""
+    """Write dy - exp(y) * sum(dy) to dx; all are contiguous rows of equal length and dtype."""
     _softmax_backward(dy.ctypes.data, y.ctypes.data, y.size, dx.ctypes.data, y.dtype.type(0), True)
 
 
@@ -59,7 +59,7 @@ class _Row(Emitter):
         self.size = size
 
     def vectors(self, carried, body):
-        """Emit the loop over the row: `body(first, mask, carried)` for each vector; the last one may stick out."""
+        """Emit the loop over the row: `body(first, mask, carried)` for each vector; the last one may be partial."""
         builder, lanes = self.builder, self.number(LANES)
         count = builder.udiv(builder.add(self.size, self.number(LANES - 1)), lanes)
 
@@ -73,11 +73,11 @@ class _Row(Emitter):
         return Number(self.builder, self.load(self.address(array, first), mask))
 
     def everywhere(self, scalar):
-        """Return a vector of 16 times one Number."""
+        """Return a vector with a Number in all 16 lanes."""
         return Number(self.builder, self.splat(scalar.value))
 
     def sum(self, term):
-        """Emit the sum of `term(first, mask)` over the row, which is 0 where the mask has nothing; in float64."""
+        """Emit the float64 sum of `term(first, mask)` over the row; the term must be 0 in the lanes masked out."""
 
         def add(first, mask, carried):
             return [(Number(self.builder, carried[0]) + _widened(term(first, mask))).value]
@@ -86,7 +86,7 @@ class _Row(Emitter):
         return self.fold(Number(self.builder, sums), lambda a, b: a + b)
 
     def fold(self, vector, combine):
-        """Return one Number of a vector, made by combining its halves until one lane is left."""
+        """Reduce a vector to one Number, by combining its halves until one lane is left."""
         width = LANES
         while width > 1:
             width //= 2
@@ -159,7 +159,7 @@ def _softmax(typingctx, x, size, y, of, logarithm):
 
 @intrinsic
 def _softmax_backward(typingctx, dy, y, size, dx, of, logarithm):
-    """Write the gradient that goes through softmax, or its logarithm, to dx; `of` is any number of the rows' dtype."""
+    """Write the gradient through softmax, or its logarithm, to dx; `of` is any number of the rows' dtype."""
 
     def codegen(context, builder, signature, args):
         dy, y, size, dx, _, logarithm = args

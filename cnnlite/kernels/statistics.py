@@ -1,13 +1,13 @@
-"""The mean and the variance of each channel of a batch x (N, C) or (N, ..., C), and averages that follow them.
+"""The mean and the variance of each channel of a batch x (N, C) or (N, ..., C), and their moving averages.
 
-Sums over M, all axes but that of the channels, are in float32 over parts of at most 512 rows, and from there in
-float64: the parts of a sample in their order, the samples of a chunk of the batch in theirs, and the chunks as a binary
-tree (see `sums.py`). A part is small enough to stay in the processor's cache for the second look at it.
+Sums over M, all axes but the channels, are in float32 over parts of at most 512 rows, and from there in float64: the
+parts of a sample in order, then the samples of a chunk of the batch in order, and the chunks as a binary tree (see
+`sums.py`). A part is small enough to stay in the processor's cache for the second pass over it.
 
-    x (N, rows, C)  ->  of each sample (N, 2, C)  ->  of each chunk (chunks, 2, C)  ->  (C,)
+    x (N, rows, C)  ->  per sample (N, 2, C)  ->  per chunk (chunks, 2, C)  ->  (C,)
 
-Samples of a few rows, and those of a matrix with one each, are too short for that: then the parts are of the rows of a
-chunk.
+Samples with few rows, such as those of a matrix with one row each, are too short for that: then the rows of a whole
+chunk are split into parts.
 """
 
 import math
@@ -23,8 +23,8 @@ from cnnlite.kernels.layout import samples_together
 from cnnlite.kernels.operation import graph_of, operation, result
 from cnnlite.kernels.rows import row_statistics
 
-PART_ROWS = 512  # over so many rows a sum in float32 is still good
-FEW_ROWS = 16  # fewer rows of a sample are no part of their own
+PART_ROWS = 512  # over this many rows, a sum in float32 is still accurate
+FEW_ROWS = 16  # samples with fewer rows don't get parts of their own
 
 
 def rows_of(x):
@@ -34,7 +34,7 @@ def rows_of(x):
 
 @kernel
 def samples_of(chunk, number, chunks, samples):
-    """Return the first and the last of the samples of so many chunks from one on."""
+    """Return (begin, end) of the samples in `number` chunks, starting with `chunk`."""
     return chunk * samples // chunks, (chunk + number) * samples // chunks
 
 
@@ -42,10 +42,10 @@ def samples_of(chunk, number, chunks, samples):
 def batchnorm_statistics(x):
     """Return (mean, variance) of each channel, both (C,): variance = 1/M Σ (x − mean)², the biased one.
 
-    Each part is looked at twice, for its mean and then for its squared deviations M2 from it, and two parts are
+    Each part is read twice, for its mean and then for its squared deviations M2 from it, and two parts are
     combined by M2 = M2_a + M2_b + n_a n_b / (n_a + n_b) (mean_b − mean_a)² (Chan, Golub and LeVeque, 1979), which
-    unlike Σx² / M − mean² stays accurate where the mean is large beside the deviation. Without samples both are 0;
-    both are NaN where a channel holds NaN or an infinity.
+    unlike Σx² / M − mean² stays accurate if the mean is large compared with the deviation. Without samples both are
+    0; if a channel contains NaN or an infinity, both are NaN.
     """
     require(x, "x", x.ndim, None, "batchnorm_statistics")
     graph, rows, channels = graph_of(x), rows_of(x), x.shape[-1]
@@ -110,7 +110,7 @@ def _statistics(r, run, first, last):
     total = max(1, samples * r.rows)
     for c in range(r.channels):
         mean[c] = sums[0, 0, c]
-        # Rounding can take a variance of 0 just below it. A NaN is not less than 0 and stays.
+        # Rounding can make a variance of 0 slightly negative. A NaN is not less than 0 and stays.
         variance[c] = 0.0 if sums[0, 1, c] < 0 else sums[0, 1, c] / total
 
 
@@ -127,7 +127,7 @@ def _row_statistics(x, own, sums):
         count = np.float64(last - first)
         share, weight = count / last, first * count / last
         for c in range(channels):
-            # The rounding error of the center shows as the sum of the deviations from it, and is taken out again.
+            # The sum of the deviations reveals the rounding error of the center, which is corrected here.
             rest = np.float64(error[c])
             mean = np.float64(center[c]) + rest / count
             m2 = np.float64(square[c]) - rest * rest / count
@@ -138,7 +138,7 @@ def _row_statistics(x, own, sums):
 
 @kernel
 def _combine(here, rows, other, other_rows):
-    """Take the mean and Σ (x − mean)² of more rows into those of some, both (2, C)."""
+    """Merge the mean and Σ (x − mean)² of other rows into those of the rows `here`, both (2, C)."""
     if other_rows == 0:
         return
     total = np.float64(rows + other_rows)
@@ -174,10 +174,10 @@ def move_average(average, value, momentum, like, refused=None):
     """Move an average, in place: average = momentum average + (1 − momentum) value.
 
     Args:
-        average, value: of one shape.
+        average, value: of the same shape.
         momentum: from 0 to 1.
-        like: what the value was made of. Where it holds no samples, nothing moves.
-        refused: an array of one int64: where it is not 0, nothing moves either.
+        like: the batch that the value was computed from. If it has no samples, nothing moves.
+        refused: int64 (1,), or None: if it is not 0, nothing moves either.
     """
     require(average, "average", average.ndim, None, "move_average")
     require(value, "value", average.shape, average.dtype, "move_average")
@@ -194,7 +194,7 @@ def _move_average(r, run, first, last):
     if word(run, SAMPLES) == 0 or (r.refused != NONE and array_as(run, r.refused, (1,), np.int64)[0] != 0):
         return
     kept, share, moved = average.dtype.type(r.momentum), average.dtype.type(1 - r.momentum), scratch(run, 0, (r.size,))
-    # Two loops, so that the products are rounded before they are added up, as in NumPy.
+    # Two loops, so that the products are rounded before they are added, as in NumPy.
     for i in range(r.size):
         average[i] *= kept
         moved[i] = share * value[i]

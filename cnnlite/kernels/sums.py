@@ -1,4 +1,4 @@
-r"""Sums over the samples of a batch: each chunk has its own, and the chunks' are added as a binary tree.
+r"""Sums over the samples of a batch: each chunk has its own sum, and these are added as a binary tree.
 
     chunks   0   1   2   3   4   5   6   7
               \ /     \ /     \ /     \ /
@@ -8,8 +8,8 @@ r"""Sums over the samples of a batch: each chunk has its own, and the chunks' ar
                       \         /
                            +
 
-The number of chunks is a power of two and follows from that of the samples. So the bits of a sum depend neither on the
-threads nor on who computed which part of the tree.
+The number of chunks is a power of two and depends only on the number of samples. So the bits of a sum depend neither on
+the number of threads nor on which of them computed which part of the tree.
 """
 
 import math
@@ -25,14 +25,14 @@ NUMBERS_A_UNIT = 1 << 12
 
 
 def chunk_sums(graph, shape, dtype=None):
-    """Return a buffer for the sums of each chunk, each of that shape."""
+    """Return a buffer for one sum of that shape per chunk."""
     return graph.work((CHUNKS, *shape), dtype)
 
 
 def add_chunks(sums, out):
-    """Add a stage that writes to `out` the sum of the chunks of `sums`, which has as many numbers for each chunk.
+    """Add a stage that writes the sum over the chunks of `sums` to `out`, which has as many numbers as a chunk.
 
-    The sums may be in float64; they are rounded in the end. They are changed on the way.
+    `sums` may be in float64; the result is rounded at the end. `sums` is overwritten.
     """
     size = math.prod(out.shape)
     exact = sums.dtype != out.dtype
@@ -56,7 +56,7 @@ def _add_exact_chunks(r, run, first, last):
 
 @kernel
 def write_sum(sums, out, begin, end):
-    """Write to out (numbers,) the sums over all chunks of the numbers from `begin` to `end`."""
+    """Write the numbers from `begin` to `end`, summed over all chunks, to out (numbers,)."""
     add_tree(sums, begin, end)
     source, target = sums[0, begin:end], out[begin:end]
     for i in range(target.size):
@@ -65,18 +65,18 @@ def write_sum(sums, out, begin, end):
 
 @kernel
 def add_tree(sums, begin, end):
-    """Add up the numbers from `begin` to `end` of all chunks, sums (chunks, numbers), to those of the first chunk."""
+    """Add the numbers from `begin` to `end` of all chunks into the first chunk of sums (chunks, numbers)."""
     chunks, distance = len(sums), 1
     while distance < chunks:
         for chunk in range(0, chunks, 2 * distance):
-            # Slices, in which no index can be below 0: with that to be looked at, the loop would not be vector code.
+            # Slices, in which no index can be negative: checking for that would keep the loop from being vectorised.
             here, other = sums[chunk, begin:end], sums[chunk + distance, begin:end]
             for i in range(here.size):
                 here[i] += other[i]
         distance *= 2
 
 
-LANES = 64  # sums at a time: a single one would have to wait for each addition
+LANES = 64  # sums at a time: with a single one, each addition would have to wait for the one before
 LANES_BYTES = 2 * LANES * 8
 
 

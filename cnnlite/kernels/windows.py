@@ -1,17 +1,17 @@
-"""Max pooling, and what goes back through it, in vector code: a row of windows that lie wholly in the image.
+"""Max pooling and the gradients through it in vector code, for a row of windows that lie wholly in the image.
 
 The vectors of channels are the outer loop and the windows of the row the inner one:
 
-    for c in range(0, C, lanes):              the last vector may stick out; a mask keeps its lanes off the memory
+    for c in range(0, C, lanes):              the last vector may be partial; a mask disables its other lanes
         for j in range(windows):
             best, argmax = ...                in registers
-            for each pixel of the window: best and argmax are replaced in the lanes in which it wins
+            for each pixel of the window: best and argmax are replaced in the lanes where it wins
 
-For windows of 2x2 the four pixels are written one after the other, without the innermost loops, which takes two thirds
-of the time. `vectors.py` says how such code is written.
+For 2x2 windows the innermost loop is unrolled into four pixels, which takes two thirds of the time. `vectors.py`
+explains how such code is written.
 
-Compiled code calls them with one more argument, the first, that says of which numbers: see `vector_function`. Arrays
-may be addresses, distances are in elements, and a window is (height, width). Nothing is checked here.
+Compiled code calls them with one more argument, the first, which gives the dtype: see `vector_function`. Arrays may be
+passed as addresses, strides are in elements, and a window is (height, width). Nothing is checked here.
 """
 
 from llvmlite import ir
@@ -19,15 +19,15 @@ from llvmlite import ir
 from cnnlite.kernels.llvm.vectors import int8, int32, vector_function
 
 ONE = ir.Constant(int32, 1)
-VECTORS = 2  # of channels together where several arrays are read, so that their sums or coefficients stay in registers
+VECTORS = 2  # of channels at a time if several arrays are read, so that their sums or coefficients stay in registers
 
 
 @vector_function
 def max_pool_windows(emit, x, x_row, x_step, window, windows, channels, y, argmax):
-    """Write the maxima of a row of windows, y (windows, channels), and which pixel each is, argmax (uint8).
+    """Write the maxima of a row of windows to y (windows, channels), and their pixels' numbers to argmax (uint8).
 
-    x is the address of the first pixel of the first window, x_row lies between rows and x_step between windows. Of
-    equal pixels the first one wins, and the first NaN wins over all.
+    x is the address of the first pixel of the first window, x_row the stride between rows and x_step the stride between
+    windows. Of equal pixels the first one wins, and the first NaN wins over all.
     """
     builder, taps = emit.builder, emit.vector_of(int32)
 
@@ -66,8 +66,8 @@ def max_pool_windows(emit, x, x_row, x_step, window, windows, channels, y, argma
 def max_unpool_windows(emit, dy, argmax, window, windows, channels, dx, dx_row, dx_step):
     """Write the gradients of a row of windows that don't overlap: dy where a pixel won, 0 elsewhere.
 
-    dx is the address of the first pixel of the first window, dx_row lies between rows and dx_step between windows.
-    What lies between windows is not touched.
+    dx is the address of the first pixel of the first window, dx_row the stride between rows and dx_step the stride
+    between windows. Pixels between windows are not touched.
     """
     builder, (height, width) = emit.builder, window
 
@@ -101,11 +101,11 @@ def max_unpool_windows(emit, dy, argmax, window, windows, channels, dx, dx_row, 
 
 @vector_function
 def sum_gradient_of_winners(emit, dy, argmax, x, x_step, taps, windows, channels, mean, sums):
-    """Add Σ dy and Σ dy (x - mean) over pixels of a row of windows, those next to each other that won, to sums.
+    """Add Σ dy and Σ dy (x - mean) to sums, over those of some adjacent pixels in each window of a row that won.
 
-    taps are the number that the first of these pixels has in a window, and how many there are. x is the address of the
-    first of the first window, x_step lies between windows, and sums is (2, channels). The pixels are added in their
-    order, so that the bits are those of `sum_gradient` in `rows.py` over all pixels of the row, where dy is 0 between.
+    taps is (the number of the first of these pixels in a window, how many there are). x is the address of the first one
+    in the first window, x_step the stride between windows, and sums is (2, channels). The pixels are added in order, so
+    the bits are those of `sum_gradient` in `rows.py` over all pixels of the row, with dy = 0 where a pixel lost.
     """
     builder, (first_tap, count) = emit.builder, taps
     first_tap = builder.trunc(first_tap, int32)
@@ -142,10 +142,10 @@ def sum_gradient_of_winners(emit, dy, argmax, x, x_step, taps, windows, channels
 
 @vector_function
 def write_gradient_of_winners(emit, dy, argmax, x, x_row, window, sizes, mean, terms, dx):
-    """Write what `write_gradient` in `rows.py` makes of dy where a pixel won, and of 0 elsewhere, with the same bits.
+    """Write what `write_gradient` in `rows.py` computes for dy where a pixel won and 0 elsewhere, with the same bits.
 
-    It is for a row of windows side by side: sizes are how many, and the channels. x and dx are the addresses of the
-    first pixel of the first of them, and x_row lies between rows of both.
+    This is for a row of windows side by side; sizes is (windows, channels). x and dx are the addresses of the first
+    pixel of the first window, and x_row is the row stride of both.
     """
     builder, (windows, channels) = emit.builder, sizes
 
@@ -185,7 +185,7 @@ def write_gradient_of_winners(emit, dy, argmax, x, x_row, window, sizes, mean, t
 
 
 def _pooled(emit, dy, argmax, place, group):
-    """Return a group's vectors of dy, and which pixels won, in 32 bits."""
+    """Return a group's vectors of dy, and the numbers of the pixels that won, in 32 bits."""
     gradients = emit.load_group(emit.address(dy, place), group)
     winners = [emit.load(emit.address(argmax, emit.builder.add(place, first), 1), mask, emit.vector_of(int8))
                for first, mask in group]
@@ -193,7 +193,7 @@ def _pooled(emit, dy, argmax, place, group):
 
 
 def _of_either_size(emit, window, channels, of_size, together=VECTORS):
-    """Emit `of_size(height, width, group)` over all channels, for windows of 2x2 and for any."""
+    """Emit `of_size(height, width, group)` over all channels, once for 2x2 windows and once for any."""
 
     def either_size(is_two_by_two):
         size = (2, 2) if is_two_by_two else window
