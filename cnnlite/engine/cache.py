@@ -155,7 +155,7 @@ def _mark_as_used(path):
 def _remove_older(path):
     """Remove the least recently used versions of a kernel.
 
-    More than the newest is kept: two versions of numba, or of the library at the same path in two containers, may
+    Several are kept: two versions of numba, or of the library at the same path in two containers, may
     take turns with a folder, and would otherwise compile at every start.
     """
     kernel, version, _ = path.name.rsplit("-", 2)

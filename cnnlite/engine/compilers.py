@@ -1,7 +1,7 @@
 """Compilers that do less than numba's: machine code that is as fast, in three quarters of the time.
 
 numba compiles every function to machine code on its own, even one that only other compiled functions call, and passes
-the optimised LLVM IR to its callers. Each of them contains a copy, is optimised with it, and generates its code again.
+the optimised LLVM IR to its callers. Each caller contains a copy, is optimised with it, and generates its code again.
 Here such a function, a *part*, is only translated to LLVM IR. It is optimised once, within its caller, as a C compiler
 does with the functions of one file. What Python or the executor calls is a *whole*, with all its parts.
 

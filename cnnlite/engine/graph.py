@@ -246,7 +246,7 @@ class Graph:
         return bool(storage.made_by) and all(self.is_fixed_step(step) for step in storage.made_by)
 
     def keeps(self, weights: Any) -> bool:
-        """Return whether what is computed from `weights`, a buffer or an array, alone is kept between runs."""
+        """Return whether results that depend only on `weights`, a buffer or an array, are kept between runs."""
         return self._has_prologue and self.is_fixed(weights if is_buffer(weights) else self.of_array(weights))
 
     def is_fixed_step(self, step: Step) -> bool:

@@ -34,7 +34,7 @@ from cnnlite.kernels.sums import add_tree
 
 @operation(samples="x out")
 def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
-    """Return y = gamma (x − mean) inv_std + beta, with x's shape; the rest are (C,), or None for gamma 1, beta 0."""
+    """Return y = gamma (x − mean) inv_std + beta, with x's shape; the rest are (C,). None is gamma 1, beta 0."""
     owner = "batchnorm_normalize"
     _require_channels(x, owner, mean=mean, inv_std=inv_std, gamma=gamma, beta=beta)
     y = result(out, x, x.shape)

@@ -101,7 +101,7 @@ def max_unpool_windows(emit, dy, argmax, window, windows, channels, dx, dx_row, 
 
 @vector_function
 def sum_gradient_of_winners(emit, dy, argmax, x, x_step, taps, windows, channels, mean, sums):
-    """Add Σ dy and Σ dy (x - mean) to sums, over those of some adjacent pixels in each window of a row that won.
+    """Add Σ dy and Σ dy (x - mean) to sums, over the winners among some adjacent pixels in each window of a row.
 
     taps is (the number of the first of these pixels in a window, how many there are). x is the address of the first one
     in the first window, x_step the stride between windows, and sums is (2, channels). The pixels are added in order, so
