@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnlite import fusion, regularizers
 from cnnlite.layers.activation import leaving_out
-from cnnlite.layers.base import remembering_apart
+from cnnlite.layers.pass_memory import remembering_apart
 from cnnlite.layers.overrides import class_keeps, keeps
 from cnnlite.layers.parts import is_ours
 from cnnlite.layers.residual import Residual

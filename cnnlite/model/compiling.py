@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 from cnnlite import losses, metrics, optimizers
 from cnnlite.eager import reference_mode
-from cnnlite.layers.base import Layer
-from cnnlite.layers.composite import CompositeLayer
 from cnnlite.layers.overrides import class_keeps, keeps, remember
 from cnnlite.losses import Loss
 from cnnlite.metrics import Metric
 from cnnlite.model.advice import advise
+from cnnlite.model.stack import Stack
 from cnnlite.optimizers import Optimizer
 from cnnlite.support.arguments import boolean
-from cnnlite.types import Array, ArrayLike, Config, Identifier, Logs, Scores
+from cnnlite.types import Array, Config, Identifier, Logs, Scores
 
 
-class Compiled(CompositeLayer):
-    """The part of a model that holds its optimizer, loss and metrics. `Sequential` adds the layers.
+class Compiled(Stack):
+    """The part of a model that holds its optimizer, loss and metrics.
 
     Attributes:
         compiled: whether `compile` has been called.
@@ -35,25 +33,6 @@ class Compiled(CompositeLayer):
     _metrics: tuple[tuple[Metric, bool], ...] = ()  # pairs (metric, whether it takes sample weights)
     _advised = False  # whether `advise` has checked the layers against the loss
     _kept_loss: tuple[Any, ...] | None = None  # the loss, a snapshot of its contents, and its version for logits
-
-    # Defined by the stack of layers (sequential.py).
-
-    @property
-    @abstractmethod
-    def layers(self) -> list[Layer]: ...
-
-    @property
-    @abstractmethod
-    def fusable_activation(self) -> str | None: ...
-
-    @abstractmethod
-    def forward_logits(self, x: ArrayLike, training: bool = False) -> Array: ...
-
-    @abstractmethod
-    def activate_logits(self, logits: Array) -> Array: ...
-
-    @abstractmethod
-    def backward_weights(self, dy: Array, from_logits: bool = False) -> None: ...
 
     # Set by compile.
 

@@ -20,7 +20,7 @@ from cnnlite.engine.buffers import WORK, Samples
 from cnnlite.engine.graph import Graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
 from cnnlite.engine.program import Memory
-from cnnlite.layers.base import held_commits, remembering_apart
+from cnnlite.layers.pass_memory import held_commits, remembering_apart
 from cnnlite.layers.parts import Alone, Part, has_trainable_weights, weights_of
 from cnnlite.support.arguments import float_array
 from cnnlite.types import Array, Shape

@@ -16,7 +16,7 @@ from cnnlite.callbacks import Callback, CallbackList, History, TerminateOnNaN
 from cnnlite.callbacks.run_state import Run
 from cnnlite.data.batches import Epochs, make_source, make_validation_source, split_validation
 from cnnlite.data.samples import checked_samples, optional_integer
-from cnnlite.layers.base import commit_held, held_commits, remembering_apart
+from cnnlite.layers.pass_memory import commit_held, held_commits, remembering_apart
 from cnnlite.layers.changes import Memo
 from cnnlite.metrics.kept import counts_kept
 from cnnlite.metrics.running_loss import RunningLoss

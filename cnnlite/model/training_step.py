@@ -20,7 +20,7 @@ from cnnlite.engine.graph import Graph, stages_of
 from cnnlite.engine.plan import TrainingPlan
 from cnnlite.engine.program import Memory
 from cnnlite.kernels.finite import nonfinite
-from cnnlite.layers.base import held_commits, remembering_apart
+from cnnlite.layers.pass_memory import held_commits, remembering_apart
 from cnnlite.layers.overrides import keeps
 from cnnlite.layers.parts import parts_of
 from cnnlite.model.passes import PLANS_KEPT
