@@ -76,7 +76,7 @@ class Clock:
             clock._workspace = workspace
             return call(workspace, *arguments, **more)
 
-        def entry(lanes):
+        def entry(threads):
             return self.start, 0
 
         self._entry = executor.entry
@@ -95,13 +95,13 @@ class Clock:
         call(nothing.address(np.dtype(np.float32)), run, run, 0, 1)
         return time.perf_counter() - begin
 
-    def start(self, lane, job_address, lanes):
+    def start(self, function, job_address, threads):
         """Stand in for the executor."""
         if self.each:
             return self._walk(self._workspace)
-        start, lane = self._entry(lanes)
+        start, function = self._entry(threads)
         begin = time.perf_counter()
-        failed = start(lane, job_address, lanes)
+        failed = start(function, job_address, threads)
         self.seconds += time.perf_counter() - begin
         return failed
 

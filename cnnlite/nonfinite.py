@@ -11,9 +11,9 @@ import numpy as np
 
 from cnnlite import fusion, regularizers
 from cnnlite.layers.activation import leaving_out
-from cnnlite.layers.pass_memory import remembering_apart
 from cnnlite.layers.overrides import class_keeps, keeps
 from cnnlite.layers.parts import is_ours
+from cnnlite.layers.pass_memory import separate_memory
 from cnnlite.layers.residual import Residual
 from cnnlite.layers.weights import only_reading
 from cnnlite.support.printing import for_stdout
@@ -242,7 +242,7 @@ def left_as_it_was(model: Layer) -> Iterator[None]:
     kept = passing_state(model)
     gradients = [(array, array.copy()) for layer in model.walk() for array in layer._grads.values()]
     try:
-        with remembering_apart():
+        with separate_memory():
             yield
     finally:
         put_back(kept)

@@ -187,7 +187,7 @@ def test_an_image_has_the_same_bits_in_every_batch(channels, stack):
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 1e30, 1e13])
 @pytest.mark.parametrize("stack", [[], [BatchNorm, ReLU, MaxPool]])
-def test_a_pixel_that_is_not_moderate_changes_its_own_image_alone_and_the_same_in_every_batch(stack, special):
+def test_a_pixel_that_is_not_bounded_changes_its_own_image_alone_and_the_same_in_every_batch(stack, special):
     model = model_of(Conv2D(33, 3, padding="same"), *(kind() for kind in stack), shape=(27, 19, 17))
     x = normal(33, 27, 19, 17)
     before = model.predict(x, batch_size=33, verbose=0)

@@ -3,9 +3,9 @@
 from cnnlite.callbacks.backup import BackupAndRestore
 from cnnlite.callbacks.base import Callback, CallbackList, LambdaCallback
 from cnnlite.callbacks.checkpoint import ModelCheckpoint
+from cnnlite.callbacks.history import CSVLogger, History
 from cnnlite.callbacks.learning_rate import LearningRateScheduler, ReduceLROnPlateau
 from cnnlite.callbacks.monitor import EarlyStopping, TerminateOnNaN
-from cnnlite.callbacks.records import CSVLogger, History
 
 __all__ = [
     "BackupAndRestore",

@@ -12,8 +12,8 @@ from cnnlite.callbacks.monitor import Monitor, shape_of_result, threshold
 from cnnlite.callbacks.saving import SavingCallback
 from cnnlite.files.atomic_write import make_folder
 from cnnlite.files.model_files import check_ending, check_path_to_write, file_path
-from cnnlite.support.forms import COUNT, NUMBER, check_form
 from cnnlite.support.printing import message
+from cnnlite.support.schema import COUNT, NUMBER, check_form
 from cnnlite.types import Logs
 
 _WRONG_FORMAT = (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)

@@ -10,8 +10,8 @@ from typing import Any
 from cnnlite.callbacks.base import Callback
 from cnnlite.callbacks.monitor import Monitor
 from cnnlite.support.arguments import integer, number
-from cnnlite.support.forms import COUNT, NUMBER, check_form
 from cnnlite.support.printing import message
+from cnnlite.support.schema import COUNT, NUMBER, check_form
 from cnnlite.types import Logs
 
 

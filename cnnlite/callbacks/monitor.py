@@ -14,8 +14,8 @@ from cnnlite import metrics
 from cnnlite.callbacks.base import Callback
 from cnnlite.nonfinite import find_nonfinite, passing_state, put_back
 from cnnlite.support.arguments import integer, number, one_of, text
-from cnnlite.support.forms import COUNT, NUMBER, check_form
 from cnnlite.support.printing import message
+from cnnlite.support.schema import COUNT, NUMBER, check_form
 from cnnlite.types import Array, Logs, Shape
 
 

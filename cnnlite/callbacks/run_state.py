@@ -17,7 +17,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from cnnlite.callbacks.records import HISTORY_FORM, History
+from cnnlite.callbacks.history import HISTORY_FORM, History
 from cnnlite.files.json_arrays import pack, unpack
 from cnnlite.files.model_files import read, write
 from cnnlite.files.rollback import all_or_nothing
@@ -32,8 +32,8 @@ from cnnlite.files.saving import (
 )
 from cnnlite.metrics.running_loss import RunningLoss
 from cnnlite.nonfinite import is_finite
-from cnnlite.support.forms import COUNT, NUMBER, check_form
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import deferred_signals
+from cnnlite.support.schema import COUNT, NUMBER, check_form
 from cnnlite.types import Logs
 
 if TYPE_CHECKING:
@@ -166,7 +166,7 @@ class Run:
             largest=2 * sum(array.nbytes for array in arrays),  # large enough for float64 averages of the weights
             layers=[*model.walk()],
         ):
-            with blaming(path, what), held_back_interrupts():
+            with blaming(path, what), deferred_signals():
                 if state["sums"] is not None:
                     RunningLoss(model.metrics).set_state(state["sums"])
                 restore_optimizer(model, state, vectors)

@@ -14,7 +14,7 @@ from cnnlite.data.streams import ANEW, Stream, check_same_data, type_name
 from cnnlite.random import RandomStream
 from cnnlite.support.arguments import is_sparse
 from cnnlite.support.floating import conversion
-from cnnlite.support.forms import COUNT, check_form
+from cnnlite.support.schema import COUNT, check_form
 
 
 class Arrays:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from cnnlite.support.floating import conversion
-from cnnlite.support.forms import COUNT, check_form
+from cnnlite.support.schema import COUNT, check_form
 
 ANEW = (
     "A generator can be read only once: pass an object that yields its batches again each time it is iterated, or one "

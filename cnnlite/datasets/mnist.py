@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cnnlite.datasets.idx import most_bytes, read_idx
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import deferred_signals
 from cnnlite.types import Array
 
 KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -69,7 +69,7 @@ def load_data(path: str | os.PathLike[str] | None = None) -> tuple[tuple[Array, 
 def _read_npz(path):
     # Opened here, so that an unreadable file isn't called a damaged one.
     # What a signal handler raises must not be taken for damage.
-    with held_back_interrupts(second_passes=True), open(path, "rb") as file:
+    with deferred_signals(second_passes=True), open(path, "rb") as file:
         try:
             archive = zipfile.ZipFile(file)
             names = archive.namelist()

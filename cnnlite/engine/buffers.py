@@ -21,7 +21,7 @@ GIVEN = "given"  # in an array that is passed to each run: x, dy, labels, result
 WEIGHT = "weight"  # in an array that a layer owns
 CONSTANT = "constant"  # in an array that the plan owns
 WORK = "work"  # in the workspace of a run
-LANE = "lane"  # in per-thread memory, kept until the thread has finished its unit or chunk
+THREAD_LOCAL = "thread-local"  # in per-thread memory, kept until the thread has finished its unit or chunk
 VALUE = "value"  # in the workspace too: a few numbers that Python sets before each run, such as a learning rate
 
 

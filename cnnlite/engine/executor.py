@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cnnlite.engine.jit import callback_address, kernel
+from cnnlite.engine.jit import callback_address, jit
 from cnnlite.engine.stages import (
     BAND,
     BANDS,
@@ -42,7 +42,7 @@ def _record(names: str) -> np.dtype[Any]:
 
 
 JOB = _record("groups group_count tracks track_count steps step_count locals local_count table words own own_bytes "
-              "counters counter_count done taken taken_bytes lanes samples chunks yield_ purposes")
+              "counters counter_count done taken taken_bytes threads samples chunks yield_ purposes")
 GROUP = _record("first_track last_track units")  # units: of all its tracks
 TRACK = _record("first_step last_step first_local last_local units by_samples adds together bands grain")
 STEP = _record("function record purposes")
@@ -104,7 +104,7 @@ def _call(typingctx, function):
 
 
 @intrinsic
-def _call_lane(typingctx, function, job, lane):
+def _call_execute(typingctx, function, job, thread):
     """Call `execute` at an address."""
 
     def codegen(context, builder, signature, args):
@@ -115,22 +115,22 @@ def _call_lane(typingctx, function, job, lane):
     return types.void(types.int64, types.int64, types.int64), codegen
 
 
-def execute(job_address, lane):
-    """Run all groups, together with the other threads; `lane` is this thread's number."""
+def execute(job_address, thread):
+    """Run all groups, together with the other threads; `thread` is this thread's number."""
     job = array_at(job_address, (1,), JOB)[0]
     groups, tracks = array_at(job.groups, (job.group_count,), GROUP), array_at(job.tracks, (job.track_count,), TRACK)
     steps, local = array_at(job.steps, (job.step_count,), STEP), array_at(job.locals, (job.local_count,), LOCAL)
-    own = job.own + lane * job.own_bytes
+    own = job.own + thread * job.own_bytes
     run, shared = array_at(own, (job.words,), np.int64), array_at(job.table, (job.words,), np.int64)
     for i in range(job.words):
         run[i] = shared[i]
     run[SCRATCH] = own + job.words * 8
     for g in range(job.group_count):
         group, done = groups[g], job.done + 8 * g
-        for turn in range(job.lanes):
-            whose = (lane + turn) % job.lanes
+        for turn in range(job.threads):
+            whose = (thread + turn) % job.threads
             for t in range(group.first_track, group.last_track):
-                begin, stop = _share_of(tracks[t].units, whose, job.lanes)
+                begin, stop = _share_of(tracks[t].units, whose, job.threads)
                 taken = job.taken + whose * job.taken_bytes + 8 * t
                 while begin + _look_at(taken) < stop:
                     unit = begin + _add_to(taken, 1)
@@ -144,7 +144,7 @@ def execute(job_address, lane):
                 _call(job.yield_)
 
 
-@kernel
+@jit
 def _run_unit(job, track, unit, own, run, steps, local):
     """Run all stages of a track for one of its units; `own` is this thread's memory."""
     begin, end = _part_of(job, track, unit, run)
@@ -164,7 +164,7 @@ def _run_unit(job, track, unit, own, run, steps, local):
         _add_to(job.counters, 1)
 
 
-@kernel
+@jit
 def _part_of(job, track, unit, run):
     """Return (begin, end) of a unit's samples, or (unit, unit + 1) for BATCH; write the unit to the run's table."""
     run[UNIT], run[BAND], run[BANDS], run[GRAIN], run[CHUNKS] = unit, 0, 1, 1, job.chunks
@@ -180,57 +180,57 @@ def _part_of(job, track, unit, run):
     return begin, end
 
 
-@kernel
-def _share_of(units, lane, lanes):
+@jit
+def _share_of(units, thread, threads):
     """Return (first, stop) of the units in a thread's own share."""
-    return (lane * units + lanes - 1) // lanes, ((lane + 1) * units + lanes - 1) // lanes
+    return (thread * units + threads - 1) // threads, ((thread + 1) * units + threads - 1) // threads
 
 
-@kernel
-def _start(lane, job_address, lanes):
+@jit
+def _start(function, job_address, threads):
     """Run the job at an address on this thread; return how many units failed."""
     _clear(job_address, 1)
-    _call_lane(lane, job_address, 0)
+    _call_execute(function, job_address, 0)
     return _failures(job_address)
 
 
-@kernel(parallel=True)
-def _share(lane, job_address, lanes):
+@jit(parallel=True)
+def _share(function, job_address, threads):
     """Run the job at an address on that many threads; return how many units failed."""
-    _clear(job_address, lanes)
-    for number in numba.prange(lanes):
-        _call_lane(lane, job_address, number)
+    _clear(job_address, threads)
+    for number in numba.prange(threads):
+        _call_execute(function, job_address, number)
     return _failures(job_address)
 
 
-@kernel
-def _clear(job_address, lanes):
+@jit
+def _clear(job_address, threads):
     """Reset all counters to 0, for that many threads."""
     job = array_at(job_address, (1,), JOB)[0]
-    job.lanes = lanes
+    job.threads = threads
     array_at(job.counters, (job.counter_count,), np.int64)[:] = 0
 
 
-@kernel
+@jit
 def _failures(job_address):
     return _look_at(array_at(job_address, (1,), JOB)[0].counters)
 
 
-def set_counters(job, groups, tracks, lanes):
+def set_counters(job, groups, tracks, threads):
     """Give a job its threads' counters, and return their array.
 
     First how many units failed, then per group how many units are done; then per thread, starting at a cache line of
     its own, how many units of its share of each track have been taken.
     """
     done_words, taken_words = (-(-count // LINE) * LINE for count in (groups, tracks))
-    counters = np.zeros(LINE + done_words + lanes * taken_words, np.int64)
+    counters = np.zeros(LINE + done_words + threads * taken_words, np.int64)
     job["counters"], job["counter_count"] = counters.ctypes.data, counters.size
     job["done"] = job["counters"] + 8 * LINE
     job["taken"], job["taken_bytes"] = job["done"] + 8 * done_words, 8 * taken_words
     return counters
 
 
-_lane_address = callback_address(execute, lambda dtype: types.void(types.int64, types.int64))
+_execute_address = callback_address(execute, lambda dtype: types.void(types.int64, types.int64))
 TASK = f"{__name__}:{execute.__qualname__}"  # in `jit.tasks`
 
 
@@ -246,14 +246,14 @@ def yield_address() -> int:
 
 def compile_entry() -> None:
     """Compile the code between Python and the stages, the same for all plans, unless it is on disk."""
-    _lane_address(None)
+    _execute_address(None)
     for start in (_start, _share):
         start.compile((types.int64,) * 3)
 
 
-def entry(lanes: int) -> tuple[Any, int]:
-    """Return (start, lane): start(lane, job, lanes) runs the job at an address on that many threads.
+def entry(threads: int) -> tuple[Any, int]:
+    """Return (start, function): start(function, job, threads) runs the job at an address on that many threads.
 
     `start` returns how many units failed.
     """
-    return (_start if lanes == 1 else _share), _lane_address(None)
+    return (_start if threads == 1 else _share), _execute_address(None)

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, VALUE, WEIGHT, WORK, Buffer, is_buffer
+from cnnlite.engine.buffers import CONSTANT, GIVEN, THREAD_LOCAL, VALUE, WEIGHT, WORK, Buffer, is_buffer
 from cnnlite.engine.stages import BATCH, FIXED_WORDS, NONE, Stage
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import deferred_signals
 from cnnlite.types import Array
 
 
@@ -29,7 +29,7 @@ class Storage:
     """What a graph knows about the memory of a buffer.
 
     Attributes:
-        kind: GIVEN, WEIGHT, CONSTANT, WORK, LANE or VALUE.
+        kind: GIVEN, WEIGHT, CONSTANT, WORK, THREAD_LOCAL or VALUE.
         buffer: the buffer in its original shape.
         owner, key: for a WEIGHT, the dict that holds its array and its key there. For a CONSTANT, the owner is the
             array; for a VALUE, the function that returns it.
@@ -140,9 +140,9 @@ class Graph:
                 self._arrays[id(array)] = array, self._buffer(WEIGHT, array.shape, array.dtype, arrays, key)
 
     @contextlib.contextmanager
-    def being_made(self) -> Iterator[None]:
+    def recording(self) -> Iterator[None]:
         """Make this the `current_graph` within the block. Signals wait, as their handlers may run other models."""
-        with held_back_interrupts():
+        with deferred_signals():
             outer, _tracing.graph = _tracing.graph, self
             try:
                 yield
@@ -168,12 +168,12 @@ class Graph:
         """Return a buffer in the workspace."""
         return self._buffer(WORK, shape, self.dtype if dtype is None else dtype)
 
-    def lane(self, shape: Any, dtype: Any = None) -> Buffer:
+    def thread_local(self, shape: Any, dtype: Any = None) -> Buffer:
         """Return a per-thread buffer in which one stage keeps data between its calls for the same chunk.
 
         Its contents before the first call for a chunk are undefined.
         """
-        return self._buffer(LANE, shape, self.dtype if dtype is None else dtype)
+        return self._buffer(THREAD_LOCAL, shape, self.dtype if dtype is None else dtype)
 
     def of_array(self, array: Array) -> Buffer:
         """Return the buffer of an array: of a weight, in the array's shape, or of a constant."""

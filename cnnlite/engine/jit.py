@@ -16,7 +16,7 @@ from numba.core.ccallback import CFunc
 from cnnlite.engine import target
 from cnnlite.engine.cache import KernelCache, Store
 from cnnlite.engine.compilers import PartCompiler, WholeCompiler
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import deferred_signals
 from cnnlite.support.locks import in_forked_children
 
 # "contract" lets a*b + c become one fused instruction and "nsz" ignores the sign of zero. The rest of
@@ -30,14 +30,14 @@ _here = Path(__file__).parent
 _store = Store(_here, _here.parent / "kernels")
 
 
-def kernel(function=None, *, parallel=False):
+def jit(function=None, *, parallel=False):
     """Compile a function with numba on its first call with each dtype.
 
     Args:
         parallel: run its `prange` loop in numba's thread pool; the only such loop is in `executor.py`.
     """
     if function is None:
-        return lambda function: kernel(function, parallel=parallel)
+        return lambda function: jit(function, parallel=parallel)
     if numba.config.DISABLE_JIT:
         return function
     compiled = _dispatcher(function, "wrapped", parallel)
@@ -155,7 +155,7 @@ def _compiling():
     global _has_paused
     collects = gc.isenabled()
     # LLVM hands over code through callbacks, in which a KeyboardInterrupt would be lost.
-    with held_back_interrupts():
+    with deferred_signals():
         # numba allocates so many objects that garbage collection would take a twelfth of the time.
         if collects:
             _has_paused = True

@@ -16,7 +16,7 @@ from ctypes import addressof, c_char
 
 import numpy as np
 
-from cnnlite.engine.buffers import CONSTANT, GIVEN, LANE, WEIGHT, WORK, Buffer
+from cnnlite.engine.buffers import CONSTANT, GIVEN, THREAD_LOCAL, WEIGHT, WORK, Buffer
 from cnnlite.engine.graph import Graph, Step, Storage
 from cnnlite.engine.program import Memory, Program, Workspace, bands_for, check, give_back, shape_of, threads_for
 from cnnlite.engine.schedule import Schedule
@@ -72,25 +72,25 @@ class Plan:
             the arrays of the results, in order.
         """
         snapshot = self._current()
-        lanes = threads_for(self._program.work(samples))
+        threads = threads_for(self._program.work(samples))
         try:
             # Threads take samples or, if there are fewer samples than threads, bands of their rows.
-            program = self._program if samples >= lanes else self._for_bands()
+            program = self._program if samples >= threads else self._for_bands()
             pool = self._pools[program]
             try:
                 workspace = pool.pop()
             except IndexError:
                 workspace = Workspace(program)
-            workspace.prepare(samples, lanes)
+            workspace.prepare(samples, threads)
             if workspace.snapshot is not snapshot:
                 snapshot.bind(workspace)
             results = self._set_addresses(workspace, samples, given)
-            start, *arguments = workspace.call(lanes)
+            start, *arguments = workspace.call(threads)
             check(start(*arguments))
             if len(pool) < WORKSPACES_KEPT:
                 pool.append(workspace)
         finally:
-            give_back(lanes)
+            give_back(threads)
         return results
 
     def _for_bands(self) -> Program:
@@ -121,11 +121,11 @@ class Plan:
 
     def programs(self, samples: int) -> list[tuple[str, Program, int]]:
         """Return the programs that run for that many samples: [(title, program, bands), ...]."""
-        lanes = threads_for(self._program.work(samples))
-        give_back(lanes)
+        threads = threads_for(self._program.work(samples))
+        give_back(threads)
         ours = ("for each batch", self._program, 1)
-        if samples < lanes:
-            ours = ("for each batch, by bands of rows", self._for_bands(), bands_for(lanes))
+        if samples < threads:
+            ours = ("for each batch, by bands of rows", self._for_bands(), bands_for(threads))
         if self._prologue_program is None:
             return [ours]
         return [("when weights have changed", self._prologue_program, 1), ours]
@@ -199,15 +199,15 @@ class TrainingPlan:
             snapshot.bind(workspace)
         for number, array in given.items():
             workspace.table[FIXED_WORDS + number] = address_of(array)
-        lanes = threads_for(self._program.work(samples))
+        threads = threads_for(self._program.work(samples))
         try:
             # More threads than before would need new memory, and what an earlier section left in the old would be lost.
-            used = min(lanes, workspace.lanes) if section else lanes
+            used = min(threads, workspace.threads) if section else threads
             workspace.prepare(samples, used)
             start, *arguments = workspace.call(used, section, purposes)
             check(start(*arguments))
         finally:
-            give_back(lanes)
+            give_back(threads)
 
     def programs(self, samples: int) -> list[tuple[str, Program, int]]:
         """See `Plan.programs`."""
@@ -245,7 +245,7 @@ def _needed(graph: Graph, results: Sequence[Buffer]) -> list[Step]:
     steps: list[Step] = []
     for step in reversed(graph.steps):
         kinds = {graph.buffers[buffer.number].kind for buffer in step.outputs}
-        if kinds - {WORK, LANE} or any(buffer.number in wanted for buffer in step.outputs):
+        if kinds - {WORK, THREAD_LOCAL} or any(buffer.number in wanted for buffer in step.outputs):
             steps.append(step)
             wanted.update(buffer.number for buffer in step.inputs)
     return steps[::-1]

@@ -78,7 +78,7 @@ class Layout:
         self.program, self.samples, self.bands = program, samples, bands
         groups = program.schedule.groups
         self.groups, self.tracks = np.zeros(len(groups), GROUP), np.zeros(len(program.tracks), TRACK)
-        local_count = sum(len(track.local) + len(track.lanes) for track in program.tracks)
+        local_count = sum(len(track.local) + len(track.thread_local) for track in program.tracks)
         self.locals = np.zeros(local_count, LOCAL)
         base = program.words * 8 + program.scratch
         self.own_bytes = base
@@ -88,7 +88,7 @@ class Layout:
             for track in group:
                 self._set_track(number, track, step, place, base)
                 step, number = step + len(track.steps), number + 1
-                place += len(track.local) + len(track.lanes)
+                place += len(track.local) + len(track.thread_local)
             row["last_track"] = number
             row["units"] = sum(self.tracks[row["first_track"]:number]["units"])
         buffers = program.graph.buffers
@@ -99,7 +99,7 @@ class Layout:
         schedule, samples = self.program.schedule, self.samples
         row = self.tracks[number]
         row["first_step"], row["last_step"] = first_step, first_step + len(track.steps)
-        row["first_local"], row["last_local"] = first_local, first_local + len(track.local) + len(track.lanes)
+        row["first_local"], row["last_local"] = first_local, first_local + len(track.local) + len(track.thread_local)
         row["by_samples"], row["adds"] = track.by_samples, track.adds
         row["bands"] = self.bands if schedule.banded and track.steps[0].stage.footprint != IMAGE else 1
         row["together"] = track.samples_together(samples, int(row["bands"]))
@@ -110,7 +110,7 @@ class Layout:
         for i, (number, sample_bytes) in enumerate(sizes.items(), first_local):
             self.locals[i] = FIXED_WORDS + number, base + places[number], sample_bytes
         offset = base + size
-        for i, buffer in enumerate(track.lanes, first_local + len(track.local)):
+        for i, buffer in enumerate(track.thread_local, first_local + len(track.local)):
             self.locals[i] = FIXED_WORDS + buffer.number, offset, 0
             offset += -(-buffer.sample_size * buffer.itemsize // ALIGNMENT) * ALIGNMENT
         self.own_bytes = max(self.own_bytes, offset)
@@ -171,43 +171,43 @@ class Workspace:
                 self._values.append((values, storage.owner))
                 self.table[FIXED_WORDS + storage.buffer.number] = values.ctypes.data
         self.layout: Layout | None = None
-        self.lanes = 0
+        self.threads = 0
         self.snapshot: Any = None  # of the weights whose addresses are in the table
         self._memory_version = -1  # of the memory whose addresses are in the table
         self._part: Any = None  # the part of the program that the job is set up to run
 
-    def prepare(self, samples: int, lanes: int) -> None:
+    def prepare(self, samples: int, threads: int) -> None:
         """Ensure that there is memory for that many samples and threads."""
         layout = self.layout
         if layout is None or layout.samples != samples or (
-            self.program.schedule.banded and layout.bands != bands_for(lanes)
+            self.program.schedule.banded and layout.bands != bands_for(threads)
         ):
-            layout = self.program.layout(samples, bands_for(lanes))
-        if layout is not self.layout or lanes > self.lanes or self._memory_version != self.memory.version:
-            self._lay_out(layout, max(lanes, self.lanes))
+            layout = self.program.layout(samples, bands_for(threads))
+        if layout is not self.layout or threads > self.threads or self._memory_version != self.memory.version:
+            self._lay_out(layout, max(threads, self.threads))
 
-    def _lay_out(self, layout: Layout, lanes: int) -> None:
+    def _lay_out(self, layout: Layout, threads: int) -> None:
         """Write the addresses of everything into the job and the table."""
         self.layout = None  # invalid until there is memory for all of it
-        self.memory.reserve(layout.size + lanes * layout.own_bytes, layout.samples)
+        self.memory.reserve(layout.size + threads * layout.own_bytes, layout.samples)
         base, job = self.memory.bytes.ctypes.data, self.job
         job["tracks"], job["track_count"] = layout.tracks.ctypes.data, len(layout.tracks)
         job["locals"], job["local_count"] = layout.locals.ctypes.data, len(layout.locals)
         job["samples"], job["chunks"] = layout.samples, chunk_count(layout.samples)
         job["own"], job["own_bytes"] = base + layout.size, layout.own_bytes
-        self._counters = executor.set_counters(job, len(layout.groups), len(layout.tracks), lanes)
+        self._counters = executor.set_counters(job, len(layout.groups), len(layout.tracks), threads)
         self.table[SAMPLES] = layout.samples
         for number, place in layout.places.items():
             self.table[FIXED_WORDS + number] = base + place
-        self.layout, self.lanes, self._memory_version = layout, lanes, self.memory.version
+        self.layout, self.threads, self._memory_version = layout, threads, self.memory.version
 
     @property
     def own(self) -> Array:
         """The threads' own memory."""
         layout: Any = self.layout
-        return self.memory.bytes[layout.size:layout.size + self.lanes * layout.own_bytes]
+        return self.memory.bytes[layout.size:layout.size + self.threads * layout.own_bytes]
 
-    def call(self, lanes: int, section: int | None = None, purposes: int = ALL) -> tuple[Any, int, int, int]:
+    def call(self, threads: int, section: int | None = None, purposes: int = ALL) -> tuple[Any, int, int, int]:
         """Return (function, *arguments), the call that runs the program or a section of it; see `executor.entry`.
 
         `prepare` must have been called for that many threads. The numbers that Python sets are read here, except for
@@ -226,7 +226,7 @@ class Workspace:
                 first, last = bounds[section], bounds[section + 1]
             self.job["groups"], self.job["group_count"] = groups.ctypes.data + first * GROUP.itemsize, last - first
             self.job["purposes"], self._part = purposes, part
-        return *executor.entry(lanes), self.job_address, lanes
+        return *executor.entry(threads), self.job_address, threads
 
     def addresses(self) -> dict[int, int]:
         """Return the addresses of all buffers in the workspace."""
@@ -243,9 +243,9 @@ class Workspace:
         return numbers.reshape(shape_of(buffer, layout.samples))
 
 
-def bands_for(lanes: int) -> int:
+def bands_for(threads: int) -> int:
     """Return how many bands of rows a sample is split into, if a plan is run in bands."""
-    return min(MOST_BANDS, BANDS_A_THREAD * lanes)
+    return min(MOST_BANDS, BANDS_A_THREAD * threads)
 
 
 def threads_for(work: float) -> int:
@@ -256,9 +256,9 @@ def threads_for(work: float) -> int:
     return 1 if work < SMALL_WORK else thread_pool.take()
 
 
-def give_back(lanes: int) -> None:
+def give_back(threads: int) -> None:
     """Give back that many threads after the work."""
-    if lanes > 1:
+    if threads > 1:
         thread_pool.give_back()
 
 

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cnnlite.engine.buffers import CONSTANT, LANE, WEIGHT, WORK, Buffer, chunk_count
+from cnnlite.engine.buffers import CONSTANT, THREAD_LOCAL, WEIGHT, WORK, Buffer, chunk_count
 from cnnlite.engine.graph import Graph, Step
 from cnnlite.engine.stages import BATCH, IMAGE, PIXEL
 
@@ -46,13 +46,13 @@ class Track:
         steps: the stages.
         resident: bytes of the weights and sums that all samples share.
         local: the buffers that are in the thread's own memory.
-        lanes: the LANE buffers, also in the thread's own memory; they have no samples.
+        thread_local: the THREAD_LOCAL buffers, also in the thread's own memory; they have no samples.
     """
 
     steps: list[Step]
     resident: int = 0
     local: list[Buffer] = field(default_factory=list)
-    lanes: list[Buffer] = field(default_factory=list)
+    thread_local: list[Buffer] = field(default_factory=list)
 
     @property
     def by_samples(self) -> bool:
@@ -143,8 +143,8 @@ class Schedule:
                 first = max(first, group if together else group + 1)
         if not self.joined:
             first = len(self.groups)
-        lanes = [buffer for buffer in step.outputs if self.graph.buffers[buffer.number].kind == LANE]
-        resident = 0 if step.rare else _bytes(step.inputs + step.outputs) - _bytes(lanes)
+        thread_local = [buffer for buffer in step.outputs if self.graph.buffers[buffer.number].kind == THREAD_LOCAL]
+        resident = 0 if step.rare else _bytes(step.inputs + step.outputs) - _bytes(thread_local)
         while len(self.groups) <= first or (by_samples and self._is_closed(first, step, resident)):
             if len(self.groups) <= first:
                 self.groups.append([])
@@ -156,7 +156,7 @@ class Schedule:
             self.groups[first].append(mine)
         mine.steps.append(step)
         mine.resident += resident
-        mine.lanes += lanes
+        mine.thread_local += thread_local
         self._place[step] = first, mine
 
     def _delay_preparations(self, steps: Sequence[Step]) -> None:

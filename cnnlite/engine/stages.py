@@ -34,7 +34,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from cnnlite.engine.jit import Task, kernel, stage_address, stage_is_kept, tasks
+from cnnlite.engine.jit import Task, jit, stage_address, stage_is_kept, tasks
 
 PIXEL, HALO, IMAGE, BATCH = "pixel", "halo", "image", "batch"
 
@@ -210,7 +210,7 @@ def call_stage(typingctx, address, r, run, first, last):
     return types.void(types.int64, r, run, types.int64, types.int64), codegen
 
 
-@kernel
+@jit
 def band_rows(run, rows):
     """Return (first, last) of the rows of an image that are in this unit's band."""
     band, bands, grain = word(run, BAND), word(run, BANDS), word(run, GRAIN)
@@ -218,7 +218,7 @@ def band_rows(run, rows):
     return band * pieces // bands * grain, min(rows, (band + 1) * pieces // bands * grain)
 
 
-@kernel
+@jit
 def span(run, first, last, rows, numbers):
     """Return (start, stop) of the elements to compute, if each sample has `numbers` of them in `rows` rows."""
     if word(run, BANDS) == 1:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cnnlite.engine.buffers import LANE, WORK, Buffer
+from cnnlite.engine.buffers import THREAD_LOCAL, WORK, Buffer
 from cnnlite.engine.graph import Step
 from cnnlite.engine.program import Layout, Program, shape_of, work_of
 from cnnlite.engine.schedule import size_of
@@ -64,8 +64,8 @@ def _row(step: Step, track: Any, layout: Layout, local: set[int]) -> tuple[tuple
         unit = f"{size} sample{'s' * (size != 1)}"
         unit += f" of {track['units']} chunks" if track["adds"] else ""
         unit = f"1 of {track['bands']} bands" if track["bands"] > 1 else unit
-    # Without its LANE buffers, which no other stage reads.
-    outputs = [buffer for buffer in step.outputs if layout.program.graph.buffers[buffer.number].kind != LANE]
+    # Without its THREAD_LOCAL buffers, which no other stage reads.
+    outputs = [buffer for buffer in step.outputs if layout.program.graph.buffers[buffer.number].kind != THREAD_LOCAL]
     arrow = " → ".join(", ".join(_shape(buffer, samples) for buffer in buffers) for buffers
                        in (step.inputs[:1], outputs) if buffers)
     places = ", ".join(_place(buffer, layout, local) for buffer in outputs)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import FIXED_WORDS, array_at
 
 _PAIR = np.dtype([("here", np.int64), ("copy", np.int64), ("size", np.int64)])
@@ -71,7 +71,7 @@ class Snapshot:
         workspace.snapshot = self
 
 
-@kernel
+@jit
 def _differ(pairs):
     """Return whether any array differs from its copy."""
     for i in range(len(pairs)):

@@ -13,7 +13,7 @@ import numpy as np
 from cnnlite.layers.weights import ArrayDict
 from cnnlite.metrics import Metric
 from cnnlite.random import RandomStream
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import deferred_signals
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def all_or_nothing(
     try:
         yield
     except BaseException:
-        with held_back_interrupts():
+        with deferred_signals():
             for thing, content in kept.values():
                 _put_back(thing, content)
             for layer, name, value in settings:

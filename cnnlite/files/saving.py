@@ -31,7 +31,7 @@ from cnnlite.layers.serialization import check_extent, describe, is_model, rebui
 from cnnlite.layers.weights import only_reading, weights_to_be_loaded
 from cnnlite.random import RandomStream
 from cnnlite.support.floating import converted_or_raise
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import deferred_signals
 
 if TYPE_CHECKING:
     from cnnlite.model.sequential import Sequential
@@ -217,7 +217,7 @@ def assign_weights(model, tensors, path, owner):
     """Move arrays into the model's weights: all of them, or none and a ValueError."""
     converted = check_weights(model, tensors, path, owner)
     tensors.clear()
-    with held_back_interrupts():
+    with deferred_signals():
         for name, array in _weights(model, owner).items():
             array[...] = converted.pop(name)  # frees the file's arrays one by one
         for layer in model.walk():
@@ -319,7 +319,7 @@ def blaming(path, what, reading_data=False):
     Signals are held back meanwhile, so that the TimeoutError of an alarm is not blamed on the file. With
     `reading_data`, which may take long, they are not, and only a ValueError is blamed on it.
     """
-    with contextlib.nullcontext() if reading_data else held_back_interrupts(second_passes=True):
+    with contextlib.nullcontext() if reading_data else deferred_signals(second_passes=True):
         try:
             yield
         except Exception as error:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import HALO, IMAGE, SCRATCH, array, array_at, band_rows, scratch, stage, word
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.geometry import Window
@@ -55,7 +55,7 @@ def _average_pool_long(r, run, first, last):
             _average_long_row(x[n], i, window, total, y[n, i])
 
 
-@kernel
+@jit
 def _average_row(x, i, window, y):
     """Fill row i of the output, y (OW, C), from an image x."""
     height, width, channels = x.shape
@@ -76,7 +76,7 @@ def _average_row(x, i, window, y):
             total[c] /= count
 
 
-@kernel
+@jit
 def _average_long_row(x, i, window, total, y):
     """Do the same for large windows: their pixels are summed in float64."""
     height, width, channels = x.shape
@@ -110,7 +110,7 @@ def _average_pool_backward(r, run, first, last):
         _share_out(dy[n], window, lines, dx[n])
 
 
-@kernel
+@jit
 def _share_out(dy, window, lines, dx):
     """Fill dx (H, W, C) of one image; `lines` holds one row of it, or none: see `adds_many`."""
     height, width, channels = dx.shape

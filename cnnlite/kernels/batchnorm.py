@@ -7,7 +7,7 @@ import numpy as np
 
 from cnnlite.engine.buffers import CHUNKS as OF_CHUNKS
 from cnnlite.engine.buffers import chunk_count
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import (
     BATCH,
     CHUNKS,
@@ -161,7 +161,7 @@ def _gradient_sums_of_rows(r, run, first, last):
         _sum_gradient(dy[begin * r.rows : end * r.rows], x[begin * r.rows : end * r.rows], mean, own, sums[chunk])
 
 
-@kernel
+@jit
 def _sum_gradient(dy, x, mean, own, sums):
     """Write Σ dy and Σ dy (x − mean) of rows (rows, C) to sums (2, C); `own` has the same shape."""
     rows, channels = x.shape

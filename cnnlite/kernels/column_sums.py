@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BEGIN, CHUNKS, END, IMAGE, UNIT, array, array_as, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.checks import require
@@ -57,7 +57,7 @@ def _column_sums(r, run, first, last):
             some[:] = 0
 
 
-@kernel
+@jit
 def _add_rows(r, run, x, first, last, sums):
     """Add some rows of x to `sums`, which is padded to whole panels."""
     lanes = VECTOR_BYTES // x.itemsize

@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from cnnlite.engine.buffers import is_buffer
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, PIXEL, SCRATCH, array, array_as, array_at, span, stage, word
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.layout import samples_together
@@ -77,7 +77,7 @@ def _mask_of_batch(r, run, first, last):
     _draw(run, key, np.uint32(r.least), out.dtype.type(r.kept), first * CHUNK, out)
 
 
-@kernel
+@jit
 def _draw(run, key, least, kept, start, out):
     """Fill `out` from `start` on; number i comes from draw i % DRAWS of counter i // DRAWS + 1."""
     draws = array_at(word(run, SCRATCH), (COUNTERS * DRAWS,), np.uint32)
@@ -93,7 +93,7 @@ def _draw(run, key, least, kept, start, out):
         start = stop
 
 
-@kernel
+@jit
 def _philox(first, counters, key, draws):
     """Write the draws of that many counters, starting at `first`."""
     for i in range(counters):

@@ -11,7 +11,7 @@ Along one axis, a window of 3 with stride 2 on 6 pixels, `.` being padding:
 import functools
 from typing import Any, NamedTuple
 
-from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.jit import jit
 from cnnlite.kernels.checks import require
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
@@ -167,7 +167,7 @@ def in_one_row(sizes: dict[str, int]) -> dict[str, int]:
     return dict(sizes, h=1, oh=1, w=pixels, ow=pixels)
 
 
-@compiled
+@jit
 def window_in(r):
     """Return the `Window` of a record that has the FIELDS."""
     return Window(r.height, r.width, r.stride_h, r.stride_w, r.top, r.left, r.dilation_h, r.dilation_w)

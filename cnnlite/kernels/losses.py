@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import (
     BATCH,
     BEGIN,
@@ -81,7 +81,7 @@ def crossentropy(y, t, from_logits, gradient=True):
     return _returned(losses, dy)
 
 
-@kernel
+@jit
 def _exponentials(y, e):
     """Write exp(y - m) to e; return m, the largest of y, and the sum of e."""
     largest = y.dtype.type(-np.inf)
@@ -136,7 +136,7 @@ def _crossentropy_of_logits(r, run, first, last):
                 e[j] = e[j] / divisor * share - t[i, j]
 
 
-@kernel
+@jit
 def _clipped(p, least, most):
     # Written so that NaN stays.
     p = least if p < least else p

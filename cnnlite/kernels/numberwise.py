@@ -1,6 +1,6 @@
 """Elementwise stages, for the activations: each number of the result depends on one number of each input."""
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import PIXEL, array, stage
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.layout import samples_together
@@ -13,7 +13,7 @@ def numberwise(reads, writes, floats=""):
     return stage(reads=reads, writes=writes, sizes="rows numbers", floats=floats, footprint=PIXEL)
 
 
-@kernel
+@jit
 def part(run, place, where):
     """Return the numbers where[0], ..., where[1] - 1 of a buffer."""
     return array(run, place, (where[1],))[where[0] : where[1]]

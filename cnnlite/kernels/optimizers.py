@@ -16,7 +16,7 @@ pass, and keeps the loop from being vectorised (Adam on 200,000 parameters: 0.06
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, NONE, array, array_as, stage
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.operation import graph_of, operation
@@ -56,12 +56,12 @@ def _add_step(added, owner, p, g, slots, values, start, stop, refused):
 VALUES = {"sgd_step": 4, "rmsprop_step": 5, "adam_step": 5, "adagrad_step": 3}
 
 
-@kernel
+@jit
 def _is_refused(r, run):
     return r.refused != NONE and array_as(run, r.refused, (1,), np.int64)[0] != 0
 
 
-@kernel
+@jit
 def _part(r, run, place, first, last):
     """Return the part of a vector that some units cover, or an empty array if the vector is absent."""
     start = r.start + first * CHUNK

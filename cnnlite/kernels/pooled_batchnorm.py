@@ -17,7 +17,7 @@ channel makes its mean NaN, and with it every term; a difference that overflows 
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import IMAGE, array, array_as, scratch, stage
 from cnnlite.kernels.geometry import Window
 from cnnlite.kernels.layout import samples_together
@@ -59,7 +59,7 @@ def _pooled_gradient_sums(r, run, first, last):
         _sum_gradient(dy[n], argmax[n], x[n], mean, window, own, sums[n])
 
 
-@kernel
+@jit
 def _sum_gradient(dy, argmax, x, mean, window, own, sums):
     """Write the sums of an image to sums (2, C); `own` has the same shape, for the sums of a part of its pixels."""
     height, width, channels = x.shape
@@ -80,7 +80,7 @@ def _sum_gradient(dy, argmax, x, mean, window, own, sums):
                 sums[i, c] += own[i, c]
 
 
-@kernel
+@jit
 def _add_row(dy, argmax, x, mean, window, tap, columns, own):
     """Add the pixels columns[0], ..., columns[1] - 1 of a row x (W, C), which may cut off parts of windows.
 
@@ -95,7 +95,7 @@ def _add_row(dy, argmax, x, mean, window, tap, columns, own):
         _add_windows(dy, argmax, x, mean, window, tap, (last, 1), (begin, end), own)
 
 
-@kernel
+@jit
 def _add_windows(dy, argmax, x, mean, window, tap, windows, columns, own):
     """Add a row's pixels in windows = (first, count), which are all cut alike by the first and the last column."""
     j, count = windows

@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from cnnlite.engine.graph import stages_of
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import HALO, IMAGE, array, array_as, band_rows, scratch, stage
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.geometry import Window, padded_output_size
@@ -163,7 +163,7 @@ def _max_pool(r, run, first, last):
         _max_pool_rows(x[n], rows, window, y[n], argmax[n])
 
 
-@kernel
+@jit
 def _max_pool_rows(x, rows, window, y, argmax):
     """Fill the rows rows[0], ..., rows[1] - 1 of the output, y and argmax (OH, OW, C), from an image x."""
     height, width, channels = x.shape
@@ -196,7 +196,7 @@ def _max_pool_wide(r, run, first, last):
             _max_pool_windows(x[n], i, (0, r.ow), window, y[n, i], argmax[n, i])
 
 
-@kernel
+@jit
 def _max_pool_windows(x, i, columns, window, y, argmax):
     """Fill the columns first, ..., last - 1 of row i of the output, y and argmax (OW, C), from an image x."""
     height, width, channels = x.shape
@@ -226,7 +226,7 @@ def _max_pool_backward(r, run, first, last):
         _unpool_image(dy[n], argmax[n], (r.kh, r.kw), (r.sh, r.sw), dx[n])
 
 
-@kernel
+@jit
 def _unpool_image(dy, argmax, window, strides, dx):
     rows, columns, channels = dy.shape
     width = dx.shape[1]
@@ -236,7 +236,7 @@ def _unpool_image(dy, argmax, window, strides, dx):
                            strides[1] * channels)
 
 
-@kernel
+@jit
 def _clear_outside(bottom, right, gaps, dx):
     """Write 0 to the pixels outside all windows, which end at `bottom` and `right` and may have gaps in between."""
     if gaps:
@@ -268,7 +268,7 @@ def _max_pool_backward_wide(r, run, first, last):
         _max_unpool(dy[n], argmax[n], window, lines, dx[n])
 
 
-@kernel
+@jit
 def _max_unpool(dy, argmax, window, lines, dx):
     """Fill dx (H, W, C) of one image; `lines` holds as many rows as a window has, or none: see `adds_many`."""
     height, width, channels = dx.shape

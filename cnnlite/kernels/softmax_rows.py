@@ -18,7 +18,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.kernels.llvm.elementary import exp, log
 from cnnlite.kernels.llvm.formula_ir import Number, where
 from cnnlite.kernels.llvm.vectors import Emitter, item_of
@@ -26,25 +26,25 @@ from cnnlite.kernels.llvm.vectors import Emitter, item_of
 LANES = 16
 
 
-@kernel
+@jit
 def softmax_row(x, y):
     """Write exp(x) / sum(exp(x)) to y; both are contiguous rows of equal length and dtype, and may be the same."""
     _softmax(x.ctypes.data, x.size, y.ctypes.data, x.dtype.type(0), False)
 
 
-@kernel
+@jit
 def log_softmax_row(x, y):
     """Write x - log(sum(exp(x))) to y; both are contiguous rows of equal length and dtype, and may be the same."""
     _softmax(x.ctypes.data, x.size, y.ctypes.data, x.dtype.type(0), True)
 
 
-@kernel
+@jit
 def softmax_backward_row(dy, y, dx):
     """Write y * (dy - sum(dy * y)) to dx; all are contiguous rows of equal length and dtype."""
     _softmax_backward(dy.ctypes.data, y.ctypes.data, y.size, dx.ctypes.data, y.dtype.type(0), False)
 
 
-@kernel
+@jit
 def log_softmax_backward_row(dy, y, dx):
     """Write dy - exp(y) * sum(dy) to dx; all are contiguous rows of equal length and dtype."""
     _softmax_backward(dy.ctypes.data, y.ctypes.data, y.size, dx.ctypes.data, y.dtype.type(0), True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from cnnlite.engine.buffers import CHUNKS as OF_CHUNKS
 from cnnlite.engine.buffers import chunk_count
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, CHUNKS, IMAGE, NONE, SAMPLES, array, array_as, scratch, stage, word
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.layout import samples_together
@@ -32,7 +32,7 @@ def rows_of(x):
     return math.prod(x.shape[1:-1])
 
 
-@kernel
+@jit
 def samples_of(chunk, number, chunks, samples):
     """Return (begin, end) of the samples in `number` chunks, starting with `chunk`."""
     return chunk * samples // chunks, (chunk + number) * samples // chunks
@@ -114,7 +114,7 @@ def _statistics(r, run, first, last):
         variance[c] = 0.0 if sums[0, 1, c] < 0 else sums[0, 1, c] / total
 
 
-@kernel
+@jit
 def _row_statistics(x, own, sums):
     """Write the mean and Σ (x − mean)² of the rows x (rows, C) to sums (2, C); `own` is (3, C)."""
     rows, channels = x.shape
@@ -136,7 +136,7 @@ def _row_statistics(x, own, sums):
             sums[1, c] += m2 + weight * distance * distance
 
 
-@kernel
+@jit
 def _combine(here, rows, other, other_rows):
     """Merge the mean and Σ (x − mean)² of other rows into those of the rows `here`, both (2, C)."""
     if other_rows == 0:

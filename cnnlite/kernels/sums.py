@@ -17,7 +17,7 @@ import math
 import numpy as np
 
 from cnnlite.engine.buffers import CHUNKS
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, SCRATCH, array, array_as, array_at, stage, word
 from cnnlite.engine.stages import CHUNKS as CHUNK_COUNT
 
@@ -54,7 +54,7 @@ def _add_exact_chunks(r, run, first, last):
     write_sum(sums, out, first * NUMBERS_A_UNIT, min(r.size, last * NUMBERS_A_UNIT))
 
 
-@kernel
+@jit
 def write_sum(sums, out, begin, end):
     """Write the numbers from `begin` to `end`, summed over all chunks, to out (numbers,)."""
     add_tree(sums, begin, end)
@@ -63,7 +63,7 @@ def write_sum(sums, out, begin, end):
         target[i] = source[i]
 
 
-@kernel
+@jit
 def add_tree(sums, begin, end):
     """Add the numbers from `begin` to `end` of all chunks into the first chunk of sums (chunks, numbers)."""
     chunks, distance = len(sums), 1
@@ -80,7 +80,7 @@ LANES = 64  # sums at a time: with a single one, each addition would have to wai
 LANES_BYTES = 2 * LANES * 8
 
 
-@kernel
+@jit
 def sums_of_sizes_and_squares(run, x):
     """Return the sums of |x| and of x², in float64, of a flat array; the stage needs LANES_BYTES of scratch memory.
 

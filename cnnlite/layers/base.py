@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cnnlite import regularizers
-from cnnlite.layers.changes import Memo, WeakSet, note_change
+from cnnlite.layers.memo import Memo, WeakSet, note_change
 from cnnlite.layers.pass_memory import PassMemory
 from cnnlite.layers.settings import DTypeSetting
 from cnnlite.layers.tree import LayerTree

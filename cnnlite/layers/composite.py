@@ -13,8 +13,8 @@ from cnnlite.engine.buffers import is_buffer
 from cnnlite.engine.graph import current_graph, stages_of
 from cnnlite.kernels.finite import add_numbers
 from cnnlite.layers.base import Layer
-from cnnlite.layers.changes import Memo
 from cnnlite.layers.flat_parameters import FlatParameters
+from cnnlite.layers.memo import Memo
 from cnnlite.layers.settings import float_dtype
 from cnnlite.layers.weights import ArrayDict
 from cnnlite.types import Array, DTypeLike, Shape
@@ -157,7 +157,7 @@ def _shown(layer: Layer, penalty: Any) -> ArrayDict:
 
 
 @contextlib.contextmanager
-def built_or_left(layers: Sequence[Layer]) -> Iterator[None]:
+def unbuilt_on_error(layers: Sequence[Layer]) -> Iterator[None]:
     """If building the layers fails half-way, leave them as unbuilt as they were."""
     unbuilt = [inner for layer in layers for inner in layer.walk() if not inner.built]
     try:

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cnnlite import kernels
-from cnnlite.layers.changes import note_change_of_all
+from cnnlite.layers.memo import note_change_of_all
 
 _written: dict[Any, dict[str, Any]] = {}  # the attributes of each of the library's classes
 

@@ -13,7 +13,7 @@ from cnnlite.layers.overrides import class_keeps, is_untouched, keeps
 from cnnlite.types import Array
 
 # A model in a stack that overrides one of these is not split into its layers, but runs as a single part.
-STACK_PASSES = ("prepare", "forward", "backward", "backward_weights", "run_up", "run_down")
+STACK_PASSES = ("prepare", "forward", "backward", "backward_weights", "forward_pass", "backward_pass")
 
 
 class Part(NamedTuple):
@@ -39,7 +39,7 @@ def whole(layer: Any) -> Part:
 
 def parts_of(layer: Any) -> list[Part]:
     """Return the parts of a layer: for a model the parts of its layers, else the layer itself."""
-    if hasattr(layer, "run_up") and keeps(layer, *STACK_PASSES) and layer.inner_layers:
+    if hasattr(layer, "forward_pass") and keeps(layer, *STACK_PASSES) and layer.inner_layers:
         first, *rest = [part for inner in layer.inner_layers for part in parts_of(inner)]
         return [first._replace(within=(layer, *first.within)), *rest]
     return [whole(layer)]
@@ -57,7 +57,7 @@ def backward_of_weights(layer: Any) -> Callable[[Array], Any]:
     return layer.backward_weights
 
 
-class Alone:
+class SinglePart:
     """A part that runs on its own: on arrays, or on the buffers of the graph being built."""
 
     def __init__(self, part: Part) -> None:
@@ -73,7 +73,7 @@ class Alone:
                 x = model.prepare(x)
             return self.part.layer.forward(x, training=training)
 
-    def run_up(self, x: Any) -> tuple[Any, Alone]:
+    def forward_pass(self, x: Any) -> tuple[Any, SinglePart]:
         """Return the output in training mode, and the object whose `backward` belongs to this pass."""
         return self.forward(x, training=True), self
 

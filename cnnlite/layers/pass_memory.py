@@ -11,13 +11,13 @@ import numpy as np
 
 from cnnlite.engine.graph import current_graph, stages_of
 from cnnlite.layers.overrides import LayerType
-from cnnlite.types import Array, DTypeLike, Shape
+from cnnlite.types import DTypeLike, Shape
 
 _commits: ContextVar[list[Callable[[Any], None]] | None] = ContextVar("commits", default=None)
 
 
 @contextlib.contextmanager
-def held_commits() -> Iterator[list[Callable[[Any], None]]]:
+def deferred_commits() -> Iterator[list[Callable[[Any], None]]]:
     """Collect what layers `commit` within the block instead of running it, and yield the list."""
     commits: list[Callable[[Any], None]] = []
     token = _commits.set(commits)
@@ -32,7 +32,7 @@ _apart: ContextVar[dict[int, tuple[Any, ...]] | None] = ContextVar("apart", defa
 
 
 @contextlib.contextmanager
-def remembering_apart() -> Iterator[None]:
+def separate_memory() -> Iterator[None]:
     """Within the block, keep what layers `remember` apart from all other passes and threads; drop it at the end."""
     token = _apart.set({})
     try:
@@ -41,7 +41,7 @@ def remembering_apart() -> Iterator[None]:
         _apart.reset(token)
 
 
-def commit_held() -> None:
+def run_deferred_commits() -> None:
     """Run the commits that were held back, in order."""
     commits = _commits.get() or []
     while commits:

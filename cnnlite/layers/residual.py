@@ -9,7 +9,7 @@ import numpy as np
 
 from cnnlite import kernels
 from cnnlite.layers.base import Layer
-from cnnlite.layers.composite import CompositeLayer, built_or_left, fits
+from cnnlite.layers.composite import CompositeLayer, fits, unbuilt_on_error
 from cnnlite.layers.input import InputLayer
 from cnnlite.layers.serialization import describe, rebuild, registered, revive
 from cnnlite.layers.settings import float_dtype
@@ -124,7 +124,7 @@ class Residual(CompositeLayer):
         self.check_input_shape(input_shape)
         input_shape = (None, *input_shape[1:])
         self.compute_output_shape(input_shape)  # first, so that a mismatch leaves all layers as they were
-        with built_or_left(self.inner_layers):
+        with unbuilt_on_error(self.inner_layers):
             for branch in self.inner_layers:
                 branch.build_once(input_shape)
         self.input_shape = input_shape

@@ -12,7 +12,7 @@ from cnnlite.layers.overrides import LayerType
 from cnnlite.layers.weights import ArrayDict, only_reading, zeros_to_be_loaded
 from cnnlite.support.arguments import float_array, shape_tuple
 from cnnlite.support.floating import conversion, converted_or_raise
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import deferred_signals
 from cnnlite.types import Array, ArrayLike, Identifier, Shape
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ class LayerTree(metaclass=LayerType):
                 f"{self.name}: set_weights takes arrays of the shapes {expected}. Received: shapes={shapes}."
             )
         converted = [self._as_weight(array, weight.dtype) for weight, array in zip(mine, arrays)]
-        with held_back_interrupts():
+        with deferred_signals():
             for weight, array in zip(mine, converted):
                 weight[...] = array
             for layer in self.walk():

@@ -11,7 +11,7 @@ import numpy as np
 from cnnlite.data import labels
 from cnnlite.support.arguments import one_of, real_array, text
 from cnnlite.support.floating import arithmetic
-from cnnlite.support.forms import check_form
+from cnnlite.support.schema import check_form
 from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 if TYPE_CHECKING:

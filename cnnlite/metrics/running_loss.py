@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cnnlite.metrics.base import Metric
-from cnnlite.support.forms import COUNT, NUMBER, check_form
+from cnnlite.support.schema import COUNT, NUMBER, check_form
 from cnnlite.types import Config, Logs
 
 

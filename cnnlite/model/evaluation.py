@@ -10,7 +10,7 @@ import numpy as np
 from cnnlite.callbacks import Callback, CallbackList
 from cnnlite.data.batches import Epochs, make_input_source, make_source
 from cnnlite.data.samples import checked_samples, number_array, optional_integer
-from cnnlite.metrics.kept import counts_kept
+from cnnlite.metrics.preserved import preserved_counts
 from cnnlite.metrics.running_loss import RunningLoss
 from cnnlite.model.compiling import Compiled
 from cnnlite.model.progress import Progress, verbosity
@@ -64,7 +64,7 @@ class Evaluator(Compiled):
         callbacks = CallbackList(callbacks, self, "evaluate", verbose=verbose, epochs=1, steps=data.steps)
         progress = Progress("Evaluate", data.steps, verbose)
         with (
-            contextlib.closing(progress), used_by_one_thread("evaluate", self.metrics) as in_use, counts_kept(in_use)
+            contextlib.closing(progress), used_by_one_thread("evaluate", self.metrics) as in_use, preserved_counts(in_use)
         ):
             logs = self._test_epoch(data, callbacks, progress)
             progress.finish(logs)
@@ -147,7 +147,7 @@ class Evaluator(Compiled):
         """Return the loss and the metrics of one batch, as `evaluate` does, with the same arguments and errors."""
         self._require_loss("test_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, owner="test_on_batch")
-        with used_by_one_thread("test_on_batch", self.metrics) as in_use, counts_kept(in_use):
+        with used_by_one_thread("test_on_batch", self.metrics) as in_use, preserved_counts(in_use):
             running = RunningLoss(self.metrics)
             with conversion():
                 x = np.array(x, dtype=self.dtype, order="C")

@@ -1,7 +1,7 @@
 """Forward and backward passes over a stack of layers: by plans if the layers are the library's, else layer by layer.
 
 A stack is split into *parts*: its layers, and those of nested models (`parts.py`). Consecutive parts that still do what
-the library wrote form a *stretch*, and a stretch runs by a plan. The plan is made once per sample shape, by calling the
+the library wrote form a *segment*, and a segment runs by a plan. The plan is made once per sample shape, by calling the
 parts with the buffers of a graph instead of arrays; running it is one call into compiled code (`engine/plan.py`).
 Everything else runs on its own, in Python: a user's layer, or a layer with a replaced method.
 
@@ -20,34 +20,34 @@ from cnnlite.engine.buffers import WORK, Samples
 from cnnlite.engine.graph import Graph
 from cnnlite.engine.plan import INPUT, WEIGHTS, Plan, TrainingPlan
 from cnnlite.engine.program import Memory
-from cnnlite.layers.pass_memory import held_commits, remembering_apart
-from cnnlite.layers.parts import Alone, Part, has_trainable_weights, weights_of
+from cnnlite.layers.parts import Part, SinglePart, has_trainable_weights, weights_of
+from cnnlite.layers.pass_memory import deferred_commits, separate_memory
 from cnnlite.support.arguments import float_array
 from cnnlite.types import Array, Shape
 
 if TYPE_CHECKING:
-    from cnnlite.layers.changes import Memo
+    from cnnlite.layers.memo import Memo
 
-PLANS_KEPT = 16  # per stretch, for samples of different shapes
-MEMORIES_KEPT = 4  # per stretch, for training passes that are alive at the same time
+PLANS_KEPT = 16  # per segment, for samples of different shapes
+MEMORIES_KEPT = 4  # per segment, for training passes that are alive at the same time
 FORWARD, BACKWARD, COMMIT = 0, 1, 2  # the sections of a training plan
 
-def stretches_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
-    """Return the parts, with a `Stretch` in place of those that one plan can run together."""
+def segments_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
+    """Return the parts, with a `Segment` in place of those that one plan can run together."""
     result: list[Any] = []
     run: list[Part] = []
     for part in (*parts, None):
         if run and (part is None or not part.is_ours or part.layer.dtype != run[-1].layer.dtype):
-            result.append(Stretch(run, memo))
+            result.append(Segment(run, memo))
             run = []
         if part is not None and part.is_ours:
             run.append(part)
         elif part is not None:
-            result.append(Alone(part))
+            result.append(SinglePart(part))
     return result
 
 
-class Stretch:
+class Segment:
     """Parts that run by a plan. Any number of threads may run them forward at once.
 
     Args:
@@ -73,7 +73,7 @@ class Stretch:
         x = self._checked(x)
         return self._made(x.shape[1:], False, len(x)).run(x)
 
-    def run_up(self, x: Array) -> tuple[Array, TrainingPass]:
+    def forward_pass(self, x: Array) -> tuple[Array, TrainingPass]:
         """Return the output in training mode, and the pass, which can be run backward later."""
         x = self._checked(x)
         made = self._made(x.shape[1:], True, len(x))
@@ -131,7 +131,7 @@ class Stretch:
         return x
 
     def _made(self, shape: Shape, training: bool, samples: int | None) -> Any:
-        # The stretch is part of the key: one found before a change to the layers makes no plans for later ones.
+        # The segment is part of the key: one found before a change to the layers makes no plans for later ones.
         kind = _Training if training else _Inference
         return self._memo.get(((kind, self), shape, fusion.is_on()), lambda: kind(self.parts, shape, samples),
                               PLANS_KEPT)
@@ -146,10 +146,10 @@ class _Inference:
 
     def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         graph = Graph(parts[0].layer.dtype, weights_of(parts), has_prologue=True)
-        with graph.being_made():
+        with graph.recording():
             self._x = y = graph.given((Samples(1, samples), *shape))  # errors quote the current number of samples
             for part in parts:
-                y = Alone(part).forward(y)
+                y = SinglePart(part).forward(y)
         self._y, self.output_shape = y, y.shape[1:]
         self.plan = Plan(graph, [y], fusion.is_on())
 
@@ -164,14 +164,14 @@ class _Training:
 
     def __init__(self, parts: Sequence[Part], shape: Shape, samples: int | None) -> None:
         self._graph = graph = Graph(parts[0].layer.dtype, weights_of(parts))
-        with graph.being_made(), remembering_apart(), held_commits() as commits:
+        with graph.recording(), separate_memory(), deferred_commits() as commits:
             self.x = y = graph.given((Samples(1, samples), *shape))  # errors quote the current number of samples
             for part in parts:
-                y = Alone(part).forward(y, training=True)
+                y = SinglePart(part).forward(y, training=True)
             graph.section = BACKWARD
             self.dy = dx = graph.given(y.shape)
             for part in reversed(parts):
-                dx = Alone(part).backward(dx)
+                dx = SinglePart(part).backward(dx)
             graph.section = COMMIT
             for commit in commits:
                 commit(None)
@@ -207,12 +207,12 @@ class TrainingPass:
 
     plan: TrainingPlan
 
-    def __init__(self, stretch: Stretch, made: _Training, samples: int) -> None:
-        self._stretch, self._made, self._samples = stretch, made, samples
+    def __init__(self, segment: Segment, made: _Training, samples: int) -> None:
+        self._segment, self._made, self._samples = segment, made, samples
 
     @property
     def has_trainable_weights(self) -> bool:
-        return self._stretch.has_trainable_weights
+        return self._segment.has_trainable_weights
 
     def forward(self, x: Array) -> Array:
         made, self._x = self._made, x  # the plan may read x in the backward pass
@@ -233,7 +233,7 @@ class TrainingPass:
         self._run_down(dy, WEIGHTS)
 
     def _run_down(self, dy: Array, purposes: int) -> Array:
-        made, top = self._made, self._stretch.parts[-1].layer
+        made, top = self._made, self._segment.parts[-1].layer
         dy = top.prepare_gradient(dy, (self._samples, *made.output_shape))
         self.plan.run(self._samples, {made.dy.number: dy}, BACKWARD, purposes)
         return dy

@@ -8,7 +8,7 @@ import numpy as np
 
 from cnnlite.eager import is_eager
 from cnnlite.engine.table import table
-from cnnlite.layers.parts import Alone
+from cnnlite.layers.parts import SinglePart
 from cnnlite.model.training_step import example_plan
 from cnnlite.types import Shape
 
@@ -64,7 +64,7 @@ def plan_table(model: Any, batch_size: int, training: bool, sample: Shape | None
             return PlanTable([("", plan)], batch_size)
     plans: list[tuple[str, Any]] = []
     for unit in model._units(with_loss and model._fused_loss()[1]):
-        if isinstance(unit, Alone):
+        if isinstance(unit, SinglePart):
             plans.append((f"in Python: {unit.part.layer.name} ({type(unit.part.layer).__name__})", None))
             sample = tuple(unit.part.layer.compute_output_shape((None, *sample))[1:])
         else:

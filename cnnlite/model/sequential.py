@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cnnlite.files import saving
 from cnnlite.layers.base import Layer
-from cnnlite.layers.composite import built_or_left
+from cnnlite.layers.composite import unbuilt_on_error
 from cnnlite.layers.input import InputLayer
 from cnnlite.layers.overrides import remember
 from cnnlite.layers.serialization import describe, rebuild, register
@@ -278,7 +278,7 @@ def _build(layer: Layer, shape: Shape) -> Shape:
     Returns:
         its output shape.
     """
-    with built_or_left([layer]):
+    with unbuilt_on_error([layer]):
         layer.build_once(shape)
         layer.check_fits(shape)
         return layer.compute_output_shape(shape)

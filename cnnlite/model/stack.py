@@ -10,12 +10,12 @@ from cnnlite.engine.graph import current_graph
 from cnnlite.layers.activation import ActivationLayer, Sigmoid, Softmax
 from cnnlite.layers.activation_by_name import Activation
 from cnnlite.layers.base import Layer
-from cnnlite.layers.composite import CompositeLayer, built_or_left, fits
+from cnnlite.layers.composite import CompositeLayer, fits, unbuilt_on_error
 from cnnlite.layers.convolution import Convolution
 from cnnlite.layers.dense import Dense
 from cnnlite.layers.overrides import is_untouched, keeps
-from cnnlite.layers.parts import STACK_PASSES, Alone, Part, parts_of, whole
-from cnnlite.model.passes import stretches_of
+from cnnlite.layers.parts import STACK_PASSES, Part, SinglePart, parts_of, whole
+from cnnlite.model.passes import segments_of
 from cnnlite.support.arguments import float_array
 from cnnlite.types import Array, ArrayLike, Shape
 
@@ -23,7 +23,7 @@ MOST_SHAPES = 64  # input shapes for which a model caches what it found out
 
 _LAYER_PASSES = "forward", "backward"
 _PASSES = (
-    "forward", "backward", "backward_weights", "forward_logits", "activate_logits", "run_up", "run_down", "activation",
+    "forward", "backward", "backward_weights", "forward_logits", "activate_logits", "forward_pass", "backward_pass", "activation",
     "fusable_activation",
 )
 
@@ -57,7 +57,7 @@ class Stack(CompositeLayer):
                 f"{self.name}: the model takes samples of shape {given}. Received: an input of shape {input_shape}."
             )
         self.compute_output_shape(input_shape)  # so that a shape that does not fit leaves all layers unchanged
-        with built_or_left(self.inner_layers):
+        with unbuilt_on_error(self.inner_layers):
             for layer in self.inner_layers:
                 layer.build_once(shape)
                 shape = layer.compute_output_shape(shape)
@@ -66,11 +66,11 @@ class Stack(CompositeLayer):
 
     def forward(self, x: ArrayLike, training: bool = False) -> Array:
         """Return the output for a batch x; with `training=True` the layers remember what backward needs."""
-        return self.run_up(x, training)
+        return self.forward_pass(x, training)
 
     def backward(self, dy: Array) -> Array:
         """Take d loss / d output, fill the gradients of all layers and return d loss / d input."""
-        return self.run_down(dy)
+        return self.backward_pass(dy)
 
     def backward_weights(self, dy: Array, from_logits: bool = False) -> None:
         """Fill the gradients of all trainable weights, and skip what only the gradient of the input needs.
@@ -85,14 +85,14 @@ class Stack(CompositeLayer):
         lowest = next((i for i, each in enumerate(passes) if each.has_trainable_weights), None)
         if lowest is None:
             return
-        if is_eager() and all(isinstance(each, Alone) and each.part.is_ours for each in passes[:lowest + 1]):
-            self.run_down(dy)  # all the way, so that the gradient can be followed in a debugger
+        if is_eager() and all(isinstance(each, SinglePart) and each.part.is_ours for each in passes[:lowest + 1]):
+            self.backward_pass(dy)  # all the way, so that the gradient can be followed in a debugger
             return
         for each in reversed(passes[lowest + 1:]):
             dy = each.backward(dy)
         passes[lowest].backward_weights(dy)
 
-    def run_up(self, x: ArrayLike, training: bool = False, to_logits: bool = False) -> Array:
+    def forward_pass(self, x: ArrayLike, training: bool = False, to_logits: bool = False) -> Array:
         """Run the layers in order, or the plans that replace several of them; see `passes.py`."""
         y: Array = self.prepare(x)
         units = self._units(to_logits)
@@ -103,13 +103,13 @@ class Stack(CompositeLayer):
         self.forget()  # the previous pass is over, even if this one fails
         passes = []
         for unit in units:
-            y, run = unit.run_up(y)
+            y, run = unit.forward_pass(y)
             passes.append(run)
         self.remember(passes)
         return y
 
-    def run_down(self, dy: Array) -> Array:
-        """Take the gradient down through the passes that `run_up` remembered."""
+    def backward_pass(self, dy: Array) -> Array:
+        """Take the gradient down through the passes that `forward_pass` remembered."""
         (passes,) = self.recall()
         for each in reversed(passes):
             dy = each.backward(dy)
@@ -117,9 +117,9 @@ class Stack(CompositeLayer):
 
     def _units(self, to_logits: bool) -> list[Any]:
         if is_eager() or current_graph() is not None:
-            return [Alone(part) for part in self._parts(lambda layer: [whole(layer)], to_logits)]
+            return [SinglePart(part) for part in self._parts(lambda layer: [whole(layer)], to_logits)]
         return self.memo.get(("units", to_logits),
-                             lambda: stretches_of(self._parts(parts_of, to_logits), self.memo))
+                             lambda: segments_of(self._parts(parts_of, to_logits), self.memo))
 
     def _parts(self, parts_of: Callable[[Any], list[Part]], to_logits: bool) -> list[Part]:
         parts = [part for layer in self.inner_layers for part in parts_of(layer)]
@@ -187,7 +187,7 @@ class Stack(CompositeLayer):
 
         A cross-entropy of logits is exact where the probabilities have already been rounded to 0 or 1.
         """
-        return self.run_up(x, training, to_logits=True)
+        return self.forward_pass(x, training, to_logits=True)
 
     def activate_logits(self, logits: Array) -> Array:
         """Return the output of the model for what `forward_logits` returned."""

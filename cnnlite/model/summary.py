@@ -9,7 +9,6 @@ from typing import Any
 
 from cnnlite.layers.residual import Residual
 from cnnlite.support.printing import can_encode, encodable, encoding_of
-
 from cnnlite.types import Shape
 
 # The lines above the header, below it, between two layers and below the last; then the bars of the header and the rest.

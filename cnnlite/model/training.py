@@ -16,18 +16,18 @@ from cnnlite.callbacks import Callback, CallbackList, History, TerminateOnNaN
 from cnnlite.callbacks.run_state import Run
 from cnnlite.data.batches import Epochs, make_source, make_validation_source, split_validation
 from cnnlite.data.samples import checked_samples, optional_integer
-from cnnlite.layers.pass_memory import commit_held, held_commits, remembering_apart
-from cnnlite.layers.changes import Memo
-from cnnlite.metrics.kept import counts_kept
+from cnnlite.layers.memo import Memo
+from cnnlite.layers.pass_memory import deferred_commits, run_deferred_commits, separate_memory
+from cnnlite.metrics.preserved import preserved_counts
 from cnnlite.metrics.running_loss import RunningLoss
 from cnnlite.model.evaluation import Evaluator
-from cnnlite.model.passes import MEMORIES_KEPT, Stretch
+from cnnlite.model.passes import MEMORIES_KEPT, Segment
 from cnnlite.model.progress import Progress, verbosity
-from cnnlite.model.training_step import StepPlan, step_in_making, step_plan
+from cnnlite.model.training_step import StepPlan, step_being_recorded, step_plan
 from cnnlite.random import RandomStream
 from cnnlite.support.arguments import boolean, float_array, integer, number
 from cnnlite.support.floating import arithmetic
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import deferred_signals
 from cnnlite.support.locks import used_by_one_thread
 from cnnlite.types import Array, ArrayLike, Data, Logs, Scores, Shape
 
@@ -64,7 +64,7 @@ class Trainer(Evaluator):
 
     def take_step(self, loss: Any) -> None:
         """Let the optimizer take a step, unless a callback refuses this loss and gradient."""
-        step = step_in_making()
+        step = step_being_recorded()
         if step is not None:
             step.add_update(loss)
             return
@@ -72,9 +72,9 @@ class Trainer(Evaluator):
         is_ours, run = optimizers.is_traceable(self.optimizer), self.training_run
         parameters = self._parameters() if is_ours else self.parameters()
         if run is None or not run.refuses(loss, parameters):
-            with held_back_interrupts():
+            with deferred_signals():
                 self.optimizer.step(parameters)
-                commit_held()
+                run_deferred_commits()
 
     def fit(
         self,
@@ -157,7 +157,7 @@ class Trainer(Evaluator):
         history = History()
         callbacks.append(history)
 
-        with used_by_one_thread("fit", self._what_trains()) as in_use, counts_kept(in_use):
+        with used_by_one_thread("fit", self._what_trains()) as in_use, preserved_counts(in_use):
             self._get_ready(source.shape)
             if shuffles and self.shuffle_random is None:
                 self.shuffle_random = RandomStream()
@@ -194,7 +194,7 @@ class Trainer(Evaluator):
                         break
                 callbacks.on_train_end(logs)
             finally:
-                with held_back_interrupts():
+                with deferred_signals():
                     if progress is not None:
                         progress.close()
                     self.training_run = outer
@@ -250,8 +250,8 @@ class Trainer(Evaluator):
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, class_weight, "train_on_batch")
         # Signals are held back here already: starting that takes 10 us, and nesting it hardly anything.
         with (
-            used_by_one_thread("train_on_batch", self._what_trains()) as in_use, counts_kept(in_use),
-            held_back_interrupts(second_passes=True),
+            used_by_one_thread("train_on_batch", self._what_trains()) as in_use, preserved_counts(in_use),
+            deferred_signals(second_passes=True),
         ):
             self._get_ready(x.shape)
             running = RunningLoss(self.metrics)
@@ -274,7 +274,7 @@ class Trainer(Evaluator):
 
     def _get_ready(self, shape: Shape) -> None:
         """Create what does not exist yet: weights for an x of that shape, their vector, the optimizer's slots."""
-        with held_back_interrupts():
+        with deferred_signals():
             if not self.built:
                 self.build((None, *shape[1:]))
             self.optimizer.build(self._parameters())
@@ -289,7 +289,7 @@ class Trainer(Evaluator):
         """
         run = self.training_run
         # If a model diverges, _LossWatch says so once; NumPy would warn for every array.
-        with held_back_interrupts(second_passes=True), arithmetic(), self._mode(), held_commits(), remembering_apart():
+        with deferred_signals(second_passes=True), arithmetic(), self._mode(), deferred_commits(), separate_memory():
             if run is not None:
                 run.refused = False
             plan = step_plan(self, x, y, sample_weight)
@@ -298,8 +298,8 @@ class Trainer(Evaluator):
             # Unlike a plan, a user's layer may write to its input, or keep it; x may be the caller's own array.
             result = self.train_step(x if is_own else x.copy(), y, sample_weight)
             if run is None or not run.refused:
-                with held_back_interrupts():
-                    commit_held()  # for a `train_step` that bypasses `take_step`
+                with deferred_signals():
+                    run_deferred_commits()  # for a `train_step` that bypasses `take_step`
         return result
 
     def _release_memory(self, all_of_it: bool = False) -> None:
@@ -310,7 +310,7 @@ class Trainer(Evaluator):
             memo = getattr(layer, "_memo", None)
             for found in memo.values() if isinstance(memo, Memo) else ():
                 for made in found if isinstance(found, list) else [found]:
-                    if isinstance(made, Stretch):
+                    if isinstance(made, Segment):
                         made.release(0 if all_of_it else MEMORIES_KEPT)
                     elif isinstance(made, StepPlan) and all_of_it:
                         made.release()

@@ -20,12 +20,12 @@ from cnnlite.engine.graph import Graph, stages_of
 from cnnlite.engine.plan import TrainingPlan
 from cnnlite.engine.program import Memory
 from cnnlite.kernels.finite import nonfinite
-from cnnlite.layers.pass_memory import held_commits, remembering_apart
 from cnnlite.layers.overrides import keeps
 from cnnlite.layers.parts import parts_of
+from cnnlite.layers.pass_memory import deferred_commits, separate_memory
 from cnnlite.model.passes import PLANS_KEPT
 from cnnlite.support.floating import arithmetic
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import deferred_signals
 from cnnlite.types import Array, Shape
 
 if TYPE_CHECKING:
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
 # Methods of a model: if one is overridden, `train_step` may not do what the plan would.
 _METHODS = (
     "train_step", "take_step", "add_penalties", "prepare", "forward", "forward_logits", "backward", "backward_weights",
-    "run_up", "run_down", "regularization_loss", "add_regularization_gradients", "parameters", "compute_output_shape",
+    "forward_pass", "backward_pass", "regularization_loss", "add_regularization_gradients", "parameters", "compute_output_shape",
 )
 
 
-_in_making: ContextVar[StepPlan | None] = ContextVar("in_making", default=None)
+_being_recorded: ContextVar[StepPlan | None] = ContextVar("in_making", default=None)
 
 
-def step_in_making() -> StepPlan | None:
+def step_being_recorded() -> StepPlan | None:
     """Return the plan that is being made by calling `train_step`, or None."""
-    return _in_making.get()
+    return _being_recorded.get()
 
 
 def step_plan(model: Any, x: Array, y: Any, sample_weight: Any, optimizer: Any = None) -> StepPlan | None:
@@ -54,7 +54,7 @@ def step_plan(model: Any, x: Array, y: Any, sample_weight: Any, optimizer: Any =
     loss, fused = model._fused_loss()
     optimizer = model.optimizer if optimizer is None else optimizer
     if (
-        is_eager() or not model.memo.get("is one stretch", lambda: _is_one_stretch(model))
+        is_eager() or not model.memo.get("is one segment", lambda: _is_one_segment(model))
         or not losses.is_traceable(loss, model.dtype) or loss.reduction == "none"
         or not optimizers.is_traceable(optimizer)
     ):
@@ -81,7 +81,7 @@ def step_plan(model: Any, x: Array, y: Any, sample_weight: Any, optimizer: Any =
     return model.memo.get(key, lambda: StepPlan(model, x, y, sample_weight, optimizer), PLANS_KEPT)
 
 
-def _is_one_stretch(model: Any) -> bool:
+def _is_one_segment(model: Any) -> bool:
     parts = [part for layer in model.inner_layers for part in parts_of(layer)]
     return keeps(model, *_METHODS) and all(part.is_ours and part.layer.dtype == model.dtype for part in parts)
 
@@ -110,12 +110,12 @@ class StepPlan:
         self._t = graph.given((N, *t.shape[1:]), t.dtype)
         self._weights = None if weights is None else graph.given((N, *weights.shape[1:]), weights.dtype)
         self._refused: Any = None
-        with graph.being_made(), remembering_apart(), held_commits() as self._commits:
-            token = _in_making.set(self)
+        with graph.recording(), separate_memory(), deferred_commits() as self._commits:
+            token = _being_recorded.set(self)
             try:
                 self._value, self._z = model.train_step(self._x, self._t, self._weights)
             finally:
-                _in_making.reset(token)
+                _being_recorded.reset(token)
         kept = [self._value, self._z, *([] if self._refused is None else [self._refused])]
         self.plan = TrainingPlan(graph, kept, joined=fusion.is_on(), in_sections=False,
                                  memory=model.memo.get("memory of steps", Memory))
@@ -152,7 +152,7 @@ class StepPlan:
         if weights is not None and self._weights is not None:
             given[self._weights.number] = as_given(weights, self._weights.dtype)
         run = self._model.training_run
-        with held_back_interrupts():  # the weights and their step count must change together
+        with deferred_signals():  # the weights and their step count must change together
             self.plan.run(len(x), given)
             if self._refused is not None:
                 run.refused = bool(self.plan.array(self._refused)[0])

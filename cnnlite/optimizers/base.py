@@ -15,7 +15,7 @@ from cnnlite.optimizers.clipping import clip_gradient
 from cnnlite.optimizers.settings import CHECKS, LIMITS, Check, check_only_limit, refuse_unknown
 from cnnlite.support.arguments import integer, number
 from cnnlite.support.floating import arithmetic
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import deferred_signals
 from cnnlite.types import Array, Config, Shape
 
 if TYPE_CHECKING:
@@ -232,7 +232,7 @@ class Optimizer:
             clip_gradient(parameters, self._clipped, **limits)
             gradient = self._clipped
         # The weights and the step count must change together, in a user's own loop too.
-        with held_back_interrupts(), arithmetic():
+        with deferred_signals(), arithmetic():
             for start, stop in parameters.trainable_segments():
                 slots = [self.slots[name][start:stop] if name in self.slots else vector[:0] for name in self.slot_names]
                 self.update(vector[start:stop], gradient[start:stop], slots, learning_rate, decay)

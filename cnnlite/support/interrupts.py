@@ -80,7 +80,7 @@ class _Hold:
 
 
 @contextlib.contextmanager
-def held_back_interrupts(second_passes: bool = False) -> Iterator[None]:
+def deferred_signals(second_passes: bool = False) -> Iterator[None]:
     """Hold back the signals that Python handles until the block is done, and then deliver them.
 
     An optimizer step interrupted in the middle leaves weights from two steps, whether by the KeyboardInterrupt of

@@ -197,7 +197,7 @@ def in_order(x, units):
     return y, calls
 
 
-def run(workspace, lanes, *arguments, **more):
+def run(workspace, threads, *arguments, **more):
     """Run the program of a workspace, as plans do."""
-    start, *found = workspace.call(lanes, *arguments, **more)
+    start, *found = workspace.call(threads, *arguments, **more)
     check(start(*found))

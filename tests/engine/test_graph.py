@@ -146,13 +146,13 @@ def test_a_weight_that_a_stage_writes_is_not_fixed_nor_is_what_is_made_of_it():
 
 def test_the_graph_that_is_being_made_is_that_of_the_thread():
     outer, inner, seen = Graph(np.float32), Graph(np.float32), []
-    with outer.being_made():
-        with inner.being_made():
+    with outer.recording():
+        with inner.recording():
             assert current_graph() is inner
         thread = threading.Thread(target=lambda: seen.append(current_graph()))
         thread.start()
         thread.join()
-        with pytest.raises(RuntimeError), inner.being_made():
+        with pytest.raises(RuntimeError), inner.recording():
             raise RuntimeError
         assert current_graph() is outer
     assert current_graph() is None

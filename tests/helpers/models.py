@@ -5,7 +5,7 @@ import numpy as np
 import cnnlite
 from cnnlite import layers
 from cnnlite.callbacks import Callback
-from cnnlite.model.passes import Stretch
+from cnnlite.model.passes import Segment
 from cnnlite.model.training_step import StepPlan
 from cnnlite.random import RandomStream
 
@@ -38,18 +38,18 @@ def weights_of(model):
 
 
 def kept_for_training(model):
-    """Return what a model and its nested models keep for training: plans of steps, and stretches of layers."""
+    """Return what a model and its nested models keep for training: plans of steps, and segments of layers."""
     found = [value for layer in model.walk() for value in (layer.memo.values() if hasattr(layer, "memo") else ())]
-    units = [unit for value in found if isinstance(value, list) for unit in value if isinstance(unit, Stretch)]
+    units = [unit for value in found if isinstance(value, list) for unit in value if isinstance(unit, Segment)]
     return [value.plan for value in found if isinstance(value, StepPlan)], units
 
 
 def holds_no_batch(model):
     """Return whether a model keeps neither a batch nor the memory in which it was computed."""
-    plans, stretches = kept_for_training(model)
+    plans, segments = kept_for_training(model)
     return (
         all(layer._memory is None for layer in model.walk())
-        and not any(stretch._in_use or any(memory.bytes.size for memory in stretch._memories) for stretch in stretches)
+        and not any(segment._in_use or any(memory.bytes.size for memory in segment._memories) for segment in segments)
         and not any(plan.workspace.memory.bytes.size for plan in plans)
     )
 

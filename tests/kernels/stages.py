@@ -12,14 +12,14 @@ from tests.engine.made_up import run
 from tests.kernels.drawn import MARGIN, guarded
 
 
-def results(function, arrays, samples="", lanes=1, together=None, **how):
+def results(function, arrays, samples="", threads=1, together=None, **how):
     """Return the arrays that a kernel computes from arrays, in the order of its results.
 
     Args:
         function: called with buffers in place of the arrays; returns one buffer or several.
         arrays: the arguments, by name.
         samples: the names of the arrays whose first axis is the batch axis, separated by spaces.
-        lanes: how many threads run it, at most as many as numba has.
+        threads: how many threads run it, at most as many as numba has.
         together: how many samples to compute at a time, overriding the preference of the stages.
         how: `joined` and `banded`, passed to `Schedule`.
     """
@@ -34,7 +34,7 @@ def results(function, arrays, samples="", lanes=1, together=None, **how):
         step.together = together or step.together
     Plan(graph, made)
     workspace = Workspace(Program(Schedule(graph, graph.steps, (), **how)))
-    workspace.prepare(count, lanes)
+    workspace.prepare(count, threads)
     behind = _guard(workspace)
     outputs, around = [], []
     for buffer in made:
@@ -48,7 +48,7 @@ def results(function, arrays, samples="", lanes=1, together=None, **how):
     for storage in graph.buffers:
         if storage.kind == "constant":
             workspace.table[FIXED_WORDS + storage.buffer.number] = storage.owner.ctypes.data
-    run(workspace, lanes)
+    run(workspace, threads)
     assert (behind == 171).all(), "written past the end of a stage's memory"
     for whole, before in around:
         for margin in (slice(MARGIN), slice(-MARGIN, None)):
@@ -68,8 +68,8 @@ def _guard(workspace):
 def assert_same_bits(function, arrays, samples):
     """Assert the same bits joined or not, in bands or not, on one thread or two, with any samples at a time."""
     expected = results(function, arrays, samples)
-    ways = [{"together": 1}, {"together": 7}, {"joined": False}, {"banded": True}, {"lanes": 2},
-            {"banded": True, "lanes": 2}]
+    ways = [{"together": 1}, {"together": 7}, {"joined": False}, {"banded": True}, {"threads": 2},
+            {"banded": True, "threads": 2}]
     for way in ways:
         for one, other in zip(expected, results(function, arrays, samples, **way)):
             np.testing.assert_array_equal(one.view(np.uint8), other.view(np.uint8), err_msg=str(way))

@@ -7,7 +7,7 @@ import pytest
 from cnnlite.engine import program
 from cnnlite.engine.buffers import N
 from cnnlite.engine.graph import Graph
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.plan import Plan
 from cnnlite.engine.stages import PIXEL, array, stage
 from tests.kernels.drawn import compiled_kernels_needed
@@ -15,7 +15,7 @@ from tests.kernels.drawn import compiled_kernels_needed
 pytestmark = compiled_kernels_needed
 
 
-@kernel
+@jit
 def _write(y, i, shift):
     y[i + shift] = 1
 
@@ -27,10 +27,10 @@ def _ones(r, run, first, last):
         _write(y, i, r.shift)
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_an_index_beyond_an_array_is_an_error_in_every_thread(lanes, monkeypatch):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_index_beyond_an_array_is_an_error_in_every_thread(threads, monkeypatch):
     monkeypatch.setattr(numba.config, "BOUNDSCHECK", 1)
-    monkeypatch.setattr(program.thread_pool, "take", lambda: lanes)
+    monkeypatch.setattr(program.thread_pool, "take", lambda: threads)
     monkeypatch.setattr(program.thread_pool, "give_back", lambda: None)
     for shift in (0, 1):
         graph = Graph(np.float32)

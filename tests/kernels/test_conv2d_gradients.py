@@ -79,7 +79,7 @@ def test_none_of_them_is_nothing_to_do():
 
 @pytest.mark.parametrize("place", [(0, 2, 3, 1), (2, 8, 9, 15), (3, 0, 0, 0)])
 @pytest.mark.parametrize("special", [np.nan, np.inf, -np.inf, 1e30])
-def test_a_gradient_that_is_not_moderate_shows_where_the_definition_has_it(special, place):
+def test_a_gradient_that_is_not_bounded_shows_where_the_definition_has_it(special, place):
     # Chunks of 4 images by Winograd's method, in one of which an image takes the direct path.
     pads = ((1, 1), (1, 1))
     x, dy, kernel = problem(64, (9, 10), (3, 3), 16, 16, pads=pads)
@@ -113,7 +113,7 @@ def test_what_x_holds_does_not_change_a_bit_of_dx(special):
 
 
 @pytest.mark.parametrize("special", [np.nan, np.inf, 1e30])
-def test_a_weight_that_is_not_moderate_shows_in_dx_where_the_definition_has_it(special):
+def test_a_weight_that_is_not_bounded_shows_in_dx_where_the_definition_has_it(special):
     _, dy, kernel = problem(3, (9, 10), (3, 3), 16, 17)
     kernel[1, 2, 3, 4] = special
     dx = kernels.conv2d_input_gradient(dy, kernel, (3, 9, 10, 16))

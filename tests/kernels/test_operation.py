@@ -90,7 +90,7 @@ def test_a_kernel_of_weights_alone_belongs_to_the_graph_that_is_being_made():
     weights = ArrayDict()
     weights.bind("variance", np.ones(3, "float32"))
     graph = Graph(np.float32, [weights])
-    with graph.being_made():
+    with graph.recording():
         plan = Plan(graph, [kernels.inverse_deviation(weights["variance"], 3.0)])
     for variance in (1, 6):
         weights["variance"] = np.full(3, variance)

@@ -133,7 +133,7 @@ def test_the_bits_do_not_depend_on_how_the_stages_are_scheduled(name):
     p, g, slots = arrays(name, 70001, "float32")
     given = {"p": p, "g": g, "values": values, **{f"s{i}": slot for i, slot in enumerate(slots) if slot.size}}
     results = []
-    for way in ({}, {"joined": False}, {"lanes": 2}):
+    for way in ({}, {"joined": False}, {"threads": 2}):
         copies = {key: array.copy() for key, array in given.items()}
 
         def step(p, g, values, **slots):

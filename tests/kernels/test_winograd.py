@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cnnlite import reference
+from cnnlite.kernels.bounded import is_bounded
 from cnnlite.kernels.convolution import winograd
 from cnnlite.kernels.convolution.conv2d import winograd_conv2d
 from cnnlite.kernels.convolution.direct import panel_columns
 from cnnlite.kernels.convolution.winograd_transforms import TAPS, TILE, constants, evaluation, recovery, tile_matrix
-from cnnlite.kernels.moderate import moderate
 from tests.kernels.drawn import MARGIN, compiled_kernels_needed, dtypes, guarded, seeds
 from tests.kernels.stages import results
 
@@ -139,20 +139,20 @@ def test_padding_may_be_negative_or_wider_than_a_tile():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_moderate_finds_every_number_that_is_too_large_and_no_other(dtype):
+def test_is_bounded_finds_every_number_that_is_too_large_and_no_other(dtype):
     tiny = np.finfo(dtype).smallest_subnormal
     below = np.nextafter(np.dtype(dtype).type(2**40), np.dtype(dtype).type(0))
     for value in (0.0, -0.0, tiny, -tiny, 1.5, below, -below):
-        assert moderate(np.full((2, 3, 5, 7), value, dtype))
+        assert is_bounded(np.full((2, 3, 5, 7), value, dtype))
     for value in (np.nan, -np.nan, np.inf, -np.inf, 2.0**40, -(2.0**40), 2.0**41, -(2.0**41)):
         for place in (0, 1, 100, 208, 209):
             x = np.ones((2, 3, 5, 7), dtype)
             x.flat[place] = value
-            assert not moderate(x)
-    assert moderate(np.empty((0, 3, 5, 7), dtype))
+            assert not is_bounded(x)
+    assert is_bounded(np.empty((0, 3, 5, 7), dtype))
 
 
-def test_numbers_as_large_as_moderate_allows_neither_overflow_nor_lose_precision():
+def test_numbers_as_large_as_the_bound_neither_overflow_nor_lose_precision():
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, size=(1, 12, 12, 16)).astype("f4") * np.float32(2.0**39)
     kernel = rng.normal(size=(3, 3, 16, 16)).astype("f4")

@@ -71,7 +71,7 @@ def test_every_number_is_transformed_back_once(c, f):
 
 @pytest.mark.parametrize("where", ["x", "dy", "both"])
 @pytest.mark.parametrize("bad", BAD)
-def test_numbers_that_are_not_moderate_spoil_no_more_than_by_the_definition(bad, where):
+def test_numbers_that_are_not_bounded_spoil_no_more_than_by_the_definition(bad, where):
     x, dy, dkernel = images(5, 9, 17, 33)
     if where != "dy":
         x[3, 4, 5, 6] = BAD[bad]

@@ -155,7 +155,7 @@ class Doubling(layers.Layer):
 
 
 @planned
-def test_a_model_of_many_stretches_makes_no_plan_twice():
+def test_a_model_of_many_segments_makes_no_plan_twice():
     model = Sequential([Input((4,)), *[kind() for _ in range(20) for kind in (layers.ReLU, Doubling)]])
     x = X.reshape(6, -1)[:, :4]
     model(x)

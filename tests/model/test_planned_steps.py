@@ -172,7 +172,7 @@ def test_two_passes_in_a_step_of_ones_own_both_move_the_averages():
 
 @pytest.mark.skipif(os.name == "nt", reason="signals need POSIX")
 @pytest.mark.parametrize("way", WAYS)
-def test_a_second_ctrl_c_waits_for_the_end_of_the_stretch_that_steps(way):
+def test_a_second_ctrl_c_waits_for_the_end_of_the_segment_that_steps(way):
     class Pressing(cnnlite.optimizers.schedules.LearningRateSchedule):
         """A schedule, which is evaluated at the beginning of a plan's run, and of the optimizer's step."""
 

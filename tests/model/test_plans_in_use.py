@@ -116,10 +116,10 @@ def test_a_pass_that_gets_more_threads_on_its_way_down_keeps_what_it_left_on_its
     dy = np.ones(model(X).shape, "f4")
     model(X, training=True)
     expected = model.backward(dy)
-    monkeypatch.setattr(engine_plan, "give_back", lambda lanes: None)
-    for lanes in (1, 4, 1, 8):
-        monkeypatch.setattr(engine_plan, "threads_for", lambda work, lanes=lanes: lanes)
-        if lanes == 1:
+    monkeypatch.setattr(engine_plan, "give_back", lambda threads: None)
+    for threads in (1, 4, 1, 8):
+        monkeypatch.setattr(engine_plan, "threads_for", lambda work, threads=threads: threads)
+        if threads == 1:
             model(X, training=True)
         else:
             np.testing.assert_array_equal(model.backward(dy), expected)

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.support.interrupts import deferred_signals
 from tests.stress import interrupts
 from tests.stress.report import count
 
@@ -43,9 +43,9 @@ def test_handlers_are_back_after_a_block_wherever_a_signal_comes():
         within = False
         try:
             signal.setitimer(signal.ITIMER_REAL, generator.uniform(1e-6, 8e-5))
-            with held_back_interrupts(second_passes=True):
+            with deferred_signals(second_passes=True):
                 within = True
-                with held_back_interrupts():
+                with deferred_signals():
                     for _ in range(20):
                         pass
                 within = False

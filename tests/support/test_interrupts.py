@@ -14,8 +14,8 @@ import pytest
 import cnnlite
 from cnnlite.datasets import mnist
 from cnnlite.files import saving
-from cnnlite.layers.changes import WeakSet
-from cnnlite.support.interrupts import held_back_interrupts
+from cnnlite.layers.memo import WeakSet
+from cnnlite.support.interrupts import deferred_signals
 from tests.helpers.models import make_model, weights_of
 from tests.kernels.drawn import compiled_kernels_needed
 from tests.stress import interrupts
@@ -37,7 +37,7 @@ def press():
 
 
 def test_an_interrupt_comes_when_the_block_is_done(handled):
-    with held_back_interrupts():
+    with deferred_signals():
         press()
         press()
         assert handled == []
@@ -47,7 +47,7 @@ def test_an_interrupt_comes_when_the_block_is_done(handled):
 
 
 def test_a_second_one_need_not_wait(handled):
-    with held_back_interrupts(second_passes=True):
+    with deferred_signals(second_passes=True):
         press()
         assert handled == []
         press()
@@ -56,8 +56,8 @@ def test_a_second_one_need_not_wait(handled):
 
 
 def test_two_within_a_block_that_lets_none_through_are_a_first_and_a_second_one_outside(handled):
-    with held_back_interrupts(second_passes=True):
-        with held_back_interrupts():
+    with deferred_signals(second_passes=True):
+        with deferred_signals():
             press()
             press()
             assert handled == []
@@ -65,7 +65,7 @@ def test_two_within_a_block_that_lets_none_through_are_a_first_and_a_second_one_
 
 
 def test_it_comes_where_the_block_raises(handled):
-    @held_back_interrupts()
+    @deferred_signals()
     def fail():
         press()
         raise RuntimeError
@@ -79,7 +79,7 @@ def test_other_threads_are_not_held_up():
     done = []
 
     def work():
-        with held_back_interrupts():
+        with deferred_signals():
             done.append(1)
 
     thread = threading.Thread(target=work)
@@ -111,9 +111,9 @@ def test_what_any_handler_raises_comes_when_the_block_is_done(other):
     done = []
 
     def work():
-        with held_back_interrupts(second_passes=True):
+        with deferred_signals(second_passes=True):
             signal.raise_signal(number)
-            with held_back_interrupts():
+            with deferred_signals():
                 signal.raise_signal(number)
             assert not seen
             done.append(1)
@@ -127,7 +127,7 @@ def test_what_any_handler_raises_comes_when_the_block_is_done(other):
 
 def test_all_that_came_is_passed_on_where_the_first_handler_raises(handled, other):
     def work():
-        with held_back_interrupts():
+        with deferred_signals():
             signal.raise_signal(other[0])
             press()
 
@@ -138,7 +138,7 @@ def test_all_that_came_is_passed_on_where_the_first_handler_raises(handled, othe
 
 def test_a_second_ctrl_c_passes_where_another_signal_waits(handled, other):
     def work():
-        with held_back_interrupts(second_passes=True):
+        with deferred_signals(second_passes=True):
             press()
             signal.raise_signal(other[0])
             press()
@@ -199,7 +199,7 @@ def test_an_alarm_is_not_lost_where_a_model_goes_whose_layers_stay():
 def test_a_handler_that_is_set_within_the_block_stays(other):
     number, _ = other
     before, seen = signal.getsignal(number), []
-    with held_back_interrupts():
+    with deferred_signals():
         meanwhile = signal.signal(number, lambda *_: seen.append(1))
         signal.raise_signal(number)
         assert seen == [1]
@@ -213,7 +213,7 @@ def test_a_handler_that_is_set_within_the_block_stays(other):
 
 def test_signals_that_python_does_not_handle_are_left_alone():
     before = [signal.getsignal(number) for number in signal.valid_signals()]
-    with held_back_interrupts():
+    with deferred_signals():
         within = [signal.getsignal(number) for number in signal.valid_signals()]
     pairs = list(zip(before, within, strict=True))
     assert all(mine is other for mine, other in pairs if not callable(mine))
@@ -235,7 +235,7 @@ def test_a_child_that_another_thread_forks_off_within_a_block_can_be_ended(numbe
 
     before = signal.signal(number, lambda *_: os._exit(7))
     try:
-        with warnings.catch_warnings(), held_back_interrupts():
+        with warnings.catch_warnings(), deferred_signals():
             warnings.simplefilter("ignore")  # newer Pythons warn of forks where there are threads
             thread = threading.Thread(target=fork)
             thread.start()

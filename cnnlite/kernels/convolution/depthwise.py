@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import (
     BEGIN,
     CHUNKS,
@@ -86,7 +86,7 @@ def _depthwise(r, run, first, last):
                 _row(r, run, n, row, columns, start)
 
 
-@compiled
+@jit
 def _row(r, run, n, row, columns, start):
     """Compute a row of y: the middle pixels, which see all taps of a kernel row, together, the others one by one."""
     c = r.c
@@ -109,19 +109,19 @@ def _row(r, run, n, row, columns, start):
         column += pixels
 
 
-@compiled
+@jit
 def _call(r, rows, c, start, a, b, n1, n0):
     """Call `depthwise_block` with operands (array, offset of the first element, strides)."""
     call_block(r.block, rows, r.c, _address(c), c[2], _address(start), start[2], _address(a), a[2], a[3], a[4],
                _address(b), b[2], b[3], n1, n0)
 
 
-@compiled
+@jit
 def _address(operand):
     return operand[0].ctypes.data + operand[1] * operand[0].itemsize
 
 
-@compiled
+@jit
 def _columns_of_all_taps(r):
     """Return (begin, end) of the output pixels of a row that see all taps of a kernel row."""
     begin, first_end = places_inside(-r.left, r.stride_x, r.w, r.ow)
@@ -129,7 +129,7 @@ def _columns_of_all_taps(r):
     return max(begin, last_begin), min(first_end, end)
 
 
-@compiled
+@jit
 def places_inside(base, step, size, count):
     """Return (begin, end) of the k < count with 0 <= base + k * step < size; (0, 0) if there are none."""
     first, end = max(0, -(base // step)), min(count, (size - 1 - base) // step + 1)
@@ -170,7 +170,7 @@ def _depthwise_input_gradient(r, run, first, last):
                 _input_gradient_row(r, run, n, row, zeros)
 
 
-@compiled
+@jit
 def _input_gradient_row(r, run, n, row, zeros):
     """Compute a row of dx: for each phase of the stride in turn, the pixels that saw the same taps, together.
 
@@ -207,7 +207,7 @@ def _input_gradient_row(r, run, n, row, zeros):
             t += count
 
 
-@compiled
+@jit
 def _taps_of(place, stride, dilation, step, count):
     """Return the first of `count` taps that reach a pixel at `place`, and how many do."""
     for k in range(min(step, count)):
@@ -257,7 +257,7 @@ def _depthwise_kernel_gradient(r, run, first, last):
                 exact[i] += some[i]
 
 
-@compiled
+@jit
 def _add_rows(r, run, n, first, last, sums):
     """Add the contribution of some rows of an image's dy, for all taps of a kernel row at once where all see x."""
     begin, end = _columns_of_all_taps(r)
@@ -278,7 +278,7 @@ def _add_rows(r, run, n, first, last, sums):
                 _add_columns(r, run, n, rows, (left, right), (ky, kx), 1, sums)
 
 
-@compiled
+@jit
 def _add_columns(r, run, n, rows, columns, tap, taps, sums):
     """Add the contribution of a rectangle of dy to some taps of a kernel row."""
     c, (top, _), (left, right), (ky, kx) = r.c, rows, columns, tap

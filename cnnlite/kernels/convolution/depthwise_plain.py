@@ -5,11 +5,11 @@ They take the records of the stages in `depthwise.py`, which defines what they c
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import array, array_at, scratch
 
 
-@compiled
+@jit
 def plain_row(r, run, n, row, start):
     """Compute a row of y; with many taps, the products are added up in float64."""
     channels = r.c * r.m
@@ -25,7 +25,7 @@ def plain_row(r, run, n, row, start):
             _add_taps(r, run, x, row, column, start, y[column])
 
 
-@compiled
+@jit
 def _add_taps(r, run, x, row, column, start, total):
     kernel = array(run, r.kernel, (r.kh, r.kw, r.c, r.m))
     for f in range(total.size):
@@ -42,7 +42,7 @@ def _add_taps(r, run, x, row, column, start, total):
                     total[c * r.m + m] += source[c] * weights[c, m]
 
 
-@compiled
+@jit
 def plain_input_gradient_row(r, run, n, row):
     """Compute a row of dx; a long sum is split into one sum per kernel row."""
     dy, dx = array(run, r.dy, (n + 1, r.oh, r.ow, r.c * r.m))[n], array(run, r.dx, (n + 1, r.h, r.w, r.c))[n, row]
@@ -62,7 +62,7 @@ def plain_input_gradient_row(r, run, n, row):
             _add_line(r, run, dy[place // r.stride_y], ky, dx)
 
 
-@compiled
+@jit
 def _add_line(r, run, dy, ky, dx):
     """Add to a row of dx the contribution of a row of dy through one kernel row."""
     kernel = array(run, r.kernel, (r.kh, r.kw, r.c, r.m))
@@ -78,7 +78,7 @@ def _add_line(r, run, dy, ky, dx):
                     target[c] += source[c * r.m + m] * weights[c, m]
 
 
-@compiled
+@jit
 def add_rows_to_kernel(r, run, n, first, last):
     """Add the contribution of some rows of an image's dy to the sums at the start of the stage's scratch memory."""
     x, dy = array(run, r.x, (n + 1, r.h, r.w, r.c))[n], array(run, r.dy, (n + 1, r.oh, r.ow, r.c * r.m))[n]

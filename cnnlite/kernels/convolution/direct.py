@@ -36,7 +36,7 @@ from typing import Any
 
 from numba.extending import register_jitable
 
-from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, HALO, array, band_rows, call_stage, scratch, stage
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.geometry import Window, window_in
@@ -99,7 +99,7 @@ def direct_panels(graph, kernel, groups=1):
     return out
 
 
-@compiled
+@jit
 def panel_columns(panel, filters, width):
     """Return the first filter of a panel and the number of its filters."""
     column = panel * width
@@ -241,7 +241,7 @@ def direct_rows(r, run, first, last):
                                high - low, kw * channels)
 
 
-@compiled
+@jit
 def copy_window(image, first_channel, top, left, out):
     """Copy some channels of the rows from `top` on, with zeros where they lie outside the image."""
     h, w, image_channels = image.shape
@@ -263,7 +263,7 @@ def copy_window(image, first_channel, top, left, out):
                 target[(begin + j) * channels + c] = source[place + c]
 
 
-@compiled
+@jit
 def unroll_taps(image, first_channel, window, out):
     """Copy rows like `copy_window`, but put the taps of each output pixel, which dilation separates, side by side."""
     h, w, _ = image.shape

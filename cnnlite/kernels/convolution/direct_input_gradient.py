@@ -27,7 +27,7 @@ import math
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import NONE, array, array_as, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.convolution.im2col import col2im
@@ -114,7 +114,7 @@ def by_windows(kh, kw, channels, filters, lanes):
     return windows < kh * kw * -(-channels // lanes) * (filters + 2)
 
 
-@compiled
+@jit
 def _is_done(r, run, i, last):
     return r.done != NONE and array_as(run, r.done, (last,), np.int64)[i] != 0
 
@@ -149,7 +149,7 @@ def _by_windows(r, run, first, last):
         _copy_middle(image, r.top, r.left, group * channels, dx[i])
 
 
-@compiled
+@jit
 def _add_windows(r, products, row, rows, image):
     """Add the products of some rows of dy, from `row` on, to an image."""
     _, columns, channels = image.shape
@@ -165,7 +165,7 @@ def _add_windows(r, products, row, rows, image):
                          image.ctypes.data + (y * columns + x) * channels * itemsize, r.stride_h * columns * channels)
 
 
-@compiled
+@jit
 def _copy_middle(image, top, left, first_channel, dx):
     """Copy an image, without its padding, to the channels of dx from `first_channel` on."""
     h, w, image_channels = dx.shape
@@ -201,7 +201,7 @@ def _by_taps(r, run, first, last):
                 _row_by_taps(r, run, i, row, low, count)
 
 
-@compiled
+@jit
 def _row_by_taps(r, run, i, row, first, count):
     """Add to a row of dx the contribution of `count` kernel rows, the first of which is `first`.
 
@@ -245,7 +245,7 @@ def _row_by_taps(r, run, i, row, first, count):
                     dx[target + j * pixel + channel] += piece[j * width + channel]
 
 
-@compiled
+@jit
 def _gcd(a, b):
     while b:
         a, b = b, a % b

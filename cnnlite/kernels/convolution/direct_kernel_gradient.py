@@ -14,9 +14,10 @@ Then dkernel[ky, kx, c, f] is the sum over q of wide[ky, kx + q*s, c, (q, f)]. T
 The products are added one by one in the order of the images and pixels, however many images are processed at a time.
 """
 
-from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import array, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.kernels.bounded import is_bounded
 from cnnlite.kernels.convolution.direct import copy_window, pixels_together, sticks_out
 from cnnlite.kernels.convolution.kernel_sums import (
     ADDS,
@@ -33,7 +34,6 @@ from cnnlite.kernels.convolution.kernel_sums import (
     sums_of_chunk,
 )
 from cnnlite.kernels.geometry import in_one_row, meets_no_other, window_of
-from cnnlite.kernels.moderate import moderate
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.product.microkernel import LONG_SUM, block_address, call_block
 
@@ -109,7 +109,7 @@ def _add_wide(r, run, first, last):
     alone = scratch(run, r.alone, (r.height * length * r.columns,))
     x = array(run, r.x, (last, r.h * r.w * r.channels))
     for i in range(first, last):
-        if r.ow % r.pixels and not moderate(x[i]):
+        if r.ow % r.pixels and not is_bounded(x[i]):
             # The zeros that pad a row of dy would meet pixels of x that are in no window, and 0 * NaN is NaN.
             clear(alone)
             add_images(r, run, i, i + 1, 1, alone.ctypes.data)
@@ -156,7 +156,7 @@ def _add_turned(r, run, first, last):
         end_chain(r, run, i + 1)
 
 
-@compiled
+@jit
 def add_images(r, run, first, last, pixels, sums):
     """Add the contribution of some images, with `pixels` pixels of dy taken as one, to the sums at an address.
 
@@ -199,7 +199,7 @@ def add_images(r, run, first, last, pixels, sums):
         i += together
 
 
-@compiled
+@jit
 def _add_image(r, source, b, row_pixels, pixels, sums, itemsize):
     """Add the contribution of one image, or of consecutive ones, given the addresses of x, dy and the sums."""
     lanes, groups, padded = VECTOR_BYTES // itemsize, r.groups, r.columns

@@ -14,7 +14,7 @@ Every output pixel becomes a row that holds the window of pixels the kernel sees
 
 import math
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import HALO, IMAGE, array, band_rows, stage
 from cnnlite.kernels.checks import require
 from cnnlite.kernels.geometry import NO_PADS, padded_output_size
@@ -63,7 +63,7 @@ def _to_rows(r, run, first, last):
             _im2col_row(x[n], row, strides, before, dilation, cols[n, row])
 
 
-@kernel
+@jit
 def _im2col_row(image, row, strides, before, dilation, cols):
     """Fill (OW, KH, KW, C), the windows of one row of output pixels."""
     height, width, channels = image.shape
@@ -115,7 +115,7 @@ def _from_rows(r, run, first, last):
             _col2im_row(cols[n, row], row, strides, before, dilation, x[n])
 
 
-@kernel
+@jit
 def _col2im_row(cols, row, strides, before, dilation, image):
     """Add (OW, KH, KW, C), the windows of one row of output pixels, to the image."""
     height, width, _ = image.shape

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, BEGIN, CHUNKS, END, UNIT, array, array_as, stage, word
 from cnnlite.kernels.geometry import FIELDS
 from cnnlite.kernels.product.panels import panel_width
@@ -60,7 +60,7 @@ def kernel_sums(graph, sizes, rows, columns, links, chain, long_chain):
     width = panel_width(graph.dtype)
     shape = sizes["height"], sizes["groups"], rows, -(-columns // width) * width
     links = max(1, links)
-    return KernelSums(chunk_sums(graph, shape), graph.lane(shape, np.float64), math.prod(shape), shape[3],
+    return KernelSums(chunk_sums(graph, shape), graph.thread_local(shape, np.float64), math.prod(shape), shape[3],
                       -(-chain // links), long_chain // links)
 
 
@@ -70,25 +70,25 @@ def add_kernel_stage(graph, stage, *, together, work, scratch, **arguments):
     graph.add(stage, together=together, work=work, scratch=scratch, **record)
 
 
-@kernel
+@jit
 def sums_of_chunk(r, run):
     """Return the sums of the current chunk, flat."""
     return array(run, r.sums, (word(run, CHUNKS), r.numbers))[word(run, UNIT)]
 
 
-@kernel
+@jit
 def clear(numbers):
     for i in range(numbers.size):
         numbers[i] = 0
 
 
-@kernel
+@jit
 def is_long(r, run):
     """Return whether the chunk is so long that its sums are moved to float64 sums along the way."""
     return word(run, END) - word(run, BEGIN) > r.long_samples
 
 
-@kernel
+@jit
 def begin_sums(r, run, first):
     """Clear the sums of a chunk if `first` is its first sample."""
     if first == word(run, BEGIN):
@@ -97,7 +97,7 @@ def begin_sums(r, run, first):
             clear(array_as(run, r.exact, (r.numbers,), np.float64))
 
 
-@kernel
+@jit
 def chain_end(r, run, first, last):
     """Return up to which sample to continue from `first`: `last`, or where the sums have to be moved."""
     if not is_long(r, run):
@@ -106,7 +106,7 @@ def chain_end(r, run, first, last):
     return min(last, begin + ((first - begin) // r.every + 1) * r.every)
 
 
-@kernel
+@jit
 def end_chain(r, run, stop):
     """Move the sums if that is due before sample `stop`, and finish them at the end of a chunk."""
     at_end = stop == word(run, END)
@@ -114,7 +114,7 @@ def end_chain(r, run, stop):
         move_sums(r, run, at_end)
 
 
-@kernel
+@jit
 def move_sums(r, run, at_end):
     """Add the sums to the float64 sums and reset them; at the end of a chunk, set them to the totals."""
     sums, exact = sums_of_chunk(r, run), array_as(run, r.exact, (r.numbers,), np.float64)

@@ -17,9 +17,10 @@ import math
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, HALO, array, array_as, band_rows, call_stage, scratch, stage
 from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.kernels.bounded import are_bounded, bounded_flags, is_bounded, rows_read
 from cnnlite.kernels.convolution.direct import (
     RECORD,
     aligned,
@@ -30,7 +31,6 @@ from cnnlite.kernels.convolution.direct import (
     samples_together,
 )
 from cnnlite.kernels.geometry import window_in
-from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags, rows_read
 from cnnlite.kernels.product.microkernel import LONG_SUM, call_block
 
 
@@ -55,7 +55,7 @@ def add_wide(convolution, pixels):
     graph.add(_pack_wide, kernel=kernel, out=panel, kh=kh, kw=kw, c=c, filters=filters, pixels=pixels, stride=stride,
               work=math.prod(panel.shape))
     arguments = direct_arguments(convolution)
-    flags = moderate_flags(graph, kernel)
+    flags = bounded_flags(graph, kernel)
     # First the rows and the bias of this method, then the memory of the direct method, whose image copy both use.
     own = aligned(y.shape[1] * (y.shape[2] * filters + lanes) * y.itemsize) + VECTOR_BYTES
     arguments.update(special=panel, flags=flags, flag_count=flags.shape[0], pixels=pixels, copy_at=aligned(own))
@@ -91,7 +91,7 @@ def _by_wide_pixels(r, run, first, last):
     top, bottom = band_rows(run, r.oh)
     if top == bottom:
         return
-    if not are_moderate(array_as(run, r.flags, (r.flag_count,), np.int64)):
+    if not are_bounded(array_as(run, r.flags, (r.flag_count,), np.int64)):
         for i in range(first, last):
             call_stage(r.by_pixels, r, run, i * r.oh + top, i * r.oh + bottom)
         return
@@ -123,9 +123,9 @@ def _by_wide_pixels(r, run, first, last):
                            window.stride_h * line, window.dilation_h * line, 1,
                            panel.ctypes.data + ky * taps * c * lanes * itemsize, taps * c * lanes, lanes,
                            min(together, window.height - ky), taps * c)
-        is_moderate = _are_moderate(x[i], band)
+        image_is_bounded = _rows_are_bounded(x[i], band)
         for row in range(top, bottom):
-            if is_moderate or _are_moderate(x[i], rows_read(row, row + 1, r.h, window)):
+            if image_is_bounded or _rows_are_bounded(x[i], rows_read(row, row + 1, r.h, window)):
                 written, target = rows[row - top], y[i, row]
                 for j in range(ow * filters):
                     target[j] = written[j]
@@ -133,8 +133,8 @@ def _by_wide_pixels(r, run, first, last):
                 call_stage(r.by_pixels, r, run, i * r.oh + row, i * r.oh + row + 1)
 
 
-@compiled
-def _are_moderate(image, rows):
+@jit
+def _rows_are_bounded(image, rows):
     begin, end = rows
     line = image.shape[1] * image.shape[2]
-    return moderate(image.reshape(-1)[begin * line : end * line])
+    return is_bounded(image.reshape(-1)[begin * line : end * line])

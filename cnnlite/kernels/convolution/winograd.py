@@ -53,7 +53,7 @@ since dx is larger than y: 16 tiles instead of 9 for 13 x 13 pixels and K = 3.
 **Rounding** errors are relative to the largest value of a *tile*, not to each output: the pixels of a tile are added
 and subtracted before they are separated again. Where a direct convolution is off by 3e-7 of the largest output, this
 one is off by 1e-6 to 3e-6, which training doesn't notice. But one infinite pixel makes its whole tile NaN, and one
-pixel of 1e30 wipes out its neighbours. So rows of tiles that read a value that is not `moderate` are computed directly,
+pixel of 1e30 wipes out its neighbours. So rows of tiles that read a value that is not `bounded` are computed directly,
 and if a weight is not, all of them are.
 
 **Memory access.** The tiles of several images form one sequence, which is cut into blocks. Each block goes through all
@@ -74,9 +74,10 @@ import math
 import numpy as np
 from numba.extending import register_jitable
 
-from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, HALO, NONE, array, array_as, array_at, band_rows, call_stage, scratch, stage
 from cnnlite.engine.target import ROWS, VECTOR_BYTES
+from cnnlite.kernels.bounded import are_bounded, bounded_flags, is_bounded, rows_read
 from cnnlite.kernels.convolution.direct import (
     LINE_BYTES,
     RECORD,
@@ -87,7 +88,6 @@ from cnnlite.kernels.convolution.direct import (
 )
 from cnnlite.kernels.convolution.winograd_transforms import TAPS, TILE, call_transform, constants, transform_address
 from cnnlite.kernels.geometry import window_in
-from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags, rows_read
 from cnnlite.kernels.product.microkernel import call_block
 from cnnlite.kernels.product.panels import panel_width
 from cnnlite.kernels.rows import copy_rows, transpose_panels
@@ -205,7 +205,7 @@ def add_winograd(convolution):
     graph, kernel, x, y = convolution.graph, convolution.kernel, convolution.x, convolution.y
     taps, _, c, _ = kernel.shape
     outputs = TILE + 1 - taps
-    arguments, flags = direct_arguments(convolution), moderate_flags(graph, kernel)
+    arguments, flags = direct_arguments(convolution), bounded_flags(graph, kernel)
     tiles = -(-y.shape[1] // outputs) * -(-y.shape[2] // outputs)
     width = panel_width(x.dtype)
     block = tiles_a_block(1 << 30, c + width, x.itemsize, CACHE_BYTES)
@@ -231,16 +231,16 @@ def _by_tiles(r, run, first, last):
     begin, end = top // outputs, (bottom + outputs - 1) // outputs
     line, down = r.w * r.c, end - begin
     x = array(run, r.x, (last, r.h * line))
-    weights, inputs = are_moderate(array_as(run, r.flags, (r.flag_count,), np.int64)), True
+    weights, inputs = are_bounded(array_as(run, r.flags, (r.flag_count,), np.int64)), True
     low, high = rows_read(top, bottom, r.h, window)
     for i in range(first, last):
-        inputs &= moderate(x[i, low * line : high * line])
+        inputs &= is_bounded(x[i, low * line : high * line])
     start, rows = 0, (last - first) * down
     for row in range(rows + 1):
         i, tile_row = first + row // max(down, 1), begin + row % max(down, 1)
         top, bottom = tile_row * outputs, min(r.oh, (tile_row + 1) * outputs)
         low, high = rows_read(top, bottom, r.h, window)
-        if row < rows and weights and (inputs or moderate(x[i, low * line : high * line])):
+        if row < rows and weights and (inputs or is_bounded(x[i, low * line : high * line])):
             continue
         _convolve_tiles(r, run, first, begin, down, start, row)
         if row < rows:
@@ -248,7 +248,7 @@ def _by_tiles(r, run, first, last):
         start = row + 1
 
 
-@compiled
+@jit
 def _convolve_tiles(r, run, first, begin, down, start_row, end_row):
     """Compute some tile rows; each sample, from `first` on, has `down` of them, starting with row `begin`."""
     if start_row >= end_row:

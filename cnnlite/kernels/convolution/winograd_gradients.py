@@ -10,14 +10,15 @@ S, the *spectrum*, is four times the kernel for K = 3. So there is one per threa
 sums of a chunk at its end, or after so many tiles that the sums would lose digits. The last block of tiles is
 multiplied and transformed back a few channels at a time, so that a chunk of a single block needs no spectrum in memory
 at all. The products of all tiles are added one by one in the order of the samples, so the bits are the same however
-many samples are processed at a time. A sample whose values are not `moderate` takes the direct method instead.
+many samples are processed at a time. A sample whose values are not `bounded` takes the direct method instead.
 """
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel as compiled
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BEGIN, END, NONE, SCRATCH, array, array_as, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.kernels.bounded import are_bounded, bounded_flags, is_bounded
 from cnnlite.kernels.convolution.direct import LINE_BYTES, panel_columns
 from cnnlite.kernels.convolution.direct_input_gradient import add_direct_input_gradient
 from cnnlite.kernels.convolution.direct_kernel_gradient import add_images, copies
@@ -38,7 +39,6 @@ from cnnlite.kernels.convolution.kernel_sums import (
 )
 from cnnlite.kernels.convolution.winograd import CACHE_BYTES, POINTS, odd_lines, tiles_a_block, transformed_weights
 from cnnlite.kernels.convolution.winograd_transforms import TILE, call_transform, transform_address
-from cnnlite.kernels.moderate import are_moderate, moderate, moderate_flags
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.product.microkernel import call_block
 from cnnlite.kernels.product.panels import panel_width
@@ -79,9 +79,9 @@ def add_winograd_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
     spectrum = state = weights = flags = done = None
     if to_kernel:
         sums = kernel_sums(graph, sizes, taps * c, f, tiles, CHAIN, LONG_CHAIN)
-        spectrum, state = graph.lane((POINTS, c, filters)), graph.lane((2,), np.int64)
+        spectrum, state = graph.thread_local((POINTS, c, filters)), graph.thread_local((2,), np.int64)
     if to_input:
-        weights, flags = transformed_weights(graph, kernel, to_input=True), moderate_flags(graph, kernel)
+        weights, flags = transformed_weights(graph, kernel, to_input=True), bounded_flags(graph, kernel)
         done = graph.work((dy.shape[0],), np.int64)
     direct["scratch"] = places.pop()
     add_kernel_stage(
@@ -142,18 +142,18 @@ def _winograd_gradients(r, run, first, last):
         _move_spectrum(r, run, state, True)
 
 
-@compiled
+@jit
 def _way(r, run, i):
     """Return which gradients this method computes for a sample, as flags."""
-    if not moderate(array(run, r.dy, (i + 1, r.oh * r.ow * r.filters))[i]):
+    if not is_bounded(array(run, r.dy, (i + 1, r.oh * r.ow * r.filters))[i]):
         return 0
-    way = TO_INPUT if r.dx != NONE and are_moderate(array_as(run, r.flags, (r.flag_count,), np.int64)) else 0
-    if r.sums != NONE and moderate(array(run, r.x, (i + 1, r.h * r.w * r.channels))[i]):
+    way = TO_INPUT if r.dx != NONE and are_bounded(array_as(run, r.flags, (r.flag_count,), np.int64)) else 0
+    if r.sums != NONE and is_bounded(array(run, r.x, (i + 1, r.h * r.w * r.channels))[i]):
         way |= TO_KERNEL
     return way
 
 
-@compiled
+@jit
 def _have_sums(r, run, state):
     """Clear the sums of the chunk, unless they already hold something."""
     if not state[HAS_SUMS]:
@@ -161,7 +161,7 @@ def _have_sums(r, run, state):
         state[HAS_SUMS] = 1
 
 
-@compiled
+@jit
 def _move_spectrum(r, run, state, at_end):
     """Add the spectrum to the sums of the chunk, and these to the float64 sums, if there are any."""
     if state[HAS_SPECTRUM]:
@@ -171,7 +171,7 @@ def _move_spectrum(r, run, state, at_end):
         state[HAS_SUMS] = 0
 
 
-@compiled
+@jit
 def _close_spectrum(r, run, rows, itemsize):
     """Add the spectrum and the products of a block, or of no rows, to the sums, transformed back."""
     f, c, padded, lanes, squared = r.filters, r.channels, r.padded, VECTOR_BYTES // itemsize, r.height * r.height
@@ -202,7 +202,7 @@ def _close_spectrum(r, run, rows, itemsize):
     state[HAS_SPECTRUM], state[HAS_SUMS] = 0, 1
 
 
-@compiled
+@jit
 def _take_back(r, run, sample, first, last, way):
     """Backpropagate tiles of dy, counted from `sample` on, from `first` to before `last`: to the kernel, x, or both."""
     itemsize = array(run, r.dy, (0,)).itemsize
@@ -228,7 +228,7 @@ def _take_back(r, run, sample, first, last, way):
             _add_to_input(r, run, sample, begin, rows, itemsize)
 
 
-@compiled
+@jit
 def _add_products(r, run, rows, itemsize):
     """Add to the spectrum the products of a block's tiles of x and dy."""
     f, c, padded, width = r.filters, r.channels, r.padded, 2 * VECTOR_BYTES // itemsize
@@ -245,7 +245,7 @@ def _add_products(r, run, rows, itemsize):
                        memory + r.points + (point * r.w_distance + column) * itemsize, 0, padded, 1, rows)
 
 
-@compiled
+@jit
 def _add_to_input(r, run, sample, begin, rows, itemsize):
     """Multiply the tiles of a block by the weights, and add the result to dx; `begin` is the first tile."""
     f, c, outputs, width = r.filters, r.channels, TILE + 1 - r.height, 2 * VECTOR_BYTES // itemsize

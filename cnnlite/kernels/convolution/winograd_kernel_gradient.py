@@ -8,7 +8,7 @@
 `winograd_gradients.py` keeps a sum of the kernel's size for each chunk of a batch, to which it adds the tiles of a few
 images at a time. For a kernel with many channels and small images, that is a lot of memory traffic for few products.
 Here the tiles of all images are in memory, and each sum is written once. If any sample has values that are not
-`moderate`, the gradient is summed over the windows of the images themselves (`outer_products.py`).
+`bounded`, the gradient is summed over the windows of the images themselves (`outer_products.py`).
 """
 
 import math
@@ -16,10 +16,10 @@ import math
 import numpy as np
 
 from cnnlite.engine.stages import BATCH, SAMPLES, array, array_as, scratch, stage, word
+from cnnlite.kernels.bounded import are_bounded, is_bounded
 from cnnlite.kernels.convolution.winograd import POINTS
 from cnnlite.kernels.convolution.winograd_transforms import TILE, call_transform, transform_address
 from cnnlite.kernels.geometry import FIELDS
-from cnnlite.kernels.moderate import are_moderate, moderate
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.product.outer_products import add_outer_products
 
@@ -65,7 +65,7 @@ def add_winograd_kernel_gradient(x, dy, dkernel, sizes):
 
 @stage(reads="x dy", writes="x_points dy_points flags", sizes=f"{FIELDS} transform")
 def _to_points(r, run, first, last):
-    """Transform the tiles of samples whose values are moderate."""
+    """Transform the tiles of samples whose values are bounded."""
     c, f, outputs = r.channels, r.filters, TILE + 1 - r.height
     x, dy = array(run, r.x, (last, r.h * r.w * c)), array(run, r.dy, (last, r.oh * r.ow * f))
     across = (r.ow + outputs - 1) // outputs
@@ -73,7 +73,7 @@ def _to_points(r, run, first, last):
     x_points, dy_points = word(run, r.x_points), word(run, r.dy_points)
     flags = array_as(run, r.flags, (last,), np.int64)
     for i in range(first, last):
-        flags[i] = moderate(x[i]) and moderate(dy[i])
+        flags[i] = is_bounded(x[i]) and is_bounded(dy[i])
         for tile in range(tiles if flags[i] else 0):
             top, left, place = tile // across * outputs, tile % across * outputs, (i * tiles + tile) * POINTS * itemsize
             call_transform(r.transform, TILE, c, x[i].ctypes.data, r.h, r.w, c, top - r.top, left - r.left,
@@ -84,7 +84,7 @@ def _to_points(r, run, first, last):
 
 @stage(reads="products flags", writes="out", sizes="taps numbers transform", footprint=BATCH)
 def _from_points(r, run, first, last):
-    if not are_moderate(array_as(run, r.flags, (word(run, SAMPLES),), np.int64)):
+    if not are_bounded(array_as(run, r.flags, (word(run, SAMPLES),), np.int64)):
         return
     products, out = array(run, r.products, (POINTS * r.numbers,)), array(run, r.out, (r.taps * r.taps * r.numbers,))
     zeros = scratch(run, 0, (2 * NUMBERS_A_UNIT,))

@@ -17,7 +17,7 @@ products, while a stage that packed all weights would write the whole matrix to 
 No BLAS: its threads would compete with numba's for the same cores, and each switch costs milliseconds.
 """
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, IMAGE, SCRATCH, array, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.checks import require
@@ -127,7 +127,7 @@ def _shared_product(r, run, first, last):
             _rows_times_panel(r, run, row, min(rows - row, r.rows_a_unit), unit % panels)
 
 
-@kernel
+@jit
 def _rows_times_panel(r, run, row, rows, panel):
     """Compute a panel of columns of some rows, in pieces of b that stay in the first-level cache for all of them.
 
@@ -168,7 +168,7 @@ def _rows_times_panel(r, run, row, rows, panel):
                 written[j] = source[j]
 
 
-@kernel
+@jit
 def _piece(r, run, like, panel, k, count):
     """Return the address of `count` rows of a panel of b from row k on, which are copied if b is not packed."""
     width, itemsize = like.size, like.itemsize
@@ -182,7 +182,7 @@ def _piece(r, run, like, panel, k, count):
     return copy
 
 
-@kernel
+@jit
 def _product_block(r, run, first, last, panel):
     """Compute a panel of columns of some rows."""
     c = array(run, r.c, (last * r.n,))
@@ -197,7 +197,7 @@ def _product_block(r, run, first, last, panel):
                   scratch(run, width * c.itemsize, (last - first, width)))
 
 
-@kernel
+@jit
 def _single_row(r, run, first, last):
     """Compute some panels of columns of the only row: PANELS together, or fewer one by one."""
     c = array(run, r.c, (r.n,))
@@ -212,7 +212,7 @@ def _single_row(r, run, first, last):
                r.k * width, r.k, run, r.single)
 
 
-@kernel
+@jit
 def product_block(block, rows, columns, c, c_place, c_i, start, start_place, start_i, a, a_place, a_i, a_k1, a_k0,
                   b, b_place, b_k1, b_k0, n1, n0, scratch):
     """Write start + a @ b, for up to two vectors of columns, to a part of c.
@@ -243,7 +243,7 @@ def product_block(block, rows, columns, c, c_place, c_i, start, start_place, sta
                 c[c_place + i * c_i + j] = scratch[i, j]
 
 
-@kernel
+@jit
 def move_sums(sums, exact):
     """Add float32 sums to float64 sums, and reset them. Both are flat."""
     for i in range(sums.size):

@@ -20,11 +20,11 @@ matrix, and c is the kernel gradient, (KH * KW * C, F). Only a piece of that mat
 import numpy as np
 
 from cnnlite.engine.buffers import Samples
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, NONE, SAMPLES, SCRATCH, array, array_as, scratch, stage, word
 from cnnlite.engine.target import VECTOR_BYTES
+from cnnlite.kernels.bounded import are_bounded
 from cnnlite.kernels.geometry import FIELDS
-from cnnlite.kernels.moderate import are_moderate
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.product.microkernel import block_address, call_block
 from cnnlite.kernels.product.panels import panel_width
@@ -46,7 +46,7 @@ def add_outer_products(a, b, out, bias=None, windows=None, flags=None, where=1):
         a: (rows, M) or (rows, P, M); with `windows`, images (N, H, W, C) whose windows are the rows.
         b: (rows, N) or (rows, P, N).
         windows: the FIELDS of a convolution without groups.
-        flags: whether each sample is `moderate`. With `where=1` the stage does nothing unless all samples are, and with
+        flags: whether each sample is `bounded`. With `where=1` the stage does nothing unless all samples are, and with
             `where=0` it does nothing if they are.
     """
     products, m, n = (1, *out.shape)[-3:]
@@ -79,13 +79,13 @@ def rows_of(size):
     return (0, size.factor) if isinstance(size, Samples) else (size, 0)
 
 
-@kernel
+@jit
 def all_rows(r, run):
     """Return the number of rows in a run."""
     return r.rows + r.rows_a_sample * word(run, SAMPLES)
 
 
-@kernel
+@jit
 def begin_with_bias(r, run, column, columns, start):
     """Write what the sums of a panel start from: the bias, or zeros."""
     for j in range(start.size):
@@ -99,7 +99,7 @@ def begin_with_bias(r, run, column, columns, start):
 @stage(reads="a b bias flags", writes="c", footprint=BATCH,
        sizes=f"rows rows_a_sample products m n block_rows block_columns block_width block windows where {FIELDS}")
 def _sum_of_outer_products(r, run, first, last):
-    if r.flags != NONE and are_moderate(array_as(run, r.flags, (word(run, SAMPLES),), np.int64)) != (r.where == 1):
+    if r.flags != NONE and are_bounded(array_as(run, r.flags, (word(run, SAMPLES),), np.int64)) != (r.where == 1):
         return
     results = array(run, r.c, (r.products, r.m, r.n))
     start = scratch(run, 0, (2 * VECTOR_BYTES // results.itemsize,))
@@ -125,7 +125,7 @@ def _sum_of_outer_products(r, run, first, last):
                     target[k] = source[k] + start[k]
 
 
-@kernel
+@jit
 def _sum_of_leaves(r, run, row, rows, column, columns):
     """Return a block (r.block_rows, r.block_width) of a.T @ b, summed over all rows of a and b.
 
@@ -152,7 +152,7 @@ def _sum_of_leaves(r, run, row, rows, column, columns):
     return waiting[0]
 
 
-@kernel
+@jit
 def _multiply_leaf(r, run, begin, end, row, rows, column, columns, sums):
     """Write the block of a.T @ b over rows `begin` to before `end` to sums, which has room for whole vectors."""
     zeros = scratch(run, 0, (2 * VECTOR_BYTES // sums.itemsize,))
@@ -167,7 +167,7 @@ def _multiply_leaf(r, run, begin, end, row, rows, column, columns, sums):
         _multiply_piece(r, run, (first, last), (row, rows), (column, columns), before, target)
 
 
-@kernel
+@jit
 def _multiply_piece(r, run, summed, block_rows, block_columns, before, target):
     """Write target = before + the products of the rows `summed` of a and b.
 
@@ -197,7 +197,7 @@ def _multiply_piece(r, run, summed, block_rows, block_columns, before, target):
                    before + (j * itemsize if before_i else 0), before_i, place, 1, 0, a_k, panel, 0, width, 1, count)
 
 
-@kernel
+@jit
 def _copy_windows(r, x, first, column, columns, out):
     """Copy `columns` columns of some rows of the im2col matrix of the images x to out (rows, COPIED_ROW)."""
     itemsize, j = x.itemsize, 0

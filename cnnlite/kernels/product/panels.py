@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, array, stage
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.operation import graph_of
@@ -54,7 +54,7 @@ def _pack(r, run, first, last):
                            target[tap * r.k : (tap + 1) * r.k])
 
 
-@kernel
+@jit
 def _pack_rows(b, begin, k_step, n_step, columns, out):
     for i in range(out.shape[0]):
         place, row = begin + i * k_step, out[i]
@@ -69,7 +69,7 @@ def _pack_rows(b, begin, k_step, n_step, columns, out):
             row[j] = 0
 
 
-@kernel
+@jit
 def rows_of_vectors(size, n, column, width):
     """Return how many rows of n columns have `width` elements from a column on, including those of the next row.
 

@@ -8,7 +8,7 @@ vectors. So this kernel takes 4 panels at a time, with 8 sums. Each sum adds the
 tile, even for a long reduction: the bits of a sample do not depend on how many others come with it.
 """
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import scratch
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.llvm.vectors import vector_function
@@ -37,7 +37,7 @@ def _multiply(emit, out, start, a, b, panel_size, n):
         emit.store(total, builder.add(out, emit.number(v * VECTOR_BYTES)))
 
 
-@kernel
+@jit
 def single_row(c, c_place, start, a, b, panel_size, n, run, place):
     """Write start + a (n,) @ b to c from `c_place` on, for the columns of PANELS panels.
 

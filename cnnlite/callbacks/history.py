@@ -9,7 +9,7 @@ from typing import Any
 
 from cnnlite.callbacks.base import Callback
 from cnnlite.files.model_files import file_path
-from cnnlite.support.forms import COUNT, check_form
+from cnnlite.support.schema import COUNT, check_form
 from cnnlite.types import Logs
 
 LONGEST_HEADER = 2**16  # of a CSV file, in characters

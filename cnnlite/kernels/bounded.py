@@ -1,7 +1,7 @@
-"""Whether numbers are moderate: none is NaN or so large that sums and differences of them could overflow.
+"""Whether numbers are bounded: none is NaN or so large that sums and differences of them could overflow.
 
 Two convolution algorithms do more arithmetic than the definition: Winograd's adds and subtracts neighbours, and
-computing several pixels together multiplies some by zeros. Numbers that are not moderate would spoil their neighbours,
+computing several pixels together multiplies some by zeros. Numbers that are not bounded would spoil their neighbours,
 so the direct algorithm is used instead.
 """
 
@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic, register_jitable
 
-from cnnlite.engine.jit import kernel
+from cnnlite.engine.jit import jit
 from cnnlite.engine.stages import BATCH, array, array_as, stage
 from cnnlite.engine.target import VECTOR_BYTES
 from cnnlite.kernels.llvm.vectors import Emitter, item_of
@@ -22,8 +22,8 @@ NUMBERS_A_UNIT = 1 << 15
 TOGETHER = 4  # vectors of running maxima that don't wait for one another
 
 
-@kernel
-def moderate(x):
+@jit
+def is_bounded(x):
     """Return whether all numbers of x (C-contiguous) are finite and less than BOUND in magnitude.
 
     Then no sum in a tile can overflow. That doesn't mean that small pixels keep their digits next to large ones: the
@@ -77,8 +77,8 @@ def _all_below(typingctx, of, x, size):
     return types.boolean(of, types.int64, types.int64), codegen
 
 
-def moderate_flags(graph, weights):
-    """Add a stage that checks whether weights are moderate; return the buffer of its flags, one per unit."""
+def bounded_flags(graph, weights):
+    """Add a stage that checks whether weights are bounded; return the buffer of its flags, one per unit."""
     size = math.prod(weights.shape)
     flags = graph.work((max(1, -(-size // NUMBERS_A_UNIT)),), np.int64)
     graph.add(_look, units=flags.shape[0], x=weights, flags=flags, size=size, work=size)
@@ -89,12 +89,12 @@ def moderate_flags(graph, weights):
 def _look(r, run, first, last):
     x, flags = array(run, r.x, (r.size,)), array_as(run, r.flags, (last,), np.int64)
     for unit in range(first, last):
-        flags[unit] = moderate(x[unit * NUMBERS_A_UNIT : min(r.size, (unit + 1) * NUMBERS_A_UNIT)])
+        flags[unit] = is_bounded(x[unit * NUMBERS_A_UNIT : min(r.size, (unit + 1) * NUMBERS_A_UNIT)])
 
 
-@kernel
-def are_moderate(flags):
-    """Return whether all weights are moderate, given the flags."""
+@jit
+def are_bounded(flags):
+    """Return whether all weights are bounded, given the flags."""
     result = True
     for i in range(flags.size):
         result &= flags[i] != 0

@@ -12,7 +12,7 @@ pytestmark = compiled_kernels_needed
 
 
 @stage(reads="x", writes="kept calls", adds="sums", sizes="size")
-def _add_up_in_lane(r, run, first, last):
+def _add_up_in_thread_local_memory(r, run, first, last):
     kept, calls = array_as(run, r.kept, (r.size,), np.float64), array_as(run, r.calls, (1,), np.int64)
     if first == word(run, BEGIN):
         calls[0] = 0
@@ -35,14 +35,14 @@ def total(x):
     graph, size, results = x.graph, x.shape[1], []
     for _ in range(2):
         sums, out = chunk_sums(graph, (size + 1,)), graph.work((size + 1,))
-        graph.add(_add_up_in_lane, x=x, kept=graph.lane((size,), np.float64), calls=graph.lane((1,), np.int64),
+        graph.add(_add_up_in_thread_local_memory, x=x, kept=graph.thread_local((size,), np.float64), calls=graph.thread_local((1,), np.int64),
                   sums=sums, size=size, together=1)
         add_chunks(sums, out)
         results.append(out)
     return results
 
 
-@pytest.mark.parametrize("how", [{}, {"joined": False}, {"lanes": 2}, {"lanes": 2, "joined": False}])
+@pytest.mark.parametrize("how", [{}, {"joined": False}, {"threads": 2}, {"threads": 2, "joined": False}])
 @pytest.mark.parametrize("n", [1, 3, 50])
 def test_it_is_there_until_the_chunk_is_done_and_each_stage_has_its_own(n, how):
     x = np.random.default_rng(0).integers(0, 100, (n, 9)).astype(np.float32)

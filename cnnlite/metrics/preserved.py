@@ -14,7 +14,7 @@ from cnnlite.metrics.base import Metric
 
 
 @contextlib.contextmanager
-def counts_kept(metrics: Iterable[Any]) -> Iterator[None]:
+def preserved_counts(metrics: Iterable[Any]) -> Iterator[None]:
     """Restore the metrics among these objects on exit, whatever they count inside the block.
 
     The metrics stay the same objects, and so do the arrays and containers in them, since a user's metric may hold one

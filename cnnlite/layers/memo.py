@@ -52,8 +52,8 @@ class Memo:
         self._found: OrderedDict[Any, Any] | None = None  # None until the layers know this memo
         _memos.add(self)
 
-    def get(self, key: Any, work_out: Callable[[], T], most: int | None = None) -> T:
-        """Return the value for a key, calling `work_out()` if it is not cached.
+    def get(self, key: Any, compute: Callable[[], T], most: int | None = None) -> T:
+        """Return the value for a key, calling `compute()` if it is not cached.
 
         Args:
             most: how many keys that are tuples with the same first item to keep, the most recently used ones.
@@ -73,7 +73,7 @@ class Memo:
                 except KeyError:  # another thread has just evicted it
                     pass
             return value
-        value = work_out()
+        value = compute()
         if self._found is found:
             found[key] = value
             if most is not None:

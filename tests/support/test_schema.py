@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnnlite.support.forms import COUNT, NUMBER, check_form
+from cnnlite.support.schema import COUNT, NUMBER, check_form
 
 FORM = {"wait": COUNT, "best": (NUMBER, None), "weights": ([np.ndarray], None), "logs": {str: NUMBER}}
 GOOD = {"wait": 3, "best": 0.5, "weights": None, "logs": {}}

@@ -1,9 +1,9 @@
-"""The check for moderate numbers: its bound, for any length of an array and any position of the outlier."""
+"""The check for bounded numbers: its bound, for any length of an array and any position of the outlier."""
 
 import numpy as np
 import pytest
 
-from cnnlite.kernels.moderate import BOUND, moderate
+from cnnlite.kernels.bounded import BOUND, is_bounded
 from tests.kernels.drawn import compiled_kernels_needed
 
 pytestmark = compiled_kernels_needed
@@ -17,18 +17,18 @@ def test_one_number_that_is_not_is_found_wherever_it_is(dtype, bad):
     rng = np.random.default_rng(0)
     for length in LENGTHS:
         x = rng.normal(size=length).astype(dtype)
-        assert moderate(x)
+        assert is_bounded(x)
         for place in {0, length // 2, length - 1} if length else ():
             spoilt = x.copy()
             spoilt[place] = bad
-            assert not moderate(spoilt), (length, place)
+            assert not is_bounded(spoilt), (length, place)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_the_bound_itself_is_the_first_that_is_not(dtype):
     just_below = np.nextafter(dtype(BOUND), dtype(0))
-    assert moderate(np.array([just_below, -just_below, 0, -0.0, np.finfo(dtype).tiny], dtype))
-    assert not moderate(np.array([BOUND], dtype))
+    assert is_bounded(np.array([just_below, -just_below, 0, -0.0, np.finfo(dtype).tiny], dtype))
+    assert not is_bounded(np.array([BOUND], dtype))
 
 
 def test_what_lies_round_the_numbers_is_not_looked_at():
@@ -36,5 +36,5 @@ def test_what_lies_round_the_numbers_is_not_looked_at():
     for begin, length in ((1, 0), (1, 1), (3, 17), (5, 64), (7, 201)):
         x = around[begin : begin + length]
         x[:] = 1
-        assert moderate(x)
+        assert is_bounded(x)
         x[:] = np.nan
