@@ -64,7 +64,8 @@ class Evaluator(Compiled):
         callbacks = CallbackList(callbacks, self, "evaluate", verbose=verbose, epochs=1, steps=data.steps)
         progress = Progress("Evaluate", data.steps, verbose)
         with (
-            contextlib.closing(progress), used_by_one_thread("evaluate", self.metrics) as in_use, preserved_counts(in_use)
+            contextlib.closing(progress), used_by_one_thread("evaluate", self.metrics) as in_use,
+            preserved_counts(in_use)
         ):
             logs = self._test_epoch(data, callbacks, progress)
             progress.finish(logs)

@@ -23,8 +23,8 @@ MOST_SHAPES = 64  # input shapes for which a model caches what it found out
 
 _LAYER_PASSES = "forward", "backward"
 _PASSES = (
-    "forward", "backward", "backward_weights", "forward_logits", "activate_logits", "forward_pass", "backward_pass", "activation",
-    "fusable_activation",
+    "forward", "backward", "backward_weights", "forward_logits", "activate_logits", "forward_pass", "backward_pass",
+    "activation", "fusable_activation",
 )
 
 

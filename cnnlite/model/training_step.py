@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 # Methods of a model: if one is overridden, `train_step` may not do what the plan would.
 _METHODS = (
     "train_step", "take_step", "add_penalties", "prepare", "forward", "forward_logits", "backward", "backward_weights",
-    "forward_pass", "backward_pass", "regularization_loss", "add_regularization_gradients", "parameters", "compute_output_shape",
+    "forward_pass", "backward_pass", "regularization_loss", "add_regularization_gradients", "parameters",
+    "compute_output_shape",
 )
 
 

@@ -35,8 +35,8 @@ def total(x):
     graph, size, results = x.graph, x.shape[1], []
     for _ in range(2):
         sums, out = chunk_sums(graph, (size + 1,)), graph.work((size + 1,))
-        graph.add(_add_up_in_thread_local_memory, x=x, kept=graph.thread_local((size,), np.float64), calls=graph.thread_local((1,), np.int64),
-                  sums=sums, size=size, together=1)
+        kept, calls = graph.thread_local((size,), np.float64), graph.thread_local((1,), np.int64)
+        graph.add(_add_up_in_thread_local_memory, x=x, kept=kept, calls=calls, sums=sums, size=size, together=1)
         add_chunks(sums, out)
         results.append(out)
     return results
