@@ -108,7 +108,7 @@ def test_a_layer_in_a_plan_does_not_go_back_from_an_older_pass_of_its_own():
             y = model.forward(normal(2, 9, 8, 2), training=True)
         model.forward(normal(2, 9, 8, 2, seed=1), training=True)
         for layer, shape in zip(model.layers, [(2, 7, 6, 4), (2, 7, 6, 4), y.shape]):
-            with pytest.raises(ValueError, match=r"backward needs a forward.*within `with cnnlite.reference_mode"):
+            with pytest.raises(ValueError, match=r"backward needs a forward.*under `with cnnlite.reference_mode"):
                 layer.backward(np.ones(shape, "float32"))
 
 

@@ -81,7 +81,7 @@ class LayerTree(metaclass=LayerType):
     def state(self, arrays: ArrayDict) -> None:
         self.state.require_same(arrays)
 
-    def walk(self) -> Iterator[Layer]:
+    def walk(self) -> Iterator[Any]:
         """Yield this layer and every layer inside it."""
         yield self
         for layer in self.inner_layers:
@@ -101,7 +101,7 @@ class LayerTree(metaclass=LayerType):
     def named_layers(self, path: str | None = None) -> list[tuple[str, Layer]]:
         """Return [(path, layer), ...] for this layer and all inside it, as far as they have weights of their own."""
         path = self.name if path is None else path
-        pairs = [(path, self)]
+        pairs: list[tuple[str, Any]] = [(path, self)]
         for name, layer in self.named_inner_layers():
             pairs += layer.named_layers(f"{path}/{name}")
         return [(name, layer) for name, layer in pairs if layer._params or layer._state]

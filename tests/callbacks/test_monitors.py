@@ -94,7 +94,7 @@ def test_a_value_without_a_direction_is_refused_before_training_with_those_that_
     model.compile("sgd", "mse", metrics=["mae"])
     before = model.get_weights()
     for make in WATCHING:
-        with pytest.raises(ValueError, match=r"more or less of 'unknown'.*mode=.*monitor one of loss, mae, or"):
+        with pytest.raises(ValueError, match=r"higher or lower 'unknown'.*mode=.*monitor one of loss, mae, or"):
             model.fit(np.ones((4, 3)), np.ones(4), verbose=0, callbacks=[make("unknown")])
         with pytest.warns(UserWarning, match=r"'unknown' is not among the values of this epoch.*Available: .*loss"):
             model.fit(np.ones((4, 3)), np.ones(4), verbose=0, callbacks=[make("unknown", mode="min")])
@@ -149,7 +149,7 @@ def test_an_array_can_not_be_watched_and_that_is_said_before_training_if_it_is_k
 @pytest.mark.parametrize("value", ["0.5", np.array([1.0]), [1.0], 1j, object()])
 def test_what_is_no_number_is_named(value):
     for make in WATCHING:
-        with pytest.raises(ValueError, match=r"must be a number in each epoch. Received: val_loss="):
+        with pytest.raises(ValueError, match=r"must be a number in every epoch. Received: val_loss="):
             run(make(), [value])
 
 

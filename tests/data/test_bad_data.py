@@ -50,7 +50,7 @@ BAD_FITS = {
     "validation labels": (lambda x, y: dict(x=x, y=y, validation_data=(x, y + K)), ValueError, "3|4|5"),
     "validation nan": (lambda x, y: dict(x=x, y=y, validation_data=(x * np.nan, y)), ValueError, r"\(validation\)"),
     "generator and y": (lambda x, y: dict(x=iter([(x, y)]), y=y), ValueError, "y must not be given"),
-    "generator twice": (lambda x, y: dict(x=iter([(x, y)]), epochs=2), ValueError, "read once.*steps_per_epoch"),
+    "generator twice": (lambda x, y: dict(x=iter([(x, y)]), epochs=2), ValueError, "read only once.*steps_per_epoch"),
     "generator of x": (lambda x, y: dict(x=iter([x])), ValueError, "y must be given"),
     "generator of four": (lambda x, y: dict(x=iter([(x, y, y, y)])), ValueError, "a batch must be"),
     "generator of nothing": (lambda x, y: dict(x=iter([])), ValueError, "at least one batch"),

@@ -77,7 +77,7 @@ def test_a_generator_is_read_once_and_warns_when_it_ends_too_soon():
     assert (source.reads_once, source.steps, source.shape) == (True, None, (2, 1))
     data = Epochs(source, steps=2)
     assert [y[0] for _, y, _ in data.epoch()] == [0, 1]
-    with pytest.warns(UserWarning, match="ran out after 1 of the 2 steps"):
+    with pytest.warns(UserWarning, match="ran out after 1 of the 2 requested steps"):
         assert [y[0] for _, y, _ in data.epoch()] == [2]
     assert data.exhausted
 

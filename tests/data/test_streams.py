@@ -277,7 +277,7 @@ def test_a_length_that_changes_is_that_of_the_next_epoch(shuffle):
 
 def test_data_that_become_empty_end_training_with_a_warning():
     model = make_model()
-    with pytest.warns(UserWarning, match="ran out after 1 of the 3 epochs"):
+    with pytest.warns(UserWarning, match="ran out after 1 of the 3 requested epochs"):
         assert model.fit(Data((2, 0)), epochs=3, verbose=0).epoch == [0]
 
 

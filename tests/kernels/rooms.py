@@ -11,17 +11,17 @@ from cnnlite.engine import jit as _jit
 
 ROOT = Path(cnnlite.__file__).parent.parent
 HELPER = """
-from rooms.jit import kernel
+from rooms.jit import jit
 
-@kernel
+@jit
 def helper(x):
     return x + {number}
 """
 USER = """
-from rooms.jit import kernel
+from rooms.jit import jit
 from rooms.helper import helper
 
-@kernel
+@jit
 def double(x):
     return 2 * helper(x)
 """
@@ -60,7 +60,7 @@ def write_helper(folder, number):
 
 
 def make(folder):
-    """Write the package: the library's `kernel`, a helper, and a kernel in another file that calls it."""
+    """Write the package: the library's `jit`, a helper, and a kernel in another file that calls it."""
     rooms = folder / "rooms"
     rooms.mkdir()
     shutil.copy(_jit.__file__, rooms)

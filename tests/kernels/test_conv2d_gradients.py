@@ -180,8 +180,8 @@ def test_how_many_samples_of_a_chunk_come_at_a_time_changes_no_bit(way, tiles, m
         # Chains of 2 samples in chunks of 5; in Winograd's method, chains of fewer and of more tiles than a sample has.
         pixels = arrays_of(way, 1, False)[0]["dy"][0, ..., 0].size
         for name, chain in (("direct_kernel_gradient", 2 * pixels), ("winograd_gradients", tiles)):
-            monkeypatch.setattr(f"cnnlite.kernels.{name}.CHAIN", chain)
-            monkeypatch.setattr(f"cnnlite.kernels.{name}.LONG_CHAIN", chain)
+            monkeypatch.setattr(f"cnnlite.kernels.convolution.{name}.CHAIN", chain)
+            monkeypatch.setattr(f"cnnlite.kernels.convolution.{name}.LONG_CHAIN", chain)
     for spoils in (False, True):
         arrays, where = arrays_of(way, 83, spoils)
         expected = results(all_three(1000, **where), arrays, "x dy")

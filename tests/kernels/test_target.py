@@ -111,7 +111,8 @@ def test_no_other_kernel_module_asks_for_the_processor_or_the_environment():
     assert asking.pop("helpers.py") == {  # passes on where the files are, and asks for the number of cores
         "numba.config", "numba.config.CACHE_DIR", "numba.config.NUMBA_NUM_THREADS", "os.environ"}
     assert asking.pop("thread_pool.py") == {  # counts cores before each run, not in compiled code
-        "numba.config", "numba.config.NUMBA_NUM_THREADS", "numba.config.NUMBA_DEFAULT_NUM_THREADS", "os.environ"}
+        "numba.config", "numba.config.NUMBA_NUM_THREADS", "numba.config.NUMBA_DEFAULT_NUM_THREADS", "os.environ",
+        "llvmlite.binding.ffi"}  # the lock of LLVM, which a fork waits for
     assert set().union(*asking.values()) == {"numba.config", "numba.config.DISABLE_JIT"}  # nothing is compiled then
 
 

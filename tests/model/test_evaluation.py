@@ -89,11 +89,11 @@ def test_what_evaluate_returns_depends_on_the_metrics(data):
 def test_no_sample_is_evaluated_or_predicted_twice(data):
     x, y = data
     model = make_model()
-    with pytest.warns(UserWarning, match="ran out after 2 of the 5 steps"):
+    with pytest.warns(UserWarning, match="ran out after 2 of the 5 requested steps"):
         assert model.predict(x, batch_size=30, steps=5, verbose=0).shape == (N, K)
-    with pytest.warns(UserWarning, match="ran out after 2 of the 5 steps"):
+    with pytest.warns(UserWarning, match="ran out after 2 of the 5 requested steps"):
         assert model.evaluate(x, y, batch_size=30, steps=5, verbose=0) == model.evaluate(x, y, batch_size=30, verbose=0)
-    with pytest.warns(UserWarning, match="ran out after 2 of the 5 steps"):
+    with pytest.warns(UserWarning, match="ran out after 2 of the 5 requested steps"):
         history = fit(model, x, y, validation_data=(x, y), validation_batch_size=30, validation_steps=5).history
     assert history["val_loss"][0] == pytest.approx(model.evaluate(x, y, verbose=0)[0])
 
