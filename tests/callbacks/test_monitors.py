@@ -94,7 +94,7 @@ def test_a_value_without_a_direction_is_refused_before_training_with_those_that_
     model.compile("sgd", "mse", metrics=["mae"])
     before = model.get_weights()
     for make in WATCHING:
-        with pytest.raises(ValueError, match=r"higher or lower 'unknown'.*mode=.*monitor one of loss, mae, or"):
+        with pytest.raises(ValueError, match=r"higher or lower 'unknown'.*mode=.*monitor one of loss, mae, with or"):
             model.fit(np.ones((4, 3)), np.ones(4), verbose=0, callbacks=[make("unknown")])
         with pytest.warns(UserWarning, match=r"'unknown' is not among the values of this epoch.*Available: .*loss"):
             model.fit(np.ones((4, 3)), np.ones(4), verbose=0, callbacks=[make("unknown", mode="min")])

@@ -364,7 +364,8 @@ def test_a_method_that_is_put_on_a_layer_or_its_class_is_called(kind, monkeypatc
 MANY_PARAMETERS = {
     "model/training.py fit", "layers/batchnorm.py __init__", "layers/conv2d.py __init__",
     "layers/depthwise_conv2d.py __init__",
-    "kernels/product/microkernel.py block", "kernels/product/microkernel.py call_block", "kernels/product/microkernel.py _tile",
+    "kernels/product/microkernel.py block", "kernels/product/microkernel.py call_block",
+    "kernels/product/microkernel.py _tile",
     "kernels/product/microkernel.py _block_again", "kernels/product/matmul.py product_block",
     "kernels/convolution/depthwise_tile.py _tile", "kernels/convolution/depthwise_tile.py depthwise_block",
     "kernels/convolution/winograd_transforms.py _transform", "kernels/convolution/winograd_transforms.py transform",
