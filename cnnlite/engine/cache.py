@@ -33,7 +33,7 @@ _DAY = 24 * 60 * 60
 
 
 class Store:
-    """The cache folders for kernels compiled from some source folders; one of them is in the first source folder."""
+    """The cache folders for kernels compiled from some source folders, among them the first one's `__pycache__`."""
 
     def __init__(self, sources, *more):
         self.sources = Path(sources)
@@ -156,7 +156,7 @@ def _remove_older(path):
     """Remove the least recently used versions of a kernel.
 
     Several are kept: two versions of numba, or of the library at the same path in two containers, may
-    take turns with a folder, and would otherwise compile at every start.
+    take turns using a folder, and would otherwise compile at every start.
     """
     kernel, version, _ = path.name.rsplit("-", 2)
     last_use = {version: math.inf}

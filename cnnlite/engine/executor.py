@@ -43,7 +43,7 @@ def _record(names: str) -> np.dtype[Any]:
 
 JOB = _record("groups group_count tracks track_count steps step_count locals local_count table words own own_bytes "
               "counters counter_count done taken taken_bytes threads samples chunks yield_ purposes")
-GROUP = _record("first_track last_track units")  # units: of all its tracks
+GROUP = _record("first_track last_track units")  # units: the total of its tracks
 TRACK = _record("first_step last_step first_local last_local units by_samples adds together bands grain")
 STEP = _record("function record purposes")
 LOCAL = _record("place offset sample_bytes")
@@ -83,7 +83,7 @@ def _add_to(typingctx, address, amount):
 
 @intrinsic
 def _look_at(typingctx, address):
-    """Read atomically an integer that other threads change."""
+    """Atomically read an integer that other threads change."""
 
     def codegen(context, builder, signature, args):
         return builder.load_atomic(builder.inttoptr(args[0], _int64.as_pointer()), "acquire", 8)
@@ -217,10 +217,10 @@ def _failures(job_address):
 
 
 def set_counters(job, groups, tracks, threads):
-    """Give a job its threads' counters, and return their array.
+    """Allocate the counters of a job and write their addresses into it; return their array.
 
-    First how many units failed, then per group how many units are done; then per thread, starting at a cache line of
-    its own, how many units of its share of each track have been taken.
+    First in the array is the number of units that failed, then for each group the number that are done; then for each
+    thread, starting at a cache line of its own, how many units of its share of each track have been taken.
     """
     done_words, taken_words = (-(-count // LINE) * LINE for count in (groups, tracks))
     counters = np.zeros(LINE + done_words + threads * taken_words, np.int64)

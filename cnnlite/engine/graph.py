@@ -132,8 +132,8 @@ class Graph:
         self.buffers: list[Storage] = []
         self.steps: list[Step] = []
         self.layer = ""  # the layer whose stages are being added
-        self.section = 0  # that they are added to: a run may stop after each section and go on later
-        self.at_the_end: list[Callable[[], None]] = []  # add the last steps
+        self.section = 0  # the section that they are added to: a run may stop after each section and go on later
+        self.at_the_end: list[Callable[[], None]] = []  # functions that add the last steps
         self._arrays: dict[int, tuple[Array, Buffer]] = {}  # by id; keeps the arrays alive, so that ids stay valid
         for arrays in weights:
             for key, array in arrays.items():
@@ -141,7 +141,7 @@ class Graph:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Make this the `current_graph` within the block. Signals wait, as their handlers may run other models."""
+        """Make this the `current_graph` within the block. Signals are deferred: a handler may run another model."""
         with deferred_signals():
             outer, _tracing.graph = _tracing.graph, self
             try:

@@ -2,7 +2,7 @@
 
 Stages are put into *groups*, with a barrier after each. A group has at most one *track* of stages that are split by
 samples: a thread takes a few samples and runs all stages of the track on them, one after the other, while the data is
-in its cache. Beside it there may be tracks of one BATCH stage each, split into units of their own.
+in its cache. Alongside it there may be tracks of one BATCH stage each, split into units of their own.
 
     group 0     pack the weights of conv2d  |  pack the weights of dense
     group 1     conv2d, relu, max_pool for samples 0 to 3  |  for samples 4 to 7  |  ...
@@ -35,7 +35,7 @@ LOCAL_BYTES = 1 << 18  # limit on local buffers, for a thread's current samples
 RESIDENT_BYTES = 3 << 18  # limit on the weights and sums that all samples of a track share
 LIGHT_BYTES = 1 << 14  # of a stage's weights and sums that evict nothing
 ALIGNMENT = 64
-TASKS = 16  # a batch is split into at least this many tasks, if it has as many samples
+TASKS = 16  # a batch is split into at least this many units, if it has as many samples
 
 
 @dataclass(eq=False)

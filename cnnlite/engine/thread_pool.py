@@ -6,8 +6,8 @@
 It is one, the calling thread,
 
 - in a child process forked after the pool had started, because the pool's threads stay behind in the parent. numba's
-  layer "omp" kills a child that asks for them, and "workqueue" reads invalid memory. The same holds if something else
-  has used OpenMP.
+  threading layer "omp" kills a child that asks for them, and "workqueue" reads invalid memory. The same holds if
+  something else has used OpenMP.
 - with the layer "workqueue", which aborts the process on concurrent calls, while another Python thread is in the pool,
   and inside a `prange` of the user's.
 - if the process has one core.
@@ -82,7 +82,7 @@ def give_back():
 
 
 def _can_enter():
-    """Find out the threading layer, if need be; return whether it can take a call now."""
+    """Determine the threading layer, if not yet known; return whether it can take a call now."""
     if _Pool.layer is None:
         numba.get_num_threads()  # which loads it
         _Pool.layer = numba.threading_layer()

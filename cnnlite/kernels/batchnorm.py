@@ -34,7 +34,7 @@ from cnnlite.kernels.sums import add_tree
 
 @operation(samples="x out")
 def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
-    """Return y = gamma (x − mean) inv_std + beta, with x's shape; the rest are (C,). None is gamma 1, beta 0."""
+    """Return y = gamma (x − mean) inv_std + beta, with x's shape; the rest are (C,). None means gamma 1, beta 0."""
     owner = "batchnorm_normalize"
     _require_channels(x, owner, mean=mean, inv_std=inv_std, gamma=gamma, beta=beta)
     y = result(out, x, x.shape)
@@ -46,7 +46,7 @@ def batchnorm_normalize(x, mean, inv_std, gamma, beta, out=None):
 
 @stage(reads="x mean coefficients", writes="y", sizes="lines numbers channels rectifies", footprint=PIXEL)
 def _normalize(r, run, first, last):
-    """Write y, or relu(y), for which `rewriting.relu_of_normalized` fuses two stages."""
+    """Write y; or relu(y), if `rewriting.relu_of_normalized` has fused the two stages."""
     start, stop = span(run, first, last, r.lines, r.numbers)
     if start < stop:
         x, y = array(run, r.x, (stop,))[start:], array(run, r.y, (stop,))[start:]

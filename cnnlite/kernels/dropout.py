@@ -32,7 +32,7 @@ HALF, UNUSED = np.uint64(32), np.uint32(8)  # bits
 
 
 def dropout_mask(key, rate, out):
-    """Fill out with 0 where a draw is less than the rate, with 1 / (1 - rate) elsewhere, and return it.
+    """Fill `out` with 0 where a draw is less than the rate and with 1 / (1 - rate) elsewhere, and return it.
 
     Args:
         key: two integers from 0 to 2**64 - 1, or an array of them, of dtype uint64.

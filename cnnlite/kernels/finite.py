@@ -8,7 +8,7 @@ from cnnlite.engine.stages import BATCH, array, array_as, stage
 
 
 def nonfinite(value, gradient, segments):
-    """Add a stage; return an int64 buffer (1,) that is 0 if a loss (1,), a float64, and a gradient are finite.
+    """Add a stage; return an int64 buffer (1,) that is 0 if a float64 loss (1,) and a gradient are finite, else 1.
 
     segments: [(start, stop), ...], the parts of the gradient that count.
     """

@@ -160,7 +160,10 @@ def meets_no_other(sizes: dict[str, int]) -> bool:
 
 
 def in_one_row(sizes: dict[str, int]) -> dict[str, int]:
-    """Return FIELDS in which an image is a single row if no pixel of it meets another, else the same FIELDS."""
+    """Return FIELDS in which an image is a single row, if each pixel of y depends only on its own pixel of x.
+
+    Otherwise the FIELDS are returned as they are.
+    """
     if not meets_no_other(sizes):
         return sizes
     pixels = sizes["h"] * sizes["w"]

@@ -1,4 +1,4 @@
-"""The same numbers in another layout: moved axes, and frames of zeros around images."""
+"""The same numbers in another layout: moved axes, and images with zero padding added or removed."""
 
 import math
 
@@ -67,7 +67,7 @@ def _swap(r, run, first, last):
 
 @operation(samples="x out")
 def pad(x, pads, out=None):
-    """Return images x (N, H, W, C) with a frame of zeros: pads is ((top, bottom), (left, right))."""
+    """Return images x (N, H, W, C) padded with zeros; pads is ((top, bottom), (left, right))."""
     require(x, "x", 4, None, "pad")
     (top, bottom), (left, right) = pads
     n, h, w, c = x.shape
@@ -98,13 +98,13 @@ def _pad(r, run, first, last):
 
 @operation(samples="x out")
 def crop(x, pads, out=None):
-    """Return images x (N, H, W, C) without the frame that `pad` puts around them."""
+    """Return images x (N, H, W, C) without the padding that `pad` adds."""
     require(x, "x", 4, None, "crop")
     (top, bottom), (left, right) = pads
     n, h, w, c = x.shape
     shape = (n, h - top - bottom, w - left - right, c)
     if min(shape[1:3]) < 0:
-        raise ValueError(f"crop: the frame must fit into the image. Received: images of {x.shape[1:3]}, pads={pads}.")
+        raise ValueError(f"crop: the pads must fit into the image. Received: images of {x.shape[1:3]}, pads={pads}.")
     out = result(out, x, shape)
     require(out, "out", shape, x.dtype, "crop")
     graph_of(x).add(_crop, x=x, y=out, h=h, w=w, c=c, top=top, left=left, oh=shape[1], ow=shape[2],

@@ -1,4 +1,4 @@
-"""Losses: how wrong each prediction y (N, ..., K) is, given targets t, and the derivative of that.
+"""Losses: how far predictions y (N, ..., K) are from their targets t, and the derivatives with respect to y.
 
     losses (N, ...)     one number for each row of K predictions
     dy (N, ..., K)      the derivative of each loss with respect to the predictions in its row
@@ -204,7 +204,7 @@ def _binary_crossentropy_of_logits(r, run, first, last):
             # can't overflow, and a small loss is never the difference of two large numbers.
             z, target = y[i, j], t[i, j]
             e = exp(-abs(z))
-            # For an answer that is right with certainty, 0 times an infinite logit must be 0.
+            # For a prediction that is right with certainty, 0 times an infinite logit must be 0.
             share = target if z < 0 else one - target
             loss += (share * abs(z) if share != 0 else 0.0) + log1p(e)
             if wanted:
@@ -223,7 +223,7 @@ def _binary_crossentropy_of_probabilities(r, run, first, last):
         loss = 0.0
         for j in range(k):
             p, target = _clipped(y[i, j], least, most), t[i, j]
-            # Two subtractions, since a compiler may fuse either product of a sum, one here and the other there.
+            # Two subtractions, since in a sum of two products a compiler may fuse either one, and not always the same.
             loss -= target * log(p)
             loss -= (one - target) * log(one - p)
             if wanted:
@@ -285,9 +285,9 @@ def _absolute_error(r, run, first, last):
 
 @operation(samples="y t")
 def huber(y, t, delta, gradient=True):
-    """Return the mean Huber errors, and their gradient if `gradient` is True; y and t are (N, ..., K).
+    """Return the mean Huber losses, and their gradient if `gradient` is True; y and t are (N, ..., K).
 
-    The error of e = y - t is e² / 2 where |e| <= delta, else delta |e| - delta² / 2.
+    The loss of an error e = y - t is e² / 2 where |e| <= delta, else delta |e| - delta² / 2.
     """
     losses, dy, sizes = _rows("huber", y, t, gradient)
     graph_of(y).add(_huber, y=y, t=t, losses=losses, dy=dy, delta=delta, work=6 * y.sample_size, **sizes)

@@ -198,7 +198,7 @@ def _max_pool_wide(r, run, first, last):
 
 @jit
 def _max_pool_windows(x, i, columns, window, y, argmax):
-    """Fill the columns first, ..., last - 1 of row i of the output, y and argmax (OW, C), from an image x."""
+    """Fill columns[0], ..., columns[1] - 1 of row i of the output, y and argmax (OW, C), from an image x."""
     height, width, channels = x.shape
     top = i * window.stride_h - window.top
     first_row, last_row = max(top, 0), min(top + window.height, height)

@@ -92,7 +92,7 @@ def _is_disjoint(step):
 
 
 def _rectified(p):
-    """Return the output of the rectifier that was moved behind a pooling with output p: it has p's sign and is kept."""
+    """Return the output of the rectifier that was moved after a pooling with output p: it has p's sign and is kept."""
     for step in p.graph.buffers[p.number].used_by:
         y = step.arguments.get("y")
         if step.stage.name in _RECTIFIERS and y.shape == p.shape and _maker(y) is step:
@@ -101,7 +101,7 @@ def _rectified(p):
 
 
 def _unpooling(dy, y):
-    """Return the step that makes dy by going back through a pooling of y without overlaps, or None."""
+    """Return the step that makes dy, the backward pass of a pooling of y whose windows don't overlap, or None."""
     if not (is_buffer(dy) and is_buffer(y)) or dy.shape != y.shape or dy.dtype != y.dtype:
         return None
     back = _maker(dy)

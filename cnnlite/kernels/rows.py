@@ -68,9 +68,9 @@ def row_statistics(emit, x, rows, channels, center, error, square):
 
 @vector_function
 def map_rows(emit, x, rows, channels, mean, scale, beta, rectifies, y):
-    """Write y = (x - mean) * scale + beta, or relu(y) if it rectifies.
+    """Write y = (x - mean) * scale + beta, or relu(y) if `rectifies`.
 
-    The product and the sum are rounded together, once, if the machine can.
+    The product and the sum are rounded only once if the machine has a fused multiply-add.
     """
     builder = emit.builder
     rectifies = emit.splat(rectifies)
@@ -198,8 +198,8 @@ def copy_rows(emit, x, x_row, rows, columns, y, y_row):
 def transpose_panels(emit, x, x_row, rows, columns, y):
     """Write x (rows, columns) transposed into panels two vectors wide: row j of a panel is column j of x.
 
-    x_row is the row stride of x. The lanes after the last row of x hold garbage, and so do up to a vector's number of
-    rows after the last panel, which are written too.
+    x_row is the row stride of x. The lanes after the last row of x hold garbage. Garbage is also written after the last
+    panel: to fewer rows than a vector has lanes.
 
     A square of (lanes, lanes) numbers is transposed in registers. Each of log2(lanes) steps interleaves vector i with
     vector i + lanes / 2 like the two halves of a pack of cards; after the last step, lane j of vector i has become

@@ -171,13 +171,13 @@ def _inverse_deviation(r, run, first, last):
 
 @operation(samples="like")
 def move_average(average, value, momentum, like, refused=None):
-    """Move an average, in place: average = momentum average + (1 − momentum) value.
+    """Update a moving average in place: average = momentum average + (1 − momentum) value.
 
     Args:
         average, value: of the same shape.
         momentum: from 0 to 1.
-        like: the batch that the value was computed from. If it has no samples, nothing moves.
-        refused: int64 (1,), or None: if it is not 0, nothing moves either.
+        like: the batch that the value was computed from. If it has no samples, the average is left as it is.
+        refused: int64 (1,), or None: if it is not 0, the average is left as it is.
     """
     require(average, "average", average.ndim, None, "move_average")
     require(value, "value", average.shape, average.dtype, "move_average")

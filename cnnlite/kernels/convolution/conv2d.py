@@ -7,7 +7,7 @@ There are four methods, and the shapes alone decide which one is used:
     pointwise.py    1 x 1 kernels without strides or padding: a product over all pixels
     winograd.py     3 x 3 and similar kernels with many channels: fewer multiplications
     wide_pixels.py  few filters: several pixels computed as one
-    direct.py       everything else, and non-finite values that the other methods can't handle
+    direct.py       everything else, and values that the other methods can't handle (`bounded.py`)
 
 The gradients are in `conv2d_gradients.py`.
 """

@@ -172,10 +172,10 @@ def _depthwise_input_gradient(r, run, first, last):
 
 @jit
 def _input_gradient_row(r, run, n, row, zeros):
-    """Compute a row of dx: for each phase of the stride in turn, the pixels that saw the same taps, together.
+    """Compute a row of dx: for each phase of the stride in turn, the pixels that the same taps reach, together.
 
-    The pixel of dx at `place` (padding included) saw tap k of the output pixel (place - k * dilation) / stride, where
-    that is an integer. Such taps are `step` apart, and their output pixels dilation * step / stride apart.
+    Tap k of the output pixel (place - k * dilation) / stride reaches the pixel of dx at `place` (padding included),
+    where that is an integer. Such taps are `step` apart, and their output pixels dilation * step / stride apart.
     """
     c = r.c
     dy, dx = array(run, r.dy, ((n + 1) * r.oh * r.ow * c,)), array(run, r.dx, ((n + 1) * r.h * r.w * c,))

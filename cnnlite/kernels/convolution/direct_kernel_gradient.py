@@ -5,11 +5,11 @@
 The rows of a tile, (kx, c), are contiguous in the image, unless dilation or groups separate the kx. With too few
 filters to fill a vector, the roles are swapped: the f are the rows and the (kx, c) the columns, and even 3 channels
 with a kernel of width 7 fill a vector. (1024, 12, 12, 32) and one filter of 5x5 with stride 2: 2.6 ms instead of 10. If
-there are too few of these as well, p neighbouring pixels of dy become one with p * F filters:
+the (kx, c) don't fill a vector either, p neighbouring pixels of dy become one with p * F filters:
 
     wide[ky, t, c, (q, f)] = sum of  x[oh*s + ky*d, ow*p*s + t, c] * dy[oh, ow*p + q, f]      t < KW + (p - 1) * s
 
-Then dkernel[ky, kx, c, f] is the sum over q of wide[ky, kx + q*s, c, (q, f)]. The rest is unused.
+Then dkernel[ky, kx, c, f] is the sum over q of wide[ky, kx + q*s, c, (q, f)]. Its other elements are unused.
 
 The products are added one by one in the order of the images and pixels, however many images are processed at a time.
 """

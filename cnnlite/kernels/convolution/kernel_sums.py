@@ -4,9 +4,9 @@ How a stage lays them out depends on its method (`direct_kernel_gradient.py`, `w
 
     plain       (KH, groups, KW * C / groups, F / groups)       rows (kx, c), in the order in which they lie in x
     turned      (KH, 1, F, KW * C)                              rows f
-    wide        (KH, 1, (KW + (p - 1) s) * C, p * F)            rows (t, c), columns (q, f): see the first file
+    wide        (KH, 1, (KW + (p - 1) s) * C, p * F)            rows (t, c), columns (q, f)
 
-The columns are padded to whole panels; what the padding holds is unused.
+`direct_kernel_gradient.py` explains the last two. The columns are padded to whole panels; the padding is unused.
 
 A float32 sum over many pixels loses digits. If a chunk has more than a few thousand, its sums are moved to float64 sums
 (`exact`) every few samples. These are counted from the beginning of the chunk, so that the bits don't depend on how

@@ -10,7 +10,7 @@ pixel with p * F filters, whose kernel is p copies of the kernel side by side, e
 
 y sums the same numbers in the same order, so it has the same bits as pixels computed alone: products with 0 change
 nothing. (128, 28, 28, 1), 6 filters of 5x5 and padding: 0.8 ms instead of 1.6. But 0 * NaN is not 0: output rows that
-read non-finite values are computed directly, and so are all rows if any weight is not finite.
+read a value that is not `bounded` are computed directly, and so are all rows if any weight is not.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Winograd's convolution: four times fewer multiplications for a 3 x 3 kernel.
+"""Winograd's convolution: a quarter of the multiplications for a 3 x 3 kernel.
 
 **The idea, in one dimension.** Two outputs of a kernel of three taps take six multiplications,
 

@@ -1,1 +1,1 @@
-"""Code that is written in LLVM IR: vector instructions, formulas, transcendental functions."""
+"""Code written in LLVM IR: vector instructions, formulas, transcendental functions."""

@@ -10,8 +10,8 @@ for x, and each operation appends an instruction to the kernel. It differs from 
 - Everything has the dtype of x. A Python number becomes a constant of that dtype, where numba would continue in
   float64, and would widen 32-bit integers to 64 bits.
 - Nothing is contracted. Elsewhere LLVM may fuse a product and a sum in the body of a vector loop, and not fuse them in
-  its remainder. Here only `fma` fuses, and the digits of a caller's sum do not depend on how the function ended.
-- It leaves no branches, and no calls that might not be inlined. So a loop around it can be vectorised.
+  its remainder. Here only `fma` fuses: a product that ends a formula is not fused with a sum in its caller either.
+- It contains no branches, and no calls that might not be inlined. So a loop around it can be vectorised.
 
 A Number may also stand for a vector, in hand-written vector code: `softmax_rows.py`.
 """

@@ -8,7 +8,7 @@ that. In three cases numba's compiler does not, and the loops are written by han
 - Many places read and written in turn, such as the 36 of a Winograd tile (`winograd_transforms.py`). The compiler can't
   know that they don't overlap.
 - Short loops over the channels of a pixel (`rows.py`, `windows.py`). Before each, compiled code would test whether the
-  arrays overlap, and process what doesn't fill a vector one number at a time: 10 us for a pooling that now takes 2.
+  arrays overlap, and process what doesn't fill a vector one number at a time: 10 µs for a pooling that now takes 2.
 
 LLVM IR is the same for all processors. A vector here is as wide as the machine's registers, and LLVM chooses the
 instructions, the registers and the addressing.
@@ -218,7 +218,7 @@ class Emitter:
             def emit_group(k, _, done=done, together=together):
                 begin = builder.add(done, builder.mul(k, self.number(together)))
                 firsts = [builder.mul(builder.add(begin, self.number(i)), lanes) for i in range(together)]
-                # The last vector may overhang: the mask keeps it off what lies after the channels.
+                # The last vector may overhang: the mask keeps it from touching what follows the channels.
                 body([(first, self.mask(builder.sub(channels, first))) for first in firsts])
 
             self.loop(count, [], emit_group)

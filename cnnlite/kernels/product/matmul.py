@@ -1,4 +1,4 @@
-"""Matrix products on the micro-kernel.
+"""Matrix products, built on the micro-kernel.
 
     x @ W + bias    each row of the result needs only its own row of x, so that samples are independent
     dz @ W.T        the same, with the weights packed into panels of their columns
