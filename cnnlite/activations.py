@@ -116,7 +116,7 @@ _PLAIN = frozenset((int, float, bool, type(None)))
 
 @functools.lru_cache(maxsize=64, typed=True)
 def _layer(layer_class: type[ActivationLayer], dtype: DTypeLike, axes: int, *arguments: Any) -> ActivationLayer:
-    # One layer per number of axes, since a layer stays built for the first shape it saw.
+    # One layer per number of axes, since a layer stays built for the first shape that it sees.
     return layer_class(*arguments, dtype=dtype)
 
 
@@ -142,12 +142,11 @@ def get(identifier: Any, dtype: DTypeLike | None = None) -> ActivationLayer:
 
     Args:
         identifier: None for "linear"; a name; a function of this module; an activation layer, which is
-            copied because every layer keeps what its own backward needs; or a config from `serialize`.
+            copied, since every layer keeps what its own backward pass needs; or a config from `serialize`.
         dtype: the precision of the layer that the activation belongs to, by default `cnnlite.config.floatx()`.
 
     Raises:
-        ValueError: the name is not known (the message lists those that are), or it is a function without a
-            derivative.
+        ValueError: the name is unknown (the message lists the known ones), or a function has no derivative here.
 
     Example:
 

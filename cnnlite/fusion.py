@@ -1,6 +1,6 @@
 """Whether the stages of neighbouring layers are fused: an optimisation that never changes a result.
 
-A plan runs the stages of several layers back to back on a few samples at a time, while these are in the processor's
+A plan runs the stages of several layers back to back on a few samples at a time, while they are in the processor's
 cache; see `cnnlite/engine/schedule.py`. Inside `with fusion.disabled():` the plan is the same but nothing is fused:
 every stage runs over all samples before the next one starts, for inspection or comparison.
 """

@@ -33,7 +33,7 @@ class GradientRow:
 
     `verdict` is "ok"; "wrong"; "missing" if backward did not write the gradient; "shape" if the gradient's shape
     is not its array's; or "kink" if every element that disagrees sits at a kink of the function, where there is
-    no derivative to compare with. `checked` is how many elements were compared.
+    no derivative to compare with. `checked` is the number of elements that were compared.
     """
 
     name: str
@@ -109,7 +109,7 @@ def check_gradients(
         y: the labels, for a loss or a compiled model.
         sample_weight: the sample weights, if there is a loss.
         training: the mode of the forward passes that backward is compared with. False is for layers that are frozen or
-            do the same in both modes: backward is then checked against the inference pass.
+            do the same in both modes: it checks backward against the inference pass.
         epsilon: the step of the differences (default 1e-3). Where backward disagrees, steps down to a
             thousandth of it are tried, since a wide step may reach across a nearby kink.
         tolerance: the relative error up to which a gradient counts as right (default 1e-6). The relative error
@@ -175,14 +175,14 @@ def check_gradients(
         random._library.state = library_state
     notes = problem.notes + [_ADVICE[verdict] for verdict in _ADVICE if any(row.verdict == verdict for row in rows)]
     name = getattr(target, "name", None) or type(target).__name__
-    return GradientReport(f"Gradients of {name} against differences of step {epsilon:g}", rows, notes)
+    return GradientReport(f"Gradients of {name} against finite differences with step {epsilon:g}", rows, notes)
 
 
 _ADVICE = {
-    "kink": "kink: the function has no derivative at x. Spread the inputs so that no value is at 0 before a "
+    "kink": "kink: the function has no derivative at x. Spread the inputs so that no value is 0 before a "
             "ReLU and no two are equal before a maximum, for example with random normal numbers.",
-    "missing": "missing: backward has not assigned this gradient. Write self.grads[name] = ...; don't add to what "
-               "was there.",
+    "missing": "missing: backward has not assigned this gradient. Write self.grads[name] = ..., which replaces the "
+               "old value; don't add to it.",
     "shape": "shape: backward returned a gradient that doesn't have the shape of its array.",
 }
 
@@ -223,7 +223,7 @@ class _LayerProblem:
         self.layer, self.training, self.y, self.sample_weight = layer, training, y, sample_weight
         self.loss = getattr(layer, "loss", None) if y is not None else None
         if y is not None and not hasattr(self.loss, "backward"):
-            raise ValueError(f"{OWNER}: y needs a loss to go into. Received: a target without one. Compile the model.")
+            raise ValueError(f"{OWNER}: y needs a compiled loss. Received: a target without one. Compile the model.")
         self.parts = list(layer.walk()) if hasattr(layer, "walk") else [layer]
         self._prepare_parts()
         # This pass builds what is not built yet; that must then become float64 too.

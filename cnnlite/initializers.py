@@ -1,6 +1,6 @@
-"""How weights start: each initializer is called with a shape and a dtype and returns a new array.
+"""Initial weights: each initializer is called with a shape and a dtype and returns a new array.
 
-Weights that are too large make the signal grow from layer to layer, too small ones let it die out. Glorot
+Weights that are too large make the signal grow from layer to layer; weights that are too small let it die out. Glorot
 and He choose the variance from the number of inputs (fan_in) and outputs (fan_out) of a unit, so that the
 signal neither grows nor shrinks, forward or backward. Names, defaults and formulas are Keras's. Random initializers
 take a `seed`: an integer gives the same values at every call; None (default) draws from the library's stream, which
@@ -280,7 +280,7 @@ def get(identifier: Any) -> Initializer:
     """Return the initializer for a name ("he_normal", "HeNormal"), a config or an initializer.
 
     Raises:
-        ValueError: the name is not known; the message lists those that are.
+        ValueError: the name is unknown; the message lists the known ones.
     """
     return from_identifier(identifier, INITIALIZERS, Initializer, "initializer")
 

@@ -26,13 +26,13 @@ def clone_model(
     """Return a new model with the same architecture and new weights, compiled if the model is.
 
     The clone gets a fresh optimizer with the same settings and the current learning rate, a copy of the loss, and
-    metrics that have seen nothing.
+    metrics in their initial state.
 
     Args:
         model: the model to clone; it is not changed.
         input_tensors: an `Input` for the new model to start with, by default one with the model's input shape.
         clone_function: called with each layer, returns its replacement; by default a new layer with the same config.
-        call_function: must be None, as in Keras for a `Sequential`, whose construction calls no layers.
+        call_function: must be None for a `Sequential`, as in Keras, since building one calls no layers.
         recursive: True applies `clone_function` to the layers inside nested models and `Residual` branches too; by
             default both are cloned like any other layer.
 

@@ -69,14 +69,14 @@ def find_nonfinite(
     """Return the first NaN or infinity that a batch produces in a model, or None if there is none.
 
     The search follows the computation: up the layers, checking the weights of each before its output, to the loss,
-    and back down with the gradients. So what it reports is where the trouble starts: everything before was finite.
+    and back down with the gradients. So it reports where the trouble starts: everything before was finite.
     The model is left as it was, including its gradients, moving averages and random states.
 
     Args:
         model: a `Sequential`.
         x: a batch of samples.
-        y: their targets. With them, the pass is that of a training step, with the compiled loss and the gradients;
-            without them, it is that of `predict`.
+        y: their targets. With targets, the search runs a training step, with the compiled loss and the gradients;
+            without, it runs what `predict` does.
         sample_weight: the sample weights for the loss.
 
     Raises:
@@ -192,7 +192,7 @@ def _down(layer: Any, path: str, dy: Array, left_out: Any, needs_dx: bool) -> Ge
 
 @contextlib.contextmanager
 def _as_in_a_step(layer: Any, left_out: Any) -> Iterator[None]:
-    """Run a layer on its own as it runs in a step; the library's layers don't count their weights as handed out."""
+    """Run a layer as a training step does; reading a library layer's weights doesn't mark them as handed out."""
     with leaving_out(left_out), only_reading() if is_ours(layer) else contextlib.nullcontext():
         yield
 
@@ -223,7 +223,7 @@ def _is_residual(layer: Any) -> bool:
 
 def is_finite(array: Array) -> bool:
     """Return whether all numbers of an array are finite."""
-    with np.errstate(all="ignore"):  # the sum may overflow though all are finite: only then check each
+    with np.errstate(all="ignore"):  # the sum may overflow although all are finite; only then check each
         return bool(np.isfinite(array.sum())) or bool(np.isfinite(array).all())
 
 

@@ -1,7 +1,7 @@
 """Random numbers that depend on a seed and nothing else.
 
 Everything random in cnnlite (initial weights, dropout masks, the order of the samples) draws from a
-`RandomStream`, which is two integers: a seed and how often it was used. Two integers are easy to save, so a
+`RandomStream`, which is two integers: a seed and a count of how often it was used. Two integers are easy to save, so a
 resumed training run draws exactly the numbers that it would have drawn. NumPy's global state is
 never touched.
 """

@@ -88,7 +88,7 @@ def conv2d_kernel_gradient(x, dy, kernel_shape, strides=(1, 1), pads=NO_PADS, di
 
 def conv2d_backward(x, dy, kernel, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), groups=1, dkernel=None, dbias=None,
                     dx=None):
-    """Write whichever of the three gradients are not None."""
+    """Write the gradients for which an array is given."""
     geometry = strides, pads, dilation, groups
     if dkernel is not None:
         conv2d_kernel_gradient(x, dy, kernel.shape, *geometry, out=dkernel)
@@ -125,7 +125,7 @@ def output_shape(x_shape, window, strides, pads, dilation):
 
 
 def taps(padded, window, strides, dilation, output):
-    """Yield (ky, kx, seen) for each tap of the window; `seen` is a view of the pixel under it for each output pixel."""
+    """Yield (ky, kx, seen) for each tap of the window; `seen` views the input pixel under it, for each output pixel."""
     for ky in range(window[0]):
         for kx in range(window[1]):
             y, x = ky * dilation[0], kx * dilation[1]
@@ -155,7 +155,7 @@ def write(result, out):
 
 
 def _windows(x_shape, window, strides, pads):
-    """Yield (tap, rows, columns, real) for each pixel of the window: the pixel of x that each output pixel sees there.
+    """Yield (tap, rows, columns, real) for each tap of the window: the pixel of x under it, for each output pixel.
 
     `rows` is (OH, 1) and `columns` (1, OW), for x[:, rows, columns]; `real` (OH, OW, 1) is False in the padding.
     """
@@ -192,7 +192,7 @@ def max_pool_backward(dy, argmax, x_shape, window, strides, pads, out=None):
 
 
 def _real_pixels(x_shape, window, strides, pads):
-    """Return how many pixels of each window are not padding, (OH, OW, 1)."""
+    """Return the number of pixels in each window that are not padding, (OH, OW, 1)."""
     return sum(real.astype(int) for *_, real in _windows(x_shape, window, strides, pads))
 
 
@@ -564,7 +564,7 @@ def adagrad_step(p, g, accumulator, learning_rate, epsilon, decay):
     p -= p.dtype.type(learning_rate) * g / np.sqrt(accumulator + p.dtype.type(epsilon))
 
 
-# The same with the scalars in a float64 array; if `refused` is not 0, nothing changes.
+# The same steps, with the scalars in a float64 array; if `refused` is not 0, nothing changes.
 
 
 def sgd(p, g, momentum, values, start=0, stop=None, refused=None):

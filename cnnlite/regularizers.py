@@ -90,12 +90,12 @@ def _floats(weights: Any) -> Array:
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
 
 
-# The methods that a plan's stages replace.
+# The methods that the stages of a plan replace.
 is_as_written = AsWritten("__call__", "gradient", "add_gradient")
 
 
 def is_traceable(regularizer: Regularizer) -> bool:
-    """Return whether a plan may run this regularizer as stages; they depend on l1 and l2."""
+    """Return whether a plan may run this regularizer as stages, which depend on nothing but l1 and l2."""
     return is_as_written(regularizer)
 
 
@@ -110,7 +110,7 @@ def get(identifier: Any) -> Regularizer | None:
     """Return the regularizer for a name, a config or a regularizer; None for None.
 
     Raises:
-        ValueError: the name is not known; the message lists those that are.
+        ValueError: the name is unknown; the message lists the known ones.
     """
     if identifier is None:
         return None

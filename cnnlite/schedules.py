@@ -247,7 +247,7 @@ class CosineDecay(LearningRateSchedule):
 
 
 class OneCycle(LearningRateSchedule):
-    """Up to a high rate and far down again, both along half a cosine (Smith and Topin, 2018).
+    """Rise to a high rate, then fall far below the first one, each along half a cosine (Smith and Topin, 2018).
 
     The rate starts at max_learning_rate / div_factor, peaks after the fraction `pct_start` of the steps, and
     ends at max_learning_rate / div_factor / final_div_factor, where it stays after `total_steps`. The values
@@ -304,7 +304,7 @@ class OneCycle(LearningRateSchedule):
 
 
 def cosine(start: float, end: float, share: float) -> float:
-    """Return the point at `share` (0 to 1) of half a cosine from `start` to `end`."""
+    """Return the value of half a cosine from `start` to `end`, at `share` (0 to 1) of the way."""
     return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
 
 

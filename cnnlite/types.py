@@ -1,4 +1,4 @@
-"""The types that signatures use for what goes into cnnlite and what comes out.
+"""The types that the signatures of the public API use.
 
 All of them are plain Python types: nothing is checked or converted at run time because of them.
 """

@@ -89,13 +89,13 @@ def main():
 
 
 def keep_best(model, model_file, losses):
-    """Return the best model of a training that was interrupted after these losses, and say where it is kept."""
+    """Return the best model of a run that was interrupted after these losses, and say where it was saved."""
     if not losses:
         model.save(model_file)
-        print(f"\n\nInterrupted in the first epoch. The model at that point is kept in {model_file}.")
+        print(f"\n\nInterrupted in the first epoch. The model at that point was saved to {model_file}.")
         return model
     best = 1 + int(np.argmin(losses))
-    print(f"\n\nInterrupted. The best model so far, from epoch {best}, is kept in {model_file}.")
+    print(f"\n\nInterrupted. The best model so far, from epoch {best}, was saved to {model_file}.")
     return cnnlite.load_model(model_file)
 
 

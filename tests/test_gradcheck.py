@@ -172,7 +172,7 @@ def test_steep_functions_and_edges_of_a_domain_are_met_with_smaller_steps():
 
 def test_report_prints_as_a_table():
     lines = str(cnnlite.check_gradients(Affine("bias averaged"), X)).splitlines()
-    assert lines[0] == "Gradients of affine against differences of step 0.001"
+    assert lines[0] == "Gradients of affine against finite differences with step 0.001"
     assert lines[1].split("  ")[0] == "name"
     assert [line.split()[0] for line in lines[3:]] == ["x", "kernel", "bias"]
     assert [line.split()[-1] for line in lines[3:]] == ["ok", "ok", "wrong"]

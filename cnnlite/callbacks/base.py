@@ -14,8 +14,8 @@ class Callback:
     """The base class of all callbacks; subclasses override the hooks that they need.
 
     `epoch` and `batch` count from 0. `logs` is a dict of the loss and the metrics of the epoch so far; at the end
-    of an epoch it includes those of the validation data ("val_loss"); when something begins, it is empty. An entry
-    added to it at the end of an epoch goes into the history; in any other hook, only the callbacks called after
+    of an epoch it includes those of the validation data ("val_loss"); in hooks that mark a beginning, it is empty. An
+    entry added to it at the end of an epoch goes into the history; in any other hook, only the callbacks called after
     this one see it. Setting `self.model.stop_training = True` ends training after the batch.
 
     Attributes:
@@ -79,16 +79,16 @@ class Callback:
         self.on_batch_end(batch, logs)
 
     def on_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
-        """An older name of `on_train_batch_begin`."""
+        """An older name for `on_train_batch_begin`."""
 
     def on_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """An older name of `on_train_batch_end`."""
+        """An older name for `on_train_batch_end`."""
 
     def on_test_begin(self, logs: Logs | None = None) -> None:
-        """Called when `evaluate` begins, or a validation within `fit`."""
+        """Called when `evaluate`, or validation within `fit`, begins."""
 
     def on_test_end(self, logs: Logs | None = None) -> None:
-        """Called when `evaluate` ends, or a validation within `fit`."""
+        """Called when `evaluate`, or validation within `fit`, ends."""
 
     def on_test_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Called before each batch of `evaluate`."""
@@ -106,7 +106,7 @@ class Callback:
         """Called before each batch of `predict`."""
 
     def on_predict_batch_end(self, batch: int, logs: Logs | None = None) -> None:
-        """Called after each batch of `predict`, with {"outputs": what came out}."""
+        """Called after each batch of `predict`, with {"outputs": the predictions}."""
 
 
 HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))

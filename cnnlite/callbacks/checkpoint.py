@@ -74,7 +74,7 @@ class ModelCheckpoint(Monitor, SavingCallback):
         if names is not None and not self._names <= names:
             raise self._error(f"Available: {', '.join(sorted(names))}")
         results = {metric.name: metric.result() for metric in self.model.metrics
-                   if _is_of_cnnlite(metric) or shape_of_result(metric)}  # a user's scalar may yet turn into a string
+                   if _is_of_cnnlite(metric) or shape_of_result(metric)}  # a user's scalar may become a string
         for name, field in self._fields:
             metric = name.removeprefix("val_")
             if metric in results:

@@ -160,12 +160,12 @@ class CSVLogger(Callback):
 
     def set_state(self, state: dict[str, Any]) -> None:
         check_form(state, {"columns": ([str], None), "size": COUNT}, "the state of CSVLogger")
-        # Rows written after the backup will come again. A file that has been replaced since is left alone.
+        # Rows written after the backup will be written again. A file that has been replaced since is left alone.
         if os.path.getsize(self.filename) >= state["size"]:
             self._size, self._columns = state["size"], state["columns"]
 
     def _cut(self) -> None:
-        """Cut off the rows that will come again; not in `set_state`, since the backup may still be refused."""
+        """Cut off the rows that will be written again; not in `set_state`, since the backup may still be refused."""
         if self._size is not None:
             if os.path.exists(self.filename) and os.path.getsize(self.filename) > self._size:
                 os.truncate(self.filename, self._size)

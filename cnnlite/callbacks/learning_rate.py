@@ -67,7 +67,7 @@ class ReduceLROnPlateau(Monitor):
     Args:
         monitor: the name of the value; "val_loss" by default.
         factor: what the learning rate is multiplied by, above 0 and less than 1; default 0.1.
-        patience: how many epochs in a row without improvement bring a reduction; default 10.
+        patience: how many epochs in a row without improvement lead to a reduction; default 10.
         verbose: 1 prints every reduction; default 0.
         mode: "min", "max" or "auto" (default); see `Monitor`.
         min_delta: how much better the value must be to count as an improvement; default 0.0001.

@@ -1,4 +1,4 @@
-"""Callbacks that watch the values in the logs, to stop training in time or to abort it."""
+"""Callbacks that watch the values in the logs, to stop training early or abort it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Monitor(Callback):
 
     Args:
         monitor: the name of the value in the logs; "val_loss" by default.
-        mode: "min" if lower is better, "max" if higher is, "auto" (default) to tell from what the value is.
+        mode: "min" if lower is better, "max" if higher is, "auto" (default) to infer it from the loss or metric.
         min_delta: how much better a value must be to count as an improvement; default 0.
 
     If the logs don't have the value, a warning says so at every epoch. A NaN is never an improvement, and neither is

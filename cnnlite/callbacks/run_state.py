@@ -76,7 +76,7 @@ class Run:
         self.running: Any = None
         self.batch: tuple[Any, Any, Any] | None = None
         self.refuses_nonfinite = self.refused = False
-        self._sums: Any = None  # of the first steps of an epoch, from another process
+        self._sums: Any = None  # those of the steps of this epoch that another process ran
 
     # Called by fit.
 
@@ -188,8 +188,8 @@ class Run:
     def _where_data_stand(self, state: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Return the positions in the data and the validation data from a state; a ValueError if they can't be right.
 
-        What was read from a generator is read again, so the file's count of it is checked against the epochs in its
-        history, which can't be longer than the file.
+        Batches that were read from a generator are read again, so the file's count of them is checked against the
+        number of epochs in its history, which the size of the file limits.
         """
         step, steps = state["step"], self.data.steps
         if self.data.given_steps is not None:  # otherwise the hooks of the data may still change it
@@ -199,13 +199,13 @@ class Run:
         check_form(history, HISTORY_FORM, "the history")
         epochs = len(history["epoch"])
         if state["epoch"] > self.first_epoch + epochs:
-            raise ValueError(f"it has made {state['epoch']} epochs, and its history is of {epochs}")
+            raise ValueError(f"it has run {state['epoch']} epochs, but its history has {epochs}")
         data, validation = state["data"], state["validation"] if self._reads_validation_once() else None
         if state["epoch"] >= self.callbacks.params["epochs"] or (state["finished"] and not step):
             return {**data, "pass": None}, None  # nothing more will be read
         present = data.get("pass")
         if step and present is None:
-            raise ValueError(f"it has made {step} steps of an epoch, and none of a pass over the data")
+            raise ValueError(f"it is {step} steps into an epoch, but has no position in the data")
         if present is not None:
             check_form(present, {"source": dict, "taken": COUNT, "random": object}, "the position in the data")
             check_form(present["source"].get("read", 0), COUNT, "what has been read of the data")
@@ -222,7 +222,7 @@ class Run:
 
 def _check_steps(step: int, steps: int | None) -> None:
     if steps is not None and step > steps:
-        raise ValueError(f"it has made {step} steps of an epoch of {steps}")
+        raise ValueError(f"it has run {step} steps of an epoch of {steps}")
 
 
 def _check_batches(number: int, most: int) -> None:

@@ -1,7 +1,7 @@
 """Turn what users pass to `fit` (arrays, lists, generators) into batches that a model can take.
 
 A source yields batches (x, y, sample_weight): `Arrays` cuts them out of arrays in memory, `Stream` (streams.py) passes
-on those of a generator. `Epochs` decides where an epoch ends, and `samples.py` what is legal.
+on those of a generator. `Epochs` decides where an epoch ends, and `samples.py` what is valid.
 """
 
 import warnings
@@ -23,10 +23,11 @@ class Arrays:
     Only one batch at a time is converted to the model's dtype, into a buffer that the next one reuses: uint8
     images stay uint8, and the arrays themselves are only read.
 
-    A kernel for this, even one that includes a first `Rescaling`, would not pay. In a training step of 12 ms (batches
-    of 128 MNIST images, on one core), gathering and converting the rows takes 0.026 ms, the labels and the step's share
-    of the shuffling 0.002, and the layer 0.015: 0.4% together. A compiled loop that gathers, converts and scales in one
-    pass took 0.030 ms, and as long without the scaling; for 32x32x3 images 0.084 ms, against 0.091 and 0.064.
+    A compiled kernel for this would not pay, even if it included a first `Rescaling`. In a training step of 12 ms
+    (batches of 128 MNIST images, on one core), gathering and converting the rows takes 0.026 ms, the labels and the
+    step's share of the shuffling 0.002, and the layer 0.015: 0.4% together. A compiled loop that gathers, converts and
+    scales in one pass took 0.030 ms, with or without the scaling; for 32x32x3 images it took 0.084 ms, against 0.091
+    for gathering and converting and 0.064 for the layer.
 
     Attributes:
         steps: how many batches a pass has.
@@ -116,7 +117,7 @@ class Epochs:
         return self.source.steps if self.given_steps is None else self.given_steps
 
     def epoch(self, done=0):
-        """Yield the batches of the next epoch; if `set_state` led into its middle, all but the first `done`.
+        """Yield the batches of the next epoch; if `set_state` resumed in the middle of it, all but the first `done`.
 
         Raises:
             ValueError: the data can't be repeated, and none are left.
@@ -188,7 +189,7 @@ class Epochs:
         pair = ([COUNT], None)
         form = {"random": pair, "pass": ({"source": dict, "taken": COUNT, "random": pair}, None), "epochs": COUNT}
         state = {"epochs": 0, **state}  # earlier versions did not count them
-        check_form(state, form, "where the data stand")
+        check_form(state, form, "the position in the data")
         while self._ended < min(state["epochs"], self.epochs):
             # Data that change from epoch to epoch must do so as often as before.
             self._ended += 1

@@ -25,7 +25,7 @@ class Stream:
             and `on_epoch_end` that take no arguments, these are called before and after every epoch.
         check: called with x, y and sample_weight of every batch; returns the three as arrays or raises.
         dtype: what x is converted to.
-        owner: what errors call the caller ("fit").
+        owner: the caller's name in error messages ("fit").
     """
 
     samples: int | None = None
@@ -129,7 +129,7 @@ class Stream:
 
     def set_state(self, state):
         """Read as much as had been read when `state` was returned; a ValueError if the source ends before."""
-        check_form(state, {"steps": (COUNT, None), "read": COUNT}, "where the data stand")
+        check_form(state, {"steps": (COUNT, None), "read": COUNT}, "the position in the data")
         if state["steps"] is not None:  # earlier versions did not record the length of a source without an index
             check_same_data({"steps": self.steps}, {"steps": state["steps"]})
         if self._read > state["read"]:
@@ -157,9 +157,9 @@ def check_same_data(mine, other):
     """Raise a ValueError if two states of data differ."""
     if mine != other:
         texts = [", ".join(f"{name}={value}" for name, value in sorted(state.items())) for state in (mine, other)]
-        raise ValueError(f"the data have {texts[0]}, and had {texts[1]}")
+        raise ValueError(f"the data have {texts[0]}, but had {texts[1]}")
 
 
 def type_name(value):
-    """Return what messages call the type of a value."""
+    """Return the name of a value's type, for messages."""
     return type(value).__name__

@@ -2,9 +2,10 @@
 
 Numbers, strings, lists and dicts stand for themselves. What JSON cannot express is a dict with the key "$":
 
-    an array or a NumPy number    {"$": "array", "name": "history/val_precision/0"}, a key of `tensors`
-    a tuple                       {"$": "tuple", "items": [...]}
-    a dict with other keys        {"$": "dict", "items": [[key, value], ...]}
+    an array                  {"$": "array", "name": "history/val_precision/0"}, a key of `tensors`
+    a NumPy scalar            {"$": "scalar", "name": ...}, likewise
+    a tuple                   {"$": "tuple", "items": [...]}
+    a dict with other keys    {"$": "dict", "items": [[key, value], ...]}
 """
 
 import numpy as np

@@ -76,7 +76,7 @@ def _in_order(content, owner):
     text += b" " * (-len(text) % 8)
     if len(text) > LARGEST_HEADER:
         raise ValueError(
-            f"{owner}: the description of the model takes {len(text)} bytes, but {LARGEST_HEADER} is the most. "
+            f"{owner}: the description of the model takes {len(text)} bytes, but {LARGEST_HEADER} is the limit. "
             "Keep large arrays in weights rather than in configs."
         )
     return len(text).to_bytes(8, "little") + text + content[start:]

@@ -60,7 +60,7 @@ def _keep(objects: tuple[Any, ...], kept: dict[int, tuple[Any, Any]], largest: f
             continue
         content: Any
         inner: Iterable[Any]
-        if isinstance(thing, dict) and not isinstance(thing, ArrayDict):  # a layer's arrays are passed themselves
+        if isinstance(thing, dict) and not isinstance(thing, ArrayDict):  # a layer's arrays are passed on their own
             content, inner = thing.copy(), thing.values()
         elif isinstance(thing, (list, deque, set)):
             content, inner = thing.copy(), thing

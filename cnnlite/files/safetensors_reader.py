@@ -16,7 +16,7 @@ import numpy as np
 
 from cnnlite.types import Array
 
-# Parsed JSON takes up to fifty times the memory of its text. The largest model of a thousand layers needs a megabyte.
+# Parsed JSON takes up to fifty times the memory of its text. Even a model of a thousand layers needs only a megabyte.
 LARGEST_HEADER = 2**24
 DTYPES = {
     "F16": "<f2", "F32": "<f4", "F64": "<f8", "BOOL": "?",
@@ -41,7 +41,7 @@ def read_header(file: BinaryIO) -> tuple[dict[str, str], dict[str, object], int]
     if len(start) < 8 or length > size - 8:
         raise ValueError(f"its header claims {length} bytes, but the file has {size}")
     if length > LARGEST_HEADER:
-        raise ValueError(f"its header claims {length} bytes, but {LARGEST_HEADER} is the most")
+        raise ValueError(f"its header claims {length} bytes, but {LARGEST_HEADER} is the limit")
     header = parse_json(file.read(length).decode())
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
@@ -118,7 +118,7 @@ def parse_json(text: str) -> object:
 
 
 def shown(thing: object) -> str:
-    """Return something from a file in a form fit for a message: short, and without characters that move the cursor."""
+    """Return something from a file in a form fit for a message: short, and with unprintable characters escaped."""
     text = thing if isinstance(thing, str) else repr(thing)
     text = text if text.isprintable() else ascii(text)
     return text if len(text) <= 200 else f"{text[:200]}..."

@@ -316,8 +316,8 @@ def _from_json(text, name, path):
 def blaming(path, what, reading_data=False):
     """Turn any error that a damaged or foreign config causes into a ValueError that names the file.
 
-    Signals are held back meanwhile, so that the TimeoutError of an alarm is not blamed on the file. With
-    `reading_data`, which may take long, they are not, and only a ValueError is blamed on it.
+    Signals are deferred meanwhile, so that the TimeoutError of an alarm is not blamed on the file. With
+    `reading_data`, which may take long, they are not deferred, and only a ValueError is blamed on the file.
     """
     with contextlib.nullcontext() if reading_data else deferred_signals(second_passes=True):
         try:

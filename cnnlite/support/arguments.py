@@ -1,6 +1,6 @@
 """Checks of what users pass in. Every error states the rule, echoes the value and gives the remedy.
 
-`owner` is the user's name for what is called ("Conv2D", "fit"), and opens the message.
+`owner` is what the user called ("Conv2D", "fit"), and opens the message.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def boolean(value: Any, name: str, owner: str) -> bool:
 
 
 def text(value: Any, name: str, owner: str) -> str:
-    """Return `value` if it is a string without characters that move the cursor; TypeError or ValueError otherwise."""
+    """Return `value` if it is a string of printable characters; TypeError or ValueError otherwise."""
     if not isinstance(value, str):
         raise TypeError(f"{owner}: {name} must be a string. Received: {name}={value!r}.")
     if not value.isprintable():

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class AsWritten:
-    """Tells whether these methods of an object are still the ones that its class was remembered with.
+    """Tells whether these methods of an object are still those recorded for its class.
 
     >>> from cnnlite.losses import Huber
     >>> is_as_written = AsWritten("forward", "gradient")

@@ -12,7 +12,7 @@ def from_identifier(identifier, table, base, kind):
             {"class_name", "config"} that `to_config` made.
         table: the known names, each with its class.
         base: the class that the result must be an instance of. A callable that is not one is returned as it is.
-        kind: what errors call it ("initializer").
+        kind: what error messages call such an object ("initializer").
 
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
@@ -52,6 +52,6 @@ def to_config(thing: Any) -> Any:
         return None
     if not hasattr(thing, "get_config"):
         raise ValueError(
-            f"{thing!r} has no get_config() and can't be written to a file. Give it one, or use a named one."
+            f"{thing!r} has no get_config() and can't be written to a file. Define get_config(), or use a named one."
         )
     return {"class_name": type(thing).__name__, "config": thing.get_config()}

@@ -11,8 +11,8 @@ from typing import Any
 
 from cnnlite.support.locks import in_forked_children
 
-# From the module beneath `signal`, which converts every argument and result to an enum: over all signals, that takes
-# ten times as long as all the rest.
+# From `_signal`, since `signal` converts every argument and result to an enum: over all signals, that takes ten times
+# as long as everything else here.
 _get_handler: Callable[..., Any] = _signal.getsignal
 _set_handler: Callable[..., Any] = _signal.signal
 _SIGNALS = sorted(map(int, signal.valid_signals()))
@@ -21,13 +21,13 @@ _hold: _Hold | None = None  # of the main thread, the only one in which Python c
 
 
 class _Hold:
-    """The signals that are held back, and the handlers that they will be passed to.
+    """The deferred signals, and the handlers that they will be passed to.
 
     Attributes:
         handlers: by signal number, the handlers that are functions. Python never sees the other signals.
-        received: (number, frame) of the signals that are held back.
+        received: (number, frame) of each deferred signal.
         strict: how many of the enclosing blocks not even a second Ctrl-C may interrupt.
-        over: whether signals are no longer held back.
+        over: whether signals are no longer deferred.
     """
 
     def __init__(self, second_passes: bool) -> None:
@@ -58,7 +58,7 @@ class _Hold:
                 self.handlers[signal.SIGINT](*interrupts[-1])
 
     def end(self, numbers: list[int]) -> None:
-        """Restore the handlers, even if one of them raises meanwhile; but keep any that has been set since `begin`."""
+        """Restore the handlers, even if one of them raises meanwhile, except those that were set since `begin`."""
         try:
             while numbers:
                 if _get_handler(numbers[-1]) is self.handler:
@@ -81,11 +81,11 @@ class _Hold:
 
 @contextlib.contextmanager
 def deferred_signals(second_passes: bool = False) -> Iterator[None]:
-    """Hold back the signals that Python handles until the block is done, and then deliver them.
+    """Defer the signals that Python handles until the block is done, then deliver them.
 
     An optimizer step interrupted in the middle leaves weights from two steps, whether by the KeyboardInterrupt of
     Ctrl-C, or by what a user's handler raises: SystemExit on SIGTERM, a TimeoutError on SIGALRM. Python calls
-    handlers only in the main thread, so in any other there is nothing to hold back.
+    handlers only in the main thread, so in any other there is nothing to defer.
 
     Args:
         second_passes: True delivers a second Ctrl-C at once, for a block that may take long.

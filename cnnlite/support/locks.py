@@ -39,7 +39,8 @@ in_forked_children(_users.clear)
 def used_by_one_thread(owner: str, things: Iterable[Any]) -> Iterator[list[Any]]:
     """Reserve things (layers, metrics, an optimizer) for this thread while the block runs.
 
-    A thread may reserve again what it already has: a callback of `fit` may call `train_on_batch`. Yields those things.
+    A thread may reserve again what it already has: a callback of `fit` may call `train_on_batch`. Yields what
+    it had already.
 
     Raises:
         RuntimeError: another thread has one of them. Waiting would make results depend on which thread came first.

@@ -47,7 +47,7 @@ def print_text(text: str, file: Any = None) -> None:
 
 
 def message(text: str, file: Any = None) -> None:
-    """Print a line of text, above the bar if one is on the screen."""
+    """Print a line of text, above the progress bar if one is on the screen."""
     tqdm = sys.modules.get("tqdm")
     if tqdm is None:
         print_text(text, file)

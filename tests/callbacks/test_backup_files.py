@@ -93,7 +93,7 @@ def test_the_backup_of_another_model_is_refused_and_changes_nothing(tmp_path, ch
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ({"batch_size": 7}, "batch_size=7, samples=50, and had batch_size=10, samples=50"),
+    ({"batch_size": 7}, "batch_size=7, samples=50, but had batch_size=10, samples=50"),
     ({"batch_size": 10, "shuffle": False}, "the data are not shuffled, unlike before"),
 ])
 def test_other_data_are_refused_in_the_middle_of_an_epoch_alone(tmp_path, arguments, message):

@@ -183,13 +183,13 @@ def folder_of(crashed, tmp_path):
     (lambda run: run["data"].update(random=[1, 2, 3]), "too many values"),
     (lambda run: run["data"]["pass"].update(random=[]), "not enough values"),
     (lambda run: run["data"]["pass"].update(random=None), "the data are shuffled, unlike before"),
-    (lambda run: run["data"].update({"pass": None}), "2 steps of an epoch, and none of a pass"),
+    (lambda run: run["data"].update({"pass": None}), "2 steps into an epoch, but has no position in the data"),
     (lambda run: run["data"]["pass"]["source"].update(samples=9), "the data have .* and had"),
     (lambda run: run["optimizer_state"]["numbers"].update(iterations=-1), "iterations must be at least 0"),
     (lambda run: run["optimizer_state"]["numbers"].update(learning_rate=-1), "learning_rate must be at least 0"),
     (lambda run: run["optimizer_state"].pop("numbers"), "numbers"),
-    (lambda run: run.update(step=6), "it has made 6 steps of an epoch of 5"),
-    (lambda run: run.update(epoch=2**62), "it has made 4611686018427387904 epochs, and its history is of 1"),
+    (lambda run: run.update(step=6), "it has run 6 steps of an epoch of 5"),
+    (lambda run: run.update(epoch=2**62), "it has run 4611686018427387904 epochs, but its history has 1"),
 ])
 def test_a_refused_backup_changes_nothing(folder_of, change, message):
     folder = folder_of("arrays")

@@ -151,7 +151,7 @@ def test_trainable_that_was_set_to_a_number_is_saved_as_what_it_means(path):
     ("change", "message"),
     [
         (lambda run: run.update(epoch=-(10**9)), "the run must be"),
-        (lambda run: run.update(step=4), "it has made 4 steps of an epoch of 3"),
+        (lambda run: run.update(step=4), "it has run 4 steps of an epoch of 3"),
         (lambda run: run["data"]["pass"].update(taken=-1), "the position in the data"),
         (lambda run: run["sums"]["metrics"]["precision"].update(update_state=1), "another update_state"),
         (lambda run: run["sums"]["metrics"]["precision"].update(update_state=None), "another update_state"),

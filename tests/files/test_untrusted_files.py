@@ -76,7 +76,7 @@ def header_of(shape=(2,), dtype="F32", offsets=(0, 8), **metadata):
     ("content", "message"),
     [
         ((2**63).to_bytes(8, "little") + b"{}", "header claims 9223372036854775808 bytes, but the file has 10"),
-        (forged.with_header(b"[]" * 2**23 + b" "), "header claims 16777217 bytes, but 16777216 is the most"),
+        (forged.with_header(b"[]" * 2**23 + b" "), "header claims 16777217 bytes, but 16777216 is the limit"),
         (forged.with_header(b"[]"), "header is not a JSON object"),
         (forged.with_header(b'{"__metadata__": {"format": 1}}'), "metadata are not strings"),
         (forged.with_header(b'{"__metadata__": {"format": "x", "format": "cnnlite"}}'), "a key appears twice"),
@@ -191,7 +191,7 @@ def test_a_residual_alone_is_no_model(path):
 
 def test_a_description_too_large_for_a_file_is_refused_before_anything_is_written(path):
     model = cnnlite.Sequential([layers.Rescaling(np.full(900_000, 1 / 3), input_shape=(900_000,))])
-    message = r"save: the description of the model takes \d+ bytes, but 16777216 is the most"
+    message = r"save: the description of the model takes \d+ bytes, but 16777216 is the limit"
     with pytest.raises(ValueError, match=message):
         model.save(path)
     assert not path.exists()
