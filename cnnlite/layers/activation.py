@@ -29,8 +29,8 @@ _left_out: ContextVar[ActivationLayer | None] = ContextVar("left_out", default=N
 def leaving_out(activation: ActivationLayer | None) -> Iterator[None]:
     """Within the block, make `activation` pass x and dy through unchanged.
 
-    A cross-entropy takes the logits, the input of the softmax or sigmoid on top of a model: computed from these, it is
-    exact where probabilities would have been rounded to 0 or 1. The derivative of the two together is simply y - t.
+    A cross-entropy is computed from the logits, the input of the model's final softmax or sigmoid: it stays exact where
+    probabilities would have been rounded to 0 or 1, and its derivative with respect to the logits is simply y - t.
     """
     token = _left_out.set(activation)
     try:
@@ -379,7 +379,7 @@ class Softmax(ActivationLayer):
 
     @property
     def is_traceable(self) -> bool:
-        """Whether the sums run within a sample."""
+        """Whether every sum stays within a sample, rather than running over the batch."""
         shape = self.input_shape
         return 0 not in self.axis and (shape is None or all(axis % len(shape) for axis in self.axis))
 

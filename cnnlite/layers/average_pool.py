@@ -10,7 +10,7 @@ from cnnlite.types import Array, ArrayLike
 class AveragePool(Pool):
     """The mean of each window of an image, channel by channel.
 
-    forward:   y[n, i, j, c] = 1/K Σ over the K pixels (a, b) of the window of x[n, i·SH + a, j·SW + b, c]
+    forward:   y[n, i, j, c] = 1/K Σ x[n, i·SH + a, j·SW + b, c] over the K pixels (a, b) of the window
     backward:  dx at each of the K pixels += dy[n, i, j, c] / K
 
     With padding="same" only pixels of the image count, not the padding, so K is smaller at the border.
@@ -20,7 +20,7 @@ class AveragePool(Pool):
         pool_size: the window (KH, KW), or one integer for both (default 2).
         strides: the steps (SH, SW), or one integer; None (default) means `pool_size`.
         padding: "valid" (default) for windows inside the image only, or "same".
-        data_format: "channels_last" or "channels_first"; None (default) takes `cnnlite.config.image_data_format()`.
+        data_format: "channels_last" or "channels_first"; None (default) uses `cnnlite.config.image_data_format()`.
         **kwargs: name, dtype, trainable, input_shape.
 
     Input shape: (N, H, W, C), or (N, C, H, W) with "channels_first".

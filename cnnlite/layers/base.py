@@ -106,11 +106,11 @@ class Layer(LayerTree, PassMemory):
         self._memory: tuple[Any, ...] | None = None  # what the last pass in training mode kept for backward
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what copies and pickles carry over: not the memos of models, and not the last pass."""
+        """Return what copies and pickles carry over: everything but the memos of models and what the last pass kept."""
         return {**{name: value for name, value in vars(self).items() if name != "_memos"}, "_memory": None}
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # A tuple, as a layer could be added to a list without anyone noticing.
+        # A tuple: a layer appended to a list would go unnoticed.
         super().__setattr__(name, tuple(value) if name == "inner_layers" else value)
         if name not in _SET_BY_PASSES:
             note_change(self)
@@ -256,12 +256,10 @@ class Layer(LayerTree, PassMemory):
 
     @property
     def is_traceable(self) -> bool:
-        """Whether a plan can replace the layer, which requires that it not depend on the number of samples."""
+        """Whether a plan can replace the layer: what it computes must not depend on the number of samples."""
         return True
 
     # What users read from a layer.
-
-    # The setters are for `layer.params |= {...}`, which ends by setting the attribute.
 
     @property
     def output_shape(self) -> Shape | None:

@@ -1,4 +1,4 @@
-"""Batch normalisation: each channel brought to mean 0 and variance 1, then scaled and shifted by learned weights."""
+"""Batch normalisation: each channel gets mean 0 and variance 1, then a learned scale and shift."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnnlite.types import Array, ArrayLike, Config, Identifier, Shape
 
 def _one_axis(value: Any, name: str, owner: str) -> int:
     if isinstance(value, (list, tuple)) and len(value) == 1:
-        value = value[0]  # what files of older Keras versions hold
+        value = value[0]  # as files of older Keras versions store it
     return integer(value, name, owner, minimum=-10)
 
 
@@ -174,7 +174,7 @@ class BatchNorm(Layer):
         return self._params.get("gamma"), self._params.get("beta")
 
     def inverse_deviation(self, variance: Array) -> Array:
-        """Return 1 / √(variance + epsilon); NaN for an infinite variance, or y would be beta and look fine."""
+        """Return 1 / √(variance + epsilon); NaN for an infinite variance, where 0 would make y = beta and hide it."""
         return kernels.inverse_deviation(variance, self.epsilon)
 
     def learn(self, mean: Array, variance: Array, x: Array, refused: Array | None) -> None:

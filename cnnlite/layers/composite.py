@@ -28,7 +28,7 @@ class CompositeLayer(Layer):
 
     @property
     def memo(self) -> Memo:
-        """The cache of what the model has derived from its layers as they are now."""
+        """What the model has derived from its layers, cached until one of them changes."""
         memo = self._memo
         if memo is None:
             memo = self._memo = Memo(lambda: Layer.walk(self))
@@ -106,9 +106,9 @@ class CompositeLayer(Layer):
         return self._parameters()
 
     def _parameters(self) -> FlatParameters:
-        """Return the same, without marking the arrays as handed out: for the library's own use."""
+        """Return what `parameters` returns, without marking the arrays as handed out: for the library's own use."""
         flat = self._flat
-        # A layer may have been added, or taken into another model's vector.
+        # A layer may have been added, or its weights moved into another model's vector.
         if flat is None or not flat.holds() or flat.owners_and_keys != self._owners_and_keys():
             flat = self._flat = FlatParameters(self.named_layers())
         return flat
@@ -129,7 +129,7 @@ class CompositeLayer(Layer):
         ))
 
     def add_penalties(self, loss: Any) -> Any:
-        """Return `loss` plus `regularization_loss`; if it is a graph's buffer, a buffer of the sum."""
+        """Return `loss` plus `regularization_loss`: a number, or a buffer if `loss` is a graph's buffer."""
         if not is_buffer(loss):
             return loss + self.regularization_loss()
         for layer in self.walk():
@@ -139,7 +139,7 @@ class CompositeLayer(Layer):
         return loss
 
     def add_regularization_gradients(self) -> None:
-        """Add the derivative of `regularization_loss` to the gradients."""
+        """Add the gradients of `regularization_loss` to `grads`."""
         graph = current_graph()
         for layer in self.walk():
             if layer.regularizers and layer.trainable:
@@ -172,7 +172,7 @@ def unbuilt_on_error(layers: Sequence[Layer]) -> Iterator[None]:
 
 
 def fits(shape: Shape, wanted: Shape) -> bool:
-    """Return whether a shape has the sizes of `wanted`, where None on either side stands for any size."""
+    """Return whether `shape` matches `wanted`; None on either side matches any size."""
     return len(shape) == len(wanted) and all(
         a == b or a is None or b is None for a, b in zip(shape, wanted)
     )

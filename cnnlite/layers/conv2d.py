@@ -15,8 +15,8 @@ from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 class Conv2D(Convolution):
     """y[n, oh, ow, f] = activation(bias[f] + sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, f])
 
-    The sum runs over ky, kx and c; s are the strides and d the dilation, and the formula is for padding="valid":
-    with "same", x is the image padded with zeros. As everywhere in deep learning, this is the cross-correlation: the
+    The sum runs over ky, kx and c; s is the stride and d the dilation rate. The formula is for padding="valid";
+    with "same", x is the image padded with zeros. As is usual in deep learning, this is a cross-correlation: the
     kernel is not flipped. `im2col` shows the convolution as a matrix product. Arguments and defaults are Keras's.
 
     Args:
@@ -25,7 +25,7 @@ class Conv2D(Convolution):
         strides: how many pixels the window moves at each step.
         padding: "valid" for none, or "same" for zeros around the image, so that the output has the size
             ceil(size / stride); if the padding is odd, the extra pixel goes at the bottom and right.
-        data_format: "channels_last" (N, H, W, C) or "channels_first" (N, C, H, W); None (default) takes
+        data_format: "channels_last" (N, H, W, C) or "channels_first" (N, C, H, W); None (default) uses
             `cnnlite.config.image_data_format()`, which is "channels_last".
         dilation_rate: the distance between the pixels of a window; above 1 only with strides of 1.
         groups: split the channels and the filters into this many independent groups.

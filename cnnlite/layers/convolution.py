@@ -64,8 +64,8 @@ class Convolution(ImageLayer):
 
     def geometry(self, x_shape: Shape) -> tuple[tuple[int, int], Pads, tuple[int, int]]:
         """Return (strides, pads, dilation), the arguments of the kernels, for images of shape (N, H, W, C)."""
-        # Kernels compute addresses from these, so they are capped where more makes no difference: taps twice the image
-        # apart meet nothing but padding, and a stride as large as the image leaves one window.
+        # Kernels compute addresses from these values, so each is capped where a larger one makes no difference: of taps
+        # two image sizes apart, at most one lands in the image; a stride as large as the image leaves one window.
         height, width = x_shape[1:3]
         strides = min(self.strides[0], max(height, 1)), min(self.strides[1], max(width, 1))
         dilation = min(self.dilation_rate[0], 2 * height + 1), min(self.dilation_rate[1], 2 * width + 1)

@@ -15,7 +15,7 @@ from cnnlite.types import Array, ArrayLike, Config, Identifier, IntPair, Shape
 class DepthwiseConv2D(Convolution):
     """y[n, oh, ow, c*M + m] = activation(sum of x[n, oh*s + ky*d, ow*s + kx*d, c] * kernel[ky, kx, c, m] + bias)
 
-    The sum runs over ky and kx alone; s are the strides, d is the dilation and M the depth multiplier. Followed
+    The sum runs over ky and kx alone; s is the stride, d the dilation rate and M the depth multiplier. Followed
     by a 1x1 convolution, which mixes the channels, it does much of what a convolution does at a fraction
     of the work (Howard et al., 2017, "MobileNets").
 

@@ -1,4 +1,4 @@
-"""Dropout: a random share of the inputs is set to 0 while the model trains."""
+"""Dropout: a random fraction of the inputs is set to 0 while the model trains."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Dropout(Layer):
     ("inverted" dropout). Every training pass draws a new mask. dx = dy * mask.
 
     Args:
-        rate: the share of inputs to drop, from 0 to 1.
+        rate: the fraction of inputs to drop, from 0 to 1.
         noise_shape: the shape of the mask, which is broadcast over x; None in it stands for the size of x
             along that axis. (None, 1, 1, None) drops whole channels. By default the shape of x.
-        seed: an integer for the same masks in every run; by default drawn from the library's stream, which
+        seed: an integer for the same masks in every run; by default drawn from the library's random stream, which
             `cnnlite.utils.set_random_seed` seeds.
         **kwargs: name, dtype, trainable, input_shape; see `Layer`.
 

@@ -42,11 +42,11 @@ class GlobalMaxPool(GlobalPool):
     forward:   y[n, c] = max over (i, j) of x[n, i, j, c]
     backward:  dx = dy at the maximum, 0 elsewhere
 
-    Of equal values, the first in row-major order wins and gets the gradient. A channel that contains a NaN
+    If values tie, the first in row-major order wins and gets the gradient. A channel that contains a NaN
     gives NaN.
 
     Args:
-        data_format: "channels_last" or "channels_first"; None (default) takes `cnnlite.config.image_data_format()`.
+        data_format: "channels_last" or "channels_first"; None (default) uses `cnnlite.config.image_data_format()`.
         keepdims: True keeps the two axes of the image with size 1 (default False).
         **kwargs: name, dtype, trainable, input_shape.
 
@@ -77,11 +77,11 @@ class GlobalMaxPool(GlobalPool):
 class GlobalAveragePool(GlobalPool):
     """The mean of each channel over the whole image.
 
-    forward:   y[n, c] = 1/(H·W) Σ over (i, j) of x[n, i, j, c]
+    forward:   y[n, c] = 1/(H·W) Σ x[n, i, j, c] over all pixels (i, j)
     backward:  dx[n, i, j, c] = dy[n, c] / (H·W)
 
     Args:
-        data_format: "channels_last" or "channels_first"; None (default) takes `cnnlite.config.image_data_format()`.
+        data_format: "channels_last" or "channels_first"; None (default) uses `cnnlite.config.image_data_format()`.
         keepdims: True keeps the two axes of the image with size 1 (default False).
         **kwargs: name, dtype, trainable, input_shape.
 

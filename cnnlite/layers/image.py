@@ -11,7 +11,7 @@ from cnnlite.types import Array, ArrayLike, Config, Shape
 
 
 class ImageLayer(Layer):
-    """The base class of layers on images: `data_format` is the layout outside; inside, it is always (N, H, W, C)."""
+    """The base class of layers on images: outside, the layout is `data_format`; inside, it is always (N, H, W, C)."""
 
     rank = 4
     data_format = Setting(image_layout)
@@ -53,7 +53,7 @@ class ImageLayer(Layer):
         return n, height, width, channels
 
     def join(self, n: int | Any, height: int | Any, width: int | Any, channels: int | Any) -> Shape:
-        """Return the shape made of these four, in the user's layout."""
+        """Return the shape of n images of that height, width and channels, in the user's layout."""
         last = self.data_format == "channels_last"
         return (n, height, width, channels) if last else (n, channels, height, width)
 

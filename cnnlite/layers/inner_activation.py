@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class InnerActivation(Setting[Any]):
     """The activation layer that `activations.get` makes from a name, a function, a layer or None.
 
-    It is one of the `inner_layers`, frozen if the layer is, and built along with it, as it may have weights of its
-    own, which an optimizer must know before the first step.
+    The activation is one of the `inner_layers`: frozen if the layer is, and built along with it, because it may have
+    weights of its own, which an optimizer must know about before the first step.
     """
 
     def __init__(self) -> None:

@@ -13,10 +13,10 @@ class MaxPool(Pool):
     forward:   y[n, i, j, c] = max over (a, b) in the window of x[n, i·SH + a, j·SW + b, c]
     backward:  dx at the maximum += dy[n, i, j, c]
 
-    A training forward keeps not x but the argmax: argmax[n, i, j, c] = a·KW + b, the index of the pixel in its window,
-    in one byte if the window has at most 256 pixels.
+    A training forward keeps the argmax instead of x: argmax[n, i, j, c] = a·KW + b, the index of the pixel in its
+    window, in one byte if the window has at most 256 pixels.
 
-    Of equal values, the first in row-major order wins and gets the gradient. The gradients of overlapping windows
+    If values tie, the first in row-major order wins and gets the gradient. The gradients of overlapping windows
     add up. A window that contains a NaN gives NaN. With padding="same" the image is padded with -inf, so padding
     never wins. OH = ceil(H / SH); if the padding is odd, the extra pixel goes at the bottom and right, as in Keras.
 
@@ -24,7 +24,7 @@ class MaxPool(Pool):
         pool_size: the window (KH, KW), or one integer for both (default 2).
         strides: the steps (SH, SW), or one integer; None (default) means `pool_size`.
         padding: "valid" (default) for windows inside the image only, or "same".
-        data_format: "channels_last" or "channels_first"; None (default) takes `cnnlite.config.image_data_format()`.
+        data_format: "channels_last" or "channels_first"; None (default) uses `cnnlite.config.image_data_format()`.
         **kwargs: name, dtype, trainable, input_shape.
 
     Input shape: (N, H, W, C), or (N, C, H, W) with "channels_first".

@@ -1,7 +1,7 @@
 """Caches of what a model has derived from its layers, such as its plans, and their invalidation.
 
-A layer knows the `Memo`s of the models that contain it. Setting one of its attributes empties these, and leaves other
-models' alone. Setting an attribute of a class, or replacing a kernel, empties all of them.
+A layer knows the `Memo`s of the models that contain it. Setting an attribute of the layer empties those memos, and
+leaves other models' alone. Setting an attribute of a layer class, or replacing a kernel, empties every memo.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Memo:
         """Return the value for a key, calling `compute()` if it is not cached.
 
         Args:
-            most: how many keys that are tuples with the same first item to keep, the most recently used ones.
+            most: how many entries to keep whose keys are tuples with the same first item; the least recently used go.
         """
         found = self._found
         if found is None:

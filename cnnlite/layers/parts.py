@@ -22,7 +22,7 @@ class Part(NamedTuple):
     Attributes:
         layer: the layer.
         is_ours: whether a plan can replace it; see `is_ours`.
-        within: the models whose first part it is, outermost first; they check their input.
+        within: the nested models that begin with this part, outermost first; each checks its input.
         left_out: the activation that passes its input through; see `leaving_out`.
     """
 
@@ -51,7 +51,7 @@ def is_ours(layer: Any) -> bool:
 
 
 def backward_of_weights(layer: Any) -> Callable[[Array], Any]:
-    """Return `layer.backward_weights`, or `layer.backward` if only that is the user's own."""
+    """Return `layer.backward_weights`, or `layer.backward` if that is the only one the user has overridden."""
     if isinstance(layer, Layer) and class_keeps(type(layer), "backward_weights") and not keeps(layer, "backward"):
         return layer.backward
     return layer.backward_weights

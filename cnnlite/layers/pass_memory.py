@@ -42,7 +42,7 @@ def separate_memory() -> Iterator[None]:
 
 
 def run_deferred_commits() -> None:
-    """Run the commits that were held back, in order."""
+    """Run the deferred commits, in order."""
     commits = _commits.get() or []
     while commits:
         commits.pop(0)(None)
@@ -90,7 +90,7 @@ class PassMemory(metaclass=LayerType):
         return np.empty(shape, dtype) if graph is None else graph.work(shape, dtype)
 
     def value(self, function: Callable[[], Any], shape: Shape, dtype: DTypeLike) -> Any:
-        """Return the few numbers that `function()` returns, called anew for each pass: the key of a mask, say."""
+        """Return a small array of what `function()` returns, called again for each pass: a mask's key, say."""
         graph = current_graph()
         return np.array(function(), dtype) if graph is None else graph.value(function, shape, dtype)
 

@@ -35,8 +35,8 @@ class Pool(ImageLayer):
 
     def window(self, shape: Shape) -> Window:
         """Return (window, strides, pads), the arguments of the kernels, for images of shape (N, H, W, C)."""
-        # Capped where more makes no difference, as kernels index the pixels of a window with 32 bits: a window three
-        # times the image covers it wherever it stands, and a stride as large as the image leaves one window.
+        # Capped where a larger value makes no difference, because kernels index the pixels of a window with 32 bits: a
+        # window three times the image covers it at every position; a stride as large as the image leaves one window.
         sizes = shape[1:3]
         height, width = (min(window, 3 * size + 1) for window, size in zip(self.pool_size, sizes))
         stride_h, stride_w = (min(stride, max(size, 1)) for stride, size in zip(self.strides, sizes))

@@ -27,7 +27,7 @@ class Rescaling(Layer):
 
     Args:
         scale: a number, or an array that broadcasts against x, such as one number for each channel.
-        offset: the same (default 0).
+        offset: likewise (default 0).
         **kwargs: name, dtype, trainable, input_shape, see `Layer`; and data_format, by default
             `cnnlite.config.image_data_format()`, which is "channels_last". With "channels_first" the first axis of an
             array is the channel axis of images (N, C, H, W).

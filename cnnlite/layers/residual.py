@@ -25,21 +25,21 @@ _BRANCHES = ("body", "shortcut")
 
 
 class Residual(CompositeLayer):
-    """y = body(x) + shortcut(x), where shortcut(x) is x if there is none (He et al., 2015).
+    """y = body(x) + shortcut(x), or body(x) + x if there is no shortcut (He et al., 2015).
 
     Backward, dx = body.backward(dy) + shortcut.backward(dy), or body.backward(dy) + dy. So the gradient also reaches
-    the layers below by a path without weights, which is why networks of a hundred layers learn.
+    the layers below by a path without weights, which is what makes networks of a hundred layers trainable.
 
     Args:
         body: a layer, a list of layers, or a `Sequential`.
-        shortcut: the same; by default x itself, so the body must keep its shape. If it doesn't, pass a 1x1 convolution
-            with the body's filters and strides ("projection").
+        shortcut: likewise; by default x itself, so the body must keep the shape of x. If it doesn't, pass a 1x1
+            convolution with the body's filters and strides (a "projection shortcut").
         **kwargs: name, dtype, trainable, input_shape; see `Layer`. The dtype defaults to that of the inner layers; if
             given, it is set on all of them.
 
     Attributes:
         body, shortcut: the two branches, each a `Sequential` (named "body" and "shortcut" unless you named it);
-            shortcut is None if it is x itself. Weights are named "residual/body/conv2d/kernel".
+            shortcut is None for the identity. Weights are named "residual/body/conv2d/kernel".
 
     Shapes: x any that both branches take; y the shape of the body's output, which the shortcut's must match.
 
@@ -48,8 +48,8 @@ class Residual(CompositeLayer):
     Keras has no such layer; there you write the functional `layers.add([body(x), x])`, or `Add()`.
 
     Raises:
-        TypeError: body or shortcut is none of these.
-        ValueError: one of them has no layers, a layer is in both, or (when it is built) their shapes differ.
+        TypeError: body or shortcut is something else.
+        ValueError: a branch has no layers, a layer is in both, or, when it is built, their output shapes differ.
 
     Example (the block of ResNet-18 that halves the image):
 
@@ -102,7 +102,7 @@ class Residual(CompositeLayer):
 
     @property
     def shortcut(self) -> Sequential | None:
-        """The layers of the shortcut, or None if it is x itself."""
+        """The layers of the shortcut, or None for the identity."""
         inner = self.inner_layers
         return inner[1] if len(inner) > 1 else None  # type: ignore[return-value]  # as above
 

@@ -35,8 +35,8 @@ def describe(layer: Layer) -> Config:
     return entry
 
 
-# Limits on what a file may hold. A layer takes a third of a millisecond and more memory than its entry in the file, and
-# nested models are handled by recursion.
+# Limits on what a file may hold: making a layer takes a third of a millisecond and more memory than its entry in the
+# file, and nested models are handled by recursion.
 MOST_LAYERS = 10_000
 DEEPEST = 50
 

@@ -1,7 +1,7 @@
 """The arguments of layers that are also attributes: checked whenever they are set, in `__init__` and later.
 
-Compiled code computes addresses from them and trusts them. So a value that makes no sense is refused when it is set,
-and so is a new value for one that the weights of a built layer depend on.
+Compiled code computes addresses from these values without checking them again. So an invalid value is refused when it
+is set, and so is any change to a setting that the weights of a built layer depend on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Setting(Generic[T]):
 
     Args:
         check: returns the value to keep, or raises.
-        fixed: whether the weights depend on it, so that it can't change once the layer is built.
+        fixed: whether the weights depend on the setting, so that it can't change once the layer is built.
     """
 
     def __init__(self, check: Check[T], *, fixed: bool = False) -> None:

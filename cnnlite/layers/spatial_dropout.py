@@ -16,7 +16,7 @@ class SpatialDropout2D(Dropout):
     (N, 1, 1, C), or (N, C, 1, 1) with channels first; the rest is as in `Dropout`.
 
     Args:
-        rate: the share of channels to drop, from 0 to 1.
+        rate: the fraction of channels to drop, from 0 to 1.
         data_format: "channels_last" or "channels_first"; by default `cnnlite.config.image_data_format()`.
         seed: an integer for the same masks in every run.
         **kwargs: name, dtype, trainable, input_shape; see `Layer`.

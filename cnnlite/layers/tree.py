@@ -54,6 +54,8 @@ class LayerTree(metaclass=LayerType):
         for layer in getattr(self, "inner_layers", ()):
             layer.trainable = value
 
+    # The setters are for `layer.params |= {...}`, which ends by setting the attribute.
+
     @property
     def params(self) -> ArrayDict:
         """The trainable arrays by name; assigning to a name copies into its array."""
@@ -99,7 +101,7 @@ class LayerTree(metaclass=LayerType):
         return list(named.items())
 
     def named_layers(self, path: str | None = None) -> list[tuple[str, Layer]]:
-        """Return [(path, layer), ...] for this layer and all inside it, as far as they have weights of their own."""
+        """Return [(path, layer), ...] for this layer and all inside it that have weights of their own."""
         path = self.name if path is None else path
         pairs: list[tuple[str, Any]] = [(path, self)]
         for name, layer in self.named_inner_layers():

@@ -38,7 +38,7 @@ class ArrayDict(dict[str, Array]):
     """Named arrays that stay where they are: `d[name] = values` copies into the array of that name.
 
     A model keeps all its parameters in one flat vector and its layers hold views into it. Copying on
-    assignment is what lets a layer write `self.grads["kernel"] = ...` without leaving that vector.
+    assignment is what lets a layer write `self.grads["kernel"] = ...` and still hold a view.
 
     `update` and `|=` copy in the same way, all arrays or none. Removing or replacing an array is a TypeError, and an
     unknown name a KeyError: a layer computes with the weights that it was built with. `d | other` and `d.copy()` are
@@ -46,7 +46,7 @@ class ArrayDict(dict[str, Array]):
     """
 
     version = 0  # incremented by the library each time it changes an array
-    handed_out = False  # whether code outside the library has got an array, and may change it at any time
+    handed_out = False  # whether code outside the library holds one of the arrays, and may change it at any time
 
     def handed_over(self) -> Self:
         """Return these arrays, marked as handed out unless the library is building a graph or only reading."""
@@ -109,8 +109,8 @@ class ArrayDict(dict[str, Array]):
             raise self._refusal(f"{type(arrays).__name__} in place of all of them")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Copying and pickling would otherwise assign to names that the new dict doesn't have yet. If a handed-out array
-        # is copied together with its dict, its copy is the one in the new dict, so that counts as handed out too.
+        # Copying and pickling would otherwise assign to names that the new dict doesn't have yet. The new dict counts
+        # as handed out if this one does: whoever copies an array along with its dict gets the array in the new dict.
         return ArrayDict, (dict(self),), {"handed_out": True} if self.handed_out else None
 
     def _converted(self, name: str, values: ArrayLike) -> Array:
@@ -173,7 +173,7 @@ def weights_to_be_loaded(most: int) -> Iterator[None]:
 
 
 def zeros_to_be_loaded(shape: Shape, dtype: DTypeLike) -> Array | None:
-    """Return the array for a weight that will be loaded, or None if it is to be initialized."""
+    """Return the array for a weight that will be loaded, or None if it is to be initialised."""
     left = _left.get()
     if left is None:
         return None

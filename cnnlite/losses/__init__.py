@@ -108,7 +108,7 @@ def get(identifier: Any) -> Loss:
 
     Raises:
         ValueError: the name is unknown; the message lists the known ones.
-        TypeError: a function of your own, which comes without a gradient.
+        TypeError: a function of your own, which has no gradient.
 
     >>> get("mse").name
     'mean_squared_error'

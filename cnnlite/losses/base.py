@@ -98,7 +98,7 @@ class Loss:
         return self(y_true, y_pred, sample_weight), self.backward(y_true, y_pred, sample_weight)
 
     def _reduce(self, losses: Array, sample_weight: ArrayLike | None) -> Any:
-        """Return the losses (N, ...), reduced as `reduction` says."""
+        """Reduce the losses (N, ...) as `reduction` says."""
         if sample_weight is not None:
             weights = labels.weights_for(losses.shape, sample_weight, self.name)
             losses = losses * weights.astype(losses.dtype)
@@ -132,7 +132,7 @@ class Loss:
     def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError if these labels don't fit predictions of `output_shape` (None, ..., K).
 
-        `fit` calls it with all labels before it starts. Here they must have the shape of the predictions and
+        `fit` calls this with all labels before it starts. Here they must have the shape of the predictions and
         be finite; override it in a loss of your own that takes other labels.
         """
         labels.finite_labels(labels.same_shape(y_true, at_least_2d(output_shape), self.name), self.name)

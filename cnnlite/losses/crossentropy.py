@@ -78,7 +78,7 @@ class CategoricalCrossentropy(_Crossentropy):
         reduction, name, dtype: see `Loss`.
 
     Raises:
-        ValueError: labels of another shape than the predictions, or outside [0, 1].
+        ValueError: the labels differ in shape from the predictions, or lie outside [0, 1].
     """
 
     probability_activation = "softmax"
@@ -126,13 +126,13 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
 
     Args:
         from_logits: whether predictions are scores of any size rather than probabilities.
-        ignore_class: must be None; give samples to ignore sample_weight=0.
+        ignore_class: must be None; to ignore samples, give them sample_weight=0.
         reduction, name, dtype: see `Loss`.
         axis: the axis of the classes; it must be -1, the last.
         label_smoothing: s in t * (1 - s) + s / classes, from 0 to 1. Keras offers it for one-hot labels only.
 
     Raises:
-        ValueError: labels that are one-hot, that are not whole numbers, or that are not among the classes.
+        ValueError: the labels are one-hot, are not whole numbers, or are not among the classes.
     """
 
     def __init__(
@@ -149,13 +149,13 @@ class SparseCategoricalCrossentropy(CategoricalCrossentropy):
         if ignore_class is not None:
             raise ValueError(
                 f"SparseCategoricalCrossentropy: ignore_class must be None. Received: ignore_class={ignore_class!r}. "
-                "Give samples to ignore any valid label and sample_weight=0."
+                "To ignore samples, give them any valid label and sample_weight=0."
             )
 
     def prepare_targets(self, y_true: ArrayLike, output_shape: Shape, dtype: DTypeLike) -> Array:
         """Return the class indices, int64 (N, ...); with smoothing, or for probabilities, the labels of `prepare`."""
         classes = labels.integer_labels(y_true, output_shape, self.name).astype(np.int64, copy=False)
-        # No one-hot labels where they can be avoided: they are as large as the logits, with perhaps a million classes.
+        # One-hot labels only where needed: they are as large as the logits, and there may be a million classes.
         if self.from_logits and not self.label_smoothing:
             return classes
         return self._one_hot(classes, output_shape[-1], dtype)
@@ -204,7 +204,7 @@ class BinaryCrossentropy(_Crossentropy):
         reduction, name, dtype: see `Loss`.
 
     Raises:
-        ValueError: labels of another shape than the predictions, or outside [0, 1].
+        ValueError: the labels differ in shape from the predictions, or lie outside [0, 1].
     """
 
     probability_activation = "sigmoid"

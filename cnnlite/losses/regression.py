@@ -22,7 +22,7 @@ class MeanSquaredError(KernelLoss):
         reduction, name, dtype: see `Loss`.
 
     Raises:
-        ValueError: labels of another shape than the predictions.
+        ValueError: the labels and the predictions differ in shape.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class MeanAbsoluteError(KernelLoss):
         reduction, name, dtype: see `Loss`.
 
     Raises:
-        ValueError: labels of another shape than the predictions.
+        ValueError: the labels and the predictions differ in shape.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Huber(KernelLoss):
         reduction, name, dtype: see `Loss`.
 
     Raises:
-        ValueError: delta is not above 0; labels of another shape than the predictions.
+        ValueError: delta is not above 0, or the labels and the predictions differ in shape.
     """
 
     def __init__(

@@ -89,7 +89,7 @@ def get(identifier: Any, loss: Any = None) -> Metric:
         identifier: a name such as "accuracy", which becomes the name of the metric; a `Metric`; a `Loss`
             or a function of your own, `fn(y_true, y_pred)`, whose mean is taken; or a saved config.
         loss: the loss that the model is trained with. If its predictions are logits, a metric given by name has the
-            same value as for the probabilities: "accuracy", "precision" and the like then threshold single
+            same value as for the probabilities: "accuracy", "precision" and the like then threshold binary
             predictions at 0, and cross-entropies are computed from logits. (Keras treats logits as probabilities.)
             A metric given as an object takes predictions as they are.
 

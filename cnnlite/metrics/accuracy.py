@@ -1,4 +1,4 @@
-"""Accuracies: the share of samples that are predicted correctly.
+"""Accuracies: the fraction of samples that are predicted correctly.
 
 All of them are means over the samples, weighted by `sample_weight`, and 0.0 before the first sample. A
 prediction with a NaN in it counts as wrong. Labels that don't fit the predictions are a ValueError.
@@ -39,7 +39,7 @@ class _Accuracy(Average):
 
 
 class BinaryAccuracy(_Accuracy):
-    """The share of predictions that are above `threshold` if the label is 1, and not if it is 0.
+    """The fraction of predictions that are above `threshold` if the label is 1, and at most that if it is 0.
 
     Shapes: labels and predictions (N, ..., K); (N,) counts as (N, 1).
 
@@ -73,10 +73,10 @@ class BinaryAccuracy(_Accuracy):
 
 
 class CategoricalAccuracy(_Accuracy):
-    """The share of samples whose largest prediction is at the class of the one-hot label.
+    """The fraction of samples whose largest prediction is at the class of the one-hot label.
 
-    Shapes: labels and predictions (N, ..., classes). Probabilities and logits give the same result; of equal
-    predictions, the first counts as the largest.
+    Shapes: labels and predictions (N, ..., classes). Probabilities and logits give the same result; if
+    predictions tie, the first counts as the largest.
 
     >>> metric = CategoricalAccuracy()
     >>> metric.update_state([[0, 0, 1], [0, 1, 0]], [[0.1, 0.9, 0.8], [0.05, 0.95, 0]])
@@ -98,10 +98,10 @@ class CategoricalAccuracy(_Accuracy):
 
 
 class SparseCategoricalAccuracy(_Accuracy):
-    """The share of samples whose largest prediction is at the class that the label names.
+    """The fraction of samples whose largest prediction is at the class that the label names.
 
     Shapes: labels (N, ...) or (N, ..., 1), predictions (N, ..., classes). Probabilities and logits give the same
-    result; of equal predictions, the first counts as the largest.
+    result; if predictions tie, the first counts as the largest.
 
     >>> metric = SparseCategoricalAccuracy()
     >>> metric.update_state([2, 1], [[0.1, 0.6, 0.3], [0.05, 0.95, 0]])
@@ -123,7 +123,7 @@ class SparseCategoricalAccuracy(_Accuracy):
 
 
 class TopKCategoricalAccuracy(_Accuracy):
-    """The share of samples for which the class of the one-hot label is among the `k` largest predictions.
+    """The fraction of samples for which the class of the one-hot label is among the `k` largest predictions.
 
     A class is among them if fewer than k predictions are larger than its own: ties count in its favour, as in
     TensorFlow's `in_top_k`.
@@ -194,8 +194,8 @@ class AccuracyByForm(ByForm):
 
     Args:
         name, dtype: see `Metric`.
-        from_logits: whether single predictions are logits; the threshold is then 0, where the probability is
-            0.5. (Keras's is 0.5.) `get` takes it from the loss.
+        from_logits: whether binary predictions are logits; the threshold is then 0, the logit of probability
+            0.5. (Keras keeps 0.5.) `get` takes this from the loss.
 
     >>> metric = AccuracyByForm()
     >>> metric.update_state([2, 1], [[0.1, 0.6, 0.3], [0.05, 0.95, 0]])

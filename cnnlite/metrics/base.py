@@ -37,12 +37,12 @@ class Metric:
     def check(self, y_true: ArrayLike, output_shape: Shape) -> None:
         """Raise a ValueError if these labels don't fit predictions of `output_shape` (None, ..., K).
 
-        `fit` calls it with all labels before it starts. A metric of your own may define it.
+        `fit` calls this with all labels before it starts. A metric of your own may define it.
         """
 
     # Any, so that a metric of your own may declare that it takes only np.ndarray.
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Take a batch into account."""
+        """Accumulate a batch."""
         raise NotImplementedError(f"{type(self).__name__} must define update_state(y_true, y_pred, sample_weight).")
 
     def result(self) -> float:
@@ -54,10 +54,10 @@ class Metric:
         raise NotImplementedError(f"{type(self).__name__} must define reset_state().")
 
     def get_state(self) -> Config:
-        """Return what the metric remembers of the batches, for `set_state` in another process.
+        """Return what the metric has accumulated, for `set_state` in another process.
 
         By default, all its attributes that are not callable. A metric of your own that keeps anything but numbers,
-        strings, arrays, and lists, tuples and dicts of them defines both methods.
+        strings, arrays, and lists, tuples and dicts of them must define both methods.
         """
         return {
             name: value.get_state() if isinstance(value, Metric) else value
@@ -77,7 +77,7 @@ class Metric:
                 setattr(self, name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> float:
-        """Take a batch into account, as `update_state` does, and return the value so far."""
+        """Accumulate a batch, as `update_state` does, and return the value so far."""
         self.update_state(*args, **kwargs)
         return self.result()
 
@@ -103,7 +103,7 @@ def _alike(value: Any, present: Any) -> bool:
 class Average(Metric):
     """sum(weight * value) / sum(weight) over the samples; 0.0 before the first. A subclass defines `values`.
 
-    Unlike in a loss, the weights are in the divisor too, as in Keras. NaN in, NaN out.
+    Unlike a loss, it divides by the sum of the weights, as in Keras. NaN in, NaN out.
     """
 
     def __init__(self, dtype: DTypeLike | None = None, name: str | None = None) -> None:
@@ -155,7 +155,7 @@ class Mean(Average):
     def __init__(self, name: str | None = "mean", dtype: DTypeLike | None = None) -> None:
         super().__init__(dtype, name)
 
-    # No labels and predictions, as in Keras: the one metric that can't be used in place of another.
+    # Values instead of labels and predictions, as in Keras: so it can't be used where another metric is expected.
     def update_state(  # type: ignore[override]
         self, values: ArrayLike, sample_weight: ArrayLike | None = None
     ) -> None:

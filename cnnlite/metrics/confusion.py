@@ -1,4 +1,4 @@
-"""Precision and recall: the share of true positives among the predicted positives, and among the actual ones."""
+"""Precision and recall: the fraction of predicted, and of actual, positives that are true positives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cnnlite.types import Array, ArrayLike, Config, DTypeLike, Shape
 
 
 class _Confusion(Metric):
-    """Counts of true positives, and of all that `counted` selects, for each threshold."""
+    """Counts, for each threshold, of the true positives and of the predictions that `counted` selects."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class Precision(_Confusion):
     """true positives / (true positives + false positives); 0.0 if nothing was predicted positive.
 
     A prediction is positive if it is above a threshold and, with `top_k`, among the k largest of its sample (the
-    first, if some are equal). A NaN is not positive. A label is positive if it is not 0.
+    first ones, if some tie). A NaN is not positive. A label is positive if it is not 0.
 
     Shapes: labels and predictions (N,) or (N, ..., K), the labels one-hot if the K are classes.
 

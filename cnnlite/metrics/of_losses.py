@@ -1,4 +1,4 @@
-"""The losses as metrics: means over the samples, weighted by `sample_weight`, without regularization."""
+"""The losses as metrics: means over the samples, weighted by `sample_weight`, without regularisation."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ class CrossentropyByForm(ByForm):
 
     Args:
         name, dtype: see `Metric`.
-        from_logits: whether the predictions are logits. `get` takes it from the loss.
+        from_logits: whether the predictions are logits. `get` takes this from the loss.
     """
 
     def __init__(

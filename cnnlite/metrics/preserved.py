@@ -17,8 +17,8 @@ from cnnlite.metrics.base import Metric
 def preserved_counts(metrics: Iterable[Any]) -> Iterator[None]:
     """Restore the metrics among these objects on exit, whatever they count inside the block.
 
-    The metrics stay the same objects, and so do the arrays and containers in them, since a user's metric may hold one
-    twice. Helper objects from the metric's own package are restored too; objects of other libraries are left alone.
+    The metrics stay the same objects, and so do the arrays and containers in them, since a user's metric may refer to
+    one twice. Helper objects from the metric's own package are restored too; objects of other libraries are left alone.
     """
     kept: dict[int, tuple[Any, Any]] = {}
     for metric in metrics:
@@ -57,7 +57,7 @@ def _keep(thing: Any, kept: dict[int, tuple[Any, Any]], owner: type) -> None:
 def _is_helper(thing: Any, owner: type) -> bool:
     """Return whether an object that a metric of class `owner` refers to is part of what it counts with.
 
-    A logger, a model or a data set is not the metric's to change, and may lead to a whole world of other objects.
+    A logger, a model or a data set is not the metric's to change, and may refer to any number of other objects.
     """
     if isinstance(thing, (type, FunctionType)) or not hasattr(thing, "__dict__"):
         return False

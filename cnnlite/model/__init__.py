@@ -1,1 +1,1 @@
-"""The stack of layers and the loops over it: training, evaluation, prediction. Nothing about any one layer."""
+"""The stack of layers and the loops over it: training, evaluation, prediction; nothing specific to any one layer."""

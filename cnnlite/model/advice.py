@@ -44,7 +44,7 @@ def advise(model: Any, loss: Any, owner: str) -> None:
     if loss.from_logits and type(last) in _PROBABILITIES:
         warnings.warn(
             f"{owner}: {loss.name} takes logits (from_logits=True), but the model ends with the probabilities of a "
-            f"{last.activation_name or 'softmax'}. Use from_logits=False, or a last layer without activation.",
+            f"{last.activation_name or 'softmax'}. Use from_logits=False, or a last layer without an activation.",
             stacklevel=4,
         )
     elif not loss.from_logits and type(last) in _MAY_BE_NEGATIVE:

@@ -49,7 +49,8 @@ class Compiled(Stack):
     def loss(self) -> Any:
         """The loss, which `compile` takes as an object or by name; another one may be assigned.
 
-        Metrics given by name still assume the loss passed to `compile`, even if only one of the two takes logits.
+        Metrics given by name were made for the loss passed to `compile`; they stay the same even if only one of the two
+        losses takes logits.
         """
         return self._loss
 

@@ -41,7 +41,7 @@ class Evaluator(Compiled):
     ) -> Scores:
         """Return the loss and the metrics on data, in inference mode; nothing in the model changes.
 
-        A callback of `fit` or `evaluate` may call it: the metrics accumulated there are restored afterwards.
+        A callback of `fit` or `evaluate` may call this: what their metrics have accumulated is restored afterwards.
 
         Args:
             x, y, sample_weight, batch_size, verbose, callbacks: as for `fit`.
@@ -123,7 +123,7 @@ class Evaluator(Compiled):
         with contextlib.closing(Progress("Predict", data.steps, verbose, line=False)) as progress:
             for step, (batch, _, _) in enumerate(data.epoch()):
                 callbacks.on_predict_batch_begin(step)
-                # A copy: a model that only reshapes returns a view of the batch, whose memory the next one reuses.
+                # A copy: a model that only reshapes returns a view of the batch, whose memory the next batch reuses.
                 with arithmetic(), self._mode():
                     outputs.append(self.forward(batch).copy())
                 if progress.step(len(batch)):

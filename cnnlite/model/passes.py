@@ -1,7 +1,7 @@
-"""Forward and backward passes over a stack of layers: by plans if the layers are the library's, else layer by layer.
+"""Forward and backward passes over a stack of layers: as plans if the layers are the library's, else layer by layer.
 
-A stack is split into *parts*: its layers, and those of nested models (`parts.py`). Consecutive parts that still do what
-the library wrote form a *segment*, and a segment runs by a plan. The plan is made once per sample shape, by calling the
+A stack is split into *parts*: its layers, and those of nested models (`parts.py`). Consecutive parts that still run
+the library's own code form a *segment*, which runs as one plan. The plan is made once per sample shape, by calling the
 parts with the buffers of a graph instead of arrays; running it is one call into compiled code (`engine/plan.py`).
 Everything else runs on its own, in Python: a user's layer, or a layer with a replaced method.
 
@@ -48,7 +48,7 @@ def segments_of(parts: Sequence[Part], memo: Memo) -> list[Any]:
 
 
 class Segment:
-    """Parts that run by a plan. Any number of threads may run them forward at once.
+    """Parts that run as one plan. Any number of threads may run them forward at once.
 
     Args:
         parts: the parts.
@@ -100,7 +100,7 @@ class Segment:
         return memory
 
     def _claim(self, memory: Memory, run: object) -> bool:
-        """Claim a memory until `run` is gone; return False if it is taken."""
+        """Claim a memory until `run` is garbage-collected; return False if it is taken."""
         key = id(memory)
         # The callback is a C method: in a Python one, an exception raised by a signal handler would be lost.
         claim = weakref.ref(run, partial(self._in_use.pop, key))
@@ -131,7 +131,7 @@ class Segment:
         return x
 
     def _made(self, shape: Shape, training: bool, samples: int | None) -> Any:
-        # The segment is part of the key: one found before a change to the layers makes no plans for later ones.
+        # The segment is part of the key, so that one from before a change to the layers leaves no plans to later ones.
         kind = _Training if training else _Inference
         return self._memo.get(((kind, self), shape, fusion.is_on()), lambda: kind(self.parts, shape, samples),
                               PLANS_KEPT)

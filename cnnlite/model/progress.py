@@ -15,7 +15,7 @@ from cnnlite.engine.program import watcher
 from cnnlite.support.printing import for_stdout, message
 from cnnlite.types import Logs
 
-REDRAW_SECONDS = 0.1  # often enough for a person; a step may take a thousandth of it
+REDRAW_SECONDS = 0.1  # often enough for a person; a step may take a thousandth of that
 
 
 class Progress:

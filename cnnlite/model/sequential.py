@@ -28,7 +28,7 @@ class Sequential(Trainer):
 
     Args:
         layers: a list of layers; the first may be an `Input`, or have `input_shape=`. Without either, the
-            model is built by the first data that it sees.
+            model is built for the first data that it sees.
         trainable: False freezes all weights during training.
         name: "sequential" by default.
 
@@ -136,7 +136,7 @@ class Sequential(Trainer):
         return top
 
     def get_layer(self, name: str | None = None, index: int | None = None) -> Layer:
-        """Return the layer of that name, or at that place in the stack."""
+        """Return the layer of that name, or at that index in the stack."""
         if (name is None) == (index is None):
             raise ValueError(
                 f"{self.name}: get_layer takes a name or an index. Received: name={name!r}, index={index!r}."
@@ -149,8 +149,6 @@ class Sequential(Trainer):
         if name not in found:
             raise ValueError(f"{self.name}: no layer is called {name!r}. The layers are: {', '.join(found)}.")
         return found[name]
-
-    # Up and down the stack.
 
     # Description and files.
 

@@ -19,7 +19,7 @@ from cnnlite.model.passes import segments_of
 from cnnlite.support.arguments import float_array
 from cnnlite.types import Array, ArrayLike, Shape
 
-MOST_SHAPES = 64  # input shapes for which a model caches what it found out
+MOST_SHAPES = 64  # how many input shapes a model remembers as fitting
 
 _LAYER_PASSES = "forward", "backward"
 _PASSES = (
@@ -39,7 +39,7 @@ class Stack(CompositeLayer):
     def build(self, input_shape: Shape | None = None) -> None:
         """Create the weights of all layers for inputs of `input_shape`, the batch axis included."""
         given = self.given_input_shape
-        if not self.inner_layers and given is None:  # with an Input alone it is the identity, as in Keras
+        if not self.inner_layers and given is None:  # with an Input alone, the model is the identity, as in Keras
             raise ValueError(f"{self.name}: a model needs layers before it can be built. Use add(layer).")
         if input_shape is not None:
             self.check_input_shape(input_shape)
@@ -178,7 +178,7 @@ class Stack(CompositeLayer):
         if not keeps_all or not keeps(activation, *_LAYER_PASSES):
             raise ValueError(
                 f"{self.name}: for logits, the top layer and its activation must have the library's own forward "
-                f"and backward. Received: {top!r}, with others. Use forward, which calls them."
+                f"and backward. Received: {top!r}, with overridden ones. Use forward, which calls them."
             )
         return activation
 
@@ -204,7 +204,7 @@ class Stack(CompositeLayer):
     def check_fits(self, input_shape: Shape) -> None:
         """Raise a ValueError unless the model takes inputs of that shape.
 
-        If it was given an input shape, only that one fits. Otherwise any shape fits that the layers can take.
+        If the model was given an input shape, only that one fits. Otherwise any shape that the layers can take does.
         """
         built_for, shape = self.input_shape, tuple(input_shape)
         if not self.built or built_for is None or (shape and fits(shape[1:], built_for[1:])):

@@ -28,7 +28,7 @@ def print_summary(model: Any, line_length: int | None = None, print_fn: Callable
 def summary_table(model: Any, line_length: int | None = None, encoding: str | None = None) -> str:
     """Return a table of the layers with their output shapes and numbers of weights, and the totals.
 
-    A Residual is followed by the layers inside it, whose weights are counted in its row too. All of it can be encoded
+    A Residual is followed by the layers inside it, whose weights are counted in its row too. The table can be encoded
     in `encoding`; None allows any characters.
     """
     top, below_header, between, bottom, header_bar, bar = _BOX if can_encode("".join(_BOX), encoding) else _ASCII

@@ -1,7 +1,7 @@
-"""fit: the loops over epochs and batches, and nothing about any one layer.
+"""fit: the loops over epochs and batches; nothing here is specific to one kind of layer.
 
 `Trainer.train_step` is the whole of training: forward, loss, backward, regularisation, optimizer step. The
-rest repeats it over batches from `batches.py`, shows the progress by `progress.py`, and calls the `callbacks`.
+rest repeats it over batches from `data/batches.py`, shows progress with `progress.py`, and calls the `callbacks`.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Trainer(Evaluator):
         """Train the model.
 
         Args:
-            x: samples (N, ...) of any numeric dtype; each batch is converted to the model's. Or something that
+            x: samples (N, ...) of any numeric dtype; each batch is converted to the model's dtype. Or something that
                 yields batches (x, y) or (x, y, sample_weight): a generator, which can be read only once; another
                 iterable; or an object with `__len__` and `__getitem__`, whose batches are shuffled. Its length may
                 change from epoch to epoch. If it has methods `on_epoch_begin` and `on_epoch_end` without arguments,
@@ -118,8 +118,8 @@ class Trainer(Evaluator):
             sample_weight: weights (N,) of the samples in the loss, which is still divided by the number of samples.
             initial_epoch: the epoch to begin with, counted from 0, to continue an earlier run. If it is `epochs` or
                 more, nothing is trained.
-            steps_per_epoch: how many batches make an epoch; by default all. The next epoch continues from there, and
-                data that run out start over. (Keras ends the epoch there, with a warning.)
+            steps_per_epoch: how many batches make an epoch; by default all. The next epoch continues where this one
+                stopped; data that run out start over. (Keras ends the epoch there, with a warning.)
             validation_steps: how many batches of the validation data to use; by default all.
             validation_batch_size: by default `batch_size`.
             validation_freq: validate after every epoch whose number, counted from 1, is a multiple of this; or a
@@ -248,7 +248,7 @@ class Trainer(Evaluator):
         """
         self._require_loss("train_on_batch")
         x, y, sample_weight = checked_samples(self, x, y, sample_weight, class_weight, "train_on_batch")
-        # Signals are held back here already: starting that takes 10 us, and nesting it hardly anything.
+        # Signals are deferred here already: the outermost such block costs 10 us, a nested one hardly anything.
         with (
             used_by_one_thread("train_on_batch", self._what_trains()) as in_use, preserved_counts(in_use),
             deferred_signals(second_passes=True),
@@ -269,7 +269,7 @@ class Trainer(Evaluator):
         return self._values(running.logs(), return_dict)
 
     def _what_trains(self) -> list[Any]:
-        """Return what a step changes, and only one thread may use: layers, metrics, the optimizer."""
+        """Return what a step changes, so that only one thread may use it: layers, metrics, the optimizer."""
         return [*self.walk(), *self.metrics, self.optimizer]
 
     def _get_ready(self, shape: Shape) -> None:
@@ -303,7 +303,7 @@ class Trainer(Evaluator):
         return result
 
     def _release_memory(self, all_of_it: bool = False) -> None:
-        """Drop what layers remember of a batch; with `all_of_it`, also the memory in which plans worked."""
+        """Drop what layers remember of a batch; with `all_of_it`, also the memory that plans ran in."""
         for layer in self.walk():
             if layer._memory is not None:
                 layer._memory = None

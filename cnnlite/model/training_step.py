@@ -48,7 +48,7 @@ def step_being_recorded() -> StepPlan | None:
 
 
 def step_plan(model: Any, x: Array, y: Any, sample_weight: Any, optimizer: Any = None) -> StepPlan | None:
-    """Return the plan of a training step of a model on such a batch, or None if there can't be one.
+    """Return the plan of a training step of a model on batches like this one, or None if there can't be one.
 
     With an optimizer other than the model's, the plan is for display, and is not cached.
     """
@@ -92,7 +92,7 @@ class StepPlan:
 
     Args:
         model: the model, built and compiled.
-        x, y, sample_weight: a batch; only its shapes and dtypes count.
+        x, y, sample_weight: a batch; only its shapes and dtypes matter.
         optimizer: the optimizer, built for the model.
     """
 
@@ -131,7 +131,7 @@ class StepPlan:
     def add_update(self, value: Any) -> None:
         """Add the optimizer's step, and the update of what layers learn without a gradient; `take_step` calls it."""
         graph, parameters, optimizer = self._graph, self._parameters, self._optimizer
-        graph.section = 1  # weights are views of the vector, so everything else comes before
+        graph.section = 1  # the weights are views into the vector, so everything else must run first
         vector, gradient = graph.of_array(parameters.vector), graph.of_array(parameters.gradient)
         run = self._model.training_run
         with stages_of(optimizer.name):

@@ -1,4 +1,4 @@
-"""Adam, and AdamW, which is Adam with a weight decay."""
+"""Adam, and AdamW, which is Adam with weight decay."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Adam(KernelOptimizer):
 
 
 class AdamW(Adam):
-    """Adam with a weight decay that is kept out of its averages (Loshchilov and Hutter, 2019).
+    """Adam with weight decay decoupled from its averages (Loshchilov and Hutter, 2019).
 
         p -= learning_rate * weight_decay * p,  and then Adam's step
 

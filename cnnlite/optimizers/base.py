@@ -46,7 +46,7 @@ class Optimizer:
         clipvalue: the largest magnitude that an element of the gradient may have.
         global_clipnorm: the largest norm that the whole gradient may have. Only one of the three can be set.
             Without any, gradients above 1e19 have squares that float32 can't hold: optimizers that divide by an
-            average of squares then make no step, or NaN, as in Keras and PyTorch.
+            average of squares then take no step, or give NaN, as in Keras and PyTorch.
         name: its name in summaries and files.
 
     Raises:
@@ -250,7 +250,7 @@ class Optimizer:
         return {limit: value for limit in LIMITS if (value := getattr(self, limit)) is not None}
 
     def finish_step(self, parameters: FlatParameters) -> None:
-        """Note that a plan has taken a step."""
+        """Record that a plan has taken a step."""
         self._count_step()
         self._look_for_nan(parameters)
 

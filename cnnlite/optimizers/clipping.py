@@ -1,4 +1,4 @@
-"""Clip gradients by value, by the norm of each weight, or by the norm of all together."""
+"""Clip gradients by value, by the norm of each weight's gradient, or by the global norm."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def clip_gradient(
 
         clipvalue          g limited to [-clipvalue, clipvalue], element by element
         clipnorm           g * clipnorm / max(‖g‖, clipnorm), for each weight (kernel, bias) with its own norm
-        global_clipnorm    the same with the norm of all trainable gradients together
+        global_clipnorm    likewise, with the norm of all trainable gradients together
 
     Exactly one of the three is set. A NaN spreads to everything that shares a norm with it, as in Keras.
 

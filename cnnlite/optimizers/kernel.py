@@ -35,7 +35,7 @@ class KernelOptimizer(Optimizer):
         """Call the kernel, with arrays or with buffers."""
         raise NotImplementedError
 
-    # What the base class makes of them.
+    # What this class makes of them.
 
     def update(self, p: Array, g: Array, slots: list[Array], learning_rate: float, decay: float) -> None:
         self.step_with(p, g, slots, np.array(self.step_values(learning_rate, decay), np.float64))

@@ -60,7 +60,7 @@ def check_only_limit(optimizer: Optimizer, name: str, value: float | None) -> No
 
 
 def refuse_unknown(optimizer: Optimizer, name: str, value: Any) -> None:
-    """Raise an AttributeError if setting `name` would change nothing: it is not an attribute, or a misspelt one."""
+    """Raise an AttributeError if setting `name` would change nothing: the name is unknown or misspelt."""
     cls = type(optimizer)
     if hasattr(cls, name) or name in vars(optimizer) or _is_named_in_methods(cls, name):
         return

@@ -42,7 +42,7 @@ def test_logits_above_probabilities_are_said_once(stack, last, loss, y, recwarn)
     (message,) = messages(recwarn)
     assert message == (
         f"compile: {loss.name} takes logits (from_logits=True), but the model ends with the probabilities of a {last}. "
-        "Use from_logits=False, or a last layer without activation."
+        "Use from_logits=False, or a last layer without an activation."
     )
 
 
