@@ -170,7 +170,10 @@ def _windows(x_shape, window, strides, pads):
 
 
 def max_pool(x, window, strides, pads, out=None):
-    """Return (y, argmax): the largest value of each window, and its position (a, b) in the window as a·KW + b."""
+    """Return (y, argmax): the largest value of each window, and its position (a, b) in the window as a·KW + b.
+
+    Of equal values the first wins, in row-major order: `>` is strict. The first NaN beats everything.
+    """
     y = argmax = None
     for tap, rows, columns, real in _windows(x.shape, window, strides, pads):
         pixel = x[:, rows, columns]

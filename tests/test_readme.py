@@ -19,7 +19,7 @@ def examples(page):
 
 README, TEN_LINES, PLAN = examples("README.md")
 _, BACKUP = examples("docs/long-runs.md")
-YOUR_OWN_LAYER, GRADIENT_CHECK = examples("docs/your-own-layer.md")
+YOUR_OWN_LAYER, GRADIENT_CHECK, ACTIVATION = examples("docs/your-own-layer.md")
 MOST_LINES = 150
 
 
@@ -81,8 +81,11 @@ def test_the_run_with_a_backup_goes_on_where_it_was(monkeypatch, tmp_path):
 
 
 def test_the_gradient_check_of_a_layer_of_ones_own_prints_the_table(capsys):
-    exec(GRADIENT_CHECK, {"__name__": "readme"})
+    names = {"__name__": "readme"}
+    exec(GRADIENT_CHECK, names)
     shown = re.search(r"^```\n(Gradients of .*?)```", YOUR_OWN_LAYER, re.DOTALL | re.MULTILINE).group(1)
     # The errors are rounding, which differs from one processor to another.
     without_errors = [re.sub(r"\d\.\de-\d\d", "", text).split() for text in (shown, capsys.readouterr().out)]
     assert without_errors[0] == without_errors[1]
+    exec(ACTIVATION, names)
+    assert capsys.readouterr().out == "True\n"

@@ -12,7 +12,7 @@ It is one, the calling thread,
   and inside a `prange` of the user's.
 - if the process has one core.
 
-Results are bit-identical for any number of threads, so no call has to wait or be refused.
+Results are bit-identical for any number of threads (`kernels/sums.py` says why), so no call has to wait or be refused.
 """
 
 import functools

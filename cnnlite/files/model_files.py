@@ -10,7 +10,7 @@ import json
 import os
 
 import numpy as np
-import safetensors.numpy
+import safetensors.numpy  # for writing only; safetensors_reader.py says why
 
 from cnnlite._version import __version__
 from cnnlite.files.atomic_write import replace_file

@@ -4,7 +4,7 @@ The file is a safetensors file: a header in JSON, then the bytes of the arrays. 
 
     tensors    conv2d/kernel  conv2d/bias  block/dense/kernel ...   the weights, by the path of their layer
                batch_norm/moving_mean ...                           arrays that training changes without a gradient
-               optimizer/m  optimizer/v ...                         the optimizer's vectors, one entry per parameter
+               optimizer/momentum  optimizer/velocity ...           the optimizer's vectors, one entry per parameter
     metadata   format            "cnnlite"
                format_version    "1"
                cnnlite_version   the version that wrote it

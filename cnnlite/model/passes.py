@@ -226,13 +226,13 @@ class TrainingPass:
             arrays.version += 1
 
     def backward(self, dy: Array) -> Array:
-        dy = self._run_down(dy, INPUT | WEIGHTS)
+        dy = self._backward_pass(dy, INPUT | WEIGHTS)
         return self._array(self._made.dx, self._made.dy, dy)
 
     def backward_weights(self, dy: Array) -> None:
-        self._run_down(dy, WEIGHTS)
+        self._backward_pass(dy, WEIGHTS)
 
-    def _run_down(self, dy: Array, purposes: int) -> Array:
+    def _backward_pass(self, dy: Array, purposes: int) -> Array:
         made, top = self._made, self._segment.parts[-1].layer
         dy = top.prepare_gradient(dy, (self._samples, *made.output_shape))
         self.plan.run(self._samples, {made.dy.number: dy}, BACKWARD, purposes)

@@ -39,7 +39,7 @@ _METHODS = (
 )
 
 
-_being_recorded: ContextVar[StepPlan | None] = ContextVar("in_making", default=None)
+_being_recorded: ContextVar[StepPlan | None] = ContextVar("being_recorded", default=None)
 
 
 def step_being_recorded() -> StepPlan | None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from cnnlite.engine.buffers import WEIGHT
 from cnnlite.engine.graph import Graph
-from cnnlite.engine.weights import Snapshot
+from cnnlite.engine.snapshot import Snapshot
 from cnnlite.layers.weights import ArrayDict
 
 

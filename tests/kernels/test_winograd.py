@@ -160,16 +160,16 @@ def test_numbers_as_large_as_the_bound_neither_overflow_nor_lose_precision():
     assert_close(y, reference.conv2d(*wide(x, kernel), pads=((1, 1), (1, 1))), x.dtype)
 
 
-def test_what_suits():
-    assert winograd.suits(3, 13, 0, (11, 11), 32, 64)
-    assert winograd.suits(5, 24, 0, (20, 20), 32, 32)
-    assert not winograd.suits(3, 28, 0, (26, 26), 1, 32)
-    assert not winograd.suits(3, 28, 0, (26, 26), 32, 8)
-    assert not winograd.suits(3, 3, 0, (1, 1), 64, 64)  # a whole tile for a single pixel
-    assert not winograd.suits(5, 1, 4, (5, 5), 64, 64)  # nine tiles, and four fifths of the rows are padding
-    assert not winograd.suits(1, 28, 0, (28, 28), 64, 64)
-    assert not winograd.suits(7, 28, 0, (22, 22), 64, 64)
-    assert not winograd.suits(3, 2, 0, (0, 5), 64, 64)
-    assert not winograd.suits(3, 7, 1, (7, 7), 512, 512)  # four tiles, and 38 MB of transformed weights
-    assert winograd.suits(3, 14, 1, (14, 14), 512, 512)
-    assert winograd.suits(3, 8, 1, (8, 8), 256, 256)
+def test_where_winograd_is_faster():
+    assert winograd.winograd_is_faster(3, 13, 0, (11, 11), 32, 64)
+    assert winograd.winograd_is_faster(5, 24, 0, (20, 20), 32, 32)
+    assert not winograd.winograd_is_faster(3, 28, 0, (26, 26), 1, 32)
+    assert not winograd.winograd_is_faster(3, 28, 0, (26, 26), 32, 8)
+    assert not winograd.winograd_is_faster(3, 3, 0, (1, 1), 64, 64)  # a whole tile for a single pixel
+    assert not winograd.winograd_is_faster(5, 1, 4, (5, 5), 64, 64)  # nine tiles, and four fifths of the rows are padding
+    assert not winograd.winograd_is_faster(1, 28, 0, (28, 28), 64, 64)
+    assert not winograd.winograd_is_faster(7, 28, 0, (22, 22), 64, 64)
+    assert not winograd.winograd_is_faster(3, 2, 0, (0, 5), 64, 64)
+    assert not winograd.winograd_is_faster(3, 7, 1, (7, 7), 512, 512)  # four tiles, and 38 MB of transformed weights
+    assert winograd.winograd_is_faster(3, 14, 1, (14, 14), 512, 512)
+    assert winograd.winograd_is_faster(3, 8, 1, (8, 8), 256, 256)

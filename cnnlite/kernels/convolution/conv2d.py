@@ -25,7 +25,7 @@ from cnnlite.kernels.convolution.direct import add_direct
 from cnnlite.kernels.convolution.im2col import output_shape
 from cnnlite.kernels.convolution.pointwise import add_pointwise
 from cnnlite.kernels.convolution.wide_pixels import add_wide, wide_pixels
-from cnnlite.kernels.convolution.winograd import add_winograd, suits
+from cnnlite.kernels.convolution.winograd import add_winograd, winograd_is_faster
 from cnnlite.kernels.geometry import (
     NO_PADS,
     Geometry,
@@ -106,7 +106,7 @@ def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), 
         return out
     if meets_no_other(fields(x.shape, kernel.shape, (oh, ow), geometry)):
         add_pointwise(convolution)
-    elif is_plain(kernel, geometry) and suits(kh, h, pads[0][0], (oh, ow), channels, filters):
+    elif is_plain(kernel, geometry) and winograd_is_faster(kh, h, pads[0][0], (oh, ow), channels, filters):
         add_winograd(convolution)
     elif (pixels := wide_pixels(x, kernel, convolution.window, groups, ow)) > 1:
         add_wide(convolution, pixels)
@@ -117,7 +117,7 @@ def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), 
 
 @operation(samples="x out")
 def winograd_conv2d(x, kernel, bias=None, pads=NO_PADS, out=None):
-    """`conv2d` by Winograd's method, whatever `suits` says; for tests and experiments.
+    """`conv2d` by Winograd's method, whatever `winograd_is_faster` says; for tests and experiments.
 
     Needs 2 to 5 taps on a side and at least 16 channels and filters. Negative pads crop rows and columns.
     """

@@ -64,7 +64,7 @@ every block but the last, the number of tiles is a multiple of the rows of the m
 independently, and tiles of dx are added in order, so the bits of an image don't depend on which images are computed
 with it.
 
-Only for stride 1, no dilation, no groups, and at least 16 channels and filters: `is_plain` and `suits` decide whether a
+Only for stride 1, no dilation, no groups, and at least 16 channels and filters: `is_plain` and `winograd_is_faster` decide whether a
 case qualifies. Shapes as in `conv2d.py`.
 """
 
@@ -103,7 +103,7 @@ WEIGHT_ROWS = 16  # rows of a panel of weights that a thread transforms at a tim
 UNIT_TILES = 32  # tiles to convolve together, if there are as many
 
 
-def suits(taps, height, before, output, channels, filters):
+def winograd_is_faster(taps, height, before, output, channels, filters):
     """Return whether a convolution with stride 1 is faster this way than directly.
 
     Counts the vector instructions of both. For each vector of filters, the direct method takes C multiply-adds per tap
