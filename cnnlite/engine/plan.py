@@ -20,8 +20,8 @@ from cnnlite.engine.buffers import CONSTANT, GIVEN, THREAD_LOCAL, WEIGHT, WORK, 
 from cnnlite.engine.graph import Graph, Step, Storage
 from cnnlite.engine.program import Memory, Program, Workspace, bands_for, check, give_back, shape_of, threads_for
 from cnnlite.engine.schedule import Schedule
-from cnnlite.engine.stages import FIXED_WORDS
 from cnnlite.engine.snapshot import Snapshot
+from cnnlite.engine.stages import FIXED_WORDS
 from cnnlite.support.locks import new_lock
 from cnnlite.types import Array
 

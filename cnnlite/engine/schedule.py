@@ -11,8 +11,8 @@ in its cache. Alongside it there may be tracks of one BATCH stage each, split in
 One rule decides: a stage goes into the earliest group in which all of its inputs are available. A PIXEL, HALO or IMAGE
 stage can use what its track has computed for the same samples; everything else must come from an earlier group. (When
 a few samples are split into bands of rows for the threads, only PIXEL stages can.) A track is also closed once the
-weights of its stages would evict one another from the cache: only stages with hardly any weights may still join it.
-Stages that depend on weights alone run as late as possible.
+weights of its stages would evict one another from the cache: only stages with hardly any weights, and those that
+usually have nothing to do (`rare`), may still join it. Stages that depend on weights alone run as late as possible.
 
 A buffer that only the stages of one track use is *local*: every thread has memory of its own for its current samples.
 So is a buffer that is expanded from much smaller ones, such as the gradient of a pooling's input: each track that needs
@@ -199,7 +199,9 @@ class Schedule:
             return False
         if self.banded and step.stage.footprint == IMAGE and track.steps[0].stage.footprint != IMAGE:
             return True  # it would be computed again for each band
-        return not self.joined or (resident > LIGHT_BYTES and track.resident + resident > RESIDENT_BYTES)
+        # A stage that adds would cut the track into chunks, of which there are few for many threads.
+        is_light = resident <= LIGHT_BYTES and (track.adds or not step.stage.adds)
+        return not self.joined or (not is_light and track.resident + resident > RESIDENT_BYTES)
 
     def _find_local(self) -> None:
         """Find the buffers that only one track uses, or that each track that uses them can recompute."""
@@ -223,6 +225,10 @@ class Schedule:
                                        and all(track.by_samples for track in using)):
                 continue
             home = self._place[makers[0]][1]
+            reads = [used.number for step in home.steps for used in step.inputs]
+            if len(using) > 1 and buffer.number not in reads and len(home.steps) > 1:
+                home.steps.remove(makers[0])  # only other tracks need it, and each makes it for itself
+                using = [track for track in using if track is not home]
             for track in using:
                 track.local.append(buffer)
                 if track is not home:

@@ -94,7 +94,7 @@ def _look(r, run, first, last):
 
 @jit
 def are_bounded(flags):
-    """Return whether all weights are bounded, given the flags."""
+    """Return whether all weights, or all samples, are bounded, given their flags."""
     result = True
     for i in range(flags.size):
         result &= flags[i] != 0

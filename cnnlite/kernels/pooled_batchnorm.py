@@ -38,8 +38,8 @@ def add_pooled_gradient_sums(spreading, x, mean, sums):
 
 def add_unpooled_input_gradient(spreading, x, mean, terms, dx):
     """Write the gradient of the input to dx, for the dy that a step of `max_pool_backward` spreads."""
-    _add(_unpooled_input_gradient, spreading, x, mean=mean, terms=terms, dx=dx, scratch=x.shape[-1] * x.itemsize,
-         work=3 * x.sample_size)
+    _add(_unpooled_input_gradient, spreading, x, mean=mean, terms=terms, dx=dx, work=3 * x.sample_size,
+         scratch=spreading.arguments["w"] * x.shape[-1] * x.itemsize)
 
 
 def _add(stage, spreading, x, **arguments):
@@ -111,7 +111,7 @@ def _add_windows(dy, argmax, x, mean, window, tap, windows, columns, own):
 def _unpooled_input_gradient(r, run, first, last):
     dy, x = array(run, r.dy, (last, r.oh, r.ow, r.c)), array(run, r.x, (last, r.h, r.w, r.c))
     argmax = array_as(run, r.argmax, (last, r.oh, r.ow, r.c), np.uint8)
-    mean, terms, zeros = array(run, r.mean, (r.c,)), array(run, r.terms, (3, r.c)), scratch(run, 0, (r.c,))
+    mean, terms, zeros = array(run, r.mean, (r.c,)), array(run, r.terms, (3, r.c)), scratch(run, 0, (r.w * r.c,))
     dx = array(run, r.dx, (last, r.h, r.w, r.c))
     zeros[:] = 0
     for n in range(first, last):
@@ -121,5 +121,6 @@ def _unpooled_input_gradient(r, run, first, last):
                                       terms, dx[n, top])
         # The pixels left over at the right and at the bottom are in no window, so their dy is 0.
         for row in range(r.h):
-            for column in range(r.ow * r.kw if row < r.oh * r.kh else 0, r.w):
-                write_gradient(x, zeros, x[n, row, column], 1, r.c, mean, terms, dx[n, row, column])
+            begin = r.ow * r.kw if row < r.oh * r.kh else 0
+            if begin < r.w:
+                write_gradient(x, zeros, x[n, row, begin], r.w - begin, r.c, mean, terms, dx[n, row, begin])

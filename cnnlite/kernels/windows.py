@@ -155,7 +155,8 @@ def write_gradient_of_winners(emit, dy, argmax, x, x_row, window, sizes, mean, t
             emit.load_group(emit.address(terms, builder.mul(channels, emit.number(i))), group) for i in range(3)
         )
         falls = [builder.fneg(slope) for slope in slopes]
-        others = [builder.fsub(emit.zeros(), shift) for shift in shifts]
+        # With the default flags LLVM would make 0 - shift a -shift, which is -0 for 0.
+        others = [builder.fsub(emit.zeros(), shift, flags=("contract",)) for shift in shifts]
 
         def write(j, _):
             corner = builder.mul(j, builder.mul(window[1], channels))

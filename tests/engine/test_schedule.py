@@ -161,6 +161,19 @@ def test_what_has_hardly_any_weights_or_as_a_rule_nothing_to_do_still_joins():
         assert len(names(graph)) == (1 if joins else 2)
 
 
+def test_a_light_stage_that_adds_does_not_cut_a_full_track_into_chunks():
+    size = schedule.RESIDENT_BYTES // 4 + 1
+    graph, x = new_graph(size)
+    scale(x, np.ones(size, "float32"))
+    count(x)
+    assert names(graph) == [[["scale"]], [["count"]]]
+    graph, x = new_graph(size)
+    count(x)
+    scale(x, np.ones(size, "float32"))
+    count(x)
+    assert names(graph) == [[["count", "scale", "count"]]]
+
+
 # Where buffers lie.
 
 
@@ -193,6 +206,14 @@ def test_what_is_spread_from_little_is_made_again_where_it_is_needed():
     scale(y, batch(double(y), 8))
     assert names(graph) == [[["spread", "double", "double"]], [["batch"]], [["spread", "scale"]]]
     assert local(graph)[y.number] == 2
+
+
+def test_what_only_other_tracks_read_is_not_made_where_it_was_asked_for():
+    graph, x = new_graph(2)
+    y = spread(double(x), 4)
+    scale(y, batch(double(x), 8))
+    assert names(graph) == [[["double", "double"]], [["batch"]], [["spread", "scale"]]]
+    assert local(graph)[y.number] == 1
 
 
 def test_what_is_spread_from_much_is_kept():

@@ -107,6 +107,7 @@ def winograd():
             for n, size, c, f, pad in [(1, (14, 15), 17, 19, 0), (2, (13, 13), 16, 16, taps // 2),
                                        (17, (8, 10), 31, 33, 0)]:
                 check_convolution(n, size, (taps, taps), c, f, 1, ONE, pad, ONE, dtype)
+        check_convolution(2, (8, 8), (3, 3), 96, 97, 1, ONE, 1, ONE, dtype)  # the kernel's gradient by 36 products
 
 
 def matmul():

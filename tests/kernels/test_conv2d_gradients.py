@@ -135,6 +135,7 @@ def test_one_thread_and_two_give_the_same_bits(geometry, n, channels, groups, se
 # The different paths: Winograd's method, pixel by pixel, one row, wide, turned, dilated, groups.
 WAYS = {
     "Winograd": dict(size=(9, 8), taps=(3, 3), c=16, f=19, pads=((1, 1), (0, 1))),
+    "36 products": dict(size=(8, 7), taps=(3, 3), c=96, f=97, pads=((1, 1), (1, 1))),
     "pixels": dict(size=(7, 6), taps=(3, 2), c=3, f=17, strides=(2, 1)),
     "one row": dict(size=(3, 4), taps=(1, 1), c=5, f=18),
     "wide": dict(size=(6, 7), taps=(3, 3), c=1, f=3, pads=((1, 1), (1, 1))),

@@ -1,11 +1,14 @@
 """The kernel gradient by Winograd's method as 36 matrix products, also for shapes that normally go another way."""
 
+import contextlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cnnlite import kernels, reference
+import cnnlite
+from cnnlite import fusion, kernels, layers, reference
 from cnnlite.kernels.convolution.winograd_kernel_gradient import (
     NUMBERS_A_UNIT,
     add_winograd_kernel_gradient,
@@ -111,6 +114,32 @@ def test_it_has_the_same_bits_however_it_is_cut(bad):
 def test_small_images_of_many_channels_go_this_way(size, c, f, is_taken):
     sizes = fields((None, size, size, c), (3, 3, c, f), (size, size), Geometry(pads=SAME))
     assert has_large_products(sizes, 4) == is_taken
+
+
+@pytest.mark.parametrize(("taps", "size", "is_taken"), [(3, 8, True), (3, 5, True), (4, 4, False), (5, 8, False)])
+def test_tiles_that_would_take_much_more_memory_than_the_images_do_not(taps, size, is_taken):
+    sizes = fields((None, size, size, 512), (taps, taps, 512, 512), (size, size), Geometry(pads=((taps // 2,) * 2,) * 2))
+    assert has_large_products(sizes, 4) == is_taken
+
+
+@pytest.mark.parametrize("bad", [None, 1e13, np.nan])
+def test_a_model_trains_the_same_with_stages_joined_and_apart_and_in_eager_mode(bad):
+    x, _, _ = images(5, 8, 3, 4)
+    if bad is not None:
+        x[2, 3, 4, 1] = bad
+    gradients = []
+    for way in (contextlib.nullcontext, fusion.disabled, cnnlite.reference_mode):
+        cnnlite.utils.set_random_seed(0)
+        model = cnnlite.Sequential([
+            cnnlite.Input((8, 8, 3)), layers.Conv2D(96, 1, activation="relu"), layers.Conv2D(97, 3, padding="same"),
+            layers.ReLU(), layers.MaxPool(), layers.Flatten(), layers.Dense(4)])
+        with way(), np.errstate(all="ignore"):
+            out = model.forward(x, training=True)
+            model.backward_weights(np.ones_like(out))
+            gradients.append(model.layers[1].grads["kernel"].copy())
+    np.testing.assert_array_equal(gradients[0], gradients[1])
+    scale = np.nanmax(np.abs(gradients[2]), initial=0)
+    np.testing.assert_allclose(gradients[0], gradients[2], rtol=0, atol=1e-5 * (scale if np.isfinite(scale) else 1))
 
 
 @settings(max_examples=10, deadline=None)

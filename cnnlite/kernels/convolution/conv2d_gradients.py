@@ -77,8 +77,8 @@ def _add_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
         return
     names = "stride_h", "stride_w", "dilation_h", "dilation_w", "groups"
     plain = all(sizes[name] == 1 for name in names) and sizes["height"] == sizes["width"]
-    by_winograd = plain and winograd_is_faster(sizes["height"], sizes["h"], sizes["top"], (sizes["oh"], sizes["ow"]), channels,
-                                  filters)
+    by_winograd = plain and winograd_is_faster(sizes["height"], sizes["h"], sizes["top"], (sizes["oh"], sizes["ow"]),
+                                               channels, filters)
     if by_winograd and dkernel is not None and has_large_products(sizes, dy.itemsize):
         add_winograd_kernel_gradient(x, dy, dkernel, sizes)
         dkernel = None

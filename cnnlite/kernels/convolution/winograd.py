@@ -38,7 +38,7 @@ Since B doesn't depend on K, the same code handles 2 x 2 to 5 x 5. The constants
 `winograd_transforms.py`.
 
 **Both gradients** use the same tiles. Let D be the diagonal matrix with A = V_m^T D. A tile of dy is
-transformed once, to W, for both:
+transformed once, to W, for both (but see `winograd_kernel_gradient.py` for kernels with many channels):
 
     dy (N, OH, OW, F)       -- cut into tiles, V_m dy V_m^T -->     W (36, tiles, F)     tiles of m x m pixels
     to the kernel                                                   S[p] = V[p]^T @ W[p], (36, C, F), of all tiles
@@ -64,8 +64,8 @@ every block but the last, the number of tiles is a multiple of the rows of the m
 independently, and tiles of dx are added in order, so the bits of an image don't depend on which images are computed
 with it.
 
-Only for stride 1, no dilation, no groups, and at least 16 channels and filters: `is_plain` and `winograd_is_faster` decide whether a
-case qualifies. Shapes as in `conv2d.py`.
+Only for stride 1, no dilation, no groups, and at least 16 channels and filters: `is_plain` and `winograd_is_faster`
+decide whether a case qualifies. Shapes as in `conv2d.py`.
 """
 
 import functools

@@ -23,20 +23,24 @@ from cnnlite.kernels.geometry import FIELDS
 from cnnlite.kernels.operation import graph_of
 from cnnlite.kernels.product.outer_products import add_outer_products
 
-NUMBERS_A_UNIT = 2048  # elements of the C * F that are transformed back at a time
-LEAST_PRODUCTS = 5  # multiplications per element of a transformed tile
+NUMBERS_A_UNIT = 2048  # of C * F, that are transformed back at a time
+LEAST_PRODUCTS = 5  # multiplications in a tile's product at one point, for each number of all tiles of a sample there
 LEAST_BYTES = 1 << 20  # of S: half of a second-level cache of 2 MB
+MOST_MEMORY = 6  # times that of x and dy, for their transformed tiles
 
 
 def has_large_products(sizes, itemsize):
-    """Return whether this is faster than chunk sums, given the FIELDS of a convolution that Winograd's method computes.
+    """Return whether this is faster than sums of chunks, given the FIELDS of a convolution that uses Winograd's method.
 
-    A tile writes 36 (C + F) elements to memory and reads them back, and the sum of a chunk has K * K * C * F. Of 20
-    shapes in batches of 8 to 256 images, it was 0.9 to 3 times as fast where this says yes, and 0.45 to 1.5 times
-    elsewhere, except for 64 channels of 4 x 4 pixels. The answer is the same for all batch sizes.
+    A transformed tile is 36 (C + F) numbers that go to memory and come back, and a chunk's sum is K * K * C * F. Of
+    20 shapes in batches of 8 to 256 images (all but one with K = 3), it was 0.9 to 3 times as fast where this says yes,
+    and 0.45 to 1.5 times elsewhere, except for 64 channels of 4 x 4 pixels (2.8). Tiles that extend far beyond small
+    images, and the many tiles of larger kernels, would take too much memory. The answer is the same for all batch sizes.
     """
-    products, numbers = sizes["channels"] * sizes["filters"], sizes["channels"] + sizes["filters"]
-    return POINTS * products * itemsize >= LEAST_BYTES and products >= LEAST_PRODUCTS * _tiles(sizes) * numbers
+    c, f, tiles = sizes["channels"], sizes["filters"], _tiles(sizes)
+    images = sizes["h"] * sizes["w"] * c + sizes["oh"] * sizes["ow"] * f
+    return (POINTS * c * f * itemsize >= LEAST_BYTES and c * f >= LEAST_PRODUCTS * tiles * (c + f)
+            and POINTS * tiles * (c + f) <= MOST_MEMORY * images)
 
 
 def _tiles(sizes):
