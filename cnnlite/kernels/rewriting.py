@@ -14,8 +14,8 @@ def before_rectifier(x, size):
     """Return (z, rectifier) if x = rectifier(z) can be pooled as rectifier(max_pool(z)), else (x, None).
 
     The maximum of rectified numbers is the rectified maximum, to the last bit, and there are fewer maxima to rectify.
-    `size` is how many numbers a sample has after the pooling. The rectifier is a step of x's graph. Ties are those of z:
-    of two z that leaky_relu rounds to the same number the larger one wins, even if it is not the first.
+    `size` is how many numbers a sample has after the pooling. The rectifier is a step of x's graph. Ties are
+    those of z: of two z that leaky_relu rounds to the same number the larger one wins, even if it is not the first.
     """
     maker = _maker(x) if is_buffer(x) else None
     if maker is None or maker.stage.name not in _RECTIFIERS or size >= x.sample_size:

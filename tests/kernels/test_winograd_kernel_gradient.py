@@ -118,7 +118,8 @@ def test_small_images_of_many_channels_go_this_way(size, c, f, is_taken):
 
 @pytest.mark.parametrize(("taps", "size", "is_taken"), [(3, 8, True), (3, 5, True), (4, 4, False), (5, 8, False)])
 def test_tiles_that_would_take_much_more_memory_than_the_images_do_not(taps, size, is_taken):
-    sizes = fields((None, size, size, 512), (taps, taps, 512, 512), (size, size), Geometry(pads=((taps // 2,) * 2,) * 2))
+    geometry = Geometry(pads=((taps // 2,) * 2,) * 2)
+    sizes = fields((None, size, size, 512), (taps, taps, 512, 512), (size, size), geometry)
     assert has_large_products(sizes, 4) == is_taken
 
 

@@ -35,7 +35,7 @@ def has_large_products(sizes, itemsize):
     A transformed tile is 36 (C + F) numbers that go to memory and come back, and a chunk's sum is K * K * C * F. Of
     20 shapes in batches of 8 to 256 images (all but one with K = 3), it was 0.9 to 3 times as fast where this says yes,
     and 0.45 to 1.5 times elsewhere, except for 64 channels of 4 x 4 pixels (2.8). Tiles that extend far beyond small
-    images, and the many tiles of larger kernels, would take too much memory. The answer is the same for all batch sizes.
+    images, and the many tiles of larger kernels, would take too much memory. The answer is the same for every batch.
     """
     c, f, tiles = sizes["channels"], sizes["filters"], _tiles(sizes)
     images = sizes["h"] * sizes["w"] * c + sizes["oh"] * sizes["ow"] * f
