@@ -167,11 +167,6 @@ def test_a_light_stage_that_adds_does_not_cut_a_full_track_into_chunks():
     scale(x, np.ones(size, "float32"))
     count(x)
     assert names(graph) == [[["scale"]], [["count"]]]
-    graph, x = new_graph(size)
-    count(x)
-    scale(x, np.ones(size, "float32"))
-    count(x)
-    assert names(graph) == [[["count", "scale", "count"]]]
 
 
 # Where buffers lie.
