@@ -184,7 +184,7 @@ def folder_of(crashed, tmp_path):
     (lambda run: run["data"]["pass"].update(random=[]), "not enough values"),
     (lambda run: run["data"]["pass"].update(random=None), "the data are shuffled, unlike before"),
     (lambda run: run["data"].update({"pass": None}), "2 steps into an epoch, but has no position in the data"),
-    (lambda run: run["data"]["pass"]["source"].update(samples=9), "the data have .* and had"),
+    (lambda run: run["data"]["pass"]["source"].update(samples=9), "the data have .* but had"),
     (lambda run: run["optimizer_state"]["numbers"].update(iterations=-1), "iterations must be at least 0"),
     (lambda run: run["optimizer_state"]["numbers"].update(learning_rate=-1), "learning_rate must be at least 0"),
     (lambda run: run["optimizer_state"].pop("numbers"), "numbers"),
