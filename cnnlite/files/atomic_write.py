@@ -14,7 +14,7 @@ import shutil
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # a module elsewhere
+    fcntl = None  # type: ignore[assignment]  # on other systems it is a module
 
 TEMPORARY = re.compile(r"cnnlite-[0-9a-f]{16}\.tmp")
 
