@@ -25,7 +25,7 @@ from cnnlite.kernels.convolution.direct import add_direct
 from cnnlite.kernels.convolution.im2col import output_shape
 from cnnlite.kernels.convolution.pointwise import add_pointwise
 from cnnlite.kernels.convolution.wide_pixels import add_wide, wide_pixels
-from cnnlite.kernels.convolution.winograd import add_winograd, winograd_is_faster
+from cnnlite.kernels.convolution.winograd import add_winograd, uses_winograd
 from cnnlite.kernels.geometry import (
     NO_PADS,
     Geometry,
@@ -98,15 +98,14 @@ def conv2d(x, kernel, bias=None, strides=(1, 1), pads=NO_PADS, dilation=(1, 1), 
         require(bias, "bias", shape[3:], x.dtype, "conv2d")
     out = result(out, x, shape)
     require(out, "out", shape, x.dtype, "conv2d")
-    _, h, _, channels = x.shape
-    kh, kw, _, filters = kernel.shape
     _, oh, ow, _ = shape
-    convolution = Convolution(x, kernel, bias, window_of((kh, kw), strides, pads, dilation), groups, out)
+    sizes = fields(x.shape, kernel.shape, (oh, ow), geometry)
+    convolution = Convolution(x, kernel, bias, window_of(kernel.shape[:2], strides, pads, dilation), groups, out)
     if not math.prod(shape[1:]):
         return out
-    if meets_no_other(fields(x.shape, kernel.shape, (oh, ow), geometry)):
+    if meets_no_other(sizes):
         add_pointwise(convolution)
-    elif is_plain(kernel, geometry) and winograd_is_faster(kh, h, pads[0][0], (oh, ow), channels, filters):
+    elif uses_winograd(sizes):
         add_winograd(convolution)
     elif (pixels := wide_pixels(x, kernel, convolution.window, groups, ow)) > 1:
         add_wide(convolution, pixels)
@@ -146,9 +145,3 @@ def _by(add, x, kernel, bias, geometry, out):
     out = result(out, x, (x.shape[0], *output_shape(x.shape, kernel.shape[:2], *geometry[:3]), kernel.shape[3]))
     add(Convolution(x, kernel, bias, window, geometry.groups, out))
     return out
-
-
-def is_plain(kernel, geometry):
-    """Return whether the kernel is square, without strides, dilation or groups, as Winograd's method requires."""
-    kh, kw, _, _ = kernel.shape
-    return kh == kw and geometry.strides == (1, 1) and geometry.dilation == (1, 1) and geometry.groups == 1

@@ -13,7 +13,7 @@ from cnnlite.kernels.checks import require
 from cnnlite.kernels.convolution.direct_input_gradient import add_direct_input_gradient
 from cnnlite.kernels.convolution.direct_kernel_gradient import add_direct_kernel_gradient
 from cnnlite.kernels.convolution.pointwise import add_pointwise_gradients, is_large
-from cnnlite.kernels.convolution.winograd import LEAST_CHANNELS, winograd_is_faster
+from cnnlite.kernels.convolution.winograd import LEAST_CHANNELS, uses_winograd
 from cnnlite.kernels.convolution.winograd_gradients import add_winograd_gradients
 from cnnlite.kernels.convolution.winograd_kernel_gradient import add_winograd_kernel_gradient, has_large_products
 from cnnlite.kernels.geometry import NO_PADS, convolved_shape, fields, geometry_of, meets_no_other
@@ -75,10 +75,7 @@ def _add_gradients(x, dy, kernel, sizes, dkernel=None, dx=None):
     if meets_no_other(sizes) and is_large(numbers, groups, dy.itemsize):
         add_pointwise_gradients(x, dy, kernel, dkernel, dx)
         return
-    names = "stride_h", "stride_w", "dilation_h", "dilation_w", "groups"
-    plain = all(sizes[name] == 1 for name in names) and sizes["height"] == sizes["width"]
-    by_winograd = plain and winograd_is_faster(sizes["height"], sizes["h"], sizes["top"], (sizes["oh"], sizes["ow"]),
-                                               channels, filters)
+    by_winograd = uses_winograd(sizes)
     if by_winograd and dkernel is not None and has_large_products(sizes, dy.itemsize):
         add_winograd_kernel_gradient(x, dy, dkernel, sizes)
         dkernel = None

@@ -64,8 +64,8 @@ every block but the last, the number of tiles is a multiple of the rows of the m
 independently, and tiles of dx are added in order, so the bits of an image don't depend on which images are computed
 with it.
 
-Only for stride 1, no dilation, no groups, and at least 16 channels and filters: `is_plain` and `winograd_is_faster`
-decide whether a case qualifies. Shapes as in `conv2d.py`.
+Only for stride 1, no dilation, no groups, and at least 16 channels and filters: `uses_winograd` decides whether a case
+qualifies. Shapes as in `conv2d.py`.
 """
 
 import functools
@@ -101,6 +101,14 @@ TRANSFORM_COST = 200  # instructions per tile and vector of channels
 MOST_WEIGHTS = 1 << 20
 WEIGHT_ROWS = 16  # rows of a panel of weights that a thread transforms at a time
 UNIT_TILES = 32  # tiles to convolve together, if there are as many
+
+
+def uses_winograd(sizes):
+    """Return whether a convolution, given its FIELDS, is computed by Winograd's method: if it can be and is faster."""
+    ones = "stride_h", "stride_w", "dilation_h", "dilation_w", "groups"
+    is_plain = sizes["height"] == sizes["width"] and all(sizes[name] == 1 for name in ones)
+    return is_plain and winograd_is_faster(sizes["height"], sizes["h"], sizes["top"], (sizes["oh"], sizes["ow"]),
+                                           sizes["channels"], sizes["filters"])
 
 
 def winograd_is_faster(taps, height, before, output, channels, filters):
