@@ -93,6 +93,32 @@ def test_few_modules_lie_on_top():
     assert len(list(PACKAGE.glob("*.py"))) <= 22
 
 
+# Public signatures that mirror Keras's, and the address arithmetic of the micro-kernels.
+MANY_PARAMETERS = {
+    "model/training.py fit", "layers/batchnorm.py __init__", "layers/conv2d.py __init__",
+    "layers/depthwise_conv2d.py __init__",
+    "kernels/product/microkernel.py block", "kernels/product/microkernel.py call_block",
+    "kernels/product/microkernel.py _tile",
+    "kernels/product/microkernel.py _block_again", "kernels/product/matmul.py product_block",
+    "kernels/convolution/depthwise_tile.py _tile", "kernels/convolution/depthwise_tile.py depthwise_block",
+    "kernels/convolution/winograd_transforms.py _transform", "kernels/convolution/winograd_transforms.py transform",
+    "kernels/convolution/winograd_transforms.py call_transform",
+}
+MOST_PARAMETERS = 10
+
+
+def test_no_function_has_more_than_ten_positional_parameters():
+    many = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
+                if len(names) - (names[:1] in (["self"], ["cls"])) > MOST_PARAMETERS:
+                    name = getattr(node, "name", "lambda")
+                    many.add(f"{path.relative_to(PACKAGE).as_posix()} {name}")
+    assert many == MANY_PARAMETERS
+
+
 # The page that leads through the code.
 
 GUIDE = (PACKAGE / "README.md").read_text(encoding="utf-8")

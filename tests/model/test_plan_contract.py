@@ -1,8 +1,6 @@
 """What plans guarantee: the numbers of eager mode, the same bits however they run, and that they see every change."""
 
-import ast
 import copy
-import pathlib
 import sys
 import threading
 
@@ -356,32 +354,3 @@ def test_a_method_that_is_put_on_a_layer_or_its_class_is_called(kind, monkeypatc
         with pytest.raises(CalledError):
             other(x)
     assert other(x).shape == (3, 3)
-
-
-# The code.
-
-# Public signatures that mirror Keras's, and the address arithmetic of the micro-kernels.
-MANY_PARAMETERS = {
-    "model/training.py fit", "layers/batchnorm.py __init__", "layers/conv2d.py __init__",
-    "layers/depthwise_conv2d.py __init__",
-    "kernels/product/microkernel.py block", "kernels/product/microkernel.py call_block",
-    "kernels/product/microkernel.py _tile",
-    "kernels/product/microkernel.py _block_again", "kernels/product/matmul.py product_block",
-    "kernels/convolution/depthwise_tile.py _tile", "kernels/convolution/depthwise_tile.py depthwise_block",
-    "kernels/convolution/winograd_transforms.py _transform", "kernels/convolution/winograd_transforms.py transform",
-    "kernels/convolution/winograd_transforms.py call_transform",
-}
-MOST_PARAMETERS = 10
-
-
-def test_no_function_has_more_than_ten_positional_parameters():
-    package = pathlib.Path(cnnlite.__file__).parent
-    many = set()
-    for path in package.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-                names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args)]
-                if len(names) - (names[:1] in (["self"], ["cls"])) > MOST_PARAMETERS:
-                    name = getattr(node, "name", "lambda")
-                    many.add(f"{path.relative_to(package).as_posix()} {name}")
-    assert many == MANY_PARAMETERS
